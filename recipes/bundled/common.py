@@ -1,0 +1,100 @@
+"""What the recipe's steps share: the configuration, the training pictures on disk, checkpoints that are whole or absent."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+HERE = Path(__file__).parent
+RUNS = Path(os.environ.get("SELFCASCADE_RUNS", "runs/bundled"))
+CONFIG = json.loads((HERE / "config.json").read_text())
+NATIVE = CONFIG["native_size"]
+
+
+def write_whole(path: Path, write) -> None:
+    """Lets `write` fill a file beside `path`, then puts it in place in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    os.close(handle)
+    try:
+        write(aside)
+        os.replace(aside, path)
+    finally:
+        if os.path.exists(aside):
+            os.unlink(aside)
+
+
+def save_state(path: Path, step: int, modules: dict, optimizer: torch.optim.Optimizer) -> None:
+    """Writes modules, optimizer moments and the step to one safetensors file."""
+    tensors = {f"{name}/{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
+    tensors = {key: value.detach().clone().contiguous() for key, value in tensors.items()}
+    write_whole(path, lambda aside: save_file(tensors, aside, metadata={"step": str(step)}))
+
+
+def load_state(path: Path, modules: dict, optimizer: torch.optim.Optimizer) -> int:
+    """Restores what `save_state` wrote; returns the step, 0 when there is no file."""
+    if not path.exists():
+        return 0
+    with safe_open(path, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        step = int(file.metadata()["step"])
+    for name, module in modules.items():
+        prefix = f"{name}/"
+        module.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
+    state: dict[int, dict] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer/"):
+            _, index, field = key.split("/")
+            state.setdefault(int(index), {})[field] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    print(f"resumed {path} at step {step}", flush=True)
+    return step
+
+
+def rate(step: int, steps: int, warmup: int) -> float:
+    """Warm-up, then half a cosine down to 2 %, as a factor of the learning rate."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def log_row(path: Path, **row: float) -> None:
+    """Appends to a CSV curve and prints the same line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(row)
+        writer.writerow([f"{value:.6g}" for value in row.values()])
+    print("  ".join(f"{key} {value:.5g}" for key, value in row.items()), flush=True)
+
+
+def shard_count() -> int:
+    """Number of shards of training pictures."""
+    return CONFIG["pictures"]["count"] // CONFIG["pictures"]["shard"]
+
+
+def load_pictures(shards: range | list[int]) -> np.ndarray:
+    """Training pictures, (N, 64, 64, 3) uint8."""
+    return np.concatenate([np.load(RUNS / f"pictures/{k:04d}.npy", allow_pickle=False) for k in shards])
+
+
+def load_captions(shards: range | list[int]) -> list[str]:
+    """Their captions."""
+    return [line for k in shards for line in json.loads((RUNS / f"pictures/{k:04d}.json").read_text())]
+
+
+def as_images(pictures: np.ndarray) -> torch.Tensor:
+    """(B, 64, 64, 3) uint8 as (B, 3, 64, 64) float32 in [-1, 1], channels last in memory."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(127.5).sub(1)

@@ -1,0 +1,136 @@
+"""Step 3: trains the composition reader on real renders at all sizes, and measures it on held-out ones."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import numpy as np
+import torch
+from common import CONFIG, RUNS, load_state, log_row, rate, save_state, write_whole
+from torch.nn.functional import interpolate
+
+from selfcascade.data.scenes import BACKGROUNDS, COLOURS, KINDS, PLACES, SIZES, render, sample_crowd, sample_scene
+from selfcascade.metrics.composition import CompositionReader, accuracy
+
+SETTINGS = CONFIG["reader"]
+PICTURE_SIZES = (64, 128, 256)
+LABELS = {
+    "count": ["0", "1", "2", "3"],
+    "background": list(BACKGROUNDS),
+    "place": list(PLACES),
+    "first_kind": list(KINDS),
+    "first_colour": list(COLOURS),
+    "first_size": list(SIZES),
+    "last_kind": list(KINDS),
+    "last_colour": list(COLOURS),
+    "last_size": list(SIZES),
+}
+SHARD = 2000
+
+
+def example(index: int) -> tuple[np.ndarray, dict]:
+    """The index-th training example: a picture at one of the sizes, brought to the reader's, and its truth.
+
+    A third are crowds, whose only truths are count and background.
+    """
+    rng = np.random.default_rng([index, 21])
+    crowd = rng.random() < 0.33
+    scene = sample_crowd(index) if crowd else sample_scene(10_000_000 + index)
+    size = int(rng.choice(PICTURE_SIZES, p=(0.45, 0.35, 0.2)))
+    picture = torch.from_numpy(render(scene, size, size, supersample=2 if size == 64 else 1)).permute(2, 0, 1)[None]
+    small = interpolate(picture, size=(96, 96), mode="bilinear", antialias=True)[0]
+    truth = scene.truth
+    if crowd:
+        truth = {"count": truth["count"], "background": truth["background"]}
+    return (small.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8), truth
+
+
+def pool(shards: int) -> tuple[np.ndarray, list[dict]]:
+    """The training examples, rendered once and kept."""
+    images, truths = [], []
+    for shard in range(shards):
+        path = RUNS / f"reader/{shard:03d}"
+        if not path.with_suffix(".json").exists():
+            rows = [example(shard * SHARD + k) for k in range(SHARD)]
+            array = np.stack([image for image, _ in rows])
+
+            def write_images(aside: str, array: np.ndarray = array) -> None:
+                with open(aside, "wb") as file:
+                    np.save(file, array, allow_pickle=False)
+
+            write_whole(path.with_suffix(".npy"), write_images)
+            text = json.dumps([truth for _, truth in rows])
+            write_whole(path.with_suffix(".json"), lambda aside, text=text: open(aside, "w").write(text))
+            print(f"reader: examples {shard + 1} of {shards}", flush=True)
+        images.append(np.load(path.with_suffix(".npy"), allow_pickle=False))
+        truths += json.loads(path.with_suffix(".json").read_text())
+    return np.concatenate(images), truths
+
+
+def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Softer, noisier and a little off in colour, as generated pictures are."""
+    amount = torch.rand(len(images), 1, 1, 1, generator=generator)
+    soft = interpolate(interpolate(images, scale_factor=0.5, mode="area"), size=images.shape[-2:], mode="bilinear")
+    images = images + 0.9 * amount.pow(2) * (soft - images)
+    tint = 1 + 0.05 * torch.randn(len(images), 3, 1, 1, generator=generator)
+    noise = 0.05 * torch.rand(len(images), 1, 1, 1, generator=generator)
+    shift = torch.randint(-3, 4, (2,), generator=generator).tolist()
+    rolled = torch.nn.functional.pad(images * tint, (3, 3, 3, 3), mode="replicate")
+    rolled = rolled[:, :, 3 + shift[0] : 99 + shift[0], 3 + shift[1] : 99 + shift[1]]
+    return (rolled + noise * torch.randn(images.shape, generator=generator)).clamp(0, 1)
+
+
+def measure(model: CompositionReader, count: int = 600) -> dict[str, dict[str, float]]:
+    """Accuracy on held-out real renders at each size, and of the count on crowds."""
+    result = {}
+    for size in PICTURE_SIZES:
+        for name, scenes in (
+            ("scenes", [sample_scene(20_000_000 + k, held_out=True) for k in range(count)]),
+            ("crowds", [sample_crowd(20_000_000 + k) for k in range(count // 2)]),
+        ):
+            readings: list[dict[str, str]] = []
+            for start in range(0, len(scenes), 50):
+                pictures = np.stack([render(scene, size, size) for scene in scenes[start : start + 50]])
+                readings += model.read(torch.from_numpy(pictures).permute(0, 3, 1, 2))
+            truths = [scene.truth for scene in scenes]
+            if name == "crowds":
+                truths = [{"count": truth["count"]} for truth in truths]
+            result[f"{name} {size}"] = accuracy(readings, truths)
+            print(name, size, {key: round(value, 4) for key, value in result[f"{name} {size}"].items()}, flush=True)
+    return result
+
+
+def main(shards: int = 16) -> None:
+    """Trains, or goes on where it was cut; then measures and writes the model."""
+    torch.manual_seed(SETTINGS["seed"])
+    model = CompositionReader(LABELS).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=SETTINGS["learning_rate"], weight_decay=0.02)
+    images, truths = pool(shards)
+    path = RUNS / "reader/state.safetensors"
+    step, began = load_state(path, {"model": model}, optimizer), time.time()
+    while step < SETTINGS["steps"]:
+        generator = torch.Generator().manual_seed(SETTINGS["seed"] * 1_000_003 + step)
+        rows = torch.randint(len(images), (SETTINGS["batch_size"],), generator=generator).tolist()
+        batch = torch.from_numpy(images[rows]).permute(0, 3, 1, 2).float() / 255
+        for group in optimizer.param_groups:
+            group["lr"] = SETTINGS["learning_rate"] * rate(step, SETTINGS["steps"], 100)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = model.loss(augment(batch, generator), [truths[row] for row in rows])
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        if step % 50 == 0:
+            log_row(RUNS / "reader/curve.csv", step=step, seconds=time.time() - began, loss=loss.item())
+        if step % 250 == 0 or step == SETTINGS["steps"]:
+            save_state(path, step, {"model": model}, optimizer)
+    model.eval().half().float().save_pretrained(RUNS / "reader/model")
+    result = measure(model)
+    write_whole(RUNS / "reader/accuracy.json", lambda aside: open(aside, "w").write(json.dumps(result, indent=1)))
+
+
+if __name__ == "__main__":
+    main(*(int(word) for word in sys.argv[1:]))
