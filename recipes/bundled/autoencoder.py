@@ -1,6 +1,6 @@
 """Step 2: trains the AutoencoderKL on pictures of every size.
 
-A quarter of each batch is decoded from *resized* latents and compared with the resized picture, so that up-sampling in
+A share of each batch is decoded from *resized* latents and compared with the resized picture, so that up-sampling in
 latent space (the paper's phi) stays on the decoder's manifold (the equivariance of EQ-VAE, Kouzelis et al. 2025).
 """
 
@@ -22,8 +22,9 @@ def build() -> AutoencoderKL:
 
 
 def losses(model: AutoencoderKL, images: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """(reconstruction, kl) of a batch: identity for half, half-size latents for a quarter, doubled ones for a quarter."""
-    plain, shrunk, grown = images.tensor_split([len(images) // 2, 3 * len(images) // 4])
+    """(reconstruction, kl) of a batch: some pictures as they are, some through halved latents, some through doubled ones."""
+    resized = round(len(images) * SETTINGS["resized_share"])
+    plain, shrunk, grown = images.split([len(images) - resized, resized // 2, resized - resized // 2])
     halved = interpolate(grown, scale_factor=0.5, mode="area")
     reconstruction, kl = torch.zeros(()), torch.zeros(())
     for part, factor, target in (

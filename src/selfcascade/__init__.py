@@ -1,0 +1,42 @@
+"""Self-cascade: a diffusion model trained at low resolution, at any size (Guo et al., ECCV 2024).
+
+    import selfcascade
+    pipe = selfcascade.load_bundled()
+    out = selfcascade.SelfCascade(pipe)("a large red house on the left at night", height=128, width=128)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Torch and diffusers take seconds to import, so nothing is until it is used (PEP 562).
+_HOMES = {
+    "METHODS": "methods",
+    "PRESETS": "presets",
+    "SelfCascade": "pipeline",
+    "SelfCascadeOutput": "pipeline",
+    "Size": "cascade",
+    "Stage": "cascade",
+    "StageResult": "cascade",
+    "load_bundled": "models",
+    "load_model": "models",
+    "plan_stages": "cascade",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+if TYPE_CHECKING:
+    from selfcascade.cascade import Size, Stage, StageResult, plan_stages
+    from selfcascade.methods import METHODS
+    from selfcascade.models import load_bundled, load_model
+    from selfcascade.pipeline import SelfCascade, SelfCascadeOutput
+    from selfcascade.presets import PRESETS
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'selfcascade' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"selfcascade.{_HOMES[name]}"), name)

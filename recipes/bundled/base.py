@@ -1,0 +1,236 @@
+"""Step 4: trains the text encoder and the U-Net on the autoencoder's latents.
+
+Warm-up, a constant rate, a linear decay at the end: a run can be made longer or shorter while it goes (`steps`, `decay`).
+Half of each batch is drawn from the top quarter of the timesteps, where layout is learnt. Several processes
+(`torchrun --nproc-per-node 2 recipes/bundled/base.py`) share each batch and average their gradients.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import numpy as np
+import tokenizers
+import torch
+import torch.distributed as dist
+from autoencoder import build as build_autoencoder
+from common import (
+    CONFIG,
+    RUNS,
+    as_images,
+    load_captions,
+    load_pictures,
+    load_state,
+    log_row,
+    save_state,
+    shard_count,
+    write_whole,
+)
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from diffusers.training_utils import EMAModel
+from PIL import Image
+from tokenizers import pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from torch import nn
+from torch.nn.functional import mse_loss
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from selfcascade.data.scenes import caption, sample_scene
+
+SETTINGS = CONFIG["base"]
+PHRASINGS = 4
+
+
+def build_tokenizer() -> CLIPTokenizer:
+    """A CLIP tokenizer in which each of the world's words is one token; bytes spell all others."""
+    corpus = [caption(sample_scene(k), k, crop=k % 9 == 0) + " , . a picture photo of" for k in range(4000)]
+    trained = tokenizers.Tokenizer(BPE(end_of_word_suffix="</w>"))
+    trained.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(" ", "removed"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    bytes_ = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = BpeTrainer(vocab_size=2000, end_of_word_suffix="</w>", initial_alphabet=bytes_, show_progress=False)
+    trained.train_from_iterator([line.replace(",", " ,") for line in corpus], trainer)
+    merges = [tuple(pair) for pair in json.loads(trained.to_str())["model"]["merges"]]
+    words = list(dict.fromkeys([*bytes_, *(f"{byte}</w>" for byte in bytes_), *("".join(pair) for pair in merges)]))
+    vocabulary = {word: index for index, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
+    length = CONFIG["text_encoder"]["max_position_embeddings"]
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=length)
+
+
+def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """The text encoder with fresh weights."""
+    special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    config = CLIPTextConfig(vocab_size=len(tokenizer), **special, **CONFIG["text_encoder"])
+    config._attn_implementation = "eager"  # its backward pass in bfloat16 is far slower fused, on CPUs
+    return CLIPTextModel(config)
+
+
+def build_scheduler() -> DDIMScheduler:
+    """DDIM over a cosine schedule with its signal-to-noise ratio multiplied, for latents of few pixels."""
+    settings = CONFIG["scheduler"]
+    steps = settings["num_train_timesteps"]
+    cosine = torch.cos(torch.arange(1, steps + 1, dtype=torch.float64) / (steps + 1) * torch.pi / 2) ** 2
+    snr = settings["snr_shift"] * cosine / (1 - cosine)
+    alphas = torch.cat([torch.ones(1, dtype=torch.float64), snr / (1 + snr)])
+    betas = (1 - alphas[1:] / alphas[:-1]).clamp(max=0.999)
+    return DDIMScheduler(
+        num_train_timesteps=steps,
+        trained_betas=[round(float(beta), 9) for beta in betas],
+        prediction_type=settings["prediction_type"],
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
+
+
+@torch.no_grad()
+def encode_pictures(vae: AutoencoderKL) -> torch.Tensor:
+    """Latents of all training pictures, (N, 16, 16, 16) float16; encoded once and kept."""
+    parts = []
+    for shard in range(shard_count()):
+        path = RUNS / f"latents/{shard:04d}.npy"
+        if not path.exists():
+            images, rows = as_images(load_pictures([shard])), []
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                for start in range(0, len(images), 200):
+                    batch = images[start : start + 200].contiguous(memory_format=torch.channels_last)
+                    rows.append(vae.encode(batch).latent_dist.mode().half())
+
+            def write(aside: str, rows: list[torch.Tensor] = rows) -> None:
+                with open(aside, "wb") as file:
+                    np.save(file, torch.cat(rows).numpy(), allow_pickle=False)
+
+            write_whole(path, write)
+            print(f"latents: shard {shard + 1} of {shard_count()}", flush=True)
+        parts.append(torch.from_numpy(np.load(path, allow_pickle=False)))
+    return torch.cat(parts)
+
+
+def tokenise(tokenizer: CLIPTokenizer) -> torch.Tensor:
+    """Token ids of every picture in several phrasings, (N, phrasings, length) int16."""
+    rows = []
+    for index, words in enumerate(load_captions(range(shard_count()))):
+        crop = words.startswith("close up")
+        scene = None if crop else sample_scene(index)
+        rows += [words if scene is None else caption(scene, index + 1_000_000 * k) for k in range(PHRASINGS)]
+    ids = tokenizer(rows, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    return ids.to(torch.int16).reshape(-1, PHRASINGS, ids.shape[1])
+
+
+def learning_rate(step: int) -> float:
+    """Warm-up, constant, linear decay over the last `decay` steps."""
+    left = (SETTINGS["steps"] - step) / SETTINGS["decay"]
+    return SETTINGS["learning_rate"] * min((step + 1) / SETTINGS["warmup"], max(min(1.0, left), 0.01))
+
+
+class Base(nn.Module):
+    """Text encoder and U-Net, trained together."""
+
+    def __init__(self, tokenizer: CLIPTokenizer) -> None:
+        super().__init__()
+        self.text_encoder = build_text_encoder(tokenizer)
+        self.unet = UNet2DConditionModel.from_config(CONFIG["unet"])
+
+    def forward(self, z_t: torch.Tensor, timestep: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        return self.unet(z_t, timestep, self.text_encoder(ids)[0]).sample
+
+
+def loss_of(base: Base, scheduler: DDIMScheduler, z_0: torch.Tensor, ids: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """The v-prediction loss of a batch of clean latents (B, 16, 16, 16) and token ids (B, length)."""
+    steps, count = scheduler.config.num_train_timesteps, len(z_0)
+    timestep = torch.randint(steps, (count,), generator=generator)
+    high = int(count * SETTINGS["high_noise_share"])
+    timestep[:high] = torch.randint(3 * steps // 4, steps, (high,), generator=generator)
+    noise = torch.randn(z_0.shape, generator=generator)
+    z_t = scheduler.add_noise(z_0, noise, timestep)
+    return mse_loss(base(z_t, timestep, ids).float(), scheduler.get_velocity(z_0, noise, timestep))
+
+
+@torch.no_grad()
+def sample_sheet(pipe: StableDiffusionPipeline, path: str) -> None:
+    """Twelve held-out prompts at native size, for the eye."""
+    prompts = [caption(sample_scene(30_000_000 + k, held_out=True), k) for k in range(12)]
+    generator = [torch.Generator().manual_seed(k) for k in range(12)]
+    out = pipe(prompts, num_inference_steps=25, guidance_scale=3.0, generator=generator, output_type="np", height=64, width=64)
+    rows = [np.concatenate(list(out.images[k : k + 6]), 1) for k in (0, 6)]
+    Image.fromarray((np.concatenate(rows) * 255).astype(np.uint8)).resize((1152, 384), Image.Resampling.NEAREST).save(path)
+
+
+def average_gradients(modules: nn.Module) -> None:
+    """Replaces each gradient by its mean over the processes."""
+    gradients = [parameter.grad for parameter in modules.parameters() if parameter.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient) / dist.get_world_size())
+
+
+def main() -> None:
+    """Trains, or goes on where it was cut."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if world > 1:
+        dist.init_process_group("gloo")
+    torch.manual_seed(SETTINGS["seed"])
+    vae = build_autoencoder().eval()
+    load_state(RUNS / "autoencoder/state.safetensors", {"model": vae}, torch.optim.SGD(vae.parameters()))
+    latents = encode_pictures(vae)
+    vae.register_to_config(scaling_factor=round(1.0 / float(latents[:4000].float().std()), 4))
+    tokenizer, scheduler = build_tokenizer(), build_scheduler()
+    ids = tokenise(tokenizer)
+    base = Base(tokenizer)
+    base.unet.set_attn_processor(AttnProcessor())
+    optimizer = torch.optim.AdamW(base.parameters(), lr=SETTINGS["learning_rate"], betas=(0.9, 0.99), weight_decay=0.01)
+    averaged = Base(tokenizer).requires_grad_(False)
+    averaged.load_state_dict(base.state_dict())
+    average = EMAModel(averaged.parameters(), decay=SETTINGS["ema_decay"], use_ema_warmup=True, inv_gamma=10, power=0.75)
+    pipe = StableDiffusionPipeline(
+        vae, averaged.text_encoder, tokenizer, averaged.unet, scheduler, None, None, requires_safety_checker=False
+    )
+    pipe.set_progress_bar_config(disable=True)
+    path = RUNS / "base/state.safetensors"
+    step = load_state(path, {"base": base, "averaged": averaged}, optimizer)
+    average.shadow_params = [parameter.clone() for parameter in averaged.parameters()]
+    average.optimization_step = step
+    empty = tokenizer("", padding="max_length", return_tensors="pt").input_ids[0]
+    print(f"{sum(p.numel() for p in base.parameters()) / 1e6:.2f}M parameters, {len(tokenizer)} tokens", flush=True)
+    began, total, first = time.time(), 0.0, step
+    while step < SETTINGS["steps"]:
+        generator = torch.Generator().manual_seed((SETTINGS["seed"] * 1_000_003 + step) * 64 + rank)
+        rows = torch.randint(len(latents), (SETTINGS["batch_size"] // world,), generator=generator)
+        words = ids[rows, torch.randint(PHRASINGS, rows.shape, generator=generator)].long()
+        words[torch.rand(len(rows), generator=generator) < SETTINGS["prompt_dropout"]] = empty
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = loss_of(base, scheduler, latents[rows].float() * vae.config.scaling_factor, words, generator)
+        optimizer.zero_grad()
+        loss.backward()
+        if world > 1:
+            average_gradients(base)
+        nn.utils.clip_grad_norm_(base.parameters(), 1.0)
+        optimizer.step()
+        average.step(base.parameters())
+        total += loss.item()
+        step += 1
+        if rank:
+            continue
+        if step % 100 == 0:
+            speed = (step - first) * SETTINGS["batch_size"] / (time.time() - began)
+            log_row(RUNS / "base/curve.csv", step=step, loss=total / 100, samples_per_second=speed, rate=learning_rate(step))
+            total = 0.0
+        if step % 500 == 0 or step == SETTINGS["steps"]:
+            average.copy_to(averaged.parameters())
+            save_state(path, step, {"base": base, "averaged": averaged}, optimizer)
+        if step % 1000 == 0 or step == SETTINGS["steps"]:
+            sample_sheet(pipe, str(RUNS / f"base/samples-{step:06d}.png"))
+    if rank == 0:
+        pipe.to(torch.float16).save_pretrained(RUNS / "model", safe_serialization=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Step 5: puts the trained models into the package, in fp16 safetensors, and says how large they are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from common import HERE, RUNS
+from diffusers import StableDiffusionPipeline
+
+from selfcascade.metrics.composition import CompositionReader
+
+BUNDLED = HERE.parents[1] / "src/selfcascade/bundled"
+LIMITS = {"image": 24, "reader": 3}
+
+
+def main() -> None:
+    """Copies the pipeline and the reader; refuses what is over its size."""
+    pipe = StableDiffusionPipeline.from_pretrained(RUNS / "model", torch_dtype=torch.float16, local_files_only=True)
+    reader = CompositionReader.from_pretrained(RUNS / "reader/model").half()
+    for name, model in (("image", pipe), ("reader", reader)):
+        folder = BUNDLED / name
+        shutil.rmtree(folder, ignore_errors=True)
+        model.save_pretrained(folder, safe_serialization=True)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
+        print(f"{folder.name}: {size:.2f} MiB")
+        if size > LIMITS[name]:
+            raise SystemExit(f"{name} weighs {size:.1f} MiB, and {LIMITS[name]} are allowed")
+    _strip_paths(BUNDLED)
+
+
+def _strip_paths(folder: Path) -> None:
+    # diffusers records where a model was loaded from, which means nothing elsewhere.
+    for path in folder.rglob("*.json"):
+        content = json.loads(path.read_text())
+        if isinstance(content, dict) and content.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""The base model behind one call of the cascade: the user's pipeline, its prompt and its random generators."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from selfcascade.base_models.family import Family
+from selfcascade.base_models.stage_scheduler import ScheduleKnown, add_noise_at_start, stage_scheduler
+from selfcascade.cascade import Size, Stage
+
+UPSAMPLINGS = ("latent-bilinear", "latent-bicubic", "rgb")
+ABSENT = object()
+
+
+class PipelineBaseModel:
+    """Drives an untouched diffusers pipeline as the algorithm's `BaseModel`.
+
+    Args:
+        pipe: Any pipeline of a supported family. During a stage it holds a stage scheduler and a prompt encoder that
+            remembers; both are taken out again, after an exception too.
+        family: Its family.
+        arguments: Keyword arguments of every call (prompt, negative prompt, adapters, callbacks, ...).
+        upsampling: phi: "latent-bilinear" (the paper), "latent-bicubic", or "rgb" (decode, Lanczos, encode).
+        output_type: What the last stage's call returns.
+    """
+
+    def __init__(self, pipe: Any, family: Family, arguments: dict[str, Any], upsampling: str, output_type: str) -> None:
+        self.pipe, self.family, self.upsampling, self.output_type = pipe, family, upsampling, output_type
+        accepted = inspect.signature(pipe.__call__).parameters
+        fixed = {name: value for name, value in family.fixed_arguments.items() if name in accepted}
+        self.arguments = {**fixed, **arguments}
+        self.encode_prompt = _remembering(pipe.encode_prompt) if hasattr(pipe, "encode_prompt") else None
+        self.scheduler: Any = None
+        self.output: Any = None
+        self.base_mu = 0.0
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps of the last call."""
+        return self.scheduler.steps_run
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the last call was interrupted (`pipe._interrupt`, as diffusers has it)."""
+        return bool(getattr(self.pipe, "_interrupt", False))
+
+    def sample(self, stage: Stage) -> Tensor:
+        """The pipeline's own sample at the stage's size: (B, C, h, w) or (B, C, F, h, w)."""
+        self.scheduler = stage_scheduler(self.pipe.scheduler, None)
+        latents = self._call(stage, None)
+        self.base_mu = self.scheduler.mu
+        return latents
+
+    def upsample(self, pivot: Tensor, size: Size) -> Tensor:
+        """The pivot at the size's latents, each frame by itself; unchanged where it has that size already."""
+        factor = self.family.factor(self.pipe)
+        target = (size.height // factor, size.width // factor)
+        if tuple(pivot.shape[-2:]) == target:
+            return pivot
+        if self.upsampling == "rgb":
+            return self.family.encode(self.pipe, lanczos(self.family.decode(self.pipe, pivot), size)).to(pivot.dtype)
+        folded = pivot.transpose(1, 2).flatten(0, 1) if pivot.ndim == 5 else pivot  # (B F, C, h, w)
+        mode = self.upsampling.removeprefix("latent-")
+        larger = interpolate(folded.float(), size=target, mode=mode, align_corners=False).to(pivot.dtype)
+        return larger.unflatten(0, (len(pivot), -1)).transpose(1, 2) if pivot.ndim == 5 else larger
+
+    def renoise(self, z_0: Tensor, stage: Stage) -> Tensor:
+        """z_K at the first scheduled step at or below K, with noise from the caller's generators."""
+        self.scheduler = stage_scheduler(self.pipe.scheduler, stage.pivot_step, self.base_mu)
+        self._find_schedule(stage, z_0)
+        shape, swapped = z_0.shape, self.family.frames_first
+        if swapped:
+            shape = z_0.transpose(1, 2).shape
+        noise = randn_tensor(shape, self.arguments.get("generator"), z_0.device, z_0.dtype)
+        return add_noise_at_start(self.scheduler, z_0, noise.transpose(1, 2) if swapped else noise).to(z_0.dtype)
+
+    def denoise(self, z_K: Tensor, stage: Stage) -> Tensor:
+        """The pipeline run over the tail of the schedule, from the given latents."""
+        return self._call(stage, self.family.from_spatial(self.pipe, z_K))
+
+    def encode_image(self, pixels: Tensor, size: Size) -> Tensor:
+        """The first pivot from a user's picture: cropped at the centre to the size's ratio, resized, encoded.
+
+        Args:
+            pixels: (B, 3, H, W) in [0, 1].
+            size: Of the first stage.
+
+        Raises:
+            ValueError: There are as many pictures as neither one nor the prompts.
+        """
+        prompt, copies = self.arguments.get("prompt"), self.arguments.get("num_images_per_prompt") or 1
+        prompts = len(prompt) if isinstance(prompt, list) else 1
+        if prompts == 1 and len(pixels) > 1 and isinstance(prompt, (str, list)):
+            prompts, self.arguments["prompt"] = len(pixels), [prompt if isinstance(prompt, str) else prompt[0]] * len(pixels)
+        if len(pixels) not in (1, prompts):
+            raise ValueError(f"image has {len(pixels)} pictures, and there are {prompts} prompts; give one, or as many")
+        resized = lanczos(_cropped(pixels, size), size).clamp(0, 1) * 2 - 1
+        z_0 = self.family.encode(self.pipe, resized.to(self.pipe._execution_device))
+        return z_0.repeat(prompts // len(pixels), 1, 1, 1).repeat_interleave(copies, 0)
+
+    def postprocess(self, latents: Tensor) -> Any:
+        """Latents of an unfinished cascade in the output type that was asked for."""
+        if self.output_type == "latent":
+            return latents
+        pixels = self.family.decode(self.pipe, latents).float()
+        if self.family.video:
+            return self.pipe.video_processor.postprocess_video(pixels, output_type=self.output_type)
+        return self.pipe.image_processor.postprocess(pixels, output_type=self.output_type)
+
+    def _find_schedule(self, stage: Stage, z_0: Tensor) -> None:
+        # Only the pipeline knows which sigmas and shift it will ask for at this size, so it is asked, and stopped there.
+        self.scheduler.probing = True
+        with self._borrowed(stage), contextlib.suppress(ScheduleKnown):
+            latents = self.family.from_spatial(self.pipe, z_0)
+            self.pipe(**self._stage_arguments(stage), latents=latents, output_type="latent")
+        self.scheduler.probing = False
+
+    def _call(self, stage: Stage, latents: Tensor | None) -> Tensor:
+        final = stage.is_last and self.output_type != "latent"
+        extra = {} if latents is None else {"latents": latents}
+        with self._borrowed(stage):
+            output_type = self.output_type if final else "latent"
+            self.output = self.pipe(**self._stage_arguments(stage), **extra, output_type=output_type)
+        result = getattr(self.output, "frames" if self.family.video else "images")
+        if final:
+            batch = len(result)
+            result = self.family.from_step(self.pipe, self.scheduler.stage_latents, batch)
+        return self.family.to_spatial(self.pipe, result, stage.size)
+
+    def _stage_arguments(self, stage: Stage) -> dict[str, Any]:
+        arguments = {**self.arguments, "height": stage.size.height, "width": stage.size.width}
+        arguments["num_inference_steps"] = stage.num_inference_steps
+        if stage.guidance_scale is not None:
+            arguments["guidance_scale"] = stage.guidance_scale
+        callback = arguments.get("callback_on_step_end")
+        if callback is not None:
+            if hasattr(callback, "tensor_inputs"):  # diffusers' own callback objects say what they need
+                arguments["callback_on_step_end_tensor_inputs"] = callback.tensor_inputs
+            arguments["callback_on_step_end"] = self._staged(callback, stage)
+        return arguments
+
+    def _staged(self, callback: Callable[..., dict], stage: Stage) -> Callable[..., dict]:
+        def told_the_stage(pipe: Any, step: int, timestep: Any, callback_kwargs: dict[str, Any]) -> dict:
+            outputs = callback(pipe, step, timestep, {**callback_kwargs, "stage": stage})
+            self.scheduler.stage_latents = outputs.get("latents", self.scheduler.stage_latents)
+            return outputs
+
+        return told_the_stage
+
+    @contextlib.contextmanager
+    def _borrowed(self, stage: Stage) -> Iterator[None]:
+        """Within it the pipeline has the stage's scheduler; afterwards it is as it was."""
+        config = dict(getattr(self.pipe, "_progress_bar_config", {}))
+        if stage.count > 1:
+            config = {"desc": f"stage {stage.index} of {stage.count - 1}, {stage.size}", **config}
+        changes = {"scheduler": self.scheduler, "_progress_bar_config": config}
+        if self.encode_prompt is not None:
+            changes["encode_prompt"] = self.encode_prompt
+        held = vars(self.pipe)
+        before = {name: held.get(name, ABSENT) for name in changes}
+        held.update(changes)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is ABSENT:
+                    held.pop(name, None)
+                else:
+                    held[name] = value
+
+
+def lanczos(pixels: Tensor, size: Size) -> Tensor:
+    """Pixels resized with Lanczos windows in float32, (B, 3, H, W) or (B, 3, F, H, W), any value range."""
+    planes = pixels.float().cpu().flatten(0, -3).numpy()  # (B 3 F, H, W)
+    resample = Image.Resampling.LANCZOS
+    resized = [np.asarray(Image.fromarray(plane).resize((size.width, size.height), resample)) for plane in planes]
+    return torch.from_numpy(np.stack(resized)).view(*pixels.shape[:-2], *size).to(pixels)
+
+
+def _cropped(pixels: Tensor, size: Size) -> Tensor:
+    height, width = pixels.shape[-2:]
+    scale = min(height / size.height, width / size.width)
+    rows, columns = max(1, round(size.height * scale)), max(1, round(size.width * scale))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return pixels[..., top : top + rows, left : left + columns]
+
+
+def _remembering(encode_prompt: Callable[..., Any]) -> Callable[..., Any]:
+    """`encode_prompt` that runs once for the same arguments: all stages share the prompt."""
+    known: list[tuple[tuple, dict, Any]] = []
+
+    def remembered(*args: Any, **kwargs: Any) -> Any:
+        for old_args, old_kwargs, result in known:
+            if _same(args, old_args) and _same(kwargs, old_kwargs):
+                return result
+        result = encode_prompt(*args, **kwargs)
+        known.append((args, kwargs, result))
+        return result
+
+    return remembered
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    return a is b or (isinstance(a, (str, int, float, torch.device, torch.dtype)) and type(a) is type(b) and a == b)

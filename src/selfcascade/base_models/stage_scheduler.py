@@ -1,0 +1,179 @@
+"""The tail scheduler: the user's own scheduler, made to start at a noise level.
+
+A pipeline asks its scheduler for timesteps and then steps through them. The copy made here answers with the tail of its
+schedule, from the first step at or below the pivot step K, and steps on the whole schedule with a begin index, exactly
+as the official image-to-image twins do: the same operations in the same order, so the same bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+# Their timesteps are no training timesteps (functions of sigma, angles, noise of their own), so K would mean nothing.
+REFUSED = frozenset(
+    {
+        "AmusedScheduler",
+        "CMStochasticIterativeScheduler",
+        "DDIMInverseScheduler",
+        "DDPMWuerstchenScheduler",
+        "DPMSolverMultistepInverseScheduler",
+        "EDMDPMSolverMultistepScheduler",
+        "EDMEulerScheduler",
+        "KarrasVeScheduler",
+        "RePaintScheduler",
+        "SCMScheduler",
+        "ScoreSdeVeScheduler",
+        "ScoreSdeVpScheduler",
+        "UnCLIPScheduler",
+        "VQDiffusionScheduler",
+    }
+)
+
+
+class ScheduleKnown(Exception):  # noqa: N818 - a signal, not an error
+    """Raised by a probing scheduler as soon as the pipeline has set its timesteps."""
+
+
+def stage_scheduler(scheduler: Any, pivot_step: int | None, base_mu: float = 0.0) -> Any:
+    """A copy of `scheduler` whose `set_timesteps` leaves the steps at or below `pivot_step`.
+
+    It has the class's name and methods, and in addition `steps_run` (steps so far), `stage_latents` (what the last step
+    returned), `mu` (the dynamic shift it was given) and `probing` (raise `ScheduleKnown` once the timesteps are
+    set).
+
+    Args:
+        scheduler: Any diffusers scheduler that numbers its steps by training timesteps; it is not changed.
+        pivot_step: K in (0, T]; None keeps all steps.
+        base_mu: The base stage's mu. Pipelines extrapolate mu with the size until next to no step is left below K;
+            a stage with a pivot uses at most the larger of this and the scheduler's `max_shift`.
+
+    Raises:
+        ValueError: The scheduler's timesteps are no training timesteps, or K lies outside (0, T].
+    """
+    kind = type(scheduler)
+    if kind.__name__ in REFUSED or scheduler.config.get("timestep_type") == "continuous":
+        raise ValueError(
+            f"{kind.__name__} does not number its steps by training timesteps, so no stage can start at a noise level; "
+            "use pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config) or another scheduler of that kind"
+        )
+    check_pivot_step(pivot_step, training_steps(scheduler))
+    copied = copy.deepcopy(scheduler)
+    copied.__class__ = _stage_class(kind)
+    copied.pivot_step, copied.first_index, copied.whole = pivot_step, 0, {}
+    copied.mu, copied.largest_mu = 0.0, max(base_mu, scheduler.config.get("max_shift") or 0.0)
+    copied.probing, copied.steps_run, copied.stage_latents = False, 0, None
+    return copied
+
+
+def training_steps(scheduler: Any) -> int:
+    """T, the number of training timesteps."""
+    return int(scheduler.config.get("num_train_timesteps", 1000))
+
+
+def check_pivot_step(pivot_step: Any, limit: int) -> None:
+    """Raises ValueError unless K is None or a whole number in (0, T]."""
+    if pivot_step is None:
+        return
+    if isinstance(pivot_step, bool) or not isinstance(pivot_step, int) or not 0 < pivot_step <= limit:
+        raise ValueError(f"pivot_step must be a whole number from 1 to {limit} (a training timestep), not {pivot_step!r}")
+
+
+def add_noise_at_start(scheduler: Any, z_0: Tensor, noise: Tensor) -> Tensor:
+    """z_0 taken to the first step of the stage: sqrt(abar) z_0 + sqrt(1 - abar) eps (eq. 6), or the flow's own mixture.
+
+    Args:
+        scheduler: A stage scheduler whose timesteps are set.
+        z_0: Clean latents, (B, ...).
+        noise: Gaussian noise, the shape of z_0.
+    """
+    timestep = scheduler.timesteps[:1]
+    with _whole_schedule(scheduler):
+        if hasattr(scheduler, "add_noise"):
+            return scheduler.add_noise(z_0, noise, timestep.repeat(len(z_0)))
+        return scheduler.scale_noise(z_0, timestep, noise)
+
+
+@functools.cache
+def _stage_class(kind: Any) -> type:
+    """A subclass under the same name. The wrappers keep the signatures, which pipelines look into."""
+
+    @functools.wraps(kind.set_timesteps)
+    def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:
+        if kwargs.get("mu") is not None:
+            self.mu = kwargs["mu"]
+            if self.pivot_step is not None:
+                self.mu = kwargs["mu"] = min(self.mu, self.largest_mu)
+        kind.set_timesteps(self, *args, **kwargs)
+        _keep_tail(self)
+        if self.probing:
+            raise ScheduleKnown
+
+    @functools.wraps(kind.step)
+    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with _whole_schedule(self):
+            result = kind.step(self, *args, **kwargs)
+        self.steps_run += 1
+        self.stage_latents = result[0]
+        return result
+
+    def scale_model_input(self: Any, *args: Any, **kwargs: Any) -> Tensor:
+        with _whole_schedule(self):
+            return kind.scale_model_input(self, *args, **kwargs)
+
+    def set_begin_index(self: Any, begin_index: int = 0) -> None:
+        kind.set_begin_index(self, self.first_index + begin_index)
+
+    def init_noise_sigma(self: Any) -> Any:
+        # A pivot arrives at its noise level already; pipelines scale whatever latents they are given.
+        return kind.init_noise_sigma.fget(self) if self.pivot_step is None else 1.0
+
+    members: dict[str, Any] = {"set_timesteps": set_timesteps, "step": step, "__module__": kind.__module__}
+    if hasattr(kind, "scale_model_input"):
+        members["scale_model_input"] = functools.wraps(kind.scale_model_input)(scale_model_input)
+    if hasattr(kind, "set_begin_index"):
+        members["set_begin_index"] = set_begin_index
+    if isinstance(getattr(kind, "init_noise_sigma", None), property):
+        members["init_noise_sigma"] = property(init_noise_sigma)
+    return type(kind.__name__, (kind,), members)
+
+
+def _keep_tail(scheduler: Any) -> None:
+    """Shows the pipeline the steps at or below K, and keeps the whole schedule for the scheduler's own arithmetic."""
+    timesteps, order = scheduler.timesteps, getattr(scheduler, "order", 1)
+    scheduler.first_index, scheduler.whole = 0, {}
+    scheduler.steps_run, scheduler.stage_latents = 0, None
+    if scheduler.pivot_step is None:
+        return
+    below = [index for index in range(0, len(timesteps), order) if float(timesteps[index]) <= scheduler.pivot_step]
+    if not below:
+        raise ValueError(
+            f"pivot_step {scheduler.pivot_step} leaves no step to run: the schedule's last of {len(timesteps)} steps is at "
+            f"{float(timesteps[-1]):g}; raise pivot_step or num_inference_steps"
+        )
+    scheduler.first_index = below[0]
+    for name in ("timesteps", "sigmas"):
+        values = getattr(scheduler, name, None)
+        if isinstance(values, Tensor) and values.ndim == 1:
+            scheduler.whole[name] = values
+            setattr(scheduler, name, values[scheduler.first_index :])
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(0)
+
+
+@contextlib.contextmanager
+def _whole_schedule(scheduler: Any) -> Iterator[None]:
+    """Within it the scheduler has all its steps; outside, the tail."""
+    tail = {name: getattr(scheduler, name) for name in scheduler.whole}
+    for name, values in scheduler.whole.items():
+        setattr(scheduler, name, values)
+    try:
+        yield
+    finally:
+        for name, values in tail.items():
+            setattr(scheduler, name, values)

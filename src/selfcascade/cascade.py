@@ -1,0 +1,192 @@
+"""The self-cascade (Guo et al., "Make a Cheap Scaling", ECCV 2024): a frozen low-resolution model, at any size.
+
+    prompt -> base latents -> [upsample -> renoise -> denoise] x R -> pictures
+
+Axis letters: B images, C channels, F frames, h, w latent pixels; R stages. z_0 are clean latents, z_K noisy ones.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+MAX_SIDE = 16384
+
+
+class Size(NamedTuple):
+    """Height and width in pixels."""
+
+    height: int
+    width: int
+
+    @property
+    def area(self) -> int:
+        """Pixels of one image, the paper's d."""
+        return self.height * self.width
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width}"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One rung of the cascade.
+
+    Attributes:
+        index: r, 0 for the base stage.
+        count: Number of stages, R + 1.
+        size: Size of this stage's images.
+        num_inference_steps: Steps of the whole schedule, T -> 0; a stage with a pivot runs its tail.
+        pivot_step: K, the training timestep in (0, T] where the stage starts; None for the base stage.
+        guidance_scale: This stage's guidance weight; None leaves the pipeline's default.
+    """
+
+    index: int
+    count: int
+    size: Size
+    num_inference_steps: int
+    pivot_step: int | None = None
+    guidance_scale: float | None = None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether this stage's images are the result."""
+        return self.index == self.count - 1
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage did.
+
+    Attributes:
+        stage: Its plan.
+        steps: Denoising steps that ran.
+        seconds: Wall-clock time, upsampling and (for the last stage) decoding included.
+        latents: z_0^r, (B, C, h, w) or (B, C, F, h, w), the pivot of the next stage.
+    """
+
+    stage: Stage
+    steps: int
+    seconds: float
+    latents: Tensor
+
+    @property
+    def size(self) -> Size:
+        """Size of the stage's images."""
+        return self.stage.size
+
+    @property
+    def pivot_step(self) -> int | None:
+        """K, the training timestep where the stage started; None for the base stage."""
+        return self.stage.pivot_step
+
+
+class BaseModel(Protocol):
+    """A frozen diffusion model, seen from the algorithm."""
+
+    def sample(self, stage: Stage) -> Tensor:
+        """z_0^0: a sample from pure noise, T -> 0, at the stage's size."""
+        ...
+
+    def upsample(self, pivot: Tensor, size: Size) -> Tensor:
+        """phi(z_0^(r-1)): the pivot at a larger size, (B, C, h, w) to (B, C, h', w')."""
+        ...
+
+    def renoise(self, z_0: Tensor, stage: Stage) -> Tensor:
+        """z_K: clean latents taken back to the stage's pivot step (eq. 6)."""
+        ...
+
+    def denoise(self, z_K: Tensor, stage: Stage) -> Tensor:
+        """z_0^r: noisy latents denoised K -> 0 with the frozen weights and the same prompt."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps that the last `sample` or `denoise` ran."""
+        ...
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the caller stopped the last `sample` or `denoise` before its end."""
+        ...
+
+
+def plan_stages(native: Sequence[int], target: Sequence[int], multiple: int = 8) -> tuple[Size, ...]:
+    """The stages' sizes, from the base stage at the native area to the target.
+
+    R = ceil(log4(d_R / d)): no stage has more than 4x the pixels (2x a side) of the one before, up to rounding. The last
+    is exactly the target, each earlier one half of the next, and the base stage has the native area in the target's ratio.
+
+    Args:
+        native: (height, width) the model was trained at, in pixels.
+        target: (height, width) wanted, in pixels.
+        multiple: Sizes before the target are rounded to this many pixels.
+
+    Returns:
+        R + 1 sizes; the target alone where it is no larger than the base stage.
+
+    Raises:
+        ValueError: A size is not positive, too large, or the target has under 0.9 of the native area.
+    """
+    native, target = (_checked(name, size) for name, size in (("native", native), ("target", target)))
+    # Trained models list ratios whose rounded area lies a few per cent below the square's.
+    if target.area < 0.9 * native.area:
+        raise ValueError(f"target {target} is smaller than the native size {native}; it must have at least its pixels")
+    ratio = math.sqrt(native.area / target.area)
+    base = _rounded(target, ratio, multiple)
+    stages = math.ceil(math.log(target.area / native.area, 4) - 1e-9)
+    sizes = [target] + [_rounded(target, 0.5**r, multiple) for r in range(1, stages)]
+    larger = [size for size in reversed(sizes) if size.area > base.area]
+    return (base, *larger) if larger else (target,)
+
+
+def self_cascade(
+    base: BaseModel,
+    stages: Sequence[Stage],
+    pivot: Tensor | None = None,
+    on_stage: Callable[[StageResult], None] | None = None,
+) -> list[StageResult]:
+    """Runs the stages, each from the clean latents of the one before (paper, Section 3.2).
+
+    Args:
+        base: The frozen model; it holds the prompt, the random generators and the decoder.
+        stages: The plan; the first has no pivot step unless `pivot` is given.
+        pivot: z_0^0 from elsewhere (a user's own image): every stage then starts from a pivot.
+        on_stage: Called with each result as soon as it exists.
+
+    Returns:
+        One result a stage; fewer if the caller interrupted the model.
+    """
+    results: list[StageResult] = []
+    z_0 = pivot
+    for stage in stages:
+        began = time.perf_counter()
+        if z_0 is None:
+            z_0 = base.sample(stage)
+        else:
+            z_up = base.upsample(z_0, stage.size)  # phi(z_0^(r-1))
+            z_K = base.renoise(z_up, stage)  # z_K ~ N(sqrt(abar_K) z_up, (1 - abar_K) I)    (eq. 6)
+            z_0 = base.denoise(z_K, stage)  # K -> 0
+        results.append(StageResult(stage, base.steps, time.perf_counter() - began, z_0))
+        if on_stage is not None:
+            on_stage(results[-1])
+        if base.interrupted:
+            break
+    return results
+
+
+def _checked(name: str, size: Sequence[int]) -> Size:
+    height, width = size
+    for side in (height, width):
+        if not isinstance(side, int) or isinstance(side, bool) or not 1 <= side <= MAX_SIDE:
+            raise ValueError(f"{name} must be two whole numbers from 1 to {MAX_SIDE}, not {height}x{width}")
+    return Size(height, width)
+
+
+def _rounded(size: Size, factor: float, multiple: int) -> Size:
+    return Size(*(max(multiple, round(side * factor / multiple) * multiple) for side in size))

@@ -1,0 +1,22 @@
+"""Ways to reach a target size, behind one protocol; a new one is a new file and a line here."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from selfcascade.methods.direct import Direct
+from selfcascade.methods.self_cascade import SelfCascadeMethod
+
+
+class Method(Protocol):
+    """A way to reach the target size with a given pipeline, which it leaves as it was."""
+
+    name: str
+    summary: str
+
+    def __call__(self, pipe: Any, prompt: str | list[str], *, height: int, width: int, **arguments: Any) -> Any:
+        """Pictures of the prompt at (height, width); the result has `.images`, or `.frames` for video."""
+        ...
+
+
+METHODS: dict[str, Method] = {method.name: method for method in (Direct(), SelfCascadeMethod())}

@@ -1,0 +1,289 @@
+"""`SelfCascade`: the algorithm on the user's own diffusers pipeline."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from selfcascade.base_models import family_of
+from selfcascade.base_models.family import denoiser
+from selfcascade.base_models.pipeline import UPSAMPLINGS, PipelineBaseModel
+from selfcascade.base_models.stage_scheduler import check_pivot_step, stage_scheduler, training_steps
+from selfcascade.cascade import Size, Stage, StageResult, plan_stages, self_cascade
+from selfcascade.images import to_rgb
+from selfcascade.presets import PRESETS, Preset
+
+# From here on a decoded picture alone takes gigabytes inside a VAE, so it is decoded in tiles unless told otherwise.
+TILING_AREA = 2048 * 2048
+MAX_STEPS = 10_000
+
+
+@dataclass
+class SelfCascadeOutput:
+    """What a cascade made.
+
+    Attributes:
+        images: Pictures in the asked `output_type`; None for video.
+        frames: Clips in the asked `output_type`; None for pictures.
+        stages: What each stage did: size, pivot_step, steps, seconds, latents.
+        interrupted: Whether the caller stopped it; the pictures are then those of the last stage that ran.
+        nsfw_content_detected: As the pipeline reports it; None where it does not.
+    """
+
+    images: Any
+    frames: Any
+    stages: list[StageResult]
+    interrupted: bool = False
+    nsfw_content_detected: list[bool] | None = None
+
+
+class SelfCascade:
+    """A text-to-image or text-to-video pipeline that makes larger pictures than its model was trained for.
+
+    The pipeline is used as it is, with its LoRAs, adapters, ControlNet, offloading and callbacks, and is left as it was.
+
+    Args:
+        pipe: A diffusers pipeline of a supported family.
+        upsamplers: None, the tuning-free version.
+        native_size: (height, width) in pixels the model was trained at; None reads it off the pipeline.
+
+    Raises:
+        ValueError: The pipeline, its scheduler or an argument is not supported; the sentence says what to use.
+    """
+
+    def __init__(self, pipe: Any, upsamplers: None = None, native_size: Sequence[int] | None = None) -> None:
+        if upsamplers is not None:
+            raise ValueError(f"upsamplers must be None (the tuning-free version), not {type(upsamplers).__name__}")
+        self.pipe = pipe
+        self.family = family_of(pipe)
+        stage_scheduler(pipe.scheduler, None)
+        self.multiple = self.family.multiple(pipe)
+        size = self.family.native_size(pipe) if native_size is None else native_size
+        self.native_size = plan_stages(size, size, self.multiple)[0]
+
+    def plan(
+        self,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | Sequence[int] = 50,
+        pivot_step: int | Sequence[int] | None = None,
+        preset: str = "paper",
+        guidance_scale: float | Sequence[float] | None = None,
+    ) -> tuple[Stage, ...]:
+        """The stages of a call with these arguments; nothing runs.
+
+        Args:
+            height: Pixels; None is twice the native height.
+            width: Pixels; None is twice the native width.
+            num_inference_steps: Steps of the whole schedule, for all stages or one value a stage.
+            pivot_step: K, a training timestep in (0, T], for all up-scaling stages or one value each; None: the preset's.
+            preset: A name of `selfcascade.PRESETS`.
+            guidance_scale: For all stages or one value a stage; None leaves the pipeline's default.
+
+        Raises:
+            ValueError: An argument is out of range; the sentence names it.
+        """
+        target = self._target(height, width)
+        sizes = plan_stages(self.native_size, target, self.multiple)
+        return self._stages(sizes, 1, num_inference_steps, pivot_step, _preset(preset), guidance_scale)
+
+    def __call__(
+        self,
+        prompt: str | list[str] | None = None,
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | Sequence[int] = 50,
+        pivot_step: int | Sequence[int] | None = None,
+        preset: str = "paper",
+        upsampling: str | None = None,
+        guidance_scale: float | Sequence[float] | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        vae_tiling: bool | None = None,
+        **arguments: Any,
+    ) -> SelfCascadeOutput | tuple:
+        """Pictures of the prompt at any size, stage by stage.
+
+        Args:
+            prompt: One or several; None where `prompt_embeds` are given.
+            height, width, num_inference_steps, pivot_step, preset, guidance_scale: As in `plan`.
+            upsampling: "latent-bilinear", "latent-bicubic" or "rgb"; None: the preset's.
+            generator: Source of every random draw; a list gives each picture its own.
+            output_type: "pil", "np", "pt" or "latent".
+            return_dict: False returns the tuple (pictures, stages).
+            vae_tiling: Whether the last stage is decoded in tiles; None: from 2048 x 2048 pixels on.
+            arguments: Passed to the pipeline as they are, at every stage. `callback_on_step_end` finds the `Stage` under
+                "stage" in its keyword arguments.
+
+        Raises:
+            ValueError: An argument is out of range; the sentence names it.
+        """
+        stages = self.plan(height, width, num_inference_steps, pivot_step, preset, guidance_scale)
+        if prompt is not None:
+            arguments["prompt"] = prompt
+        base = self._base(arguments, generator, upsampling or _preset(preset).upsampling, output_type)
+        return self._run(base, stages, None, vae_tiling, return_dict)
+
+    def upscale(
+        self,
+        image: Image.Image | Tensor | list[Image.Image],
+        prompt: str | list[str] | None = "",
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | Sequence[int] = 50,
+        pivot_step: int | Sequence[int] | None = None,
+        preset: str = "paper",
+        upsampling: str | None = None,
+        guidance_scale: float | Sequence[float] | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        vae_tiling: bool | None = None,
+        **arguments: Any,
+    ) -> SelfCascadeOutput | tuple:
+        """The user's own image as the first pivot: larger, with new detail, in the same composition.
+
+        Args:
+            image: A picture, a list of pictures of one size, or (B, 3, H, W) in [0, 1]. It is cropped at the centre to
+                the target's ratio and enlarged in RGB for the first stage.
+            prompt: What the image shows.
+            height, width: Pixels; None is twice the image's.
+            The others: as in `__call__`.
+
+        Raises:
+            ValueError: An argument is out of range, or the target has fewer pixels than the image.
+        """
+        pixels = _pixels(image)
+        if self.family.video:
+            raise ValueError(f"upscale takes an image, and {type(self.pipe).__name__} makes video")
+        own = Size(*pixels.shape[-2:])
+        doubled = (self.multiple * max(1, round(2 * side / self.multiple)) for side in own)
+        target = self._target(*(given or default for given, default in zip((height, width), doubled, strict=True)))
+        if target.area < own.area:
+            raise ValueError(f"target {target} is smaller than the image, {own}; it must have at least its pixels")
+        sizes = [size for size in plan_stages(self.native_size, target, self.multiple) if size.area > 1.05 * own.area]
+        chosen = _preset(preset)
+        stages = self._stages(sizes or [target], 0, num_inference_steps, pivot_step, chosen, guidance_scale)
+        if prompt is not None:
+            arguments["prompt"] = prompt
+        base = self._base(arguments, generator, upsampling or chosen.upsampling, output_type)
+        pivot = base.encode_image(pixels, stages[0].size)
+        return self._run(base, stages, pivot, vae_tiling, return_dict)
+
+    def _base(self, arguments: dict[str, Any], generator: Any, upsampling: str, output_type: str) -> PipelineBaseModel:
+        if upsampling not in UPSAMPLINGS:
+            raise ValueError(f"upsampling must be one of {', '.join(UPSAMPLINGS)}, not {upsampling!r}")
+        if output_type not in ("pil", "np", "pt", "latent"):
+            raise ValueError(f"output_type must be 'pil', 'np', 'pt' or 'latent', not {output_type!r}")
+        for name in ("latents", "strength", "image"):
+            if name in arguments and name != "image":
+                raise ValueError(f"{name} cannot be given: the stages make their own; use pivot_step, or upscale(image)")
+        if generator is not None:
+            arguments = {**arguments, "generator": generator}
+        return PipelineBaseModel(self.pipe, self.family, arguments, upsampling, output_type)
+
+    def _run(
+        self, base: PipelineBaseModel, stages: Sequence[Stage], pivot: Tensor | None, tiling: bool | None, named: bool
+    ) -> SelfCascadeOutput | tuple:
+        tiled = stages[-1].size.area >= TILING_AREA if tiling is None else tiling
+        with _vae_tiling(self.pipe, tiled), torch.no_grad():
+            results = self_cascade(base, stages, pivot)
+            if results[-1].stage.is_last:
+                made = getattr(base.output, "frames" if self.family.video else "images")
+            else:
+                made = base.postprocess(results[-1].latents)
+        if not named:
+            return made, results
+        images, frames = (None, made) if self.family.video else (made, None)
+        flagged = getattr(base.output, "nsfw_content_detected", None)
+        return SelfCascadeOutput(images, frames, results, base.interrupted, flagged)
+
+    def _target(self, height: int | None, width: int | None) -> Size:
+        target = Size(
+            2 * self.native_size.height if height is None else height,
+            2 * self.native_size.width if width is None else width,
+        )
+        for name, side in zip(("height", "width"), target, strict=True):
+            if isinstance(side, bool) or not isinstance(side, int) or side < 1:
+                raise ValueError(f"{name} must be a positive whole number of pixels, not {side!r}")
+            if side % self.multiple:
+                near = max(self.multiple, round(side / self.multiple) * self.multiple)
+                raise ValueError(f"{name} must be a multiple of {self.multiple}, not {side}; {near} is the nearest")
+        return target
+
+    def _stages(
+        self,
+        sizes: Sequence[Size],
+        first_pivot: int,
+        steps: int | Sequence[int],
+        pivot_step: int | Sequence[int] | None,
+        preset: Preset,
+        guidance_scale: float | Sequence[float] | None,
+    ) -> tuple[Stage, ...]:
+        limit = training_steps(self.pipe.scheduler)
+        default = round(preset.pivot_share * limit)
+        pivots = _per_stage("pivot_step", default if pivot_step is None else pivot_step, len(sizes) - first_pivot)
+        steps = _per_stage("num_inference_steps", steps, len(sizes))
+        guidance = _per_stage("guidance_scale", guidance_scale, len(sizes))
+        for value in pivots:
+            check_pivot_step(limit if value is None else value, limit)
+        for value in steps:
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= min(limit, MAX_STEPS):
+                raise ValueError(f"num_inference_steps must be a whole number from 1 to {limit}, not {value!r}")
+        for value in guidance:
+            if value is not None and (not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0):
+                raise ValueError(f"guidance_scale must be a finite number of at least 0, not {value!r}")
+        plan = zip(sizes, steps, [None] * first_pivot + pivots, guidance, strict=True)
+        return tuple(Stage(index, len(sizes), *values) for index, values in enumerate(plan))
+
+
+def _preset(name: str) -> Preset:
+    if name not in PRESETS:
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, not {name!r}")
+    return PRESETS[name]
+
+
+def _per_stage(name: str, value: Any, count: int) -> list[Any]:
+    if not isinstance(value, (list, tuple)):
+        return [value] * count
+    if len(value) != count:
+        raise ValueError(f"{name} has {len(value)} values, and there are {count} stages it applies to")
+    return list(value)
+
+
+def _pixels(image: Image.Image | Tensor | list[Image.Image]) -> Tensor:
+    if isinstance(image, Tensor):
+        if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
+            raise ValueError(f"image must be (B, 3, H, W) floats in [0, 1], not {tuple(image.shape)} {image.dtype}")
+        return image
+    pictures = image if isinstance(image, list) else [image]
+    if not pictures or not all(isinstance(picture, Image.Image) for picture in pictures):
+        raise ValueError(f"image must be a PIL image, a list of them, or a tensor, not {type(image).__name__}")
+    if len({picture.size for picture in pictures}) > 1:
+        raise ValueError("image must be pictures of one size; call upscale once for each size")
+    arrays = [np.asarray(to_rgb(picture), np.float32) / 255 for picture in pictures]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+
+
+@contextlib.contextmanager
+def _vae_tiling(pipe: Any, wanted: bool) -> Iterator[None]:
+    vae = getattr(pipe, "vae", None)
+    switch = wanted and hasattr(vae, "enable_tiling") and not getattr(vae, "use_tiling", False)
+    if switch:
+        vae.enable_tiling()  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        if switch:
+            vae.disable_tiling()  # type: ignore[union-attr]

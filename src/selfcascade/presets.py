@@ -1,0 +1,31 @@
+"""Named settings of the cascade. `paper` reproduces the publication; the others say what they were chosen by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings of the up-scaling stages.
+
+    Attributes:
+        name: As given to `SelfCascade(...)(preset=...)`.
+        summary: What it is for, in a line.
+        pivot_share: K / T of every up-scaling stage, in (0, 1].
+        upsampling: phi: "latent-bilinear", "latent-bicubic" or "rgb" (decode, Lanczos, encode).
+    """
+
+    name: str
+    summary: str
+    pivot_share: float
+    upsampling: str
+
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset("paper", "K = 700 of 1000, bilinear latents (Guo et al. 2024)", 0.7, "latent-bilinear"),
+        Preset("rgb", "the paper's K, the pivot enlarged as a picture: sharper (docs/bundled.md)", 0.7, "rgb"),
+    )
+}

@@ -1,0 +1,87 @@
+"""ControlNet, LoRA and IP-Adapter for the tiny Stable Diffusion pipeline, each with weights that change the picture."""
+
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false
+# diffusers re-exports lazily, and annotates `tuple[int]` or a class where a longer tuple or None is meant.
+
+from typing import Any
+
+import torch
+from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline
+from peft import LoraConfig
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from .parts import embeds, quiet
+
+IMAGE_DIM = 16
+IMAGE_TOKENS = 4
+
+
+def tiny_controlnet(pipe: StableDiffusionPipeline) -> StableDiffusionControlNetPipeline:
+    """A ControlNet pipeline on `pipe`'s own components; takes `image`, resized to the call's height and width."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        controlnet = ControlNetModel.from_unet(pipe.unet, conditioning_embedding_out_channels=(4, 4, 4, 4))
+        # The zero convolutions as initialised would leave the U-Net's output as it is.
+        for block in (*controlnet.controlnet_down_blocks, controlnet.controlnet_mid_block):
+            nn.init.normal_(block.weight, std=0.5)
+        for parameter in controlnet.controlnet_cond_embedding.parameters():
+            nn.init.normal_(parameter, std=0.5)
+    return quiet(
+        StableDiffusionControlNetPipeline(**pipe.components, controlnet=controlnet, requires_safety_checker=False)
+    )
+
+
+def add_tiny_lora(pipe: StableDiffusionPipeline) -> StableDiffusionPipeline:
+    """`pipe` itself with a rank-2 LoRA, both factors random, on the attention projections of its U-Net."""
+    config = LoraConfig(r=2, lora_alpha=8, target_modules=["to_q", "to_k", "to_v", "to_out.0"], init_lora_weights=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        pipe.unet.add_adapter(config)
+    return pipe
+
+
+def ip_adapter_state(pipe: StableDiffusionPipeline) -> dict[str, dict[str, Tensor]]:
+    """Random weights of an IP-Adapter in the published file's layout, sized to the U-Net of `pipe`.
+
+    `ip_adapter` counts the attention processors, of which every second one is a cross-attention.
+    """
+    text_dim = pipe.unet.config.cross_attention_dim
+    projections: dict[str, Tensor] = {}
+    for index, name in enumerate(pipe.unet.attn_processors):
+        if name.endswith("attn2.processor"):
+            query: nn.Linear = pipe.unet.get_submodule(name.removesuffix(".processor")).to_q
+            for seed, part in enumerate(("to_k_ip", "to_v_ip")):
+                projections[f"{index}.{part}.weight"] = embeds(query.out_features, text_dim, seed=2 * index + seed)
+    image_proj = {
+        "proj.weight": embeds(IMAGE_TOKENS * text_dim, IMAGE_DIM),
+        "proj.bias": torch.zeros(IMAGE_TOKENS * text_dim),
+        "norm.weight": torch.ones(text_dim),
+        "norm.bias": torch.zeros(text_dim),
+    }
+    return {"image_proj": image_proj, "ip_adapter": projections}
+
+
+def add_tiny_ip_adapter(pipe: StableDiffusionPipeline) -> dict[str, Any]:
+    """Loads an IP-Adapter and a vision encoder into `pipe`; returns the keyword argument a guided call needs with it.
+
+    Returns:
+        `ip_adapter_image_embeds`: one tensor, (2, 1, 16), the negative embedding before the positive.
+    """
+    config = CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+        projection_dim=IMAGE_DIM,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        image_encoder = CLIPVisionModelWithProjection(config).eval()
+    pipe.register_modules(image_encoder=image_encoder)
+    pipe.load_ip_adapter(ip_adapter_state(pipe), subfolder="", weight_name="", image_encoder_folder=None)
+    with torch.no_grad():
+        positive = image_encoder(embeds(1, 3, 32, 32)).image_embeds
+    return {"ip_adapter_image_embeds": [torch.stack([torch.zeros_like(positive), positive])]}
