@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 
 import torch
-from common import CONFIG, RUNS, as_images, load_pictures, load_state, log_row, rate, save_state
 from diffusers import AutoencoderKL
 from torch.nn.functional import interpolate, l1_loss, mse_loss
+
+from common import CONFIG, RUNS, as_images, load_pictures, load_state, log_row, rate, save_state
 
 SETTINGS = CONFIG["autoencoder"]
 
@@ -22,7 +23,7 @@ def build() -> AutoencoderKL:
 
 
 def losses(model: AutoencoderKL, images: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """(reconstruction, kl) of a batch: some pictures as they are, some through halved latents, some through doubled ones."""
+    """(reconstruction, kl) of a batch: pictures as they are, and some through halved or doubled latents."""
     resized = round(len(images) * SETTINGS["resized_share"])
     plain, shrunk, grown = images.split([len(images) - resized, resized // 2, resized - resized // 2])
     halved = interpolate(grown, scale_factor=0.5, mode="area")

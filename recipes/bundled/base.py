@@ -1,6 +1,6 @@
 """Step 4: trains the text encoder and the U-Net on the autoencoder's latents.
 
-Warm-up, a constant rate, a linear decay at the end: a run can be made longer or shorter while it goes (`steps`, `decay`).
+Warm-up, a constant rate, a linear decay at the end: a run can be lengthened or cut while it goes.
 Half of each batch is drawn from the top quarter of the timesteps, where layout is learnt. Several processes
 (`torchrun --nproc-per-node 2 recipes/bundled/base.py`) share each batch and average their gradients.
 """
@@ -10,24 +10,12 @@ from __future__ import annotations
 import json
 import os
 import time
+from datetime import timedelta
 
 import numpy as np
 import tokenizers
 import torch
 import torch.distributed as dist
-from autoencoder import build as build_autoencoder
-from common import (
-    CONFIG,
-    RUNS,
-    as_images,
-    load_captions,
-    load_pictures,
-    load_state,
-    log_row,
-    save_state,
-    shard_count,
-    write_whole,
-)
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import EMAModel
@@ -39,6 +27,19 @@ from torch import nn
 from torch.nn.functional import mse_loss
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from autoencoder import build as build_autoencoder
+from common import (
+    CONFIG,
+    RUNS,
+    as_images,
+    load_captions,
+    load_pictures,
+    load_state,
+    log_row,
+    save_state,
+    shard_count,
+    write_array,
+)
 from selfcascade.data.scenes import caption, sample_scene
 
 SETTINGS = CONFIG["base"]
@@ -64,7 +65,7 @@ def build_tokenizer() -> CLIPTokenizer:
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """The text encoder with fresh weights."""
-    special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     config = CLIPTextConfig(vocab_size=len(tokenizer), **special, **CONFIG["text_encoder"])
     config._attn_implementation = "eager"  # its backward pass in bfloat16 is far slower fused, on CPUs
     return CLIPTextModel(config)
@@ -89,26 +90,21 @@ def build_scheduler() -> DDIMScheduler:
 
 
 @torch.no_grad()
-def encode_pictures(vae: AutoencoderKL) -> torch.Tensor:
-    """Latents of all training pictures, (N, 16, 16, 16) float16; encoded once and kept."""
-    parts = []
-    for shard in range(shard_count()):
-        path = RUNS / f"latents/{shard:04d}.npy"
-        if not path.exists():
+def encode_pictures(vae: AutoencoderKL, rank: int, world: int) -> torch.Tensor:
+    """Latents of all training pictures, (N, 16, 16, 16) float16; encoded once, by all processes, and kept."""
+    paths = [RUNS / f"latents/{shard:04d}.npy" for shard in range(shard_count())]
+    for shard, path in enumerate(paths):
+        if not path.exists() and shard % world == rank:
             images, rows = as_images(load_pictures([shard])), []
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 for start in range(0, len(images), 200):
                     batch = images[start : start + 200].contiguous(memory_format=torch.channels_last)
                     rows.append(vae.encode(batch).latent_dist.mode().half())
-
-            def write(aside: str, rows: list[torch.Tensor] = rows) -> None:
-                with open(aside, "wb") as file:
-                    np.save(file, torch.cat(rows).numpy(), allow_pickle=False)
-
-            write_whole(path, write)
+            write_array(path, torch.cat(rows).numpy())
             print(f"latents: shard {shard + 1} of {shard_count()}", flush=True)
-        parts.append(torch.from_numpy(np.load(path, allow_pickle=False)))
-    return torch.cat(parts)
+    if world > 1:
+        dist.barrier()
+    return torch.cat([torch.from_numpy(np.load(path, allow_pickle=False)) for path in paths])
 
 
 def tokenise(tokenizer: CLIPTokenizer) -> torch.Tensor:
@@ -137,10 +133,13 @@ class Base(nn.Module):
         self.unet = UNet2DConditionModel.from_config(CONFIG["unet"])
 
     def forward(self, z_t: torch.Tensor, timestep: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """V of noisy latents (B, 16, 16, 16), timesteps (B,) and token ids (B, length)."""
         return self.unet(z_t, timestep, self.text_encoder(ids)[0]).sample
 
 
-def loss_of(base: Base, scheduler: DDIMScheduler, z_0: torch.Tensor, ids: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def loss_of(
+    base: Base, scheduler: DDIMScheduler, z_0: torch.Tensor, ids: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
     """The v-prediction loss of a batch of clean latents (B, 16, 16, 16) and token ids (B, length)."""
     steps, count = scheduler.config.num_train_timesteps, len(z_0)
     timestep = torch.randint(steps, (count,), generator=generator)
@@ -156,9 +155,11 @@ def sample_sheet(pipe: StableDiffusionPipeline, path: str) -> None:
     """Twelve held-out prompts at native size, for the eye."""
     prompts = [caption(sample_scene(30_000_000 + k, held_out=True), k) for k in range(12)]
     generator = [torch.Generator().manual_seed(k) for k in range(12)]
-    out = pipe(prompts, num_inference_steps=25, guidance_scale=3.0, generator=generator, output_type="np", height=64, width=64)
+    settings = {"num_inference_steps": 25, "guidance_scale": 3.0, "height": 64, "width": 64}
+    out = pipe(prompts, generator=generator, output_type="np", **settings)
     rows = [np.concatenate(list(out.images[k : k + 6]), 1) for k in (0, 6)]
-    Image.fromarray((np.concatenate(rows) * 255).astype(np.uint8)).resize((1152, 384), Image.Resampling.NEAREST).save(path)
+    sheet = Image.fromarray((np.concatenate(rows) * 255).astype(np.uint8))
+    sheet.resize((1152, 384), Image.Resampling.NEAREST).save(path)
 
 
 def average_gradients(modules: nn.Module) -> None:
@@ -174,11 +175,11 @@ def main() -> None:
     """Trains, or goes on where it was cut."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world > 1:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=timedelta(hours=2))
     torch.manual_seed(SETTINGS["seed"])
     vae = build_autoencoder().eval()
     load_state(RUNS / "autoencoder/state.safetensors", {"model": vae}, torch.optim.SGD(vae.parameters()))
-    latents = encode_pictures(vae)
+    latents = encode_pictures(vae, rank, world)
     vae.register_to_config(scaling_factor=round(1.0 / float(latents[:4000].float().std()), 4))
     tokenizer, scheduler = build_tokenizer(), build_scheduler()
     ids = tokenise(tokenizer)
@@ -187,7 +188,9 @@ def main() -> None:
     optimizer = torch.optim.AdamW(base.parameters(), lr=SETTINGS["learning_rate"], betas=(0.9, 0.99), weight_decay=0.01)
     averaged = Base(tokenizer).requires_grad_(False)
     averaged.load_state_dict(base.state_dict())
-    average = EMAModel(averaged.parameters(), decay=SETTINGS["ema_decay"], use_ema_warmup=True, inv_gamma=10, power=0.75)
+    average = EMAModel(
+        averaged.parameters(), decay=SETTINGS["ema_decay"], use_ema_warmup=True, inv_gamma=10, power=0.75
+    )
     pipe = StableDiffusionPipeline(
         vae, averaged.text_encoder, tokenizer, averaged.unet, scheduler, None, None, requires_safety_checker=False
     )
@@ -221,7 +224,8 @@ def main() -> None:
             continue
         if step % 100 == 0:
             speed = (step - first) * SETTINGS["batch_size"] / (time.time() - began)
-            log_row(RUNS / "base/curve.csv", step=step, loss=total / 100, samples_per_second=speed, rate=learning_rate(step))
+            values = {"step": step, "loss": total / 100, "samples_per_second": speed, "rate": learning_rate(step)}
+            log_row(RUNS / "base/curve.csv", **values)
             total = 0.0
         if step % 500 == 0 or step == SETTINGS["steps"]:
             average.copy_to(averaged.parameters())

@@ -1,4 +1,4 @@
-"""What the recipe's steps share: the configuration, the training pictures on disk, checkpoints that are whole or absent."""
+"""What the recipe's steps share: configuration, training pictures on disk, checkpoints that are whole or absent."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +20,33 @@ CONFIG = json.loads((HERE / "config.json").read_text())
 NATIVE = CONFIG["native_size"]
 
 
-def write_whole(path: Path, write) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Lets `write` fill a file beside `path`, then puts it in place in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
     os.close(handle)
+    aside = Path(name)
     try:
         write(aside)
-        os.replace(aside, path)
+        aside.chmod(0o644)
+        aside.replace(path)
     finally:
-        if os.path.exists(aside):
-            os.unlink(aside)
+        aside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Writes JSON, whole or not at all."""
+    write_whole(path, lambda aside: aside.write_text(json.dumps(content, indent=1) + "\n"))
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Writes a .npy file, whole or not at all."""
+
+    def write(aside: Path) -> None:
+        with aside.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+
+    write_whole(path, write)
 
 
 def save_state(path: Path, step: int, modules: dict, optimizer: torch.optim.Optimizer) -> None:

@@ -14,11 +14,12 @@ import time
 
 import numpy as np
 import torch
-from common import HERE, RUNS, write_whole
+from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 import selfcascade
-from selfcascade.data.scenes import caption, render, sample_scene
+from common import HERE, RUNS, write_json
+from selfcascade.data.scenes import Scene, caption, render, sample_scene
 from selfcascade.metrics.composition import CompositionReader, accuracy
 
 STEPS, GUIDANCE, GROUP = 25, 3.0, 20
@@ -37,12 +38,12 @@ RUNS_TO_MAKE: dict[str, tuple[int, int, int | None, str]] = {
 }
 
 
-def scene(index: int):  # noqa: ANN201 - Scene
+def scene(index: int) -> Scene:
     """The index-th held-out scene of the measurement."""
     return sample_scene(FIRST_SEED + index, held_out=True)
 
 
-def make(name: str, group: int, pipe, reader: CompositionReader) -> None:  # noqa: ANN001
+def make(name: str, group: int, pipe: StableDiffusionPipeline, reader: CompositionReader) -> None:
     """Makes and reads one group of a method's pictures, if that is not done."""
     side, _, pivot_step, upsampling = RUNS_TO_MAKE[name]
     path = OUT / name.replace(" ", "_") / f"{group:03d}.json"
@@ -72,14 +73,13 @@ def make(name: str, group: int, pipe, reader: CompositionReader) -> None:  # noq
                 array = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
                 Image.fromarray(array).save(folder / f"{index:04d}.png")
     rows = {"readings": readings, "truths": [scene(k).truth for k in range(group * GROUP, (group + 1) * GROUP)]}
-    text = json.dumps({**rows, "seconds": time.time() - began})
-    write_whole(path, lambda aside: open(aside, "w").write(text))
+    write_json(path, {**rows, "seconds": time.time() - began})
     score = accuracy(readings, rows["truths"])
     print(f"{name} group {group}: all {score['all']:.2f}, count {score['count']:.2f}", flush=True)
 
 
 @torch.no_grad()
-def autoencoder_error(pipe, count: int = 100) -> dict[int, float]:  # noqa: ANN001
+def autoencoder_error(pipe: StableDiffusionPipeline, count: int = 100) -> dict[int, float]:
     """Mean PSNR in dB of the autoencoder's round trip on held-out renders, at each size."""
     result = {}
     for side in (64, 128, 256):
@@ -121,8 +121,7 @@ def report() -> None:
             result["methods"][name][f"all_with_{objects}"] = part["all"]
     result["autoencoder_psnr"] = autoencoder_error(selfcascade.load_bundled())
     result["reader"] = json.loads((RUNS / "reader/accuracy.json").read_text())
-    target = HERE.parents[1] / "docs/bundled.json"
-    write_whole(target, lambda aside: open(aside, "w").write(json.dumps(result, indent=1) + "\n"))
+    write_json(HERE.parents[1] / "docs/bundled.json", result)
     for name, row in result["methods"].items():
         print(f"{name:34} n {row['pictures']:4}  all {row['all']:.3f}  count {row['count']:.3f}")
     print(result["autoencoder_psnr"])

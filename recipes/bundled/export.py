@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import torch
-from common import HERE, RUNS
 from diffusers import StableDiffusionPipeline
 
+from common import HERE, RUNS
 from selfcascade.metrics.composition import CompositionReader
 
 BUNDLED = HERE.parents[1] / "src/selfcascade/bundled"

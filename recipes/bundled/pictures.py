@@ -5,12 +5,11 @@ The windows teach the base model the local statistics of the larger sizes, as ph
 
 from __future__ import annotations
 
-import json
 import sys
 
 import numpy as np
-from common import CONFIG, NATIVE, RUNS, shard_count, write_whole
 
+from common import CONFIG, NATIVE, RUNS, shard_count, write_array, write_json
 from selfcascade.data.scenes import Scene, caption, render, sample_scene
 
 SETTINGS = CONFIG["pictures"]
@@ -53,15 +52,8 @@ def main(part: int = 0, parts: int = 1) -> None:
             continue
         first = shard * SETTINGS["shard"]
         rows = [picture(first + k) for k in range(SETTINGS["shard"])]
-        images = np.stack([image for image, _ in rows])
-
-        def write_images(aside: str, images: np.ndarray = images) -> None:
-            with open(aside, "wb") as file:
-                np.save(file, images, allow_pickle=False)
-
-        write_whole(RUNS / f"pictures/{shard:04d}.npy", write_images)
-        text = json.dumps([words for _, words in rows])
-        write_whole(done, lambda aside, text=text: open(aside, "w").write(text))
+        write_array(RUNS / f"pictures/{shard:04d}.npy", np.stack([image for image, _ in rows]))
+        write_json(done, [words for _, words in rows])
         print(f"pictures: shard {shard + 1} of {shard_count()}", flush=True)
 
 

@@ -8,9 +8,9 @@ import time
 
 import numpy as np
 import torch
-from common import CONFIG, RUNS, load_state, log_row, rate, save_state, write_whole
 from torch.nn.functional import interpolate
 
+from common import CONFIG, RUNS, load_state, log_row, rate, save_state, write_array, write_json
 from selfcascade.data.scenes import BACKGROUNDS, COLOURS, KINDS, PLACES, SIZES, render, sample_crowd, sample_scene
 from selfcascade.metrics.composition import CompositionReader, accuracy
 
@@ -54,15 +54,8 @@ def pool(shards: int) -> tuple[np.ndarray, list[dict]]:
         path = RUNS / f"reader/{shard:03d}"
         if not path.with_suffix(".json").exists():
             rows = [example(shard * SHARD + k) for k in range(SHARD)]
-            array = np.stack([image for image, _ in rows])
-
-            def write_images(aside: str, array: np.ndarray = array) -> None:
-                with open(aside, "wb") as file:
-                    np.save(file, array, allow_pickle=False)
-
-            write_whole(path.with_suffix(".npy"), write_images)
-            text = json.dumps([truth for _, truth in rows])
-            write_whole(path.with_suffix(".json"), lambda aside, text=text: open(aside, "w").write(text))
+            write_array(path.with_suffix(".npy"), np.stack([image for image, _ in rows]))
+            write_json(path.with_suffix(".json"), [truth for _, truth in rows])
             print(f"reader: examples {shard + 1} of {shards}", flush=True)
         images.append(np.load(path.with_suffix(".npy"), allow_pickle=False))
         truths += json.loads(path.with_suffix(".json").read_text())
@@ -128,8 +121,7 @@ def main(shards: int = 16) -> None:
         if step % 250 == 0 or step == SETTINGS["steps"]:
             save_state(path, step, {"model": model}, optimizer)
     model.eval().half().float().save_pretrained(RUNS / "reader/model")
-    result = measure(model)
-    write_whole(RUNS / "reader/accuracy.json", lambda aside: open(aside, "w").write(json.dumps(result, indent=1)))
+    write_json(RUNS / "reader/accuracy.json", measure(model))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Self-cascade: a diffusion model trained at low resolution, at any size (Guo et al., ECCV 2024).
 
-    import selfcascade
-    pipe = selfcascade.load_bundled()
-    out = selfcascade.SelfCascade(pipe)("a large red house on the left at night", height=128, width=128)
+>>> pipe = selfcascade.load_bundled()
+>>> out = selfcascade.SelfCascade(pipe)("a large red house on the left at night", height=128, width=128)
 """
 
 from __future__ import annotations
@@ -26,7 +25,19 @@ _HOMES = {
     "plan_stages": "cascade",
 }
 
-__all__ = ["__version__", *_HOMES]
+__all__ = [
+    "METHODS",
+    "PRESETS",
+    "SelfCascade",
+    "SelfCascadeOutput",
+    "Size",
+    "Stage",
+    "StageResult",
+    "__version__",
+    "load_bundled",
+    "load_model",
+    "plan_stages",
+]
 
 if TYPE_CHECKING:
     from selfcascade.cascade import Size, Stage, StageResult, plan_stages

@@ -119,8 +119,9 @@ class BaseModel(Protocol):
 def plan_stages(native: Sequence[int], target: Sequence[int], multiple: int = 8) -> tuple[Size, ...]:
     """The stages' sizes, from the base stage at the native area to the target.
 
-    R = ceil(log4(d_R / d)): no stage has more than 4x the pixels (2x a side) of the one before, up to rounding. The last
-    is exactly the target, each earlier one half of the next, and the base stage has the native area in the target's ratio.
+    R = ceil(log4(d_R / d)): no stage has more than 4x the pixels (2x a side) of the one before, up to rounding. The
+    last is exactly the target, each earlier one half of the next, and the base stage has the native area in the
+    target's ratio.
 
     Args:
         native: (height, width) the model was trained at, in pixels.

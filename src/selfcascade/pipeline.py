@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor
 
 from selfcascade.base_models import family_of
-from selfcascade.base_models.family import denoiser
 from selfcascade.base_models.pipeline import UPSAMPLINGS, PipelineBaseModel
 from selfcascade.base_models.stage_scheduler import check_pivot_step, stage_scheduler, training_steps
 from selfcascade.cascade import Size, Stage, StageResult, plan_stages, self_cascade
@@ -48,7 +47,7 @@ class SelfCascadeOutput:
 class SelfCascade:
     """A text-to-image or text-to-video pipeline that makes larger pictures than its model was trained for.
 
-    The pipeline is used as it is, with its LoRAs, adapters, ControlNet, offloading and callbacks, and is left as it was.
+    The pipeline is used as it is, with its LoRAs, ControlNet, adapters, offloading and callbacks, and left as it was.
 
     Args:
         pipe: A diffusers pipeline of a supported family.
@@ -84,7 +83,8 @@ class SelfCascade:
             height: Pixels; None is twice the native height.
             width: Pixels; None is twice the native width.
             num_inference_steps: Steps of the whole schedule, for all stages or one value a stage.
-            pivot_step: K, a training timestep in (0, T], for all up-scaling stages or one value each; None: the preset's.
+            pivot_step: K, a training timestep in (0, T], for all up-scaling stages or one value each; None: the
+                preset's.
             preset: A name of `selfcascade.PRESETS`.
             guidance_scale: For all stages or one value a stage; None leaves the pipeline's default.
 
@@ -122,8 +122,8 @@ class SelfCascade:
             output_type: "pil", "np", "pt" or "latent".
             return_dict: False returns the tuple (pictures, stages).
             vae_tiling: Whether the last stage is decoded in tiles; None: from 2048 x 2048 pixels on.
-            arguments: Passed to the pipeline as they are, at every stage. `callback_on_step_end` finds the `Stage` under
-                "stage" in its keyword arguments.
+            arguments: Passed to the pipeline as they are, at every stage. `callback_on_step_end` finds the `Stage`
+                under "stage" in its keyword arguments.
 
         Raises:
             ValueError: An argument is out of range; the sentence names it.
@@ -186,9 +186,11 @@ class SelfCascade:
             raise ValueError(f"upsampling must be one of {', '.join(UPSAMPLINGS)}, not {upsampling!r}")
         if output_type not in ("pil", "np", "pt", "latent"):
             raise ValueError(f"output_type must be 'pil', 'np', 'pt' or 'latent', not {output_type!r}")
-        for name in ("latents", "strength", "image"):
-            if name in arguments and name != "image":
-                raise ValueError(f"{name} cannot be given: the stages make their own; use pivot_step, or upscale(image)")
+        for name in ("latents", "strength"):
+            if name in arguments:
+                raise ValueError(
+                    f"{name} cannot be given: the stages make their own; use pivot_step, or upscale(image)"
+                )
         if generator is not None:
             arguments = {**arguments, "generator": generator}
         return PipelineBaseModel(self.pipe, self.family, arguments, upsampling, output_type)

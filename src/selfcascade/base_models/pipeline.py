@@ -101,7 +101,8 @@ class PipelineBaseModel:
         prompt, copies = self.arguments.get("prompt"), self.arguments.get("num_images_per_prompt") or 1
         prompts = len(prompt) if isinstance(prompt, list) else 1
         if prompts == 1 and len(pixels) > 1 and isinstance(prompt, (str, list)):
-            prompts, self.arguments["prompt"] = len(pixels), [prompt if isinstance(prompt, str) else prompt[0]] * len(pixels)
+            prompts = len(pixels)
+            self.arguments["prompt"] = [prompt if isinstance(prompt, str) else prompt[0]] * prompts
         if len(pixels) not in (1, prompts):
             raise ValueError(f"image has {len(pixels)} pictures, and there are {prompts} prompts; give one, or as many")
         resized = lanczos(_cropped(pixels, size), size).clamp(0, 1) * 2 - 1
@@ -118,7 +119,7 @@ class PipelineBaseModel:
         return self.pipe.image_processor.postprocess(pixels, output_type=self.output_type)
 
     def _find_schedule(self, stage: Stage, z_0: Tensor) -> None:
-        # Only the pipeline knows which sigmas and shift it will ask for at this size, so it is asked, and stopped there.
+        # Only the pipeline knows which sigmas and shift it asks for at this size, so it is asked, and stopped there.
         self.scheduler.probing = True
         with self._borrowed(stage), contextlib.suppress(ScheduleKnown):
             latents = self.family.from_spatial(self.pipe, z_0)

@@ -36,7 +36,7 @@ REFUSED = frozenset(
 )
 
 
-class ScheduleKnown(Exception):  # noqa: N818 - a signal, not an error
+class ScheduleKnown(Exception):
     """Raised by a probing scheduler as soon as the pipeline has set its timesteps."""
 
 
@@ -81,7 +81,9 @@ def check_pivot_step(pivot_step: Any, limit: int) -> None:
     if pivot_step is None:
         return
     if isinstance(pivot_step, bool) or not isinstance(pivot_step, int) or not 0 < pivot_step <= limit:
-        raise ValueError(f"pivot_step must be a whole number from 1 to {limit} (a training timestep), not {pivot_step!r}")
+        raise ValueError(
+            f"pivot_step must be a whole number from 1 to {limit}, a training timestep, not {pivot_step!r}"
+        )
 
 
 def add_noise_at_start(scheduler: Any, z_0: Tensor, noise: Tensor) -> Tensor:
@@ -153,8 +155,8 @@ def _keep_tail(scheduler: Any) -> None:
     below = [index for index in range(0, len(timesteps), order) if float(timesteps[index]) <= scheduler.pivot_step]
     if not below:
         raise ValueError(
-            f"pivot_step {scheduler.pivot_step} leaves no step to run: the schedule's last of {len(timesteps)} steps is at "
-            f"{float(timesteps[-1]):g}; raise pivot_step or num_inference_steps"
+            f"pivot_step {scheduler.pivot_step} leaves no step to run: the last of {len(timesteps)} scheduled steps "
+            f"is at {float(timesteps[-1]):g}; raise pivot_step or num_inference_steps"
         )
     scheduler.first_index = below[0]
     for name in ("timesteps", "sigmas"):

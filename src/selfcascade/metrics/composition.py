@@ -6,6 +6,7 @@ Axis letters: B pictures, C channels, H, W pixels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -52,7 +53,7 @@ class CompositionReader(ModelMixin, ConfigMixin):
         self.stem = nn.Conv2d(3, widths[0], 5, 2, 2)
         channels = (widths[0], *widths)
         self.blocks = nn.ModuleList(
-            _Block(a, b, 1 if level == 0 else 2) for level, (a, b) in enumerate(zip(channels, channels[1:], strict=False))
+            _Block(a, b, 1 if level == 0 else 2) for level, (a, b) in enumerate(pairwise(channels))
         )
         self.squeeze = nn.Conv2d(widths[-1], 24, 1)
         cells = (input_size // 16) ** 2

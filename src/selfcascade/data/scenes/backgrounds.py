@@ -78,7 +78,8 @@ def _grass(setting: Setting, dark: Colour, light: Colour) -> Array:
 def meadow(setting: Setting) -> None:
     """Blue sky, sun and clouds over hills and grass."""
     setting.sky((0.36, 0.64, 0.93), (0.80, 0.92, 0.98))
-    setting.canvas.fill(circle(setting.u, setting.v, (0.1 + 0.8 * setting.chance(1)) * setting.width, 0.12, 0.06), (1.0, 0.95, 0.7))
+    sun_x = (0.1 + 0.8 * setting.chance(1)) * setting.width
+    setting.canvas.fill(circle(setting.u, setting.v, sun_x, 0.12, 0.06), (1.0, 0.95, 0.7))
     setting.clouds((1.0, 1.0, 1.0), 0.92)
     setting.canvas.fill(setting.ridge(0.14, 0.35, 1) - 0.05, (0.52, 0.74, 0.58))
     setting.canvas.fill(setting.ridge(0.06, 0.5, 2), _grass(setting, (0.20, 0.46, 0.16), (0.60, 0.80, 0.32)))
@@ -112,7 +113,9 @@ def sea(setting: Setting) -> None:
     body = np.clip((dv - crest * 0.8) * 1.2 + 0.35, 0.0, 1.0)
     keep = setting.canvas.fade(0.3 * size)
     depth = np.clip((setting.v - setting.horizon) / 0.4, 0, 1)
-    water = mix((0.16, 0.55, 0.68), (0.04, 0.28, 0.52), np.clip(0.4 * depth + 0.6 * (0.45 + (body - 0.45) * keep), 0, 1))
+    water = mix(
+        (0.16, 0.55, 0.68), (0.04, 0.28, 0.52), np.clip(0.4 * depth + 0.6 * (0.45 + (body - 0.45) * keep), 0, 1)
+    )
     water = mix(water, (0.90, 0.97, 0.98), 0.7 * (0.16 + (foam - 0.16) * keep))
     setting.canvas.fill(setting.horizon - setting.v + 0 * setting.u, water)
 

@@ -27,7 +27,9 @@ class Canvas:
     def __init__(self, image: Array, x: Array, y: Array, pixel: float) -> None:
         self.image, self.x, self.y, self.pixel = image, x, y, pixel
 
-    def view(self, centre_x: float, centre_y: float, radius: float, reach: float = 1.15, flip: bool = False) -> Canvas | None:
+    def view(
+        self, centre_x: float, centre_y: float, radius: float, reach: float = 1.15, flip: bool = False
+    ) -> Canvas | None:
         """The part around a centre, in coordinates where the radius is 1; None if it lies outside the window."""
         columns = np.flatnonzero(np.abs(self.x[0] - centre_x) < radius * reach + self.pixel)
         rows = np.flatnonzero(np.abs(self.y[:, 0] - centre_y) < radius * reach + self.pixel)

@@ -187,7 +187,8 @@ def mushroom(canvas: Canvas, item: Item, paint: Paint) -> None:
     cap = np.maximum(ellipse(u, v, 0.0, 0.0, 0.98, 0.95), v - 0.06)
     canvas.shape(cap, shaded(canvas, mix(paint.plain * 0.9, paint.plain * 1.06, grain), 0.24), paint.line)
     spot_colour = CREAM if item.colour != "white" else (0.78, 0.70, 0.60)
-    for cx, cy, r in ((-0.45, -0.32, 0.15), (0.05, -0.6, 0.17), (0.5, -0.28, 0.14), (0.02, -0.16, 0.1), (-0.74, -0.09, 0.07)):
+    spots = ((-0.45, -0.32, 0.15), (0.05, -0.6, 0.17), (0.5, -0.28, 0.14), (0.02, -0.16, 0.1), (-0.74, -0.09, 0.07))
+    for cx, cy, r in spots:
         canvas.shape(circle(u, v, cx, cy, r), spot_colour, np.asarray(spot_colour) * 0.8, 0.02)
 
 

@@ -92,9 +92,7 @@ class Scene:
 
 def is_held_out(kind: str, colour: str, place: str, background: str) -> bool:
     """Whether this combination is kept from every training set (one in ten)."""
-    index = (
-        KINDS.index(kind) + 3 * COLOURS.index(colour) + 5 * PLACES.index(place) + 7 * BACKGROUNDS.index(background)
-    )
+    index = KINDS.index(kind) + 3 * COLOURS.index(colour) + 5 * PLACES.index(place) + 7 * BACKGROUNDS.index(background)
     return index % HELD_OUT_SHARE == 0
 
 
@@ -123,7 +121,7 @@ def sample_scene(seed: int, held_out: bool = False, second: bool | None = None) 
 
 
 def sample_crowd(seed: int) -> Scene:
-    """A scene with none to six objects anywhere: what a reader must see to know a repeated object. It has no caption."""
+    """A scene with none to six objects anywhere, without a caption: from it a reader learns to see repeated objects."""
     rng = np.random.default_rng([seed, 2])
     shrink = rng.uniform(0.45, 1.0)
     items: list[Item] = []
@@ -158,8 +156,8 @@ def caption(scene: Scene, seed: int = 0, crop: bool = False) -> str:
         other = scene.items[1]
         side = "left" if main.x < other.x else "right"
         link = str(rng.choice((f"{side} of", f"to the {side} of", f"on the {side} of")))
-        sentence = f"{what} {link} a {other.size} {other.colour} {other.kind} {background}"
-        return sentence if rng.random() < 0.7 else f"{background}, {what} {link} a {other.size} {other.colour} {other.kind}"
+        both = f"{what} {link} a {other.size} {other.colour} {other.kind}"
+        return f"{both} {background}" if rng.random() < 0.7 else f"{background}, {both}"
     form = rng.integers(4)
     if form == 0:
         return f"{what} {place} {background}"

@@ -1,0 +1,51 @@
+# Everything runs in a virtual environment of the project's own; nothing else on the machine is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
+export HF_HUB_OFFLINE ?= 0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint format benchmarks bundled clean
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make .venv with the pinned versions (skipped while nothing changed)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "Python 3.11 to 3.13 is needed, and $(PYTHON) is $$($(PYTHON) --version 2>&1); use make PYTHON=python3.12"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## Make outputs/demo.png: base, direct and self-cascade at 4x and 16x the pixels
+	$(BIN)/python -m selfcascade.demo
+
+test: lint ## Lint, check types, run the tests
+	$(BIN)/python -m pytest
+
+test-slow: $(READY) ## Run the tests that take long
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY) ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(READY) ## Put the code in form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmarks: $(READY) ## Measure costs again: benchmarks/*.md
+	$(BIN)/python benchmarks/flops.py
+	$(BIN)/python benchmarks/seconds.py
+
+bundled: $(READY) ## Train the bundled models again (hours; resumable; runs/bundled holds logs)
+	cd recipes/bundled && SELFCASCADE_RUNS=$(CURDIR)/runs/bundled sh recipe.sh ../../$(BIN)
+
+clean: ## Remove what make made, the trained runs excepted
+	rm -rf $(VENV) outputs .pytest_cache .ruff_cache

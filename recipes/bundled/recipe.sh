@@ -1,0 +1,20 @@
+#!/bin/sh
+# The bundled models from nothing, each step going on where it was cut. Usage: recipe.sh BIN_DIRECTORY
+set -eu
+bin=$1
+workers=$(nproc)
+parallel() { # one process a core, each with its share of the work
+    part=0
+    while [ "$part" -lt "$workers" ]; do
+        OMP_NUM_THREADS=1 "$bin/python" "$1" "$part" "$workers" &
+        part=$((part + 1))
+    done
+    wait
+}
+parallel pictures.py
+OMP_NUM_THREADS=1 "$bin/python" autoencoder.py
+OMP_NUM_THREADS=1 "$bin/python" reader.py
+OMP_NUM_THREADS=1 "$bin/torchrun" --nproc-per-node "$workers" base.py
+"$bin/python" export.py
+parallel evaluate.py
+"$bin/python" evaluate.py report

@@ -1,0 +1,43 @@
+"""The command line; each command is a file, and none has logic of its own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from selfcascade import __version__
+from selfcascade.cli.compare import compare
+from selfcascade.cli.console import Debug, OneLineErrors
+from selfcascade.cli.generate import generate, upscale
+from selfcascade.cli.info import info
+from selfcascade.cli.plan import plan
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Pictures larger than a diffusion model was trained for, with the model as it is (Self-Cascade, ECCV 2024).",
+)
+for command in (generate, upscale, plan, compare, info):
+    app.command()(command)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(f"selfcascade {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)]
+
+
+@app.callback(invoke_without_command=True)
+def _root(context: typer.Context, version: Version = False, debug: Debug = False) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def main() -> None:
+    """The entry point `selfcascade`."""
+    app()

@@ -1,0 +1,96 @@
+"""What the command line prints, and the one line and the exit status that every error comes to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+BAD_INPUT, FAILURE, INTERRUPTED = 2, 1, 130
+MAX_LINE = 500
+DEBUG = "SELFCASCADE_DEBUG"
+
+# Typer keeps the base class of its parse errors to itself: BadParameter, UsageError, ClickException.
+ParseError: Any = typer.BadParameter.__mro__[2]
+
+
+class OneLineErrors(TyperGroup):
+    """A group whose commands end with status 0, 2 for bad input, 1 for a failure, 130 for Ctrl-C, and one line."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Runs the command line and exits; errors are printed on stderr without a traceback."""
+        try:
+            status = super().main(*args, standalone_mode=False, **extra)
+        except ParseError as error:
+            _end(BAD_INPUT, error.format_message(), error)
+        except ValueError as error:
+            _end(BAD_INPUT, str(error), error)
+        except Exception as error:  # whatever a model can raise
+            _end(FAILURE, f"{type(error).__name__}: {error}", error)
+        if status == INTERRUPTED:
+            _end(INTERRUPTED, "interrupted")
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def _set_debug(value: bool) -> None:
+    if value:
+        os.environ[DEBUG] = "1"
+
+
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Print the full traceback of an error.", callback=_set_debug, is_eager=True)
+]
+
+
+def note(text: str) -> None:
+    """A line on stderr, for the reader at the terminal."""
+    print(f"selfcascade: {text}", file=sys.stderr)
+
+
+def show(table: Table) -> None:
+    """A table on stdout, as wide as it needs where stdout is no terminal."""
+    console = Console()
+    Console(width=None if console.is_terminal else 200, soft_wrap=False).print(table)
+
+
+@contextlib.contextmanager
+def stage_progress() -> Iterator[Callable[..., dict[str, Any]] | None]:
+    """A progress bar for each stage on stderr, moved by the pipeline's callback; None where stderr is no terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bars: dict[int, Any] = {}
+
+        def on_step_end(pipe: Any, step: int, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+            stage = kwargs["stage"]
+            if stage.index not in bars:
+                text = f"stage {stage.index + 1} of {stage.count}, {stage.size}"
+                bars[stage.index] = progress.add_task(text, total=getattr(pipe, "num_timesteps", None))
+            progress.update(bars[stage.index], completed=step + 1)
+            return {}
+
+        yield on_step_end
+
+
+def _end(status: int, message: str, error: BaseException | None = None) -> NoReturn:
+    if error is not None and os.environ.get(DEBUG, "0") not in ("", "0"):
+        traceback.print_exception(error)
+    line = " ".join(message.split())
+    line = line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 3]}..."
+    prefix = "" if status == INTERRUPTED else "error: "
+    encoding = sys.stderr.encoding or "utf-8"
+    print(f"selfcascade: {prefix}{line}".encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
+    sys.exit(status)

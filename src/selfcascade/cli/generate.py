@@ -1,0 +1,116 @@
+"""`generate` and `upscale`: pictures on disk, each with what it takes to make it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from selfcascade.cli import options
+from selfcascade.cli.console import Debug, note
+from selfcascade.cli.making import Made, check_names, load, make, read_source
+from selfcascade.cli.settings import Settings, check_count, check_prompt
+from selfcascade.outputs import check_output, save_picture
+
+Prompt = Annotated[str | None, typer.Argument(help="What the picture shows.", show_default=False)]
+SourceImage = Annotated[str, typer.Argument(metavar="IMAGE", help="The picture to enlarge.")]
+ImagePrompt = Annotated[str | None, typer.Option("--prompt", help="What the picture shows; it guides the new detail.")]
+Method = Annotated[str | None, typer.Option(help="'self-cascade' (the default) or 'direct'; `info` lists them.")]
+
+
+def generate(
+    prompt: Prompt = None,
+    model: options.Model = None,
+    height: options.Height = None,
+    width: options.Width = None,
+    seed: options.Seed = None,
+    count: options.Count = 1,
+    steps: options.Steps = None,
+    pivot_step: options.PivotStep = None,
+    preset: options.Preset = None,
+    upsampling: options.Upsampling = None,
+    guidance_scale: options.GuidanceScale = None,
+    negative_prompt: options.NegativePrompt = None,
+    method: Method = None,
+    native_size: options.NativeSize = None,
+    output: options.Output = Path("outputs/picture.png"),
+    record: options.Record = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    force: options.Force = False,
+    debug: Debug = False,
+) -> None:
+    """Make a picture of a PROMPT, larger than the model was trained for."""
+    if prompt is None and record is None:
+        raise ValueError("give a PROMPT, or --from with the .json or .png of an earlier picture")
+    given: dict[str, Any] = dict(prompt=prompt, model=model, method=method, height=height, width=width, seed=seed)
+    given.update(num_inference_steps=steps, pivot_step=pivot_step, preset=preset, upsampling=upsampling)
+    given.update(guidance_scale=guidance_scale, negative_prompt=negative_prompt, native_size=native_size)
+    settings, sha256 = options.gather(record, device=device, dtype=dtype, **given)
+    made = _write(settings, check_count(count), output, force)
+    if sha256 is not None:
+        same = made.record()["result"]["sha256"] == sha256
+        note(f"the pixels are {'the same as' if same else 'NOT the same as'} recorded in {record}")
+
+
+def upscale(
+    image: SourceImage,
+    prompt: ImagePrompt = None,
+    model: options.Model = None,
+    height: options.Height = None,
+    width: options.Width = None,
+    seed: options.Seed = None,
+    count: options.Count = 1,
+    steps: options.Steps = None,
+    pivot_step: options.PivotStep = None,
+    preset: options.Preset = None,
+    upsampling: options.Upsampling = None,
+    guidance_scale: options.GuidanceScale = None,
+    negative_prompt: options.NegativePrompt = None,
+    native_size: options.NativeSize = None,
+    output: options.Output = Path("outputs/upscaled.png"),
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    force: options.Force = False,
+    debug: Debug = False,
+) -> None:
+    """Enlarge your own IMAGE, twice a side unless --height and --width say otherwise."""
+    given: dict[str, Any] = dict(image=image, prompt=prompt, model=model, height=height, width=width, seed=seed)
+    given.update(num_inference_steps=steps, pivot_step=pivot_step, preset=preset, upsampling=upsampling)
+    given.update(guidance_scale=guidance_scale, negative_prompt=negative_prompt, native_size=native_size)
+    settings, _ = options.gather(None, device=device, dtype=dtype, **given)
+    _write(settings, check_count(count), output, force)
+
+
+def _write(settings: Settings, count: int, output: Path, force: bool) -> Made:
+    """Makes and saves the pictures; the first one is returned."""
+    check_prompt(settings)
+    settings.changed(seed=settings.seed + count - 1)  # refuses a seed that would run over
+    check_output(output)
+    check_names(settings)
+    source = None
+    if settings.image is not None:
+        source, settings = read_source(settings)
+    cascade, settings = load(settings)
+    _warn_of_lost_words(cascade.pipe, settings.prompt)
+    first: Made | None = None
+    for index in range(count):
+        made = make(cascade, settings.changed(seed=settings.seed + index), source)
+        first = first or made
+        # --force is for the file that was named: the second picture is not to overwrite the first.
+        path = output if index == 0 or not force else output.with_stem(f"{output.stem}-{index + 1}")
+        picture, _ = save_picture(made.image, made.record(), path, made.parameters(), force)
+        print(picture, flush=True)
+    assert first is not None
+    return first
+
+
+def _warn_of_lost_words(pipe: Any, prompt: str) -> None:
+    tokenizer = getattr(pipe, "tokenizer", None)
+    limit = getattr(tokenizer, "model_max_length", None)
+    if tokenizer is None or not isinstance(limit, int):
+        return
+    length = len(tokenizer(prompt, truncation=False).input_ids)
+    if length > limit:
+        note(f"the prompt has {length} tokens and the model's first text encoder reads {limit}; the rest is ignored")

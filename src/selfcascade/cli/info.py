@@ -1,0 +1,58 @@
+"""`info`: what is installed here, and what a model is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from selfcascade.cli import options
+from selfcascade.cli.console import Debug, show
+from selfcascade.cli.making import load
+from selfcascade.cli.settings import Settings
+from selfcascade.outputs import versions
+
+
+def info(
+    model: options.Model = None,
+    device: options.Device = None,
+    native_size: options.NativeSize = None,
+    debug: Debug = False,
+) -> None:
+    """Show versions, methods and presets, and what the bundled or another model is."""
+    from selfcascade import METHODS, PRESETS
+    from selfcascade.models import BUNDLED, find_device
+
+    settings, _ = options.gather(None, model=model, device=device, native_size=native_size)
+    facts = model_facts(settings) if model is not None or BUNDLED.is_dir() else {"model": "bundled: not installed"}
+    rows: dict[str, dict[str, str]] = {
+        "versions": versions(),
+        "device": {"used": find_device(device)},
+        "methods": {name: method.summary for name, method in METHODS.items()},
+        "presets": {name: preset.summary for name, preset in PRESETS.items()},
+        "model": facts,
+    }
+    for heading, values in rows.items():
+        table = Table(box=None, show_header=False, title=heading, title_justify="left", title_style="bold")
+        for name, value in values.items():
+            table.add_row(name, value)
+        show(table)
+
+
+def model_facts(settings: Settings) -> dict[str, str]:
+    """Class, sizes, scheduler and parameters of the settings' model."""
+    cascade, settings = load(settings)
+    pipe: Any = cascade.pipe
+    modules = {name: part for name, part in pipe.components.items() if hasattr(part, "parameters")}
+    counts = {name: sum(weight.numel() for weight in part.parameters()) for name, part in modules.items()}
+    sizes = ", ".join(f"{name} {count / 1e6:.1f}M" for name, count in counts.items())
+    return {
+        "name": settings.model,
+        "class": type(pipe).__name__,
+        "native size (HxW)": str(cascade.native_size),
+        "sizes are multiples of": f"{cascade.multiple} pixels",
+        "scheduler": type(pipe.scheduler).__name__,
+        "parameters": f"{sum(counts.values()) / 1e6:.1f}M ({sizes})",
+        "default steps": str(settings.num_inference_steps),
+        "default guidance scale": str(settings.guidance_scale),
+    }

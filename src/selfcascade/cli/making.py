@@ -1,0 +1,217 @@
+"""From settings to a picture and its record; what `generate`, `upscale` and `compare` share."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from selfcascade.cli.console import note, stage_progress
+from selfcascade.cli.settings import KIND, Settings
+from selfcascade.images import file_sha256, pixels_sha256, read_image
+from selfcascade.outputs import SCHEMA, parameters_text, versions
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from selfcascade.pipeline import SelfCascade
+
+BUNDLED_STEPS, STEPS = 25, 50
+BUNDLED_GUIDANCE = 3.0
+
+
+@dataclass(frozen=True)
+class Made:
+    """A picture, the settings it was made with (nothing left to defaults), and what its stages did."""
+
+    image: Image.Image
+    settings: Settings
+    stages: list[dict[str, Any]]
+    seconds: float
+    sampler: str
+
+    def record(self) -> dict[str, Any]:
+        """What the sidecar holds."""
+        result = {
+            "sha256": pixels_sha256(self.image),
+            "height": self.image.height,
+            "width": self.image.width,
+            "seconds": self.seconds,
+            "stages": self.stages,
+        }
+        settings = self.settings.as_record()
+        return {"schema": SCHEMA, "kind": KIND, "settings": settings, "result": result, "versions": versions()}
+
+    def parameters(self) -> str:
+        """What other tools read."""
+        settings, pivots = self.settings, self.settings.pivot_step or ()
+        fields = {
+            "Steps": settings.num_inference_steps,
+            "Sampler": self.sampler,
+            "CFG scale": settings.guidance_scale,
+            "Seed": settings.seed,
+            "Size": f"{self.image.width}x{self.image.height}",
+            "Model": settings.model,
+            "Method": settings.method,
+            "Hires upscaler": settings.upsampling if pivots else None,
+            "Hires stages": " ".join(f"{stage['width']}x{stage['height']}" for stage in self.stages)
+            if pivots
+            else None,
+            "Hires pivot steps": " ".join(map(str, pivots)) if pivots else None,
+            "Version": f"selfcascade {versions()['selfcascade']}",
+        }
+        return parameters_text(settings.prompt, settings.negative_prompt, fields)
+
+
+def check_names(settings: Settings) -> None:
+    """Checks what the registries know, still without a model.
+
+    Raises:
+        ValueError: There is no such method, preset or upsampling.
+    """
+    from selfcascade import METHODS, PRESETS
+    from selfcascade.base_models.pipeline import UPSAMPLINGS
+
+    known = {"method": tuple(METHODS), "preset": tuple(PRESETS), "upsampling": UPSAMPLINGS}
+    for name, names in known.items():
+        value = getattr(settings, name)
+        if value is not None and value not in names:
+            raise ValueError(f"{name} must be one of {', '.join(names)}, not {value!r}")
+
+
+def read_source(settings: Settings) -> tuple[Image.Image, Settings]:
+    """The picture that `upscale` enlarges, and the settings with its checksum.
+
+    Raises:
+        ValueError: It cannot be read, or is not the one that the settings were recorded with.
+    """
+    if settings.image is None:
+        raise ValueError("image is missing")
+    image = read_image(settings.image)
+    sha256 = file_sha256(settings.image)
+    if settings.image_sha256 not in (None, sha256):
+        raise ValueError(f"image {settings.image!r} is not the file that was recorded (its SHA-256 differs)")
+    return image, settings.changed(image_sha256=sha256)
+
+
+def load(settings: Settings) -> tuple[SelfCascade, Settings]:
+    """The settings' model, ready to run, and the settings with the model's defaults filled in.
+
+    Raises:
+        ValueError: There is no such model, or it makes no pictures.
+    """
+    from selfcascade import SelfCascade, load_model
+
+    quiet_libraries()
+    pipe = load_model(settings.model, settings.device, settings.dtype)
+    pipe.set_progress_bar_config(disable=True)
+    cascade = SelfCascade(pipe, native_size=settings.native_size)
+    if cascade.family.video:
+        raise ValueError(f"model {settings.model!r} makes video; this command writes pictures, use the library")
+    bundled = settings.model == "bundled"
+    guidance = BUNDLED_GUIDANCE if bundled else _default_guidance(pipe)
+    settings = settings.changed(
+        num_inference_steps=settings.num_inference_steps or (BUNDLED_STEPS if bundled else STEPS),
+        guidance_scale=guidance if settings.guidance_scale is None else settings.guidance_scale,
+        device=str(pipe.device),
+        dtype=str(pipe.dtype).removeprefix("torch."),
+    )
+    if settings.image is None:
+        height, width = (2 * side for side in cascade.native_size)
+        settings = settings.changed(height=settings.height or height, width=settings.width or width)
+        cascade.plan(**plan_arguments(settings))  # refuses bad sizes before the first step
+    return cascade, settings
+
+
+def make(cascade: SelfCascade, settings: Settings, source: Image.Image | None = None) -> Made:
+    """One picture: the same whatever was made before it.
+
+    Args:
+        cascade: From `load`.
+        settings: From `load`.
+        source: For settings with an image, that image.
+    """
+    from selfcascade import METHODS, PRESETS
+
+    began = time.perf_counter()
+    output: Any
+    with stage_progress() as callback:
+        arguments = _arguments(settings, callback)
+        if source is not None:
+            size = {"height": settings.height, "width": settings.width}
+            output = cascade.upscale(source, settings.prompt, **size, **arguments)
+        else:
+            size = {"height": settings.height, "width": settings.width, "native_size": settings.native_size}
+            output = METHODS[settings.method](cascade.pipe, settings.prompt, **size, **arguments)
+    seconds = time.perf_counter() - began
+    if any(getattr(output, "nsfw_content_detected", None) or ()):
+        note("the model's own safety checker has blacked this picture out")
+    image, results = output.images[0], getattr(output, "stages", ())  # a method may know no stages
+    pivots = tuple(result.pivot_step for result in results if result.pivot_step is not None)
+    settings = settings.changed(
+        height=image.height,
+        width=image.width,
+        pivot_step=pivots or None,
+        upsampling=(settings.upsampling or PRESETS[settings.preset].upsampling) if pivots else settings.upsampling,
+    )
+    stages = [
+        {
+            "height": result.size.height,
+            "width": result.size.width,
+            "pivot_step": result.pivot_step,
+            "steps": result.steps,
+            "seconds": round(result.seconds, 3),
+        }
+        for result in results
+    ]
+    sampler = type(cascade.pipe.scheduler).__name__.removesuffix("Scheduler")
+    return Made(image, settings, stages, round(seconds, 3), sampler)
+
+
+def plan_arguments(settings: Settings) -> dict[str, Any]:
+    """What `SelfCascade.plan` takes."""
+    pivots = settings.pivot_step
+    return {
+        "height": settings.height,
+        "width": settings.width,
+        "num_inference_steps": settings.num_inference_steps,
+        "pivot_step": pivots[0] if pivots and len(pivots) == 1 else pivots,
+        "preset": settings.preset,
+        "guidance_scale": settings.guidance_scale,
+    }
+
+
+def quiet_libraries() -> None:
+    """Turns off the libraries' own progress bars and remarks, which would end up between ours."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore", FutureWarning)
+
+
+def _arguments(settings: Settings, callback: Callable[..., dict[str, Any]] | None) -> dict[str, Any]:
+    import torch
+
+    arguments = plan_arguments(settings)
+    del arguments["height"], arguments["width"]
+    # Drawn on the CPU, so that a seed means the same noise on every device.
+    arguments["generator"] = torch.Generator("cpu").manual_seed(settings.seed)
+    arguments["upsampling"] = settings.upsampling
+    if settings.negative_prompt is not None:
+        arguments["negative_prompt"] = settings.negative_prompt
+    if callback is not None:
+        arguments["callback_on_step_end"] = callback
+    return arguments
+
+
+def _default_guidance(pipe: Any) -> float | None:
+    parameter = inspect.signature(pipe.__call__).parameters.get("guidance_scale")
+    return parameter.default if parameter is not None and isinstance(parameter.default, (int, float)) else None

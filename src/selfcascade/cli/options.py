@@ -1,0 +1,60 @@
+"""The options that commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from selfcascade.cli.settings import Settings, parse_size, read_settings
+
+Model = Annotated[str | None, typer.Option(help="'bundled' (the default), a folder in diffusers' format, or a Hub id.")]
+Height = Annotated[int | None, typer.Option(help="Pixels; twice the native height unless given.")]
+Width = Annotated[int | None, typer.Option(help="Pixels; twice the native width unless given.")]
+NativeSize = Annotated[
+    str | None, typer.Option(metavar="HxW", help="Size the model was trained at, where it does not say.")
+]
+Steps = Annotated[int | None, typer.Option(help="Steps of the whole schedule; 25 for the bundled model, else 50.")]
+PivotStep = Annotated[
+    list[int] | None, typer.Option(help="K, the timestep where up-scaling stages start; once, or once a stage.")
+]
+Preset = Annotated[str | None, typer.Option(help="Named settings, 'paper' unless given; `info` lists them.")]
+Upsampling = Annotated[
+    str | None, typer.Option(help="latent-bilinear, latent-bicubic or rgb; the preset's unless given.")
+]
+GuidanceScale = Annotated[
+    float | None, typer.Option(help="Weight of the prompt; 3 for the bundled model, else the pipeline's own.")
+]
+NegativePrompt = Annotated[str | None, typer.Option(help="What the picture should not show.")]
+Seed = Annotated[int | None, typer.Option(help="Of the first picture, 0 unless given; the next one's is one more.")]
+Count = Annotated[int, typer.Option(help="Pictures to make.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is unless given.")]
+Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")]
+Output = Annotated[Path, typer.Option(help="A .png, .jpg or .webp; a taken name gets a number.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite instead of numbering.")]
+Record = Annotated[
+    Path | None,
+    typer.Option("--from", metavar="FILE", help="Settings from the .json beside a picture, or from a .png."),
+]
+
+
+def gather(source: Path | None, **given: Any) -> tuple[Settings, str | None]:
+    """Settings from a record, or the defaults, with the options that were given in their places.
+
+    Returns:
+        The settings, and the SHA-256 of the pixels that they gave before, where nothing was changed.
+
+    Raises:
+        ValueError: The record or an option is not acceptable.
+    """
+    if given.get("native_size") is not None:
+        given["native_size"] = parse_size("native_size", given["native_size"])
+    if given.get("pivot_step") is not None:
+        given["pivot_step"] = tuple(given["pivot_step"]) or None
+    settings, sha256 = (Settings(), None) if source is None else read_settings(source)
+    # A record has its preset's values spelled out; another preset is to replace them.
+    replaced = {"pivot_step": None, "upsampling": None} if given.get("preset") is not None else {}
+    changes = {**replaced, **{name: value for name, value in given.items() if value is not None}}
+    settings = settings.changed(**changes)
+    return settings, None if set(changes) - {"device"} else sha256

@@ -1,0 +1,80 @@
+"""The demonstration: `python -m selfcascade.demo` writes outputs/demo.png with the bundled model.
+
+One prompt, one seed: the base sample, then 4x and 16x its pixels by direct inference and by the self-cascade.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from selfcascade.cli.making import Made, load, make
+from selfcascade.cli.settings import Settings
+from selfcascade.grid import Panel, picture_grid
+from selfcascade.outputs import SCHEMA, check_output, parameters_text, save_picture, versions
+
+PROMPT = "a large red house on the left at night"
+SEED = 0
+STEPS = 25
+PRESET = "rgb"
+MIN_PANEL, MAX_PANEL = 256, 768
+KIND = "selfcascade.demo"
+# Sides relative to the native size: the base sample, then 4x and 16x its pixels, by the rows' methods.
+PANELS = (
+    ("direct", 1, "base sample"),
+    ("direct", 2, "direct, 4x pixels"),
+    ("direct", 4, "direct, 16x pixels"),
+    ("self-cascade", 2, "self-cascade, 4x pixels"),
+    ("self-cascade", 4, "self-cascade, 16x pixels"),
+)
+
+
+def run(output: Path, model: str = "bundled", prompt: str = PROMPT, seed: int = SEED, steps: int = STEPS) -> Path:
+    """Makes the five pictures one after the other and writes them as one.
+
+    Args:
+        output: Where; an earlier demonstration is overwritten.
+        model: As in `load_model`.
+        prompt: What they show.
+        seed: Of all five.
+        steps: Of the whole schedule.
+
+    Raises:
+        ValueError: An argument is out of range; nothing is written.
+    """
+    check_output(output)
+    settings = Settings(prompt=prompt, model=model, seed=seed, num_inference_steps=steps, preset=PRESET)
+    cascade, settings = load(settings)
+    made: list[Made] = []
+    for method, scale, title in PANELS:
+        height, width = (scale * side for side in cascade.native_size)
+        made.append(make(cascade, settings.changed(method=method, height=height, width=width)))
+        print(f"{title:28}{made[-1].image.width:>5} x {made[-1].image.height:<5}{made[-1].seconds:8.1f} s", flush=True)
+    panels: list[Panel | None] = [_panel(one, title) for one, (_, _, title) in zip(made, PANELS, strict=True)]
+    panels.insert(3, None)  # the base sample belongs to both rows
+    side = min(MAX_PANEL, max(MIN_PANEL, *made[-1].image.size))
+    grid = picture_grid(panels, 3, side, f'"{prompt}"')
+    pictures = [{key: one.record()[key] for key in ("settings", "result")} for one in made]
+    record = {"schema": SCHEMA, "kind": KIND, "pictures": pictures, "versions": versions()}
+    text = parameters_text(prompt, None, {"Steps": steps, "Seed": seed, "Model": model})
+    return save_picture(grid, record, output, text, force=True)[0]
+
+
+def main() -> None:
+    """Runs the demonstration and prints where the picture is."""
+    parser = argparse.ArgumentParser(description="Base sample, direct inference and self-cascade, side by side.")
+    parser.add_argument("--output", type=Path, default=Path("outputs/demo.png"))
+    parser.add_argument("--model", default="bundled", help="'bundled', a folder in diffusers' format, or a Hub id")
+    arguments = parser.parse_args()
+    try:
+        print(run(arguments.output, arguments.model))
+    except ValueError as error:
+        parser.exit(2, f"selfcascade.demo: error: {error}\n")
+
+
+def _panel(made: Made, title: str) -> Panel:
+    return Panel(made.image, title, f"{made.image.width} x {made.image.height} pixels, {made.seconds:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""What a forward pass costs: FLOPs and peak memory on meta tensors (shapes alone, no weights), seconds by timing it.
+
+FLOPs are `torch.utils.flop_counter`'s: matrix products, convolutions and attention, two a multiply-add. Attention is
+taken to run in a fused kernel (flash or memory-efficient, as on CPU and CUDA) that never holds its N x N weights.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+CLIP_TOKENS = 77
+SDXL_TIME_IDS = 6
+TIMING_SECONDS = 0.4  # a network; a denoiser and a decoder stay under a second
+
+Shape = tuple[int, int, int]  # (B, h, w) of latents
+Forward = Callable[[Any, Shape], Any]  # runs a network on latents of zeros
+
+_MEASURED: weakref.WeakKeyDictionary[nn.Module, dict[Any, Any]] = weakref.WeakKeyDictionary()
+
+fused_attention = torch.ops.aten._scaled_dot_product_efficient_attention
+
+
+@dataclass(frozen=True)
+class ForwardCost:
+    """What a forward pass takes.
+
+    Attributes:
+        flops: All of them.
+        attention_flops: Those of the attention kernels, without the projections around them.
+        peak_bytes: Most bytes of activations alive at once, inputs included; no weights, no kernel's workspace.
+    """
+
+    flops: int
+    attention_flops: int
+    peak_bytes: int
+
+
+def unet_cost(unet_config: Mapping[str, Any], height_latent: int, width_latent: int, batch: int = 1) -> ForwardCost:
+    """One forward pass, in float32, of the `UNet2DConditionModel` with this configuration.
+
+    Args:
+        unet_config: As in the model's `config.json`.
+        height_latent, width_latent: Latent pixels.
+        batch: Latents a pass; two a picture where there is guidance.
+
+    Raises:
+        ValueError: The configuration wants more inputs than text and SDXL's sizes.
+    """
+    from diffusers import UNet2DConditionModel  # pyright: ignore[reportPrivateImportUsage]
+
+    if not has_known_inputs(unet_config):
+        raise ValueError("unet_config must describe a U-Net conditioned on text alone, or on text and sizes as in SDXL")
+    with torch.device("meta"):
+        unet: Any = UNet2DConditionModel.from_config(dict(unet_config))
+    return count(unet, unet_forward(), (batch, height_latent, width_latent))
+
+
+def count(network: Any, forward: Forward, shape: Shape) -> ForwardCost:
+    """The cost of `forward(network, shape)`, where the network is on the meta device."""
+    with torch.no_grad(), _FusedAttention(), FlopCounterMode(display=False) as counter, LiveBytes() as memory:
+        forward(network, shape)
+    by_operation = counter.get_flop_counts().get("Global", {})
+    return ForwardCost(sum(by_operation.values()), by_operation.get(fused_attention, 0), memory.peak)
+
+
+def has_known_inputs(unet_config: Mapping[str, Any]) -> bool:
+    """Whether `unet_forward` knows what this U-Net is called with."""
+    unknown = ("class_embed_type", "encoder_hid_dim", "encoder_hid_dim_type", "time_cond_proj_dim")
+    return (
+        unet_config.get("addition_embed_type") in (None, "text_time")
+        and all(unet_config.get(name) is None for name in unknown)
+        and isinstance(unet_config.get("cross_attention_dim", 1280), int)
+    )
+
+
+def unet_forward(tokens: int = CLIP_TOKENS) -> Forward:
+    """A step of Stable Diffusion 1.x, 2.x or XL with prompts of this many tokens."""
+
+    def forward(unet: Any, shape: Shape) -> Any:
+        (batch, h, w), config = shape, unet.config
+        place = {"device": unet.device, "dtype": unet.dtype}
+        text = torch.zeros(batch, tokens, config.cross_attention_dim, **place)
+        sizes = None
+        if config.addition_embed_type == "text_time":
+            pooled = config.projection_class_embeddings_input_dim - SDXL_TIME_IDS * config.addition_time_embed_dim
+            time_ids = torch.zeros(batch, SDXL_TIME_IDS, **place)
+            sizes = {"text_embeds": torch.zeros(batch, pooled, **place), "time_ids": time_ids}
+        z_t = torch.zeros(batch, config.in_channels, h, w, **place)
+        return unet(z_t, torch.ones((), device=unet.device), text, added_cond_kwargs=sizes)
+
+    return forward
+
+
+def vae_decode(vae: Any, shape: Shape) -> Any:
+    """Latents to pixels in one piece."""
+    batch, h, w = shape
+    z = torch.zeros(batch, vae.config.latent_channels, h, w, device=vae.device, dtype=vae.dtype)
+    return vae.decode(z)
+
+
+class MeasuredNetwork:
+    """A network's forward passes, counted on a weightless copy and timed on itself; what was found out is kept.
+
+    Args:
+        real: A diffusers model.
+        forward: Runs it on latents of a shape; the same one for all instances of a network.
+    """
+
+    def __init__(self, real: Any, forward: Forward) -> None:
+        self.real, self.forward = real, forward
+        known = _MEASURED.setdefault(real, {})
+        self.counted: dict[Shape, ForwardCost] = known.setdefault(real.dtype, {})
+        self.timed: dict[Shape, float] = known.setdefault((real.dtype, real.device), {})
+
+    @cached_property
+    def meta(self) -> Any:
+        """The network rebuilt from its configuration, without weights."""
+        with torch.device("meta"):
+            meta = type(self.real).from_config(self.real.config)
+        return nn.Module.to(meta, self.real.dtype)  # diffusers' own `to` warns about loading, and nothing is loaded
+
+    def cost(self, shape: Shape) -> ForwardCost:
+        """The cost of a pass at this shape."""
+        if shape not in self.counted:
+            self.counted[shape] = count(self.meta, self.forward, shape)
+        return self.counted[shape]
+
+    def seconds(self, wanted: Iterable[Shape]) -> dict[Shape, float]:
+        """Timed from small to large while `TIMING_SECONDS` last, the rest by FLOPs from the largest that was timed."""
+        shapes = sorted(set(wanted), key=self._flops)
+        batch, h, w = shapes[0]
+        smaller = [(batch, 8 * math.ceil(h / part), 8 * math.ceil(w / part)) for part in (32, 16)]
+        self._time([shape for shape in (*smaller, *shapes) if shape not in self.timed])
+        largest = max(self.timed, key=self._flops)
+        rate = self._flops(largest) / self.timed[largest]
+        return {shape: self.timed.get(shape, self._flops(shape) / rate) for shape in shapes}
+
+    def _flops(self, shape: Shape) -> int:
+        return self.cost(shape).flops
+
+    def _time(self, shapes: Sequence[Shape]) -> None:
+        if shapes:
+            self._run(shapes[0])  # a network's first run loads kernels, and would use up the time
+        left, rate = TIMING_SECONDS, math.inf
+        for shape in shapes:
+            # The first run at a shape chooses its kernels, so the second is the one to go by.
+            for _ in range(2):
+                if self._flops(shape) / rate > left:
+                    return
+                try:
+                    seconds = self._run(shape)
+                except torch.OutOfMemoryError:
+                    if not self.timed:
+                        raise
+                    return  # whoever asks for an estimate wants to know by how much
+                self.timed[shape] = min(seconds, self.timed.get(shape, math.inf))
+                left -= seconds
+                rate = self._flops(shape) / self.timed[shape]
+
+    def _run(self, shape: Shape) -> float:
+        began = time.perf_counter()
+        self.forward(self.real, shape)
+        if self.real.device.type != "cpu":
+            torch.accelerator.synchronize(self.real.device)
+        return time.perf_counter() - began
+
+
+class LiveBytes(TorchDispatchMode):
+    """Follows the storages that operations make within it; `peak` is the most bytes there were at once.
+
+    Storages from outside, the weights above all, and views of them count nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live, self.peak = 0, 0
+        self._seen: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._seen.update(_storages((args, kwargs)))
+        result = func(*args, **(kwargs or {}))
+        for storage in _storages(result):
+            if storage not in self._seen:
+                self._seen.add(storage)
+                self.live += storage.nbytes()
+                weakref.finalize(storage, self._free, storage.nbytes())
+        self.peak = max(self.peak, self.live)
+        return result
+
+    def _free(self, nbytes: int) -> None:
+        self.live -= nbytes
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Keeps attention whole: the meta device would spell it out, with N x N tensors that no real run holds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        run = _attention if func is scaled_dot_product_attention else func
+        return run(*args, **(kwargs or {}))
+
+
+def _attention(query: Any, key: Any, value: Any, attn_mask: Any = None, **options: Any) -> Any:
+    return fused_attention(query, key, value, attn_mask, False, scale=options.get("scale"))[0]
+
+
+def _storages(values: Any) -> Iterator[torch.UntypedStorage]:
+    return (leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor))

@@ -1,0 +1,109 @@
+"""Captioned pictures side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+from selfcascade.images import to_rgb
+
+GAP = 16
+INK, FAINT, PAPER = (24, 24, 27), (113, 113, 122), (255, 255, 255)
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a grid.
+
+    Attributes:
+        image: Shown at the grid's panel size, whatever its own.
+        title: First line below it.
+        note: Smaller second line.
+    """
+
+    image: Image.Image
+    title: str
+    note: str = ""
+
+
+def picture_grid(
+    panels: Sequence[Panel | None], columns: int, side: int = 256, heading: str = "", font_size: int = 16
+) -> Image.Image:
+    """Panels in rows, each with its caption, below an optional heading.
+
+    Args:
+        panels: Row by row; None leaves a place empty.
+        columns: Panels a row, at least 1.
+        side: Pixels of a panel's longer side; pictures are scaled to it, with visible pixels where it is a multiple.
+        heading: Wrapped to the grid's width.
+        font_size: Of titles, in pixels.
+
+    Raises:
+        ValueError: There is no panel, or `columns` is under 1.
+    """
+    shown = [panel for panel in panels if panel is not None]
+    if not shown or columns < 1:
+        raise ValueError(f"a grid needs a panel and a column, not {len(shown)} panels in {columns} columns")
+    title_font, note_font = ImageFont.load_default(font_size), ImageFont.load_default(0.85 * font_size)
+    pictures = [None if panel is None else _scaled(to_rgb(panel.image), side) for panel in panels]
+    width = max(picture.width for picture in pictures if picture is not None)
+    height = max(picture.height for picture in pictures if picture is not None)
+    captions = [[] if panel is None else _caption(panel, title_font, note_font, width) for panel in panels]
+    line = round(1.4 * font_size)
+    cell = height + line * max(len(caption) for caption in captions) + GAP
+    heading_lines = _wrapped(heading, title_font, columns * (width + GAP) - GAP)
+    top = GAP + line * len(heading_lines) + (GAP // 2 if heading_lines else 0)
+    rows = -(-len(panels) // columns)
+    canvas = Image.new("RGB", (GAP + columns * (width + GAP), top + rows * (cell + GAP // 2)), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    for index, text in enumerate(heading_lines):
+        draw.text((GAP, GAP + index * line), text, INK, title_font)
+    for index, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        if picture is None:
+            continue
+        left, upper = GAP + index % columns * (width + GAP), top + index // columns * (cell + GAP // 2)
+        canvas.paste(picture, (left + (width - picture.width) // 2, upper + height - picture.height))
+        for row, (text, font, colour) in enumerate(caption):
+            draw.text((left, upper + height + GAP // 4 + row * line), text, colour, font)
+    return canvas
+
+
+def _scaled(image: Image.Image, side: int) -> Image.Image:
+    scale = side / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    whole = scale >= 1 and side % max(image.size) == 0  # else nearest would make pixels of unequal size
+    return image.resize(size, Image.Resampling.NEAREST if whole else Image.Resampling.LANCZOS)
+
+
+def _caption(
+    panel: Panel, title_font: Font, note_font: Font, width: int
+) -> list[tuple[str, Font, tuple[int, int, int]]]:
+    titles = [(text, title_font, INK) for text in _wrapped(panel.title, title_font, width)]
+    return titles + [(text, note_font, FAINT) for text in _wrapped(panel.note, note_font, width)]
+
+
+def _wrapped(text: str, font: Font, width: int, most: int = 4) -> list[str]:
+    """At most `most` lines no wider than `width`; a longer text ends in three dots."""
+    lines: list[str] = []
+    for word in text.split():
+        joined = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(joined) <= width:
+            lines[-1] = joined
+        else:
+            lines.append(_cut(word, font, width))
+        if len(lines) > most:
+            return [*lines[: most - 1], _cut(f"{lines[most - 1]} ...", font, width)]
+    return lines
+
+
+def _cut(text: str, font: Font, width: int) -> str:
+    if font.getlength(text) <= width:
+        return text
+    kept = text.removesuffix(" ...")
+    while kept and font.getlength(f"{kept}...") > width:
+        kept = kept[:-1]
+    return f"{kept}..."

@@ -1,0 +1,110 @@
+"""The user's own pictures as RGB, whatever their orientation, transparency, colour space or depth."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+MIN_SIDE = 16
+MAX_PIXELS = 100_000_000
+# Raster formats only: reading an EPS file, say, would start an interpreter.
+FORMATS = frozenset(
+    {"AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP"}
+)
+
+
+def read_image(path: str | os.PathLike[str]) -> Image.Image:
+    """The first frame of a picture file as `to_rgb` makes it.
+
+    Raises:
+        ValueError: The file is missing, no picture, damaged, under 16 pixels a side or over 100 megapixels.
+    """
+    name = os.fspath(path)
+    if Path(name).is_dir():
+        raise ValueError(f"image {name!r} is a folder, not a picture file")
+    if not Path(name).is_file():
+        raise ValueError(f"image {name!r} does not exist or is no regular file")
+    if Path(name).stat().st_size == 0:
+        raise ValueError(f"image {name!r} is empty (0 bytes)")
+    try:
+        # The size is checked below, before a pixel is decoded; Pillow's own warning would only repeat it.
+        with warnings.catch_warnings(action="ignore"), Image.open(name) as image:
+            _check_header(name, image)
+            image.seek(0)
+            image.load()
+            return to_rgb(image)
+    except (ValueError, MemoryError) as error:
+        if str(error).startswith("image "):
+            raise
+        raise ValueError(f"image {name!r} cannot be read: {_one_line(error)}") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"image {name!r} has more than {MAX_PIXELS // 10**6} megapixels") from error
+    except PermissionError as error:
+        raise ValueError(f"image {name!r} may not be read: permission denied") from error
+    except Image.UnidentifiedImageError as error:
+        raise ValueError(f"image {name!r} is not a picture that can be read (PNG, JPEG, WebP, TIFF, ...)") from error
+    except Exception as error:  # decoders raise whatever they stumble over: OSError, SyntaxError, struct.error, ...
+        raise ValueError(f"image {name!r} is damaged or truncated: {_one_line(error)}") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A picture as 8-bit RGB: EXIF orientation applied, transparency laid on white, deep greys scaled (not clipped).
+
+    Mode "I;16" and mode "I" up to 65535 count as 16-bit; mode "F" by its brightest pixel: up to 1, 255 or 65535.
+
+    Raises:
+        ValueError: The colour mode has no meaning as RGB (LAB), or a float pixel is not finite.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_grey_8bit(image)).convert("RGB")
+    if image.mode == "LAB":
+        raise ValueError("image has colour mode LAB, which is not supported; save it as RGB")
+    if image.has_transparency_data:
+        opaque = Image.new("RGBA", image.size, "white")
+        image = image.convert("LA") if image.mode == "La" else image  # premultiplied grey has no other way
+        return Image.alpha_composite(opaque, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def pixels_sha256(image: Image.Image) -> str:
+    """The SHA-256 of a picture's mode, size and pixels, in hexadecimal; the file format does not enter."""
+    header = f"{image.mode} {image.width} {image.height} ".encode()
+    return hashlib.sha256(header + image.tobytes()).hexdigest()
+
+
+def _check_header(name: str, image: Image.Image) -> None:
+    if image.format not in FORMATS:
+        raise ValueError(f"image {name!r} is in format {image.format}, which is not read; save it as PNG or JPEG")
+    if image.width * image.height > MAX_PIXELS:
+        size = f"{image.width}x{image.height}"
+        raise ValueError(f"image {name!r} has {size} pixels; at most {MAX_PIXELS // 10**6} megapixels are read")
+    if min(image.size) < MIN_SIDE:
+        raise ValueError(
+            f"image {name!r} has {image.width}x{image.height} pixels; each side must have {MIN_SIDE} or more"
+        )
+
+
+def _grey_8bit(image: Image.Image) -> np.ndarray:
+    values = np.asarray(image, np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("image has pixels that are not finite numbers")
+    peaks = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
+    brightest = float(values.max())
+    peak = next((peak for peak in peaks if brightest <= peak), 2.0**31 - 1)
+    return (values.clip(0, peak) * (255 / peak)).round().astype(np.uint8)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

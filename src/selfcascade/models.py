@@ -1,0 +1,128 @@
+"""Base models by name: the bundled one, a folder in diffusers' format, or a repository of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+BUNDLED = Path(__file__).parent / "bundled" / "image"
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+def load_bundled(device: str | None = None, dtype: str | None = None) -> Any:
+    """The small StableDiffusionPipeline that ships with the package; its half-precision file is read as float32.
+
+    Args:
+        device: As in `load_model`.
+        dtype: As in `load_model`; None is float32.
+    """
+    return load_model("bundled", device, dtype)
+
+
+def load_model(name: str, device: str | None = None, dtype: str | None = None) -> Any:
+    """A text-to-image or text-to-video pipeline, from local files where they are there, else from the Hub.
+
+    Only safetensors are read, and no code that comes with a model is run.
+
+    Args:
+        name: "bundled", a folder with a `model_index.json`, or a Hub id ("stabilityai/stable-diffusion-2-1").
+        device: "cpu", "cuda", "cuda:1", "mps"; None is the best there is.
+        dtype: "float32", "float16" or "bfloat16"; None is float32, and float16 for models other than the bundled one
+            on a GPU.
+
+    Raises:
+        ValueError: There is no such model, device or dtype; the sentence says what was looked for.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+    folder, place = find_folder(name), find_device(device)
+    import torch
+
+    chosen = dtype or ("float32" if place == "cpu" or name == "bundled" else "float16")
+    options: dict[str, Any] = {"torch_dtype": getattr(torch, chosen), "use_safetensors": True}
+    pipe = _from_hub(name, options) if folder is None else _from_folder(name, folder, options)
+    pipe.set_progress_bar_config(disable=None)
+    return pipe.to(place)
+
+
+def find_device(name: str | None = None) -> str:
+    """The device to run on; None asks for the best there is: CUDA, then Apple's GPU, then the CPU.
+
+    Raises:
+        ValueError: This machine has no such device.
+    """
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    match = re.fullmatch(r"(cpu|cuda|mps)(?::([0-9]{1,3}))?", name)
+    if match is None:
+        raise ValueError(f"device must be cpu, cuda, cuda:N or mps, not {name!r}")
+    count = {
+        "cpu": lambda: 1,
+        "cuda": torch.cuda.device_count,
+        "mps": lambda: int(torch.backends.mps.is_available()),
+    }
+    if int(match[2] or 0) >= count[match[1]]():
+        raise ValueError(f"device {name!r} is not on this machine; use cpu")
+    return name
+
+
+def find_folder(name: str) -> Path | None:
+    """The folder of a local model; None where the name can only be a Hub id.
+
+    Raises:
+        ValueError: The name is neither.
+    """
+    if name == "bundled":
+        if not (BUNDLED / "model_index.json").is_file():
+            raise ValueError("model 'bundled' is not installed: selfcascade/bundled/image/model_index.json is missing")
+        return BUNDLED
+    folder = Path(name).expanduser()
+    if folder.is_file():
+        raise ValueError(f"model {name!r} is a file; give the folder of a model in diffusers' format")
+    if folder.is_dir():
+        if not (folder / "model_index.json").is_file():
+            raise ValueError(f"model {name!r} is a folder without model_index.json, so not in diffusers' format")
+        return folder
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise ValueError(f"model {name!r} is neither 'bundled', a folder, nor a Hub id like 'owner/name'") from error
+    return None
+
+
+def _from_folder(name: str, folder: Path, options: dict[str, Any]) -> Any:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+    weights = [path.name for part in ("unet", "transformer") for path in (folder / part).glob("*.safetensors")]
+    if weights and all(".fp16" in weight for weight in weights):
+        options = {**options, "variant": "fp16"}
+    try:
+        return DiffusionPipeline.from_pretrained(str(folder), local_files_only=True, **options)
+    except Exception as error:  # a damaged folder fails in as many ways as it has files
+        raise ValueError(f"model {name!r} cannot be loaded from its folder: {_reason(error)}") from error
+
+
+def _from_hub(name: str, options: dict[str, Any]) -> Any:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+    try:
+        return DiffusionPipeline.from_pretrained(name, local_files_only=True, **options)
+    except (OSError, ValueError):
+        pass  # not in the cache, or only in part
+    try:
+        return DiffusionPipeline.from_pretrained(name, **options)
+    except Exception as error:  # the network's, the Hub's and the loader's errors share no base class
+        raise ValueError(
+            f"model {name!r} is neither a folder, nor in the local cache, nor to be had from the Hub: {_reason(error)}"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__

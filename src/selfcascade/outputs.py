@@ -1,0 +1,195 @@
+"""Pictures on disk: written whole or not at all, each with the settings that made it in its header and beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import ExifTags, Image, PngImagePlugin
+
+from selfcascade import __version__
+
+SCHEMA = 1
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
+CHUNK = "selfcascade"
+EXIF_LIMIT = 65_000
+MAX_NAME = 200
+LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pillow")
+
+
+def versions() -> dict[str, str]:
+    """Versions of selfcascade, Python and the libraries that decide a picture's pixels."""
+    return {
+        "selfcascade": __version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in LIBRARIES},
+    }
+
+
+def check_output(path: Path) -> None:
+    """Tries, before anything expensive runs, whether a picture can be written there.
+
+    Raises:
+        ValueError: The extension is unknown, the path a folder, or its folder cannot be written to.
+    """
+    if path.suffix.lower() not in EXTENSIONS:
+        raise ValueError(f"output must end in {', '.join(EXTENSIONS)}, not {path.name!r}")
+    if len(os.fsencode(path.name)) > MAX_NAME:
+        raise ValueError(f"output's file name has over {MAX_NAME} bytes: {path.name[:40]!r}...")
+    try:
+        if path.is_dir():
+            raise ValueError(f"output {str(path)!r} is a folder; give a file name in it")
+        folder = path.parent
+        while not folder.exists():
+            folder = folder.parent
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"output folder {str(path.parent)!r} cannot be written to: {error.strerror}") from error
+
+
+def save_picture(
+    image: Image.Image, record: dict[str, Any], path: Path, parameters: str, force: bool = False
+) -> tuple[Path, Path]:
+    """Writes a picture and its JSON sidecar, each complete from the moment its name exists.
+
+    Args:
+        image: RGB.
+        record: What made it, for the sidecar and, without the stages' seconds, for a PNG's own chunk: the same settings
+            and seed give the same bytes.
+        path: .png, .jpg (quality 95) or .webp (lossless).
+        parameters: Text in the form other tools read, for a PNG's `parameters` chunk or the EXIF user comment.
+        force: Overwrites; otherwise a taken name gets the first free number, "name-2.png".
+
+    Returns:
+        The paths of the picture and the sidecar.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sidecar = (json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    with _temporary(path.parent) as picture_file, _temporary(path.parent) as sidecar_file:
+        _encode(image, picture_file, path.suffix.lower(), parameters, record)
+        sidecar_file.write_bytes(sidecar)
+        for picture in _names(path, force):
+            beside = picture.with_suffix(".json")
+            # The sidecar goes first: a picture that is there can be reproduced.
+            if (force or not os.path.lexists(picture)) and _publish(sidecar_file, beside, force):
+                if _publish(picture_file, picture, force):
+                    return picture, beside
+                beside.unlink()
+    raise OSError(f"no free name beside {path}")
+
+
+def read_record(path: Path, kind: str) -> dict[str, Any]:
+    """The record in a sidecar, or in the own chunk of a PNG.
+
+    Args:
+        path: .json or .png.
+        kind: What the record must be of.
+
+    Raises:
+        ValueError: The file is missing, unreadable or of another form; the sentence names it.
+    """
+    name = str(path)
+    if path.suffix.lower() not in (".json", ".png"):
+        raise ValueError(f"{name!r} must be the .json beside a picture, or a .png made by selfcascade")
+    try:
+        text = path.read_text("utf-8") if path.suffix.lower() == ".json" else _png_chunk(path)
+        record = json.loads(text)
+    except FileNotFoundError as error:
+        raise ValueError(f"{name!r} does not exist") from error
+    except OSError as error:
+        raise ValueError(f"{name!r} cannot be read: {error.strerror or error}") from error
+    except (ValueError, SyntaxError, RecursionError) as error:
+        raise ValueError(f"{name!r} holds no record of selfcascade: {' '.join(str(error).split())}") from error
+    if not isinstance(record, dict) or record.get("kind") != kind:
+        raise ValueError(f"{name!r} is no record of kind {kind!r}")
+    if record.get("schema") != SCHEMA:
+        raise ValueError(f"{name!r} has schema {record.get('schema')!r}; this version reads {SCHEMA}")
+    return record
+
+
+def parameters_text(prompt: str, negative_prompt: str | None, fields: dict[str, Any]) -> str:
+    """Settings in the form of the `parameters` chunk that web UIs read: prompt, negative prompt, "Key: value, ..."."""
+    lines = [prompt] + ([f"Negative prompt: {negative_prompt}"] if negative_prompt else [])
+    given = ((key, str(value)) for key, value in fields.items() if value is not None)
+    separators = set(",:\n")  # a value with one in it is quoted, as those tools do
+    pairs = [f"{key}: {json.dumps(text) if separators & set(text) else text}" for key, text in given]
+    return "\n".join([*lines, ", ".join(pairs)])
+
+
+def _png_chunk(path: Path) -> str:
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            chunk = image.info.get(CHUNK)
+    except Image.UnidentifiedImageError as error:
+        raise ValueError("it is no PNG picture") from error
+    if not isinstance(chunk, str):
+        raise ValueError(f"the PNG has no {CHUNK!r} chunk")
+    return chunk
+
+
+def _encode(image: Image.Image, file: Path, extension: str, parameters: str, record: dict[str, Any]) -> None:
+    if extension == ".png":
+        info = PngImagePlugin.PngInfo()
+        info.add_text("parameters", parameters)
+        info.add_itxt(CHUNK, json.dumps(_untimed(record), ensure_ascii=False))
+        image.save(file, "PNG", pnginfo=info)
+        return
+    exif = Image.Exif()
+    comment = b"UNICODE\0" + parameters.encode("utf-16-be")
+    if len(comment) <= EXIF_LIMIT:  # a longer one does not fit a JPEG; the sidecar has it
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
+    options = {"lossless": True} if extension == ".webp" else {"quality": 95, "subsampling": 0}
+    image.save(file, "WEBP" if extension == ".webp" else "JPEG", exif=exif, **options)
+
+
+def _untimed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _untimed(item) for key, item in value.items() if key != "seconds"}
+    return [_untimed(item) for item in value] if isinstance(value, list) else value
+
+
+def _names(path: Path, force: bool) -> Iterator[Path]:
+    yield path
+    if not force:
+        yield from (path.with_stem(f"{path.stem}-{number}") for number in range(2, 100_000))
+
+
+def _publish(file: Path, path: Path, force: bool) -> bool:
+    """Whether a complete file got its name; False where the name is taken, by another process even now."""
+    if not force:
+        try:
+            os.link(file, path)
+            return True
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without hard links
+            if os.path.lexists(path):
+                return False
+    os.replace(file, path)
+    return True
+
+
+@contextlib.contextmanager
+def _temporary(folder: Path) -> Iterator[Path]:
+    """A file that is gone afterwards, unless it was renamed."""
+    handle, name = tempfile.mkstemp(".tmp", ".selfcascade-", folder)
+    os.close(handle)
+    os.chmod(name, 0o666 & ~_umask())
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

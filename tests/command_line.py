@@ -1,0 +1,74 @@
+"""What the tests of the command line share: tiny models in an empty folder, and ways to run it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import TINY
+from typer.testing import CliRunner, Result
+
+from selfcascade.cli import app
+
+SRC = Path(__file__).parents[1] / "src"
+WITH_MODEL = ["--model", "sd", "--steps", "4"]
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    TINY["stable-diffusion"].build().save_pretrained(folder / "sd")
+    TINY["animatediff"].build().save_pretrained(folder / "video")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with the models in it, and nothing to be had from the Hub."""
+    for model in models.iterdir():
+        (tmp_path / model.name).symlink_to(model)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SELFCASCADE_DEBUG", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return tmp_path
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def succeed(*arguments: str | Path) -> list[str]:
+    """The lines on stdout."""
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout.splitlines()
+
+
+def refuse(*arguments: str | Path, status: int = 2) -> str:
+    """The one line on stderr."""
+    result = run(*arguments)
+    assert result.exit_code == status, result.output
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("selfcascade: error: ")
+    assert len(lines[0]) < 600
+    return lines[0]
+
+
+def made(folder: Path) -> set[str]:
+    """What lies in a folder besides the models."""
+    return {path.name for path in folder.iterdir()} - {"sd", "video"}
+
+
+def record(path: str | Path) -> dict[str, Any]:
+    return json.loads(Path(path).with_suffix(".json").read_text("utf-8"))
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(SRC)}
+    command = [sys.executable, "-m", "selfcascade.cli", *arguments]
+    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)

@@ -1,0 +1,181 @@
+"""The command line on a tiny real pipeline: pictures that can be made again, bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from command_line import SRC, WITH_MODEL, made, models, record, refuse, run, start, succeed, workplace
+from PIL import Image
+
+__all__ = ["models", "workplace"]  # fixtures
+
+
+def test_a_picture_is_made_with_its_record() -> None:
+    (path,) = succeed("generate", "a red house", *WITH_MODEL, "--height", "256", "--width", "192", "--seed", "5")
+    assert path == str(Path("outputs/picture.png"))
+    with Image.open(path) as image:
+        assert image.size == (192, 256)
+        parameters = image.info["parameters"].splitlines()
+    assert parameters[0] == "a red house"
+    assert parameters[1].startswith("Steps: 4, Sampler: DDIM, CFG scale: 7.5, Seed: 5, Size: 192x256, Model: sd, ")
+    assert parameters[1].endswith(", Version: selfcascade 0.1.0")
+    settings, result = record(path)["settings"], record(path)["result"]
+    assert settings["pivot_step"] == [700]
+    assert settings["upsampling"] == "latent-bilinear"
+    assert [(stage["height"], stage["width"]) for stage in result["stages"]][-1] == (256, 192)
+    assert [stage["pivot_step"] for stage in result["stages"]] == [None, 700]
+    assert set(record(path)["versions"]) >= {"selfcascade", "torch", "diffusers"}
+
+
+CASES = {
+    "defaults": "",
+    "all": "--height 320 --width 256 --seed 7 --pivot-step 600 --preset rgb --guidance-scale 2 --negative-prompt blur",
+    "stages": "--height 512 --width 512 --pivot-step 800 --pivot-step 500 --upsampling latent-bicubic",
+    "native": "--height 128 --width 128",
+    "small native": "--native-size 64x64 --height 128 --width 128",
+    "direct": "--method direct --dtype float32 --device cpu",
+}
+
+
+@pytest.mark.parametrize("options", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("extension", [".json", ".png"])
+def test_a_record_gives_the_same_pixels(options: str, extension: str) -> None:
+    (first,) = succeed("generate", "a house 🏠, at night", *WITH_MODEL, *options.split(), "--output", "first.png")
+    result = run("generate", "--from", Path(first).with_suffix(extension), "--output", "again.png")
+    assert result.exit_code == 0
+    assert f"the pixels are the same as recorded in {Path(first).with_suffix(extension)}" in result.stderr
+    assert Image.open("again.png").tobytes() == Image.open(first).tobytes()
+    assert Path("again.png").read_bytes() == Path(first).read_bytes()
+    assert record("again.png")["settings"] == record(first)["settings"]
+
+
+def test_a_record_with_other_options_is_another_picture() -> None:
+    succeed("generate", "a house", *WITH_MODEL, "--output", "a.png")
+    result = run("generate", "--from", "a.json", "--seed", "1", "--preset", "rgb", "--output", "b.png")
+    assert "the same as" not in result.stderr
+    assert record("b.png")["settings"] == record("a.png")["settings"] | {
+        "seed": 1,
+        "preset": "rgb",
+        "upsampling": "rgb",
+    }
+
+
+def test_pixels_that_changed_are_reported() -> None:
+    succeed("generate", "a house", *WITH_MODEL, "--output", "a.png")
+    changed = record("a.png")
+    changed["settings"]["seed"] = 1
+    Path("a.json").write_text(json.dumps(changed))
+    result = run("generate", "--from", "a.json")
+    assert "the pixels are NOT the same" in result.stderr
+
+
+def test_each_of_many_pictures_is_the_one_its_seed_gives_alone() -> None:
+    paths = succeed("generate", "a house", *WITH_MODEL, "--seed", "3", "--count", "3", "--output", "a.png")
+    assert paths == ["a.png", "a-2.png", "a-3.png"]
+    assert [record(path)["settings"]["seed"] for path in paths] == [3, 4, 5]
+    (alone,) = succeed("generate", "a house", *WITH_MODEL, "--seed", "5", "--output", "alone.png")
+    assert Path(alone).read_bytes() == Path("a-3.png").read_bytes()
+
+
+def test_force_overwrites_the_named_file_and_no_other() -> None:
+    for _ in range(2):
+        paths = succeed("generate", "a house", *WITH_MODEL, "--count", "2", "--output", "a.png", "--force")
+        assert paths == ["a.png", "a-2.png"]
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".webp"])
+def test_other_formats(extension: str) -> None:
+    (path,) = succeed("generate", "a house", *WITH_MODEL, "--output", f"a{extension}")
+    assert Image.open(path).size == (256, 256)
+
+
+def test_an_own_picture_is_enlarged_and_the_record_repeats_it(tmp_path: Path) -> None:
+    Image.effect_noise((150, 130), 60).save("own.jpg")
+    (path,) = succeed("upscale", "own.jpg", *WITH_MODEL, "--prompt", "noise", "--output", "big.png")
+    assert Image.open(path).size == (304, 256)
+    settings = record(path)["settings"]
+    assert settings["image"] == "own.jpg"
+    assert len(settings["image_sha256"]) == 64
+    result = run("generate", "--from", "big.json", "--output", "again.png")
+    assert "the pixels are the same" in result.stderr
+    assert Path("again.png").read_bytes() == Path("big.png").read_bytes()
+    Image.effect_noise((150, 130), 60).save("own.jpg")
+    assert "is not the file that was recorded" in refuse("generate", "--from", "big.json")
+
+
+def test_plan_shows_the_stages_and_makes_nothing(tmp_path: Path) -> None:
+    result = run("plan", *WITH_MODEL, "--height", "512", "--width", "512")
+    assert result.exit_code == 0, result.output
+    for size in ("128x128", "256x256", "512x512", "TFLOPs", "700"):
+        assert size in result.stdout
+    assert made(tmp_path) == set()
+
+
+def test_compare_makes_a_grid_a_table_and_a_record() -> None:
+    lines = succeed("compare", "a house", *WITH_MODEL, "--output", "c.png")
+    assert lines[-1] == "c.png"
+    assert any("direct" in line for line in lines)
+    assert Image.open("c.png").width > 512
+    assert [one["settings"]["method"] for one in record("c.png")["pictures"]] == ["direct", "self-cascade"]
+    assert "kind" in refuse("generate", "--from", "c.json")
+
+
+def test_info_names_what_is_there() -> None:
+    text = "\n".join(succeed("info", "--model", "sd"))
+    for fact in ("torch", "direct", "self-cascade", "paper", "StableDiffusionPipeline", "128x128", "DDIMScheduler"):
+        assert fact in text
+    assert "selfcascade" in "\n".join(succeed("info"))
+
+
+def test_without_a_command_there_is_help() -> None:
+    assert any("Usage" in line for line in succeed())
+    assert succeed("--version")[0].startswith("selfcascade ")
+
+
+def test_a_prompt_the_model_cannot_hold_is_remarked_on() -> None:
+    result = run("generate", "word " * 100, *WITH_MODEL)
+    assert result.exit_code == 0
+    assert "reads 77; the rest is ignored" in result.stderr
+
+
+def test_ctrl_c_ends_with_130_and_leaves_nothing(tmp_path: Path) -> None:
+    process = start("generate", "a house", "--model", "sd", "--steps", "60", "--count", "1000", "--output", "out/a.png")
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "selfcascade: interrupted"
+    assert "Traceback" not in errors
+    assert first.strip() == str(Path("out/a.png"))
+    stems = [path.stem for path in Path("out").iterdir()]
+    assert all(stems.count(stem) == 2 for stem in stems)
+
+
+def test_help_is_fast_and_needs_no_torch() -> None:
+    code = "import sys, selfcascade.cli; print([name for name in sys.modules if name in ('torch', 'diffusers')])"
+    environment = {**os.environ, "PYTHONPATH": str(SRC)}
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, env=environment).strip() == "[]"
+    began = time.perf_counter()
+    process = start("--help")
+    output, errors = process.communicate(timeout=60)
+    assert time.perf_counter() - began < 3  # 0.4 s seen; a loaded machine is allowed more
+    assert process.returncode == 0
+    assert "generate" in output
+    assert errors == ""
+
+
+def test_the_demonstration_writes_its_picture(tmp_path: Path) -> None:
+    from selfcascade import demo
+
+    path = demo.run(tmp_path / "demo.png", "sd", steps=2)
+    pictures = record(path)["pictures"]
+    assert [one["settings"]["method"] for one in pictures] == ["direct"] * 3 + ["self-cascade"] * 2
+    assert [one["result"]["width"] for one in pictures] == [128, 256, 512, 256, 512]
+    assert Image.open(path).width > 3 * 512

@@ -1,0 +1,215 @@
+"""What is counted on the meta device is what the real networks do, and a plan's cost is made of it."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.flop_counter import FlopCounterMode
+
+from selfcascade import SelfCascade, forward_cost
+from selfcascade.cascade import Size, Stage
+from selfcascade.cost import estimate, scheduled_steps, unet_tflops
+from selfcascade.forward_cost import LiveBytes, MeasuredNetwork, unet_cost, unet_forward, vae_decode
+from tiny import TINY
+
+KNOWN = ("stable-diffusion", "stable-diffusion-xl")
+MIB = 2**20
+
+
+def floats(mebibytes: float) -> Tensor:
+    return torch.empty(int(mebibytes * MIB / 4), device="meta")
+
+
+@pytest.fixture(autouse=True)
+def shortest_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run of the smallest shape is all that is timed."""
+    monkeypatch.setattr(forward_cost, "TIMING_SECONDS", 0.0)
+
+
+def base_stage(side: int = 128, **changes: Any) -> Stage:
+    return dataclasses.replace(Stage(0, 1, Size(side, side), 10), **changes)
+
+
+def tail(**changes: Any) -> Stage:
+    return base_stage(index=1, count=2, pivot_step=700, **changes)
+
+
+def tflops(pipe: Any, stage: Stage, **options: Any) -> float:
+    (cost,) = estimate(pipe, [stage], **options)
+    assert cost.tflops is not None
+    return cost.tflops
+
+
+@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("shape", [(1, 16, 16), (2, 24, 16)])
+def test_flops_on_meta_are_those_of_the_real_unet(name: str, shape: tuple[int, int, int]) -> None:
+    unet = TINY[name].build().unet
+    # Spelled out, attention is two matrix products; the counter does not know the CPU's fused kernel.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        unet_forward()(unet, shape)
+    batch, height, width = shape
+    assert unet_cost(unet.config, height, width, batch).flops == counter.get_total_flops() > 0
+    assert unet_tflops(unet.config, height, width, batch) == counter.get_total_flops() / 1e12
+
+
+def test_attention_is_four_n_n_c_a_layer() -> None:
+    config = TINY["stable-diffusion"].build().unet.config
+    cost = unet_cost(config, 32, 32)
+    # (tokens, channels, transformer blocks) of each resolution; all attend to themselves and to 77 tokens of text.
+    levels = ((1024, 8, 2 + 3), (256, 8, 2 + 3), (64, 16, 2 + 3), (16, 16, 1))
+    assert cost.attention_flops == sum(4 * n * (n + 77) * channels * blocks for n, channels, blocks in levels)
+
+
+def test_peak_of_a_chain() -> None:
+    weight = floats(8)
+    with LiveBytes() as memory:
+        a = floats(1)
+        b = torch.cat([a, a])  # 1 + 2
+        del a
+        c = torch.cat([b, b])  # 2 + 4
+        d = c.view(2, -1).t()
+        del b, c
+        assert memory.live == 4 * MIB  # the view keeps its storage
+        e = d.relu()  # 4 + 4
+        del d, e
+        f = weight.view(2, -1).add_(1)
+        assert f.numel() == weight.numel()
+    assert memory.live == 0
+    assert memory.peak == 8 * MIB
+
+
+def test_peak_of_a_layer_does_not_count_its_weights() -> None:
+    with torch.device("meta"), torch.no_grad():
+        layer = torch.nn.Sequential(torch.nn.Linear(256, 1024), torch.nn.ReLU(), torch.nn.Linear(1024, 256))
+        with LiveBytes() as memory:
+            layer(torch.empty(64, 256))
+    assert memory.peak == 4 * 64 * (256 + 2 * 1024)  # input, hidden, its rectified copy
+
+
+def test_attention_holds_no_square_of_tokens() -> None:
+    config = TINY["stable-diffusion"].build().unet.config
+    tokens, heads = 64 * 64, config.attention_head_dim
+    assert unet_cost(config, 64, 64).peak_bytes < 4 * heads * tokens**2
+    query = torch.empty(1, heads, tokens, 4, device="meta")
+    with LiveBytes() as spelled_out:
+        scaled_dot_product_attention(query, query, query)
+    assert spelled_out.peak > 4 * heads * tokens**2
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_peak_on_meta_is_that_of_the_real_networks(name: str) -> None:
+    pipe = TINY[name].build()
+    for network, forward in ((pipe.unet, unet_forward()), (pipe.vae, vae_decode)):
+        with torch.no_grad(), LiveBytes() as memory:
+            forward(network, (2, 32, 32))
+        # The CPU's attention kernel also returns a sum a query, which none of the others do at inference.
+        assert MeasuredNetwork(network, forward).cost((2, 32, 32)).peak_bytes == pytest.approx(memory.peak, rel=0.05)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_cost_of_a_cascade(name: str) -> None:
+    pipe = TINY[name].build()
+    stages = SelfCascade(pipe).plan(256, 256, num_inference_steps=10)
+    base, last = estimate(pipe, stages)
+    assert (base.steps, last.steps) == (10, 7)
+    assert (base.size, last.size) == (Size(128, 128), Size(256, 256))
+    decoded = MeasuredNetwork(pipe.vae, vae_decode).cost((1, 32, 32))
+    assert base.tflops == pytest.approx(10 * unet_tflops(pipe.unet.config, 16, 16, 2))
+    assert last.tflops == pytest.approx(7 * unet_tflops(pipe.unet.config, 32, 32, 2) + decoded.flops / 1e12)
+    assert base.seconds is not None and last.seconds is not None and base.seconds > 0 < last.seconds
+    weights = sum(
+        p.nbytes for net in (pipe.unet, pipe.vae, pipe.text_encoder, getattr(pipe, "text_encoder_2", None)) if net
+        for p in (*net.parameters(), *net.buffers())
+    )  # fmt: skip
+    assert base.peak_bytes == weights + unet_cost(pipe.unet.config, 16, 16, 2).peak_bytes
+    assert last.peak_bytes == weights + max(unet_cost(pipe.unet.config, 32, 32, 2).peak_bytes, decoded.peak_bytes)
+
+
+def test_flops_are_linear_in_steps_and_batch() -> None:
+    pipe = TINY["stable-diffusion"].build()
+    ten, forty = (tflops(pipe, base_stage(count=2, num_inference_steps=n)) for n in (10, 40))
+    assert forty == pytest.approx(4 * ten)
+    assert tflops(pipe, base_stage(count=2), batch=3) == pytest.approx(3 * ten)
+
+
+def test_seconds_beyond_the_timed_go_by_flops() -> None:
+    pipe = TINY["stable-diffusion"].build()
+    small, large = estimate(pipe, [base_stage(128, count=3), base_stage(256, count=3)])
+    assert small.seconds and small.tflops and large.seconds and large.tflops
+    assert large.seconds / small.seconds == pytest.approx(large.tflops / small.tflops)
+
+
+def test_a_timing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = TINY["stable-diffusion"].build()
+    monkeypatch.setattr(forward_cost, "TIMING_SECONDS", 5.0)
+    first = estimate(pipe, [base_stage()])
+    monkeypatch.setattr(pipe.unet, "forward", None)
+    monkeypatch.setattr(pipe.vae, "decode", None)
+    assert estimate(pipe, [base_stage()]) == first
+
+
+def test_guidance_doubles_the_work() -> None:
+    pipe = TINY["stable-diffusion"].build()
+    stages = [base_stage(count=2, guidance_scale=scale) for scale in (None, 7.5, 1.0)]
+    default, guided, alone = (tflops(pipe, stage) for stage in stages)
+    assert default == guided == pytest.approx(2 * alone)
+    assert [tflops(pipe, stage, guided=False) for stage in stages] == [alone] * 3
+
+
+def test_a_tiled_decode_costs_its_tiles() -> None:
+    pipe = TINY["stable-diffusion"].build()
+    stage = tail(side=160)
+    (whole,) = estimate(pipe, [stage])
+    pipe.vae.enable_tiling()
+    (tiled,) = estimate(pipe, [stage])
+    spelled_out = sdpa_kernel(SDPBackend.MATH)
+    with torch.no_grad(), spelled_out, FlopCounterMode(display=False) as counter, LiveBytes() as memory:
+        vae_decode(pipe.vae, (1, 20, 20))
+    assert tiled.tflops == pytest.approx(
+        tiled.steps * unet_tflops(pipe.unet.config, 20, 20, 2) + counter.get_total_flops() / 1e12
+    )
+    assert memory.peak < MeasuredNetwork(pipe.vae, vae_decode).cost((1, 20, 20)).peak_bytes
+    assert tiled.peak_bytes and whole.peak_bytes and tiled.peak_bytes <= whole.peak_bytes
+
+
+def test_the_pipeline_is_left_as_it_was() -> None:
+    pipe = TINY["stable-diffusion"].build()
+    scheduler, config, state = pipe.scheduler, dict(pipe.scheduler.config), torch.get_rng_state()
+    timesteps = pipe.scheduler.timesteps.clone()
+    estimate(pipe, SelfCascade(pipe).plan(256, 256))
+    assert pipe.scheduler is scheduler
+    assert dict(scheduler.config) == config
+    assert torch.equal(scheduler.timesteps, timesteps)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not any(parameter.is_meta for parameter in pipe.unet.parameters())
+
+
+@pytest.mark.parametrize("name", sorted(set(TINY) - set(KNOWN)))
+def test_other_families_are_not_guessed(name: str) -> None:
+    pipe = TINY[name].build()
+    (cost,) = estimate(pipe, [tail(num_inference_steps=10)])
+    assert (cost.tflops, cost.seconds, cost.peak_bytes) == (None, None, None)
+    assert 1 <= cost.steps <= 10
+
+
+def test_steps_of_a_schedule_only_the_pipeline_knows() -> None:
+    scheduler = TINY["flux"].build().scheduler
+    assert scheduler.config.use_dynamic_shifting
+    assert scheduled_steps(scheduler, tail(num_inference_steps=15)) == 11  # ceil(10.5)
+    assert scheduled_steps(scheduler, base_stage(num_inference_steps=15)) == 15
+
+
+@pytest.mark.parametrize("batch", [0, -1, 1.5, True, "2"])
+def test_bad_batch(batch: Any) -> None:
+    with pytest.raises(ValueError, match="batch must be a positive whole number"):
+        estimate(TINY["stable-diffusion"].build(), [], batch=batch)
+
+
+def test_bad_unet_config() -> None:
+    config = dict(TINY["stable-diffusion"].build().unet.config) | {"class_embed_type": "timestep"}
+    with pytest.raises(ValueError, match="unet_config"):
+        unet_tflops(config, 8, 8)

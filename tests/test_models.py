@@ -1,0 +1,74 @@
+"""Base models are found by name, read from safetensors alone, and refused in one line."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import TINY
+
+from selfcascade import models
+from selfcascade.models import find_device, load_bundled, load_model
+
+
+@pytest.fixture
+def pipe() -> Any:
+    return TINY["stable-diffusion"].build()
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_half_precision_files_are_read_as_float32(tmp_path: Path, pipe: Any, variant: str | None) -> None:
+    pipe.to(torch.float16).save_pretrained(tmp_path, variant=variant)
+    loaded = load_model(str(tmp_path), device="cpu")
+    assert {weight.dtype for weight in loaded.unet.parameters()} == {torch.float32}
+    assert all(map(torch.equal, loaded.unet.half().parameters(), pipe.unet.parameters()))
+
+
+def test_another_precision_is_had_by_asking(tmp_path: Path, pipe: Any) -> None:
+    pipe.save_pretrained(tmp_path)
+    assert load_model(str(tmp_path), "cpu", "bfloat16").dtype == torch.bfloat16
+
+
+def test_pickles_are_not_read(tmp_path: Path, pipe: Any) -> None:
+    pipe.save_pretrained(tmp_path)
+    weights = next((tmp_path / "unet").glob("*.safetensors"))
+    weights.unlink()
+    torch.save(pipe.unet.state_dict(), weights.with_suffix(".bin"))
+    with pytest.raises(ValueError, match="cannot be loaded from its folder"):
+        load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\xff" * 100])
+def test_damaged_weights_are_refused(tmp_path: Path, pipe: Any, content: bytes) -> None:
+    pipe.save_pretrained(tmp_path)
+    next((tmp_path / "vae").glob("*.safetensors")).write_bytes(content)
+    with pytest.raises(ValueError, match="cannot be loaded from its folder") as caught:
+        load_model(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_bundled_model_is_the_folder_in_the_package(
+    tmp_path: Path, pipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "BUNDLED", tmp_path)
+    with pytest.raises(ValueError, match="'bundled' is not installed"):
+        load_bundled()
+    pipe.to(torch.float16).save_pretrained(tmp_path)
+    assert load_bundled().dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["", "a/b/c", "../nowhere", "with space", "nul\0"])
+def test_what_can_be_no_model_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"model|null"):
+        load_model(name)
+
+
+@pytest.mark.parametrize("name", ["", "tpu", "cuda:", "cuda:-1", "cuda:x", "cuda:99", "cpu:1", "mps:7", "meta"])
+def test_devices_that_are_not_there_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="device"):
+        find_device(name)
+
+
+def test_the_best_device_there_is() -> None:
+    assert find_device() in ("cuda", "mps", "cpu")
+    assert find_device("cpu") == "cpu"
