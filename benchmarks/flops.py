@@ -115,7 +115,7 @@ def report(results: dict[str, Any]) -> str:
     lines = [
         "# FLOPs of direct inference and of the self-cascade",
         "",
-        "Written by `python benchmarks/flops.py`: U-Nets of the public configurations on meta tensors, without weights.",
+        "Written by `python benchmarks/flops.py`: U-Nets of the public configurations, on meta tensors, so no weights.",
         f"Counted by `torch.utils.flop_counter` (torch {results['torch']}): matrix products, convolutions and",
         "attention, two operations a multiply-add. The VAE's decode, the same for both ways, is left out.",
         "",
@@ -132,7 +132,7 @@ def report(results: dict[str, Any]) -> str:
         "",
         "Attention is over all latent pixels at once, without windows, and grows with the square of the area, to",
         f"{largest['attention']:.0%} of {largest['model']}'s FLOPs at {largest['side']}x{largest['side']}. Activations",
-        "are the most bytes alive at once if attention runs in a fused kernel, which never holds its matrix of weights.",
+        "are the most bytes alive at once where a fused kernel runs attention and its matrix of weights never exists.",
         "",
         f"## One picture, {steps} steps with guidance",
         "",
@@ -152,9 +152,9 @@ def _against_paper(row: dict[str, Any], steps: int, paper: float) -> list[str]:
     saved, base = 1 - tail / steps, row["ratio"] - tail / steps
     return [
         f"The paper reports {paper}x the time of direct inference for {row['model']} at {row['pixels']}x the pixels.",
-        f"By FLOPs it is {row['ratio']:.2f}x, {abs(row['ratio'] / paper - 1):.0%} {order}:",
-        f"the last stage runs {tail} of {steps} steps, which saves {saved:.0%} of direct inference, and what comes before",
-        f"it costs {base:.0%}. Were all {steps} steps run at each stage, it would be {row['ratio_if_all_steps']:.2f}x.",
+        f"By FLOPs it is {row['ratio']:.2f}x, {abs(row['ratio'] / paper - 1):.0%} {order}: "
+        f"the last stage runs {tail} of {steps} steps and saves {saved:.0%} of direct inference, and the stages before",
+        f"cost {base:.0%} of it. Were all {steps} steps run at each stage, that were {row['ratio_if_all_steps']:.2f}x.",
     ]
 
 

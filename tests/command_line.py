@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import TINY
 from typer.testing import CliRunner, Result
 
 from selfcascade.cli import app
+from tiny import TINY
 
 SRC = Path(__file__).parents[1] / "src"
 WITH_MODEL = ["--model", "sd", "--steps", "4"]

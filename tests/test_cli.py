@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import SRC, WITH_MODEL, made, models, record, refuse, run, start, succeed, workplace
 from PIL import Image
+
+from command_line import SRC, WITH_MODEL, made, models, record, refuse, run, start, succeed, workplace
 
 __all__ = ["models", "workplace"]  # fixtures
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import WITH_MODEL, made, models, refuse, run, start, workplace
 from PIL import Image
 
+from command_line import WITH_MODEL, made, models, refuse, run, start, workplace
 from selfcascade.cli.settings import Settings
 
 __all__ = ["models", "workplace"]  # fixtures

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import TINY
 
 from selfcascade import models
 from selfcascade.models import find_device, load_bundled, load_model
+from tiny import TINY
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def test_a_text_too_long_for_a_jpeg_is_left_to_the_sidecar(tmp_path: Path) -> No
 
 def test_taken_names_get_a_number_also_when_only_the_sidecar_is_there(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("mine")
-    os.symlink("nowhere", tmp_path / "a-2.png")
+    (tmp_path / "a-2.png").symlink_to("nowhere")
     names = [save(tmp_path / "a.png")[0].name for _ in range(2)]
     assert names == ["a-3.png", "a-4.png"]
     assert (tmp_path / "a.json").read_text() == "mine"

@@ -185,7 +185,7 @@ def main() -> None:
     ids = tokenise(tokenizer)
     base = Base(tokenizer)
     base.unet.set_attn_processor(AttnProcessor())
-    optimizer = torch.optim.AdamW(base.parameters(), lr=SETTINGS["learning_rate"], betas=(0.9, 0.99), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(base.parameters(), lr=SETTINGS["learning_rate"], betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     averaged = Base(tokenizer).requires_grad_(False)
     averaged.load_state_dict(base.state_dict())
     average = EMAModel(
@@ -227,10 +227,10 @@ def main() -> None:
             values = {"step": step, "loss": total / 100, "samples_per_second": speed, "rate": learning_rate(step)}
             log_row(RUNS / "base/curve.csv", **values)
             total = 0.0
-        if step % 500 == 0 or step == SETTINGS["steps"]:
+        if step % 250 == 0 or step == SETTINGS["steps"]:
             average.copy_to(averaged.parameters())
             save_state(path, step, {"base": base, "averaged": averaged}, optimizer)
-        if step % 1000 == 0 or step == SETTINGS["steps"]:
+        if step % 500 == 0 or step == SETTINGS["steps"]:
             sample_sheet(pipe, str(RUNS / f"base/samples-{step:06d}.png"))
     if rank == 0:
         pipe.to(torch.float16).save_pretrained(RUNS / "model", safe_serialization=True)

@@ -80,7 +80,7 @@ def estimate(pipe: Any, stages: Sequence[Stage], batch: int = 1, guided: bool = 
 
 
 def scheduled_steps(scheduler: Any, stage: Stage) -> int:
-    """Model evaluations of a stage: the timesteps scheduled at or below K, or ceil(n K / T) if only the pipeline knows."""
+    """Model evaluations of a stage: timesteps scheduled at or below K, or ceil(n K / T) if only the pipeline knows."""
     tail = stage_scheduler(scheduler, stage.pivot_step)
     if not scheduler.config.get("use_dynamic_shifting"):
         tail.set_timesteps(stage.num_inference_steps)

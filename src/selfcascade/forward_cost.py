@@ -144,7 +144,7 @@ class MeasuredNetwork:
         shapes = sorted(set(wanted), key=self._flops)
         batch, h, w = shapes[0]
         smaller = [(batch, 8 * math.ceil(h / part), 8 * math.ceil(w / part)) for part in (32, 16)]
-        self._time([shape for shape in (*smaller, *shapes) if shape not in self.timed])
+        self._time([shape for shape in dict.fromkeys((*smaller, *shapes)) if shape not in self.timed])
         largest = max(self.timed, key=self._flops)
         rate = self._flops(largest) / self.timed[largest]
         return {shape: self.timed.get(shape, self._flops(shape) / rate) for shape in shapes}
@@ -153,13 +153,13 @@ class MeasuredNetwork:
         return self.cost(shape).flops
 
     def _time(self, shapes: Sequence[Shape]) -> None:
-        if shapes:
+        if not self.timed:
             self._run(shapes[0])  # a network's first run loads kernels, and would use up the time
-        left, rate = TIMING_SECONDS, math.inf
+        left = TIMING_SECONDS
         for shape in shapes:
             # The first run at a shape chooses its kernels, so the second is the one to go by.
             for _ in range(2):
-                if self._flops(shape) / rate > left:
+                if self._forecast(shape) > left:
                     return
                 try:
                     seconds = self._run(shape)
@@ -169,7 +169,13 @@ class MeasuredNetwork:
                     return  # whoever asks for an estimate wants to know by how much
                 self.timed[shape] = min(seconds, self.timed.get(shape, math.inf))
                 left -= seconds
-                rate = self._flops(shape) / self.timed[shape]
+
+    def _forecast(self, shape: Shape) -> float:
+        """Seconds by the line through the two largest timed; small passes are mostly overhead, which does not grow."""
+        if not self.timed or shape in self.timed:
+            return self.timed.get(shape, 0.0)
+        *_, (f_1, s_1), (f_2, s_2) = [(0, 0.0), *sorted((self._flops(done), self.timed[done]) for done in self.timed)]
+        return s_2 + max(0.0, (s_2 - s_1) / (f_2 - f_1)) * (self._flops(shape) - f_2)
 
     def _run(self, shape: Shape) -> float:
         began = time.perf_counter()

@@ -173,7 +173,7 @@ def _publish(file: Path, path: Path, force: bool) -> bool:
         except OSError:  # a file system without hard links
             if os.path.lexists(path):
                 return False
-    os.replace(file, path)
+    file.replace(path)
     return True
 
 
@@ -182,7 +182,7 @@ def _temporary(folder: Path) -> Iterator[Path]:
     """A file that is gone afterwards, unless it was renamed."""
     handle, name = tempfile.mkstemp(".tmp", ".selfcascade-", folder)
     os.close(handle)
-    os.chmod(name, 0o666 & ~_umask())
+    Path(name).chmod(0o666 & ~_umask())
     try:
         yield Path(name)
     finally:
