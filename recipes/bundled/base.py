@@ -84,6 +84,7 @@ def build_scheduler() -> DDIMScheduler:
         trained_betas=[round(float(beta), 9) for beta in betas],
         prediction_type=settings["prediction_type"],
         timestep_spacing="trailing",
+        steps_offset=1,
         clip_sample=False,
         set_alpha_to_one=True,
     )
@@ -185,7 +186,9 @@ def main() -> None:
     ids = tokenise(tokenizer)
     base = Base(tokenizer)
     base.unet.set_attn_processor(AttnProcessor())
-    optimizer = torch.optim.AdamW(base.parameters(), lr=SETTINGS["learning_rate"], betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    optimizer = torch.optim.AdamW(
+        base.parameters(), lr=SETTINGS["learning_rate"], betas=(0.9, 0.99), weight_decay=0.01, fused=True
+    )
     averaged = Base(tokenizer).requires_grad_(False)
     averaged.load_state_dict(base.state_dict())
     average = EMAModel(

@@ -1,6 +1,8 @@
-"""Step 6: measures the bundled models on held-out captions, and writes docs/bundled.json and its tables.
+"""Step 6: measures the bundled models on held-out captions, and writes docs/bundled.json and a picture of samples.
 
-Each method's pictures are made in numbered groups whose readings are kept, so an interrupted measurement goes on.
+All methods get the same captions and seeds; the stages of the cascade share the pictures of the stage before.
+Readings are kept group by group, so an interrupted measurement goes on.
+
 Usage: evaluate.py [part parts]   measure (several processes share the groups)
        evaluate.py report         write the tables from what is there
 """
@@ -11,6 +13,7 @@ import json
 import math
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,23 +21,24 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 import selfcascade
-from common import HERE, RUNS, write_json
+from common import HERE, RUNS, write_json, write_whole
+from selfcascade.base_models.pipeline import PipelineBaseModel
+from selfcascade.cascade import self_cascade
 from selfcascade.data.scenes import Scene, caption, render, sample_scene
 from selfcascade.metrics.composition import CompositionReader, accuracy
 
-STEPS, GUIDANCE, GROUP = 25, 3.0, 20
+STEPS, GUIDANCE, GROUP, PIVOT_STEP = 25, 3.0, 20, 700
 FIRST_SEED = 50_000_000
 OUT = RUNS / "evaluation"
-# name: (pixels a side, pictures, pivot step, upsampling); a pivot step of None is the direct method
-RUNS_TO_MAKE: dict[str, tuple[int, int, int | None, str]] = {
-    "base 64": (64, 500, None, ""),
-    "direct 128": (128, 200, None, ""),
-    "tuning-free 128 K=700 bilinear": (128, 500, 700, "latent-bilinear"),
-    "tuning-free 128 K=700 rgb": (128, 500, 700, "rgb"),
-    "tuning-free 128 K=600 rgb": (128, 200, 600, "rgb"),
-    "direct 256": (256, 20, None, ""),
-    "tuning-free 256 K=700 rgb": (256, 100, 700, "rgb"),
-    "tuning-free 256 K=700 bilinear": (256, 60, 700, "latent-bilinear"),
+DOCS = HERE.parents[1] / "docs"
+PICTURES = {  # how many pictures of each; the costly ones are fewer
+    "base 64": 500,
+    "tuning-free 128 rgb": 500,
+    "direct 128": 100,
+    "tuning-free 256 rgb": 100,
+    "tuning-free 128 latent-bilinear": 200,
+    "direct 256": 20,
+    "tuning-free 256 latent-bilinear": 40,
 }
 
 
@@ -43,39 +47,85 @@ def scene(index: int) -> Scene:
     return sample_scene(FIRST_SEED + index, held_out=True)
 
 
-def make(name: str, group: int, pipe: StableDiffusionPipeline, reader: CompositionReader) -> None:
-    """Makes and reads one group of a method's pictures, if that is not done."""
-    side, _, pivot_step, upsampling = RUNS_TO_MAKE[name]
-    path = OUT / name.replace(" ", "_") / f"{group:03d}.json"
-    if path.exists():
-        return
-    began, readings = time.time(), []
-    for start in range(group * GROUP, (group + 1) * GROUP, GROUP if side < 256 else 4):
-        indices = list(range(start, min(start + (GROUP if side < 256 else 4), (group + 1) * GROUP)))
-        prompts = [caption(scene(k), k) for k in indices]
-        settings = {
-            "height": side,
-            "width": side,
-            "num_inference_steps": STEPS,
-            "guidance_scale": GUIDANCE,
+class Measurement:
+    """One process's share of the pictures."""
+
+    def __init__(self) -> None:
+        torch.set_num_threads(1)
+        self.pipe = selfcascade.load_bundled()
+        self.pipe.set_progress_bar_config(disable=True)
+        self.cascade = selfcascade.SelfCascade(self.pipe)
+        folder = selfcascade.__path__[0] + "/bundled/reader"
+        self.reader = CompositionReader.from_pretrained(folder, local_files_only=True).float().eval()
+
+    def group(self, group: int) -> None:
+        """Every method's pictures of one group of captions, as far as they are wanted and missing."""
+        indices = range(group * GROUP, (group + 1) * GROUP)
+        missing = [
+            name for name, count in PICTURES.items() if indices.stop <= count and not _path(name, group).exists()
+        ]
+        if not missing:
+            return
+        began = time.time()
+        base = self._start(indices)
+        stages = self.cascade.plan(256, 256, STEPS, PIVOT_STEP, guidance_scale=GUIDANCE)
+        with torch.no_grad():
+            state = [generator.get_state() for generator in base.arguments["generator"]]
+            first = self_cascade(base, stages[:1])[0].latents
+            after = [generator.get_state() for generator in base.arguments["generator"]]
+            self._keep(missing, "base 64", group, base.postprocess(first), began)
+            for upsampling in ("rgb", "latent-bilinear"):
+                wanted = [s for s in stages[1:] if f"tuning-free {s.size.height} {upsampling}" in missing]
+                base.upsampling = upsampling
+                _restore(base, after)
+                latents = first
+                for stage in stages[1:] if wanted else ():
+                    began = time.time()
+                    latents = self_cascade(base, [stage], latents)[0].latents
+                    name = f"tuning-free {stage.size.height} {upsampling}"
+                    self._keep(missing, name, group, base.postprocess(latents), began)
+                    if stage == wanted[-1]:
+                        break
+            for side in (128, 256):
+                if f"direct {side}" in missing:
+                    began = time.time()
+                    _restore(base, state)
+                    direct = selfcascade.SelfCascade(self.pipe, native_size=(side, side))
+                    stage = direct.plan(side, side, STEPS, guidance_scale=GUIDANCE)
+                    pictures = base.postprocess(self_cascade(base, stage)[0].latents)
+                    self._keep(missing, f"direct {side}", group, pictures, began)
+
+    def _start(self, indices: range) -> PipelineBaseModel:
+        arguments = {
+            "prompt": [caption(scene(k), k) for k in indices],
             "generator": [torch.Generator().manual_seed(k) for k in indices],
-            "output_type": "pt",
         }
-        if pivot_step is None:
-            out = selfcascade.METHODS["direct"](pipe, prompts, **settings)
-        else:
-            out = selfcascade.SelfCascade(pipe)(prompts, pivot_step=pivot_step, upsampling=upsampling, **settings)
-        readings += reader.read(out.images)
+        return PipelineBaseModel(self.pipe, self.cascade.family, arguments, "rgb", "latent")
+
+    def _keep(self, missing: list[str], name: str, group: int, latents: torch.Tensor, began: float) -> None:
+        if name not in missing:
+            return
+        pictures = self.cascade.family.decode(self.pipe, latents).clamp(-1, 1) / 2 + 0.5
+        readings = self.reader.read(pictures)
+        truths = [scene(k).truth for k in range(group * GROUP, (group + 1) * GROUP)]
         if group == 0:
-            folder = path.parent / "pictures"
+            folder = OUT / "pictures" / name.replace(" ", "_")
             folder.mkdir(parents=True, exist_ok=True)
-            for index, image in zip(indices, out.images, strict=True):
-                array = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-                Image.fromarray(array).save(folder / f"{index:04d}.png")
-    rows = {"readings": readings, "truths": [scene(k).truth for k in range(group * GROUP, (group + 1) * GROUP)]}
-    write_json(path, {**rows, "seconds": time.time() - began})
-    score = accuracy(readings, rows["truths"])
-    print(f"{name} group {group}: all {score['all']:.2f}, count {score['count']:.2f}", flush=True)
+            for index, picture in enumerate(pictures):
+                array = (picture.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+                Image.fromarray(array).save(folder / f"{index:02d}.png")
+        write_json(_path(name, group), {"readings": readings, "truths": truths, "seconds": time.time() - began})
+        score = accuracy(readings, truths)
+        print(f"{name} group {group}: all {score['all']:.2f}, count {score['count']:.2f}", flush=True)
+
+
+def _path(name: str, group: int) -> Path:
+    return OUT / name.replace(" ", "_") / f"{group:03d}.json"
+
+
+def _restore(base: PipelineBaseModel, states: list[torch.Tensor]) -> None:
+    for generator, state in zip(base.arguments["generator"], states, strict=True):
+        generator.set_state(state)
 
 
 @torch.no_grad()
@@ -88,47 +138,79 @@ def autoencoder_error(pipe: StableDiffusionPipeline, count: int = 100) -> dict[i
             x = torch.from_numpy(render(scene(k), side, side)).permute(2, 0, 1)[None]
             y = pipe.vae.decode(pipe.vae.encode(x * 2 - 1).latent_dist.mode()).sample.clamp(-1, 1) / 2 + 0.5
             values.append(-10 * math.log10(float(torch.mean((x - y) ** 2))))
-        result[side] = float(np.mean(values))
+        result[side] = round(float(np.mean(values)), 2)
     return result
-
-
-def measure(part: int = 0, parts: int = 1) -> None:
-    """Makes every group that is missing, the small methods first."""
-    torch.set_num_threads(1)
-    pipe = selfcascade.load_bundled()
-    pipe.set_progress_bar_config(disable=True)
-    reader = CompositionReader.from_pretrained(selfcascade.__path__[0] + "/bundled/reader").float().eval()
-    jobs = [(name, group) for name, (_, n, *_rest) in RUNS_TO_MAKE.items() for group in range(n // GROUP)]
-    for name, group in jobs[part::parts]:
-        make(name, group, pipe, reader)
 
 
 def report() -> None:
     """Writes docs/bundled.json from the groups that exist."""
-    result: dict = {"steps": STEPS, "guidance_scale": GUIDANCE, "methods": {}}
-    for name in RUNS_TO_MAKE:
-        groups = [json.loads(path.read_text()) for path in sorted((OUT / name.replace(" ", "_")).glob("*.json"))]
+    result: dict = {"steps": STEPS, "guidance_scale": GUIDANCE, "pivot_step": PIVOT_STEP, "methods": {}}
+    for name in PICTURES:
+        groups = [json.loads(path.read_text()) for path in sorted(_path(name, 0).parent.glob("*.json"))]
         if not groups:
             continue
         readings = [row for group in groups for row in group["readings"]]
         truths = [row for group in groups for row in group["truths"]]
         score = accuracy(readings, truths)
         error = math.sqrt(score["all"] * (1 - score["all"]) / len(truths))
-        result["methods"][name] = {"pictures": len(truths), "standard_error": error, **score}
+        row = {"pictures": len(truths), "standard_error": error, **score}
         for objects in (1, 2):
             kept = [k for k, truth in enumerate(truths) if truth["count"] == objects]
-            part = accuracy([readings[k] for k in kept], [truths[k] for k in kept])
-            result["methods"][name][f"all_with_{objects}"] = part["all"]
+            row[f"all_with_{objects}"] = accuracy([readings[k] for k in kept], [truths[k] for k in kept])["all"]
+        result["methods"][name] = {key: round(value, 4) for key, value in row.items()}
+        print(f"{name:34} n {len(truths):4}  all {score['all']:.3f} +- {error:.3f}  count {score['count']:.3f}")
     result["autoencoder_psnr"] = autoencoder_error(selfcascade.load_bundled())
     result["reader"] = json.loads((RUNS / "reader/accuracy.json").read_text())
-    write_json(HERE.parents[1] / "docs/bundled.json", result)
+    write_json(DOCS / "bundled.json", result)
+    page = (DOCS / "bundled.md").read_text()
+    before, after = page.split("<!-- figures -->")[0], page.split("<!-- /figures -->")[1]
+    page = f"{before}<!-- figures -->\n{tables(result)}\n<!-- /figures -->{after}"
+    write_whole(DOCS / "bundled.md", lambda aside: aside.write_text(page))
+    sample_rows(DOCS / "bundled.webp")
+
+
+def tables(result: dict) -> str:
+    """The figures as Markdown."""
+    lines = [
+        "| method, side in pixels, pivot | pictures | all right | one object | two objects | count right |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, row in result["methods"].items():
-        print(f"{name:34} n {row['pictures']:4}  all {row['all']:.3f}  count {row['count']:.3f}")
-    print(result["autoencoder_psnr"])
+        shares = [f"{100 * row[key]:.1f} %" for key in ("all_with_1", "all_with_2", "count")]
+        whole = f"{100 * row['all']:.1f} % ± {100 * row['standard_error']:.1f}"
+        lines.append(f"| {name} | {row['pictures']} | {whole} | {' | '.join(shares)} |")
+    psnr = ", ".join(f"{value} dB at {side}" for side, value in result["autoencoder_psnr"].items())
+    lines += ["", f"Autoencoder round trip on held-out renders: {psnr}.", ""]
+    lines += ["The reader's own accuracy on held-out real renders, per attribute:", ""]
+    names = [name for name in result["reader"]["scenes 64"] if name != "all"]
+    lines += [f"| size | all | {' | '.join(names)} | count in crowds of 0-6 |", "|---" * (len(names) + 3) + "|"]
+    for side in (64, 128, 256):
+        row, crowd = result["reader"][f"scenes {side}"], result["reader"][f"crowds {side}"]["count"]
+        values = [row["all"], *(row[name] for name in names), crowd]
+        lines.append(f"| {side} | {' | '.join(f'{100 * value:.1f}' for value in values)} |")
+    return "\n".join(lines)
+
+
+def sample_rows(path: Path, columns: int = 8, side: int = 160) -> None:
+    """A picture of the first group: one method a row, one caption a column."""
+    rows = []
+    for name in ("base 64", "direct 128", "tuning-free 128 rgb", "direct 256", "tuning-free 256 rgb"):
+        folder = OUT / "pictures" / name.replace(" ", "_")
+        pictures = (Image.open(folder / f"{k:02d}.png") for k in range(columns))
+        shown = [np.asarray(picture.resize((side, side), Image.Resampling.LANCZOS)) for picture in pictures]
+        rows.append(np.concatenate(shown, 1))
+    Image.fromarray(np.concatenate(rows)).save(path, quality=85)
+
+
+def main(part: int = 0, parts: int = 1) -> None:
+    """Makes every group that is missing, those that most methods want first."""
+    measurement = Measurement()
+    for group in range(part, max(PICTURES.values()) // GROUP, parts):
+        measurement.group(group)
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["report"]:
         report()
     else:
-        measure(*(int(word) for word in sys.argv[1:]))
+        main(*(int(word) for word in sys.argv[1:]))

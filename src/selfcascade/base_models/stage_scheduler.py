@@ -112,6 +112,7 @@ def _stage_class(kind: Any) -> type:
             if self.pivot_step is not None:
                 self.mu = kwargs["mu"] = min(self.mu, self.largest_mu)
         kind.set_timesteps(self, *args, **kwargs)
+        _check_timesteps(self)
         _keep_tail(self)
         if self.probing:
             raise ScheduleKnown
@@ -143,6 +144,16 @@ def _stage_class(kind: Any) -> type:
     if isinstance(getattr(kind, "init_noise_sigma", None), property):
         members["init_noise_sigma"] = property(init_noise_sigma)
     return type(kind.__name__, (kind,), members)
+
+
+def _check_timesteps(scheduler: Any) -> None:
+    # With an offset, as many steps as there are training timesteps ask for one more than there is.
+    timesteps, limit = scheduler.timesteps, training_steps(scheduler)
+    if not timesteps.is_floating_point() and int(timesteps.max()) >= limit:
+        raise ValueError(
+            f"num_inference_steps of {len(timesteps)} asks the {type(scheduler).__name__} for timestep "
+            f"{int(timesteps.max())} of {limit}; use fewer"
+        )
 
 
 def _keep_tail(scheduler: Any) -> None:
