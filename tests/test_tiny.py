@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from torch import Tensor
+
 from tiny import TINY, TinyPipeline, add_tiny_ip_adapter, add_tiny_lora, tiny_controlnet
 from tiny.parts import quiet
-from torch import Tensor
 
 FAMILIES = pytest.mark.parametrize("family", TINY.values(), ids=TINY.keys())
 STABLE_DIFFUSION = TINY["stable-diffusion"]

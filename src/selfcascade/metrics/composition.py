@@ -37,7 +37,7 @@ class CompositionReader(ModelMixin, ConfigMixin):
     the last of its labels ("3" means three or more).
 
     Args:
-        labels: For each attribute, the words it can have, in the order of the network's outputs.
+        labels: For each attribute, the words it can have, in the order of the network's outputs for it.
         widths: Channels of the four resolution levels.
         input_size: Side to which pictures of any size are resized before they are read.
     """
@@ -68,8 +68,10 @@ class CompositionReader(ModelMixin, ConfigMixin):
         """Logits (B, words) of each attribute, of images (B, 3, H, W) in [0, 1], any size."""
         hidden = self._hidden(images)
         flat = torch.cat([relu(self.squeeze(hidden)).flatten(1), hidden.mean((2, 3))], 1)
-        sizes = [len(words) for words in self.config["labels"].values()]
-        return dict(zip(self.config["labels"], self.head(flat).split(sizes, 1), strict=True))
+        # In order of name: a saved configuration does not keep the order of its keys.
+        names = sorted(self.config["labels"])
+        sizes = [len(self.config["labels"][name]) for name in names]
+        return dict(zip(names, self.head(flat).split(sizes, 1), strict=True))
 
     @torch.no_grad()
     def read(self, images: Tensor) -> list[dict[str, str]]:

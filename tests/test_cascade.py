@@ -1,0 +1,128 @@
+"""The plan and the loop, against an independent restatement."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from selfcascade.cascade import Size, Stage, plan_stages, self_cascade
+
+SIDES = st.integers(8, 512).map(lambda n: 8 * n)
+
+
+@given(native=SIDES, height=SIDES, width=SIDES)
+def test_plan_ends_at_the_target_and_never_grows_much_more_than_fourfold(native: int, height: int, width: int) -> None:
+    if height * width < native * native:
+        return
+    sizes = plan_stages((native, native), (height, width))
+    assert sizes[-1] == (height, width)
+    assert all(side % 8 == 0 for size in sizes for side in size)
+    assert all(later.area > earlier.area for earlier, later in pairwise(sizes))
+    expected = max(0, math.ceil(math.log(height * width / native**2, 4) - 1e-9))
+    assert len(sizes) - 1 <= expected
+    smallest = min(min(size) for size in sizes)
+    for earlier, later in pairwise(sizes):
+        assert later.area <= 4 * earlier.area * (1 + 8 / smallest) ** 2
+
+
+@pytest.mark.parametrize(
+    ("native", "target", "expected"),
+    [
+        ((512, 512), (512, 512), [(512, 512)]),
+        ((512, 512), (1024, 1024), [(512, 512), (1024, 1024)]),
+        ((512, 512), (2048, 2048), [(512, 512), (1024, 1024), (2048, 2048)]),
+        ((1024, 1024), (4096, 4096), [(1024, 1024), (2048, 2048), (4096, 4096)]),
+        ((512, 512), (3072, 1536), [(728, 360), (768, 384), (1536, 768), (3072, 1536)]),
+        ((512, 512), (768, 768), [(512, 512), (768, 768)]),
+        ((64, 64), (128, 256), [(48, 88), (64, 128), (128, 256)]),
+        ((1024, 1024), (832, 1216), [(832, 1216)]),
+    ],
+)
+def test_plan_of_known_sizes(native: tuple, target: tuple, expected: list) -> None:
+    assert list(plan_stages(native, target)) == expected
+
+
+def test_base_stage_has_the_native_area_in_the_targets_ratio() -> None:
+    base = plan_stages((512, 512), (3072, 1536))[0]
+    assert base.height / base.width == pytest.approx(2, rel=0.03)
+    assert base.area == pytest.approx(512 * 512, rel=0.03)
+
+
+@pytest.mark.parametrize("bad", [0, -8, 20_000, 64.0, float("nan"), float("inf"), "64", True])
+def test_plan_refuses_bad_sides(bad: object) -> None:
+    with pytest.raises(ValueError, match="target must be"):
+        plan_stages((64, 64), (64, bad))  # type: ignore[arg-type]
+
+
+def test_plan_refuses_a_target_below_the_native_size() -> None:
+    with pytest.raises(ValueError, match="smaller than the native size 512x512"):
+        plan_stages((512, 512), (256, 256))
+
+
+class LinearModel:
+    """A base model whose steps can be restated in a line: it denoises by a fixed share and enlarges by repeating."""
+
+    def __init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(0)
+        self.steps, self.interrupted, self.seen = 0, False, []
+
+    def sample(self, stage: Stage) -> Tensor:
+        self.steps = stage.num_inference_steps
+        return torch.randn(1, 1, stage.size.height, stage.size.width, generator=self.generator, dtype=torch.float64)
+
+    def upsample(self, pivot: Tensor, size: Size) -> Tensor:
+        return pivot.repeat_interleave(size.height // pivot.shape[2], 2).repeat_interleave(2, 3)
+
+    def renoise(self, z_0: Tensor, stage: Stage) -> Tensor:
+        assert stage.pivot_step is not None
+        alpha = 1 - stage.pivot_step / 1000
+        noise = torch.randn(z_0.shape, generator=self.generator, dtype=torch.float64)
+        return alpha**0.5 * z_0 + (1 - alpha) ** 0.5 * noise
+
+    def denoise(self, z_K: Tensor, stage: Stage) -> Tensor:
+        self.steps = 7
+        self.seen.append(z_K)
+        return 0.5 * z_K
+
+
+def stages(*sides: int) -> list[Stage]:
+    return [Stage(r, len(sides), Size(side, side), 10, None if r == 0 else 700) for r, side in enumerate(sides)]
+
+
+def test_each_stage_starts_from_the_diffused_pivot_of_the_one_before() -> None:
+    model = LinearModel()
+    results = self_cascade(model, stages(4, 8, 16))
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(1, 1, 4, 4, generator=generator, dtype=torch.float64)
+    for side, seen in zip((8, 16), model.seen, strict=True):
+        enlarged = torch.kron(z, torch.ones(2, 2, dtype=torch.float64))
+        z_K = 0.3**0.5 * enlarged + 0.7**0.5 * torch.randn(1, 1, side, side, generator=generator, dtype=torch.float64)
+        torch.testing.assert_close(seen, z_K, rtol=0, atol=1e-15)
+        z = 0.5 * z_K
+    assert [result.steps for result in results] == [10, 7, 7]
+    assert torch.equal(results[-1].latents, 0.5 * model.seen[-1])
+
+
+def test_a_given_pivot_replaces_the_base_stage() -> None:
+    model = LinearModel()
+    plan = [Stage(0, 1, Size(8, 8), 10, 700)]
+    results = self_cascade(model, plan, pivot=torch.zeros(1, 1, 4, 4, dtype=torch.float64))
+    assert len(results) == 1
+    assert results[0].pivot_step == 700
+    noise = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(model.seen[0], 0.7**0.5 * noise)
+
+
+def test_an_interrupted_model_ends_the_cascade_and_results_arrive_as_they_are_made() -> None:
+    model, seen = LinearModel(), []
+
+    def on_stage(result) -> None:
+        seen.append(result.stage.index)
+        model.interrupted = result.stage.index == 1
+
+    assert len(self_cascade(model, stages(4, 8, 16), on_stage=on_stage)) == 2
+    assert seen == [0, 1]
