@@ -9,6 +9,7 @@ import pytest
 
 import selfcascade
 
+HOMES, VERSION = selfcascade._HOMES, "selfcascade.__version__"
 SOURCE = Path(selfcascade.__path__[0])
 # A room may import those on its right; `cascade` stands on nothing but torch.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -46,6 +47,8 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} has a relative import"
             found.add(str(node.module))
+            if node.module == "selfcascade":  # names of the package stand for the modules they live in
+                found |= {f"selfcascade.{HOMES.get(alias.name, alias.name)}" for alias in node.names} - {VERSION}
     return found
 
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -16,8 +16,7 @@ SIDES = st.integers(8, 512).map(lambda n: 8 * n)
 
 @given(native=SIDES, height=SIDES, width=SIDES)
 def test_plan_ends_at_the_target_and_never_grows_much_more_than_fourfold(native: int, height: int, width: int) -> None:
-    if height * width < native * native:
-        return
+    assume(height * width >= native * native)
     sizes = plan_stages((native, native), (height, width))
     assert sizes[-1] == (height, width)
     assert all(side % 8 == 0 for size in sizes for side in size)
@@ -38,7 +37,9 @@ def test_plan_ends_at_the_target_and_never_grows_much_more_than_fourfold(native:
         ((1024, 1024), (4096, 4096), [(1024, 1024), (2048, 2048), (4096, 4096)]),
         ((512, 512), (3072, 1536), [(728, 360), (768, 384), (1536, 768), (3072, 1536)]),
         ((512, 512), (768, 768), [(512, 512), (768, 768)]),
+        ((512, 512), (1536, 3072), [(360, 728), (384, 768), (768, 1536), (1536, 3072)]),
         ((64, 64), (128, 256), [(48, 88), (64, 128), (128, 256)]),
+        ((512, 512), (520, 520), [(512, 512), (520, 520)]),
         ((1024, 1024), (832, 1216), [(832, 1216)]),
     ],
 )
@@ -50,6 +51,36 @@ def test_base_stage_has_the_native_area_in_the_targets_ratio() -> None:
     base = plan_stages((512, 512), (3072, 1536))[0]
     assert base.height / base.width == pytest.approx(2, rel=0.03)
     assert base.area == pytest.approx(512 * 512, rel=0.03)
+
+
+@given(native=SIDES, scale=st.floats(1, 6), ratio=st.floats(0.5, 2), multiple=st.sampled_from([8, 16, 32, 64]))
+def test_earlier_stages_are_halves_of_the_target_on_the_models_grid(
+    native: int, scale: float, ratio: float, multiple: int
+) -> None:
+    height, width = (max(multiple, round(native * scale * r / multiple) * multiple) for r in (ratio, 1 / ratio))
+    assume(height * width >= native * native and max(height, width) <= 16384)
+    sizes = plan_stages((native, native), (height, width), multiple)
+    assert all(side % multiple == 0 for size in sizes for side in size)
+    for r, size in enumerate(reversed(sizes[1:])):
+        assert abs(size.height - height / 2**r) <= multiple / 2
+        assert abs(size.width - width / 2**r) <= multiple / 2
+    shrink = native / math.sqrt(height * width)
+    if len(sizes) > 1:
+        assert sizes[0].height == pytest.approx(height * shrink, abs=multiple)
+        assert sizes[0].width == pytest.approx(width * shrink, abs=multiple)
+
+
+def test_a_native_size_needs_one_stage_and_a_tenth_less_is_let_pass() -> None:
+    assert plan_stages((512, 512), (512, 512)) == ((512, 512),)
+    assert plan_stages((100, 100), (90, 100)) == ((90, 100),)
+    with pytest.raises(ValueError, match="target 89x100 is smaller than the native size 100x100"):
+        plan_stages((100, 100), (89, 100))
+
+
+@pytest.mark.parametrize("bad", [512, (512,), (512, 512, 3), "512x512", None])
+def test_plan_refuses_what_is_no_pair(bad: object) -> None:
+    with pytest.raises(ValueError, match="native must be two whole numbers"):
+        plan_stages(bad, (1024, 1024))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bad", [0, -8, 20_000, 64.0, float("nan"), float("inf"), "64", True])

@@ -33,12 +33,12 @@ OUT = RUNS / "evaluation"
 DOCS = HERE.parents[1] / "docs"
 PICTURES = {  # how many pictures of each; the costly ones are fewer
     "base 64": 500,
-    "tuning-free 128 rgb": 500,
+    "tuning-free 128 rgb": 300,
     "direct 128": 100,
-    "tuning-free 256 rgb": 100,
-    "tuning-free 128 latent-bilinear": 200,
+    "tuning-free 256 rgb": 40,
+    "tuning-free 128 latent-bilinear": 100,
     "direct 256": 20,
-    "tuning-free 256 latent-bilinear": 40,
+    "tuning-free 256 latent-bilinear": 20,
 }
 
 

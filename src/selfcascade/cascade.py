@@ -182,11 +182,11 @@ def self_cascade(
 
 
 def _checked(name: str, size: Sequence[int]) -> Size:
-    height, width = size
-    for side in (height, width):
-        if not isinstance(side, int) or isinstance(side, bool) or not 1 <= side <= MAX_SIDE:
-            raise ValueError(f"{name} must be two whole numbers from 1 to {MAX_SIDE}, not {height}x{width}")
-    return Size(height, width)
+    sides = tuple(size) if isinstance(size, Sequence) else (size,)
+    whole = (isinstance(side, int) and not isinstance(side, bool) and 1 <= side <= MAX_SIDE for side in sides)
+    if len(sides) != 2 or not all(whole):
+        raise ValueError(f"{name} must be two whole numbers from 1 to {MAX_SIDE}, not {'x'.join(map(str, sides))}")
+    return Size(*sides)
 
 
 def _rounded(size: Size, factor: float, multiple: int) -> Size:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from selfcascade.base_models import family_of
+from selfcascade.base_models.family import tiled_vae
 from selfcascade.base_models.pipeline import UPSAMPLINGS, PipelineBaseModel
 from selfcascade.base_models.stage_scheduler import check_pivot_step, stage_scheduler, training_steps
 from selfcascade.cascade import Size, Stage, StageResult, plan_stages, self_cascade
@@ -23,6 +22,7 @@ from selfcascade.presets import PRESETS, Preset
 # From here on a decoded picture alone takes gigabytes inside a VAE, so it is decoded in tiles unless told otherwise.
 TILING_AREA = 2048 * 2048
 MAX_STEPS = 10_000
+MAX_GUIDANCE = 1000.0
 
 
 @dataclass
@@ -131,7 +131,7 @@ class SelfCascade:
         stages = self.plan(height, width, num_inference_steps, pivot_step, preset, guidance_scale)
         if prompt is not None:
             arguments["prompt"] = prompt
-        base = self._base(arguments, generator, upsampling or _preset(preset).upsampling, output_type)
+        base = self._base(arguments, generator, upsampling, _preset(preset), output_type)
         return self._run(base, stages, None, vae_tiling, return_dict)
 
     def upscale(
@@ -169,7 +169,8 @@ class SelfCascade:
             raise ValueError(f"upscale takes an image, and {type(self.pipe).__name__} makes video")
         own = Size(*pixels.shape[-2:])
         doubled = (self.multiple * max(1, round(2 * side / self.multiple)) for side in own)
-        target = self._target(*(given or default for given, default in zip((height, width), doubled, strict=True)))
+        given = zip((height, width), doubled, strict=True)
+        target = self._target(*(default if side is None else side for side, default in given))
         if target.area < own.area:
             raise ValueError(f"target {target} is smaller than the image, {own}; it must have at least its pixels")
         sizes = [size for size in plan_stages(self.native_size, target, self.multiple) if size.area > 1.05 * own.area]
@@ -177,11 +178,14 @@ class SelfCascade:
         stages = self._stages(sizes or [target], 0, num_inference_steps, pivot_step, chosen, guidance_scale)
         if prompt is not None:
             arguments["prompt"] = prompt
-        base = self._base(arguments, generator, upsampling or chosen.upsampling, output_type)
+        base = self._base(arguments, generator, upsampling, chosen, output_type)
         pivot = base.encode_image(pixels, stages[0].size)
         return self._run(base, stages, pivot, vae_tiling, return_dict)
 
-    def _base(self, arguments: dict[str, Any], generator: Any, upsampling: str, output_type: str) -> PipelineBaseModel:
+    def _base(
+        self, arguments: dict[str, Any], generator: Any, upsampling: str | None, preset: Preset, output_type: str
+    ) -> PipelineBaseModel:
+        upsampling = preset.upsampling if upsampling is None else upsampling
         if upsampling not in UPSAMPLINGS:
             raise ValueError(f"upsampling must be one of {', '.join(UPSAMPLINGS)}, not {upsampling!r}")
         if output_type not in ("pil", "np", "pt", "latent"):
@@ -191,6 +195,11 @@ class SelfCascade:
                 raise ValueError(
                     f"{name} cannot be given: the stages make their own; use pivot_step, or upscale(image)"
                 )
+        if arguments.get("prompt") == []:
+            raise ValueError("prompt is an empty list; give at least one prompt")
+        for name in ("num_images_per_prompt", "num_videos_per_prompt"):
+            if not _is_count(arguments.get(name, 1)):
+                raise ValueError(f"{name} must be a positive whole number, not {arguments[name]!r}")
         if generator is not None:
             arguments = {**arguments, "generator": generator}
         return PipelineBaseModel(self.pipe, self.family, arguments, upsampling, output_type)
@@ -199,7 +208,7 @@ class SelfCascade:
         self, base: PipelineBaseModel, stages: Sequence[Stage], pivot: Tensor | None, tiling: bool | None, named: bool
     ) -> SelfCascadeOutput | tuple:
         tiled = stages[-1].size.area >= TILING_AREA if tiling is None else tiling
-        with _vae_tiling(self.pipe, tiled), torch.no_grad():
+        with tiled_vae(self.pipe, tiled), torch.no_grad():
             results = self_cascade(base, stages, pivot)
             if results[-1].stage.is_last:
                 made = getattr(base.output, "frames" if self.family.video else "images")
@@ -217,7 +226,7 @@ class SelfCascade:
             2 * self.native_size.width if width is None else width,
         )
         for name, side in zip(("height", "width"), target, strict=True):
-            if isinstance(side, bool) or not isinstance(side, int) or side < 1:
+            if not _is_count(side):
                 raise ValueError(f"{name} must be a positive whole number of pixels, not {side!r}")
             if side % self.multiple:
                 near = max(self.multiple, round(side / self.multiple) * self.multiple)
@@ -239,19 +248,24 @@ class SelfCascade:
         steps = _per_stage("num_inference_steps", steps, len(sizes))
         guidance = _per_stage("guidance_scale", guidance_scale, len(sizes))
         for value in pivots:
-            check_pivot_step(limit if value is None else value, limit)
+            check_pivot_step(value, limit)
         for value in steps:
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= min(limit, MAX_STEPS):
+            if not _is_count(value) or value > min(limit, MAX_STEPS):
                 raise ValueError(f"num_inference_steps must be a whole number from 1 to {limit}, not {value!r}")
         for value in guidance:
-            if value is not None and (not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0):
-                raise ValueError(f"guidance_scale must be a finite number of at least 0, not {value!r}")
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if value is not None and not (number and 0 <= value <= MAX_GUIDANCE):
+                raise ValueError(f"guidance_scale must be a number from 0 to {MAX_GUIDANCE:g}, not {value!r}")
         plan = zip(sizes, steps, [None] * first_pivot + pivots, guidance, strict=True)
         return tuple(Stage(index, len(sizes), *values) for index, values in enumerate(plan))
 
 
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
 def _preset(name: str) -> Preset:
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, not {name!r}")
     return PRESETS[name]
 
@@ -266,8 +280,10 @@ def _per_stage(name: str, value: Any, count: int) -> list[Any]:
 
 def _pixels(image: Image.Image | Tensor | list[Image.Image]) -> Tensor:
     if isinstance(image, Tensor):
-        if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
+        if image.ndim != 4 or image.shape[1] != 3 or not image.numel() or not image.is_floating_point():
             raise ValueError(f"image must be (B, 3, H, W) floats in [0, 1], not {tuple(image.shape)} {image.dtype}")
+        if not (image.min() >= 0 and image.max() <= 1):  # not a number is neither
+            raise ValueError(f"image must be floats in [0, 1], not from {image.min():g} to {image.max():g}")
         return image
     pictures = image if isinstance(image, list) else [image]
     if not pictures or not all(isinstance(picture, Image.Image) for picture in pictures):
@@ -276,16 +292,3 @@ def _pixels(image: Image.Image | Tensor | list[Image.Image]) -> Tensor:
         raise ValueError("image must be pictures of one size; call upscale once for each size")
     arrays = [np.asarray(to_rgb(picture), np.float32) / 255 for picture in pictures]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
-
-
-@contextlib.contextmanager
-def _vae_tiling(pipe: Any, wanted: bool) -> Iterator[None]:
-    vae = getattr(pipe, "vae", None)
-    switch = wanted and hasattr(vae, "enable_tiling") and not getattr(vae, "use_tiling", False)
-    if switch:
-        vae.enable_tiling()  # type: ignore[union-attr]
-    try:
-        yield
-    finally:
-        if switch:
-            vae.disable_tiling()  # type: ignore[union-attr]

@@ -125,5 +125,19 @@ def full_precision_vae(pipe: Any) -> Iterator[Any]:
             vae.to(torch.float16)
 
 
+@contextlib.contextmanager
+def tiled_vae(pipe: Any, wanted: bool) -> Iterator[None]:
+    """Within it the VAE decodes in tiles, if that is wanted and it can; afterwards it is as it was."""
+    vae = getattr(pipe, "vae", None)
+    switch = wanted and hasattr(vae, "enable_tiling") and not getattr(vae, "use_tiling", False)
+    if switch:
+        vae.enable_tiling()  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        if switch:
+            vae.disable_tiling()  # type: ignore[union-attr]
+
+
 def _per_channel(values: Any, z: Tensor) -> Tensor:
     return torch.as_tensor(values, device=z.device, dtype=z.dtype).view(1, -1, *([1] * (z.ndim - 2)))

@@ -96,15 +96,19 @@ class PipelineBaseModel:
             size: Of the first stage.
 
         Raises:
-            ValueError: There are as many pictures as neither one nor the prompts.
+            ValueError: There are as many pictures as neither one nor the prompts, or as many generators as neither one
+                nor the results.
         """
-        prompt, copies = self.arguments.get("prompt"), self.arguments.get("num_images_per_prompt") or 1
-        prompts = len(prompt) if isinstance(prompt, list) else 1
+        prompt, embeds, generator = (self.arguments.get(name) for name in ("prompt", "prompt_embeds", "generator"))
+        copies = self.arguments.get("num_images_per_prompt", 1)
+        prompts = len(prompt) if isinstance(prompt, list) else 1 if embeds is None else len(embeds)
         if prompts == 1 and len(pixels) > 1 and isinstance(prompt, (str, list)):
             prompts = len(pixels)
             self.arguments["prompt"] = [prompt if isinstance(prompt, str) else prompt[0]] * prompts
         if len(pixels) not in (1, prompts):
             raise ValueError(f"image has {len(pixels)} pictures, and there are {prompts} prompts; give one, or as many")
+        if isinstance(generator, list) and len(generator) != prompts * copies:
+            raise ValueError(f"generator has {len(generator)} entries, and there are {prompts * copies} results")
         resized = lanczos(_cropped(pixels, size), size).clamp(0, 1) * 2 - 1
         z_0 = self.family.encode(self.pipe, resized.to(self.pipe._execution_device))
         return z_0.repeat(prompts // len(pixels), 1, 1, 1).repeat_interleave(copies, 0)

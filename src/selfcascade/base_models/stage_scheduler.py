@@ -20,11 +20,13 @@ REFUSED = frozenset(
     {
         "AmusedScheduler",
         "CMStochasticIterativeScheduler",
+        "CosineDPMSolverMultistepScheduler",
         "DDIMInverseScheduler",
         "DDPMWuerstchenScheduler",
         "DPMSolverMultistepInverseScheduler",
         "EDMDPMSolverMultistepScheduler",
         "EDMEulerScheduler",
+        "IPNDMScheduler",
         "KarrasVeScheduler",
         "RePaintScheduler",
         "SCMScheduler",
@@ -57,12 +59,15 @@ def stage_scheduler(scheduler: Any, pivot_step: int | None, base_mu: float = 0.0
         ValueError: The scheduler's timesteps are no training timesteps, or K lies outside (0, T].
     """
     kind = type(scheduler)
-    if kind.__name__ in REFUSED or scheduler.config.get("timestep_type") == "continuous":
+    noises = hasattr(scheduler, "add_noise") or hasattr(scheduler, "scale_noise")
+    if kind.__name__ in REFUSED or not noises or scheduler.config.get("timestep_type") == "continuous":
         raise ValueError(
-            f"{kind.__name__} does not number its steps by training timesteps, so no stage can start at a noise level; "
-            "use pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config) or another scheduler of that kind"
+            f"{kind.__name__} does not number its steps by training timesteps or adds no noise at one, so no stage can "
+            "start at a noise level; use pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config) or another "
+            "scheduler of that kind"
         )
-    check_pivot_step(pivot_step, training_steps(scheduler))
+    if pivot_step is not None:
+        check_pivot_step(pivot_step, training_steps(scheduler))
     copied = copy.deepcopy(scheduler)
     copied.__class__ = _stage_class(kind)
     copied.pivot_step, copied.first_index, copied.whole = pivot_step, 0, {}
@@ -77,9 +82,7 @@ def training_steps(scheduler: Any) -> int:
 
 
 def check_pivot_step(pivot_step: Any, limit: int) -> None:
-    """Raises ValueError unless K is None or a whole number in (0, T]."""
-    if pivot_step is None:
-        return
+    """Raises ValueError unless K is a whole number in (0, T]."""
     if isinstance(pivot_step, bool) or not isinstance(pivot_step, int) or not 0 < pivot_step <= limit:
         raise ValueError(
             f"pivot_step must be a whole number from 1 to {limit}, a training timestep, not {pivot_step!r}"

@@ -1,0 +1,25 @@
+"""What the tests of the cascade share: short runs of tiny pipelines from a seed."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from selfcascade import SelfCascade
+from tiny import TINY, TinyPipeline
+
+FAMILIES = pytest.mark.parametrize("family", TINY.values(), ids=TINY.keys())
+SD = TINY["stable-diffusion"]
+SMALL = dataclasses.replace(SD, native=(64, 64))
+SETTINGS: dict[str, Any] = {"num_inference_steps": 4, "output_type": "latent"}
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def run(pipe: Any, family: TinyPipeline = SD, scale: int = 2, **options: Any) -> Any:
+    size = {"height": scale * family.native[0], "width": scale * family.native[1]}
+    settings = {**family.inputs, **SETTINGS, **size, "generator": seeded(), **options}
+    return SelfCascade(pipe, native_size=family.native)(**settings)

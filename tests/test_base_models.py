@@ -1,0 +1,115 @@
+"""Every family through the same hands, and what can be none: schedulers and pipelines that are refused."""
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    EDMEulerScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    IPNDMScheduler,
+    LTXEulerAncestralRFScheduler,
+)
+
+from cascade_runs import FAMILIES, SD, run
+from selfcascade import SelfCascade
+from selfcascade.base_models.stage_scheduler import stage_scheduler
+from tiny import TinyPipeline
+
+# Where no configuration says what a family was trained at, its published models do.
+STATED = dict.fromkeys(("z-image", "flux", "chroma", "qwen-image", "flux2"), (1024, 1024))
+STATED |= {"wan": (480, 832), "ltx": (512, 704)}
+
+
+@FAMILIES
+@pytest.mark.parametrize("upsampling", ["latent-bilinear", "latent-bicubic", "rgb"])
+def test_every_family_runs_two_stages_and_repeats_them(family: TinyPipeline, upsampling: str) -> None:
+    pipe = family.build()
+    assert SelfCascade(pipe).native_size == STATED.get(family.name, family.native)
+    first = run(pipe, family, upsampling=upsampling)
+    second = run(pipe, family, upsampling=upsampling)
+    latents = first.stages[1].latents
+    assert latents.isfinite().all()
+    assert latents.shape[-1] == 2 * first.stages[0].latents.shape[-1]
+    assert torch.equal(latents, second.stages[1].latents)
+
+
+@FAMILIES
+def test_last_latents_are_the_same_whether_decoded_or_not(family: TinyPipeline) -> None:
+    pipe = family.build()
+    height, width = 3 * family.native[0] // 2, 5 * family.native[1] // 2
+    decoded = run(pipe, family, height=height, width=width, output_type="pt")
+    assert (decoded.frames if family.video else decoded.images).shape[-2:] == (height, width)
+    latents = run(pipe, family, height=height, width=width).stages[1].latents
+    assert latents.shape[-2:] == (height // 8, width // 8)
+    assert torch.equal(decoded.stages[1].latents, latents)
+
+
+@FAMILIES
+def test_the_familys_decode_and_encode_are_inverse_scalings(family: TinyPipeline) -> None:
+    pipe: Any = family.build()
+    cascade = SelfCascade(pipe, native_size=family.native)
+    z = run(pipe, family).stages[0].latents
+    there_and_back = cascade.family.from_vae(pipe, cascade.family.to_vae(pipe, z))
+    torch.testing.assert_close(there_and_back, z, rtol=1e-5, atol=1e-5)
+    spatial = cascade.family.from_spatial(pipe, z)
+    assert spatial.numel() == z.numel()
+
+
+def test_a_dynamic_shift_is_not_extrapolated_with_the_size() -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, max_shift=1.15)
+    tail = stage_scheduler(scheduler, 700, base_mu=0.5)
+    assert inspect.signature(tail.set_timesteps) == inspect.signature(scheduler.set_timesteps)
+    tail.set_timesteps(20, mu=4.0)
+    scheduler.set_timesteps(20, mu=1.15)
+    assert torch.equal(tail.timesteps, scheduler.timesteps[scheduler.timesteps <= 700])
+    assert torch.equal(tail.sigmas, scheduler.sigmas[-len(tail.sigmas) :])
+    whole = stage_scheduler(scheduler, None)
+    whole.set_timesteps(20, mu=4.0)
+    scheduler.set_timesteps(20, mu=4.0)
+    assert torch.equal(whole.timesteps, scheduler.timesteps)
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        EDMEulerScheduler(),
+        IPNDMScheduler(),
+        LTXEulerAncestralRFScheduler(),
+        EulerDiscreteScheduler(timestep_type="continuous", prediction_type="v_prediction"),
+    ],
+    ids=lambda scheduler: type(scheduler).__name__,
+)
+def test_unsupported_schedulers_are_refused_with_what_to_use(scheduler: Any) -> None:
+    pipe: Any = SD.build()
+    pipe.scheduler = scheduler
+    name = type(scheduler).__name__
+    with pytest.raises(ValueError, match=rf"^{name} does not number .* use pipe.scheduler = DDIMScheduler"):
+        SelfCascade(pipe)
+
+
+def test_unsupported_pipelines_are_refused_with_what_to_use() -> None:
+    with pytest.raises(ValueError, match=r"object is not supported as a base model; use one of .*FluxPipeline"):
+        SelfCascade(object())
+    assert SD.twin is not None
+    with pytest.raises(ValueError, match=r"StableDiffusionImg2ImgPipeline is not supported as a base model"):
+        SelfCascade(SD.twin(SD.build()))
+    with pytest.raises(ValueError, match="native must be two whole numbers from 1 to 16384, not 128"):
+        SelfCascade(SD.build(), native_size=128)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="upsamplers must be None"):
+        SelfCascade(SD.build(), upsamplers="full")  # type: ignore[arg-type]
+
+
+def test_too_many_steps_for_the_schedule_are_refused() -> None:
+    with pytest.raises(ValueError, match="use fewer"):
+        run(SD.build(), num_inference_steps=1000)
+
+
+def test_a_pivot_step_below_the_schedule_is_refused() -> None:
+    pipe: Any = SD.build()
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, timestep_spacing="trailing")
+    with pytest.raises(ValueError, match=r"pivot_step 100 leaves no step to run: the last of 4 .* is at 249"):
+        run(pipe, pivot_step=100)
