@@ -18,7 +18,7 @@ LIMITS = {"image": 24, "reader": 3}
 
 def main() -> None:
     """Copies the pipeline and the reader; refuses what is over its size."""
-    pipe = StableDiffusionPipeline.from_pretrained(RUNS / "model", torch_dtype=torch.float16, local_files_only=True)
+    pipe = StableDiffusionPipeline.from_pretrained(RUNS / "model", dtype=torch.float16, local_files_only=True)
     reader = CompositionReader.from_pretrained(RUNS / "reader/model").half()
     for name, model in (("image", pipe), ("reader", reader)):
         folder = BUNDLED / name

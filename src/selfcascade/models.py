@@ -40,7 +40,7 @@ def load_model(name: str, device: str | None = None, dtype: str | None = None) -
     import torch
 
     chosen = dtype or ("float32" if place == "cpu" or name == "bundled" else "float16")
-    options: dict[str, Any] = {"torch_dtype": getattr(torch, chosen), "use_safetensors": True}
+    options: dict[str, Any] = {"dtype": getattr(torch, chosen), "use_safetensors": True}
     pipe = _from_hub(name, options) if folder is None else _from_folder(name, folder, options)
     pipe.set_progress_bar_config(disable=None)
     return pipe.to(place)
