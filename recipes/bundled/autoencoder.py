@@ -12,14 +12,14 @@ import torch
 from diffusers import AutoencoderKL
 from torch.nn.functional import interpolate, l1_loss, mse_loss
 
-from common import CONFIG, RUNS, as_images, load_pictures, load_state, log_row, rate, save_state
+from common import CONFIG, DEVICE, RUNS, as_images, load_pictures, load_state, log_row, rate, save_state
 
 SETTINGS = CONFIG["autoencoder"]
 
 
 def build() -> AutoencoderKL:
     """The autoencoder with fresh weights."""
-    return AutoencoderKL.from_config(SETTINGS["model"]).to(memory_format=torch.channels_last)
+    return AutoencoderKL.from_config(SETTINGS["model"]).to(DEVICE, memory_format=torch.channels_last)
 
 
 def losses(model: AutoencoderKL, images: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -27,7 +27,7 @@ def losses(model: AutoencoderKL, images: torch.Tensor, generator: torch.Generato
     resized = round(len(images) * SETTINGS["resized_share"])
     plain, shrunk, grown = images.split([len(images) - resized, resized // 2, resized - resized // 2])
     halved = interpolate(grown, scale_factor=0.5, mode="area")
-    reconstruction, kl = torch.zeros(()), torch.zeros(())
+    reconstruction, kl = torch.zeros((), device=DEVICE), torch.zeros((), device=DEVICE)
     for part, factor, target in (
         (plain, None, plain),
         (shrunk, 0.5, interpolate(shrunk, scale_factor=0.5, mode="area")),
@@ -35,7 +35,7 @@ def losses(model: AutoencoderKL, images: torch.Tensor, generator: torch.Generato
     ):
         posterior = model.encode(part).latent_dist
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
-        z = mean + torch.exp(0.5 * logvar) * torch.randn(mean.shape, generator=generator)
+        z = mean + torch.exp(0.5 * logvar) * torch.randn(mean.shape, generator=generator).to(DEVICE)
         if factor is not None:
             z = interpolate(z, scale_factor=factor, mode="bilinear")
         decoded = model.decode(z).sample.float()
@@ -58,8 +58,8 @@ def main() -> None:
         rows = torch.randint(len(pictures), (SETTINGS["batch_size"],), generator=generator).numpy()
         for group in optimizer.param_groups:
             group["lr"] = SETTINGS["learning_rate"] * rate(step, SETTINGS["steps"], SETTINGS["warmup"])
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            reconstruction, kl = losses(model, as_images(pictures[rows]), generator)
+        with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
+            reconstruction, kl = losses(model, as_images(pictures[rows]).to(DEVICE), generator)
         optimizer.zero_grad()
         (reconstruction + SETTINGS["kl_weight"] * kl).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -30,6 +30,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from autoencoder import build as build_autoencoder
 from common import (
     CONFIG,
+    DEVICE,
     RUNS,
     as_images,
     load_captions,
@@ -67,7 +68,8 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """The text encoder with fresh weights."""
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     config = CLIPTextConfig(vocab_size=len(tokenizer), **special, **CONFIG["text_encoder"])
-    config._attn_implementation = "eager"  # its backward pass in bfloat16 is far slower fused, on CPUs
+    if DEVICE.type == "cpu":
+        config._attn_implementation = "eager"  # its backward pass in bfloat16 is far slower fused, on CPUs
     return CLIPTextModel(config)
 
 
@@ -97,10 +99,10 @@ def encode_pictures(vae: AutoencoderKL, rank: int, world: int) -> torch.Tensor:
     for shard, path in enumerate(paths):
         if not path.exists() and shard % world == rank:
             images, rows = as_images(load_pictures([shard])), []
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
                 for start in range(0, len(images), 200):
-                    batch = images[start : start + 200].contiguous(memory_format=torch.channels_last)
-                    rows.append(vae.encode(batch).latent_dist.mode().half())
+                    batch = images[start : start + 200].to(DEVICE, memory_format=torch.channels_last)
+                    rows.append(vae.encode(batch).latent_dist.mode().half().cpu())
             write_array(path, torch.cat(rows).numpy())
             print(f"latents: shard {shard + 1} of {shard_count()}", flush=True)
     if world > 1:
@@ -146,7 +148,8 @@ def loss_of(
     timestep = torch.randint(steps, (count,), generator=generator)
     high = int(count * SETTINGS["high_noise_share"])
     timestep[:high] = torch.randint(3 * steps // 4, steps, (high,), generator=generator)
-    noise = torch.randn(z_0.shape, generator=generator)
+    noise = torch.randn(z_0.shape, generator=generator).to(z_0)
+    timestep = timestep.to(z_0.device)
     z_t = scheduler.add_noise(z_0, noise, timestep)
     return mse_loss(base(z_t, timestep, ids).float(), scheduler.get_velocity(z_0, noise, timestep))
 
@@ -176,7 +179,7 @@ def main() -> None:
     """Trains, or goes on where it was cut."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world > 1:
-        dist.init_process_group("gloo", timeout=timedelta(hours=2))
+        dist.init_process_group("nccl" if DEVICE.type == "cuda" else "gloo", timeout=timedelta(hours=2))
     torch.manual_seed(SETTINGS["seed"])
     vae = build_autoencoder().eval()
     load_state(RUNS / "autoencoder/state.safetensors", {"model": vae}, torch.optim.SGD(vae.parameters()))
@@ -184,12 +187,13 @@ def main() -> None:
     vae.register_to_config(scaling_factor=round(1.0 / float(latents[:4000].float().std()), 4))
     tokenizer, scheduler = build_tokenizer(), build_scheduler()
     ids = tokenise(tokenizer)
-    base = Base(tokenizer)
-    base.unet.set_attn_processor(AttnProcessor())
+    base = Base(tokenizer).to(DEVICE)
+    if DEVICE.type == "cpu":
+        base.unet.set_attn_processor(AttnProcessor())  # for the same reason as in the text encoder
     optimizer = torch.optim.AdamW(
         base.parameters(), lr=SETTINGS["learning_rate"], betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )
-    averaged = Base(tokenizer).requires_grad_(False)
+    averaged = Base(tokenizer).to(DEVICE).requires_grad_(False)
     averaged.load_state_dict(base.state_dict())
     average = EMAModel(
         averaged.parameters(), decay=SETTINGS["ema_decay"], use_ema_warmup=True, inv_gamma=10, power=0.75
@@ -210,10 +214,11 @@ def main() -> None:
         rows = torch.randint(len(latents), (SETTINGS["batch_size"] // world,), generator=generator)
         words = ids[rows, torch.randint(PHRASINGS, rows.shape, generator=generator)].long()
         words[torch.rand(len(rows), generator=generator) < SETTINGS["prompt_dropout"]] = empty
+        z_0 = latents[rows].to(DEVICE).float() * vae.config.scaling_factor
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = loss_of(base, scheduler, latents[rows].float() * vae.config.scaling_factor, words, generator)
+        with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
+            loss = loss_of(base, scheduler, z_0, words.to(DEVICE), generator)
         optimizer.zero_grad()
         loss.backward()
         if world > 1:
@@ -236,7 +241,7 @@ def main() -> None:
         if step % 500 == 0 or step == SETTINGS["steps"]:
             sample_sheet(pipe, str(RUNS / f"base/samples-{step:06d}.png"))
     if rank == 0:
-        pipe.to(torch.float16).save_pretrained(RUNS / "model", safe_serialization=True)
+        pipe.to("cpu", torch.float16).save_pretrained(RUNS / "model", safe_serialization=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ HERE = Path(__file__).parent
 RUNS = Path(os.environ.get("SELFCASCADE_RUNS", "runs/bundled"))
 CONFIG = json.loads((HERE / "config.json").read_text())
 NATIVE = CONFIG["native_size"]
+DEVICE = (
+    torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+)
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

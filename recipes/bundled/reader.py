@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from common import CONFIG, RUNS, load_state, log_row, rate, save_state, write_array, write_json
+from common import CONFIG, DEVICE, RUNS, load_state, log_row, rate, save_state, write_array, write_json
 from selfcascade.data.scenes import BACKGROUNDS, COLOURS, KINDS, PLACES, SIZES, render, sample_crowd, sample_scene
 from selfcascade.metrics.composition import CompositionReader, accuracy
 
@@ -98,7 +98,7 @@ def measure(model: CompositionReader, count: int = 600) -> dict[str, dict[str, f
 def main(shards: int = 16) -> None:
     """Trains, or goes on where it was cut; then measures and writes the model."""
     torch.manual_seed(SETTINGS["seed"])
-    model = CompositionReader(LABELS).to(memory_format=torch.channels_last)
+    model = CompositionReader(LABELS).to(DEVICE, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=SETTINGS["learning_rate"], weight_decay=0.02)
     images, truths = pool(shards)
     path = RUNS / "reader/state.safetensors"
@@ -109,8 +109,8 @@ def main(shards: int = 16) -> None:
         batch = torch.from_numpy(images[rows]).permute(0, 3, 1, 2).float() / 255
         for group in optimizer.param_groups:
             group["lr"] = SETTINGS["learning_rate"] * rate(step, SETTINGS["steps"], 100)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = model.loss(augment(batch, generator), [truths[row] for row in rows])
+        with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
+            loss = model.loss(augment(batch, generator).to(DEVICE), [truths[row] for row in rows])
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -120,7 +120,7 @@ def main(shards: int = 16) -> None:
             log_row(RUNS / "reader/curve.csv", step=step, seconds=time.time() - began, loss=loss.item())
         if step % 250 == 0 or step == SETTINGS["steps"]:
             save_state(path, step, {"model": model}, optimizer)
-    model.eval().half().float().save_pretrained(RUNS / "reader/model")
+    model.cpu().eval().half().float().save_pretrained(RUNS / "reader/model")
     write_json(RUNS / "reader/accuracy.json", measure(model))
 
 

@@ -3,6 +3,7 @@
 set -eu
 bin=$1
 workers=$(nproc)
+trainers=$("$bin/python" -c "import os, torch; print(torch.cuda.device_count() or os.cpu_count())")
 parallel() { # one process a core, each with its share of the work
     part=0
     while [ "$part" -lt "$workers" ]; do
@@ -14,7 +15,7 @@ parallel() { # one process a core, each with its share of the work
 parallel pictures.py
 OMP_NUM_THREADS=1 "$bin/python" autoencoder.py
 OMP_NUM_THREADS=1 "$bin/python" reader.py
-OMP_NUM_THREADS=1 "$bin/torchrun" --nproc-per-node "$workers" base.py
+OMP_NUM_THREADS=1 "$bin/torchrun" --nproc-per-node "$trainers" base.py
 "$bin/python" export.py
 parallel evaluate.py
 "$bin/python" evaluate.py report

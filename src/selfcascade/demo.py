@@ -13,8 +13,8 @@ from selfcascade.cli.settings import Settings
 from selfcascade.grid import Panel, picture_grid
 from selfcascade.outputs import SCHEMA, check_output, parameters_text, save_picture, versions
 
-PROMPT = "a large red house on the left at night"
-SEED = 0
+PROMPT = "a large orange mushroom on the right in the snow in winter"
+SEED = 6
 STEPS = 25
 PRESET = "rgb"
 MIN_PANEL, MAX_PANEL = 256, 768

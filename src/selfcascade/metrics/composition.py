@@ -82,12 +82,12 @@ class CompositionReader(ModelMixin, ConfigMixin):
 
     def loss(self, images: Tensor, truths: Sequence[Reading]) -> Tensor:
         """Cross-entropy summed over attributes; an attribute that a truth lacks does not count."""
-        total = torch.zeros(())
+        total = torch.zeros((), device=images.device)
         for name, logits in self(images).items():
             words = self.config["labels"][name]
             target = [words.index(str(truth[name])) if name in truth else -100 for truth in truths]
             if any(index >= 0 for index in target):
-                total = total + cross_entropy(logits.float(), torch.tensor(target))
+                total = total + cross_entropy(logits.float(), torch.tensor(target, device=logits.device))
         return total
 
     def _hidden(self, images: Tensor) -> Tensor:

@@ -1,0 +1,78 @@
+"""The models that ship: small, safe to load, and doing what they are for."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import selfcascade
+from selfcascade.data.scenes import BACKGROUNDS, caption, render, sample_scene
+from selfcascade.metrics.composition import CompositionReader, accuracy
+
+FOLDER = Path(selfcascade.__path__[0]) / "bundled"
+
+
+def megabytes(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
+
+
+@pytest.fixture(scope="module")
+def reader() -> CompositionReader:
+    return CompositionReader.from_pretrained(FOLDER / "reader", local_files_only=True).float().eval()
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Any:
+    pipe = selfcascade.load_bundled(device="cpu")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def test_they_are_small_and_hold_no_code() -> None:
+    assert megabytes(FOLDER / "image") <= 24
+    assert megabytes(FOLDER / "reader") <= 3
+    kinds = {path.suffix for path in FOLDER.rglob("*") if path.is_file()}
+    assert kinds == {".json", ".safetensors"}
+
+
+@pytest.mark.parametrize("side", [64, 128, 256])
+def test_the_reader_reads_held_out_renders(reader: CompositionReader, side: int) -> None:
+    scenes = [sample_scene(60_000_000 + seed, held_out=True) for seed in range(40)]
+    pictures = torch.from_numpy(np.stack([render(scene, side, side) for scene in scenes])).permute(0, 3, 1, 2)
+    score = accuracy(reader.read(pictures), [scene.truth for scene in scenes])
+    assert min(score.values()) >= 0.97
+
+
+def test_the_base_model_paints_the_background_it_is_asked_for(pipe: Any, reader: CompositionReader) -> None:
+    scenes = {scene.background: scene for scene in (sample_scene(seed, second=False) for seed in range(60))}
+    prompts = [caption(scenes[name], 1) for name in BACKGROUNDS]
+    generators = [torch.Generator().manual_seed(seed) for seed in range(len(prompts))]
+    out = pipe(prompts, num_inference_steps=12, guidance_scale=3.0, generator=generators, output_type="pt")
+    assert out.images.shape == (6, 3, 64, 64)
+    assert [reading["background"] for reading in reader.read(out.images)] == list(BACKGROUNDS)
+
+
+def test_the_cascade_keeps_the_background_and_the_object_that_direct_inference_loses(
+    pipe: Any, reader: CompositionReader
+) -> None:
+    prompts = ["a large orange mushroom on the right in the snow in winter"] * 3
+    settings: dict[str, Any] = {"height": 128, "width": 128, "num_inference_steps": 12, "guidance_scale": 3.0}
+    counts = {}
+    for method in ("direct", "self-cascade"):
+        generators = [torch.Generator().manual_seed(seed) for seed in range(3)]
+        out = selfcascade.METHODS[method](pipe, prompts, **settings, generator=generators, output_type="pt")
+        counts[method] = [reading["count"] for reading in reader.read(out.images)]
+    assert counts["self-cascade"].count("1") > counts["direct"].count("1")
+
+
+@pytest.mark.slow
+def test_the_readmes_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = Path(__file__).parents[1] / "README.md"
+    code = re.search(r"```python\n(import torch.*?)```", readme.read_text(), re.DOTALL)
+    assert code is not None
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code[1], "README.md", "exec"), {})
+    assert (tmp_path / "house.png").exists()
