@@ -159,11 +159,16 @@ def report() -> None:
     result["autoencoder_psnr"] = autoencoder_error(selfcascade.load_bundled())
     result["reader"] = json.loads((RUNS / "reader/accuracy.json").read_text())
     write_json(DOCS / "bundled.json", result)
+    write_tables(result)
+    sample_rows(DOCS / "bundled.webp")
+
+
+def write_tables(result: dict) -> None:
+    """Puts the figures between the marks of docs/bundled.md."""
     page = (DOCS / "bundled.md").read_text()
     before, after = page.split("<!-- figures -->")[0], page.split("<!-- /figures -->")[1]
     page = f"{before}<!-- figures -->\n{tables(result)}\n<!-- /figures -->{after}"
     write_whole(DOCS / "bundled.md", lambda aside: aside.write_text(page))
-    sample_rows(DOCS / "bundled.webp")
 
 
 def tables(result: dict) -> str:
@@ -193,6 +198,8 @@ def sample_rows(path: Path, columns: int = 8, side: int = 160) -> None:
     rows = []
     for name in ("base 64", "direct 128", "tuning-free 128 rgb", "direct 256", "tuning-free 256 rgb"):
         folder = OUT / "pictures" / name.replace(" ", "_")
+        if not folder.exists():
+            continue
         pictures = (Image.open(folder / f"{k:02d}.png") for k in range(columns))
         shown = [np.asarray(picture.resize((side, side), Image.Resampling.LANCZOS)) for picture in pictures]
         rows.append(np.concatenate(shown, 1))
