@@ -78,6 +78,20 @@ def test_the_pipeline_is_left_as_it_was(ending: str, monkeypatch: pytest.MonkeyP
     assert torch.equal(pipe(**plain, generator=seeded(), return_dict=False)[0], picture)
 
 
+def test_pictures_of_an_interrupted_cascade_pass_the_safety_checker() -> None:
+    pipe: Any = SMALL.build()
+    vars(pipe)["safety_checker"] = object()
+    vars(pipe)["run_safety_checker"] = lambda image, device, dtype: (torch.zeros_like(image), [True] * len(image))
+
+    def on_step(pipe: Any, step: int, timestep: Any, kwargs: dict) -> dict:
+        pipe._interrupt = True
+        return {}
+
+    out = run(pipe, SMALL, callback_on_step_end=on_step, output_type="pt")
+    assert out.interrupted
+    assert not out.images.any()
+
+
 def test_interruption_ends_the_cascade_with_that_stages_pictures() -> None:
     pipe: Any = SD.build()
 

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from selfcascade.base_models.family import Family
+from selfcascade.base_models.family import Family, denoiser
 from selfcascade.base_models.stage_scheduler import ScheduleKnown, add_noise_at_start, stage_scheduler
 from selfcascade.cascade import Size, Stage
 
@@ -120,7 +120,11 @@ class PipelineBaseModel:
         pixels = self.family.decode(self.pipe, latents).float()
         if self.family.video:
             return self.pipe.video_processor.postprocess_video(pixels, output_type=self.output_type)
-        return self.pipe.image_processor.postprocess(pixels, output_type=self.output_type)
+        flagged = [False] * len(pixels)
+        if getattr(self.pipe, "safety_checker", None) is not None:
+            pixels, flagged = self.pipe.run_safety_checker(pixels, pixels.device, denoiser(self.pipe).dtype)
+        shown = [not flag for flag in flagged]  # a flagged picture comes back black already
+        return self.pipe.image_processor.postprocess(pixels, output_type=self.output_type, do_denormalize=shown)
 
     def _find_schedule(self, stage: Stage, z_0: Tensor) -> None:
         # Only the pipeline knows which sigmas and shift it asks for at this size, so it is asked, and stopped there.
