@@ -120,6 +120,10 @@ def _path(name: str, group: int) -> Path:
     return OUT / name.replace(" ", "_") / f"{group:03d}.json"
 
 
+def _paths(name: str) -> list[Path]:
+    return sorted(_path(name, 0).parent.glob("*.json"))
+
+
 def _restore(base: PipelineBaseModel, states: list[torch.Tensor]) -> None:
     for generator, state in zip(base.arguments["generator"], states, strict=True):
         generator.set_state(state)
@@ -143,7 +147,7 @@ def report() -> None:
     """Writes docs/bundled.json from the groups that exist."""
     result: dict = {"steps": STEPS, "guidance_scale": GUIDANCE, "pivot_step": PIVOT_STEP, "methods": {}}
     for name in PICTURES:
-        groups = [json.loads(path.read_text()) for path in sorted(_path(name, 0).parent.glob("*.json"))]
+        groups = [json.loads(path.read_text()) for path in _paths(name)]
         if not groups:
             continue
         readings = [row for group in groups for row in group["readings"]]
@@ -154,6 +158,11 @@ def report() -> None:
         for objects in (1, 2):
             kept = [k for k, truth in enumerate(truths) if truth["count"] == objects]
             row[f"all_with_{objects}"] = accuracy([readings[k] for k in kept], [truths[k] for k in kept])["all"]
+        base = [json.loads(path.read_text()) for path in _paths("base 64") if _path(name, int(path.stem)).exists()]
+        same = accuracy(
+            [r for group in base for r in group["readings"]], [t for group in base for t in group["truths"]]
+        )
+        row["base_on_the_same"] = same["all"]
         result["methods"][name] = {key: round(value, 4) for key, value in row.items()}
         print(f"{name:34} n {len(truths):4}  all {score['all']:.3f} +- {error:.3f}  count {score['count']:.3f}")
     result["autoencoder_psnr"] = autoencoder_error(selfcascade.load_bundled())
@@ -174,11 +183,11 @@ def write_tables(result: dict) -> None:
 def tables(result: dict) -> str:
     """The figures as Markdown."""
     lines = [
-        "| method, side in pixels, pivot | pictures | all right | one object | two objects | count right |",
-        "|---|---|---|---|---|---|",
+        "| method, side, pivot | pictures | all right | base on the same captions | one object | two objects | count |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, row in result["methods"].items():
-        shares = [f"{100 * row[key]:.1f} %" for key in ("all_with_1", "all_with_2", "count")]
+        shares = [f"{100 * row[key]:.1f} %" for key in ("base_on_the_same", "all_with_1", "all_with_2", "count")]
         whole = f"{100 * row['all']:.1f} % ± {100 * row['standard_error']:.1f}"
         lines.append(f"| {name} | {row['pictures']} | {whole} | {' | '.join(shares)} |")
     psnr = ", ".join(f"{value} dB at {side}" for side, value in result["autoencoder_psnr"].items())
