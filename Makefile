@@ -34,7 +34,7 @@ test-slow: $(READY) ## Run the tests that take long
 lint: $(READY) ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(READY) ## Put the code in form
 	$(BIN)/ruff check --fix .

@@ -1,6 +1,6 @@
 """Step 2: trains the AutoencoderKL on pictures of every size.
 
-A share of each batch is decoded from *resized* latents and compared with the resized picture, so that up-sampling in
+One batch in five is decoded from *resized* latents and compared with the resized picture, so that up-sampling in
 latent space (the paper's phi) stays on the decoder's manifold (the equivariance of EQ-VAE, Kouzelis et al. 2025).
 """
 
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch.nn.functional import interpolate, l1_loss, mse_loss
 
-from common import CONFIG, DEVICE, RUNS, as_images, load_pictures, load_state, log_row, rate, save_state
+from common import CONFIG, DEVICE, RUNS, as_images, load_pictures, load_state, log_row, save_state, shard_count
+from muon import Muon
 
 SETTINGS = CONFIG["autoencoder"]
 
@@ -22,59 +24,74 @@ def build() -> AutoencoderKL:
     return AutoencoderKL.from_config(SETTINGS["model"]).to(DEVICE, memory_format=torch.channels_last)
 
 
-def losses(model: AutoencoderKL, images: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """(reconstruction, kl) of a batch: pictures as they are, and some through halved or doubled latents."""
-    resized = round(len(images) * SETTINGS["resized_share"])
-    plain, shrunk, grown = images.split([len(images) - resized, resized // 2, resized - resized // 2])
-    halved = interpolate(grown, scale_factor=0.5, mode="area")
-    reconstruction, kl = torch.zeros((), device=DEVICE), torch.zeros((), device=DEVICE)
-    for part, factor, target in (
-        (plain, None, plain),
-        (shrunk, 0.5, interpolate(shrunk, scale_factor=0.5, mode="area")),
-        (halved, 2.0, interpolate(halved, scale_factor=2.0, mode="bicubic").clamp(-1, 1)),
-    ):
-        posterior = model.encode(part).latent_dist
-        mean, logvar = posterior.mean.float(), posterior.logvar.float()
-        z = mean + torch.exp(0.5 * logvar) * torch.randn(mean.shape, generator=generator).to(DEVICE)
-        if factor is not None:
-            z = interpolate(z, scale_factor=factor, mode="bilinear")
-        decoded = model.decode(z).sample.float()
-        share = len(part) / len(images)
-        reconstruction = reconstruction + share * (mse_loss(decoded, target) + 0.05 * l1_loss(decoded, target))
-        kl = kl + share * 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
-    return reconstruction, kl
+def losses(
+    model: AutoencoderKL, images: torch.Tensor, factor: float | None, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(reconstruction, kl) of a batch, through latents as they are or resized by `factor`."""
+    target = images
+    if factor == 0.5:
+        target = interpolate(images, scale_factor=0.5, mode="area")
+    elif factor == 2:
+        images = interpolate(images, scale_factor=0.5, mode="area")
+        target = interpolate(images, scale_factor=2.0, mode="bicubic").clamp(-1, 1)
+    posterior = model.encode(images).latent_dist
+    mean, logvar = posterior.mean.float(), posterior.logvar.float()
+    z = mean + torch.exp(0.5 * logvar) * torch.randn(mean.shape, generator=generator).to(DEVICE)
+    if factor is not None:
+        z = interpolate(z, scale_factor=factor, mode="bilinear")
+    decoded = model.decode(z).sample.float()
+    reconstruction = mse_loss(decoded, target) + 0.05 * l1_loss(decoded, target)
+    return reconstruction, 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
+
+
+def learning_rate(step: int) -> float:
+    """Warm-up, constant, linear decay over the last `decay` steps, as a factor."""
+    left = (SETTINGS["steps"] - step) / SETTINGS["decay"]
+    return min((step + 1) / SETTINGS["warmup"], max(min(1.0, left), 0.01))
+
+
+@torch.no_grad()
+def psnr(model: AutoencoderKL, pictures: np.ndarray) -> float:
+    """Mean PSNR of the round trip in dB, pictures (N, 64, 64, 3) uint8."""
+    images = as_images(pictures).to(DEVICE)
+    decoded = model.decode(model.encode(images).latent_dist.mode()).sample.clamp(-1, 1)
+    return float((-10 * ((images - decoded) / 2).square().mean((1, 2, 3)).log10()).mean())
 
 
 def main() -> None:
     """Trains, or goes on where it was cut."""
     torch.manual_seed(SETTINGS["seed"])
     model = build()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=SETTINGS["learning_rate"], betas=(0.9, 0.99), weight_decay=0)
-    pictures = load_pictures(range(4))
+    optimizer = Muon(
+        model.named_parameters(), SETTINGS["learning_rate"], SETTINGS["adam_learning_rate"], ("encoder.conv_in", "decoder.conv_out")
+    )
+    pictures, kept_back = load_pictures(range(shard_count() - 1)), load_pictures([shard_count() - 1])[:200]
     path = RUNS / "autoencoder/state.safetensors"
-    step, began = load_state(path, {"model": model}, optimizer), time.time()
+    step, began, total = load_state(path, {"model": model}, optimizer), time.time(), 0.0
     while step < SETTINGS["steps"]:
         generator = torch.Generator().manual_seed(SETTINGS["seed"] * 1_000_003 + step)
         rows = torch.randint(len(pictures), (SETTINGS["batch_size"],), generator=generator).numpy()
-        for group in optimizer.param_groups:
-            group["lr"] = SETTINGS["learning_rate"] * rate(step, SETTINGS["steps"], SETTINGS["warmup"])
+        factor = {4: 0.5, 9: 2.0}.get(step % SETTINGS["resized_every"])
+        optimizer.scale_rates(learning_rate(step))
         with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
-            reconstruction, kl = losses(model, as_images(pictures[rows]).to(DEVICE), generator)
+            reconstruction, kl = losses(model, as_images(pictures[rows]).to(DEVICE), factor, generator)
         optimizer.zero_grad()
         (reconstruction + SETTINGS["kl_weight"] * kl).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         step += 1
-        if step % 50 == 0:
+        total += reconstruction.item()
+        if step % 200 == 0 or step == SETTINGS["steps"]:
+            save_state(path, step, {"model": model}, optimizer)
             log_row(
                 RUNS / "autoencoder/curve.csv",
                 step=step,
                 seconds=time.time() - began,
-                reconstruction=reconstruction.item(),
+                reconstruction=total / 200,
                 kl=kl.item(),
+                psnr=psnr(model, kept_back),
             )
-        if step % 200 == 0 or step == SETTINGS["steps"]:
-            save_state(path, step, {"model": model}, optimizer)
+            total = 0.0
 
 
 if __name__ == "__main__":

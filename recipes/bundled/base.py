@@ -41,6 +41,7 @@ from common import (
     shard_count,
     write_array,
 )
+from muon import Muon
 from selfcascade.data.scenes import caption, sample_scene
 
 SETTINGS = CONFIG["base"]
@@ -122,9 +123,9 @@ def tokenise(tokenizer: CLIPTokenizer) -> torch.Tensor:
 
 
 def learning_rate(step: int) -> float:
-    """Warm-up, constant, linear decay over the last `decay` steps."""
+    """Warm-up, constant, linear decay over the last `decay` steps, as a factor."""
     left = (SETTINGS["steps"] - step) / SETTINGS["decay"]
-    return SETTINGS["learning_rate"] * min((step + 1) / SETTINGS["warmup"], max(min(1.0, left), 0.01))
+    return min((step + 1) / SETTINGS["warmup"], max(min(1.0, left), 0.01))
 
 
 class Base(nn.Module):
@@ -190,8 +191,12 @@ def main() -> None:
     base = Base(tokenizer).to(DEVICE)
     if DEVICE.type == "cpu":
         base.unet.set_attn_processor(AttnProcessor())  # for the same reason as in the text encoder
-    optimizer = torch.optim.AdamW(
-        base.parameters(), lr=SETTINGS["learning_rate"], betas=(0.9, 0.99), weight_decay=0.01, fused=True
+    optimizer = Muon(
+        base.named_parameters(),
+        SETTINGS["learning_rate"],
+        SETTINGS["adam_learning_rate"],
+        ("embedding.weight", "conv_in", "conv_out"),
+        SETTINGS["weight_decay"],
     )
     averaged = Base(tokenizer).to(DEVICE).requires_grad_(False)
     averaged.load_state_dict(base.state_dict())
@@ -215,8 +220,7 @@ def main() -> None:
         words = ids[rows, torch.randint(PHRASINGS, rows.shape, generator=generator)].long()
         words[torch.rand(len(rows), generator=generator) < SETTINGS["prompt_dropout"]] = empty
         z_0 = latents[rows].to(DEVICE).float() * vae.config.scaling_factor
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step)
+        optimizer.scale_rates(learning_rate(step))
         with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
             loss = loss_of(base, scheduler, z_0, words.to(DEVICE), generator)
         optimizer.zero_grad()

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 # Torch and diffusers take seconds to import, so nothing is until it is used (PEP 562).
 _HOMES = {
+    "FeatureUpsamplers": "feature_upsamplers",
     "METHODS": "methods",
     "PRESETS": "presets",
     "SelfCascade": "pipeline",
@@ -28,6 +29,7 @@ _HOMES = {
 __all__ = [
     "METHODS",
     "PRESETS",
+    "FeatureUpsamplers",
     "SelfCascade",
     "SelfCascadeOutput",
     "Size",
@@ -41,6 +43,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from selfcascade.cascade import Size, Stage, StageResult, plan_stages
+    from selfcascade.feature_upsamplers import FeatureUpsamplers
     from selfcascade.methods import METHODS
     from selfcascade.models import load_bundled, load_model
     from selfcascade.pipeline import SelfCascade, SelfCascadeOutput

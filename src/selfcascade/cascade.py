@@ -101,8 +101,11 @@ class BaseModel(Protocol):
         """z_K: clean latents taken back to the stage's pivot step (eq. 6)."""
         ...
 
-    def denoise(self, z_K: Tensor, stage: Stage) -> Tensor:
-        """z_0^r: noisy latents denoised K -> 0 with the frozen weights and the same prompt."""
+    def denoise(self, z_K: Tensor, stage: Stage, pivot: Tensor) -> Tensor:
+        """z_0^r: noisy latents denoised K -> 0 with the frozen weights and the same prompt.
+
+        Tuned, every step adds the upsampled skip features of the clean pivot: h'_n = h_n + phi_n(h_{n,0}, t) (eq. 8).
+        """
         ...
 
     @property
@@ -172,7 +175,7 @@ def self_cascade(
         else:
             z_up = base.upsample(z_0, stage.size)  # phi(z_0^(r-1))
             z_K = base.renoise(z_up, stage)  # z_K ~ N(sqrt(abar_K) z_up, (1 - abar_K) I)    (eq. 6)
-            z_0 = base.denoise(z_K, stage)  # K -> 0
+            z_0 = base.denoise(z_K, stage, z_0)  # K -> 0; tuned: with the pivot's skip features    (eq. 7, 8)
         results.append(StageResult(stage, base.steps, time.perf_counter() - began, z_0))
         if on_stage is not None:
             on_stage(results[-1])

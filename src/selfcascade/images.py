@@ -6,9 +6,13 @@ import hashlib
 import os
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MIN_SIDE = 16
 MAX_PIXELS = 100_000_000
@@ -108,3 +112,26 @@ def _grey_8bit(image: Image.Image) -> np.ndarray:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def pixels_of(image: Image.Image | Tensor | list[Image.Image]) -> Tensor:
+    """One picture, or several of one size, as (B, 3, H, W) floats in [0, 1].
+
+    Raises:
+        ValueError: It is no picture, the sizes differ, or a tensor has another shape, type or range.
+    """
+    import torch
+
+    if isinstance(image, torch.Tensor):
+        if image.ndim != 4 or image.shape[1] != 3 or not image.numel() or not image.is_floating_point():
+            raise ValueError(f"image must be (B, 3, H, W) floats in [0, 1], not {tuple(image.shape)} {image.dtype}")
+        if not (image.min() >= 0 and image.max() <= 1):  # not a number is neither
+            raise ValueError(f"image must be floats in [0, 1], not from {image.min():g} to {image.max():g}")
+        return image
+    pictures = image if isinstance(image, list) else [image]
+    if not pictures or not all(isinstance(picture, Image.Image) for picture in pictures):
+        raise ValueError(f"image must be a PIL image, a list of them, or a tensor, not {type(image).__name__}")
+    if len({picture.size for picture in pictures}) > 1:
+        raise ValueError("image must be pictures of one size; call upscale once for each size")
+    arrays = [np.asarray(to_rgb(picture), np.float32) / 255 for picture in pictures]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)

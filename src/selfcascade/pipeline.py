@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from selfcascade.base_models import family_of
-from selfcascade.base_models.family import tiled_vae
+from selfcascade.base_models.family import denoiser, tiled_vae
 from selfcascade.base_models.pipeline import UPSAMPLINGS, PipelineBaseModel
 from selfcascade.base_models.stage_scheduler import check_pivot_step, stage_scheduler, training_steps
 from selfcascade.cascade import Size, Stage, StageResult, plan_stages, self_cascade
-from selfcascade.images import to_rgb
-from selfcascade.presets import PRESETS, Preset
+from selfcascade.features import FeatureUpsamplers, upsampled
+from selfcascade.images import pixels_of
+from selfcascade.presets import Preset, preset_named
 
 # From here on a decoded picture alone takes gigabytes inside a VAE, so it is decoded in tiles unless told otherwise.
 TILING_AREA = 2048 * 2048
@@ -51,18 +52,22 @@ class SelfCascade:
 
     Args:
         pipe: A diffusers pipeline of a supported family.
-        upsamplers: None, the tuning-free version.
+        upsamplers: Feature upsamplers made for this pipeline's U-Net, the tuned version; None, the tuning-free one.
         native_size: (height, width) in pixels the model was trained at; None reads it off the pipeline.
 
     Raises:
         ValueError: The pipeline, its scheduler or an argument is not supported; the sentence says what to use.
     """
 
-    def __init__(self, pipe: Any, upsamplers: None = None, native_size: Sequence[int] | None = None) -> None:
-        if upsamplers is not None:
-            raise ValueError(f"upsamplers must be None (the tuning-free version), not {type(upsamplers).__name__}")
-        self.pipe = pipe
+    def __init__(
+        self, pipe: Any, upsamplers: FeatureUpsamplers | None = None, native_size: Sequence[int] | None = None
+    ) -> None:
+        self.pipe, self.upsamplers = pipe, upsamplers
         self.family = family_of(pipe)
+        if isinstance(upsamplers, FeatureUpsamplers):
+            upsamplers.check_unet(denoiser(pipe))
+        elif upsamplers is not None:
+            raise ValueError(f"upsamplers must be FeatureUpsamplers or None, not {type(upsamplers).__name__}")
         stage_scheduler(pipe.scheduler, None)
         self.multiple = self.family.multiple(pipe)
         size = self.family.native_size(pipe) if native_size is None else native_size
@@ -74,7 +79,7 @@ class SelfCascade:
         width: int | None = None,
         num_inference_steps: int | Sequence[int] = 50,
         pivot_step: int | Sequence[int] | None = None,
-        preset: str = "paper",
+        preset: str | None = None,
         guidance_scale: float | Sequence[float] | None = None,
     ) -> tuple[Stage, ...]:
         """The stages of a call with these arguments; nothing runs.
@@ -85,7 +90,7 @@ class SelfCascade:
             num_inference_steps: Steps of the whole schedule, for all stages or one value a stage.
             pivot_step: K, a training timestep in (0, T], for all up-scaling stages or one value each; None: the
                 preset's.
-            preset: A name of `selfcascade.PRESETS`.
+            preset: A name of `selfcascade.PRESETS`; None is "paper", or with upsamplers what they were trained for.
             guidance_scale: For all stages or one value a stage; None leaves the pipeline's default.
 
         Raises:
@@ -93,7 +98,7 @@ class SelfCascade:
         """
         target = self._target(height, width)
         sizes = plan_stages(self.native_size, target, self.multiple)
-        return self._stages(sizes, 1, num_inference_steps, pivot_step, _preset(preset), guidance_scale)
+        return self._stages(sizes, 1, num_inference_steps, pivot_step, self._preset(preset), guidance_scale)
 
     def __call__(
         self,
@@ -103,13 +108,14 @@ class SelfCascade:
         width: int | None = None,
         num_inference_steps: int | Sequence[int] = 50,
         pivot_step: int | Sequence[int] | None = None,
-        preset: str = "paper",
+        preset: str | None = None,
         upsampling: str | None = None,
         guidance_scale: float | Sequence[float] | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         vae_tiling: bool | None = None,
+        upsampler_scale: float = 1.0,
         **arguments: Any,
     ) -> SelfCascadeOutput | tuple:
         """Pictures of the prompt at any size, stage by stage.
@@ -122,6 +128,7 @@ class SelfCascade:
             output_type: "pil", "np", "pt" or "latent".
             return_dict: False returns the tuple (pictures, stages).
             vae_tiling: Whether the last stage is decoded in tiles; None: from 2048 x 2048 pixels on.
+            upsampler_scale: Strength of the feature upsamplers; 0 is the tuning-free version, bit for bit.
             arguments: Passed to the pipeline as they are, at every stage. `callback_on_step_end` finds the `Stage`
                 under "stage" in its keyword arguments.
 
@@ -131,7 +138,7 @@ class SelfCascade:
         stages = self.plan(height, width, num_inference_steps, pivot_step, preset, guidance_scale)
         if prompt is not None:
             arguments["prompt"] = prompt
-        base = self._base(arguments, generator, upsampling, _preset(preset), output_type)
+        base = self._base(arguments, generator, upsampling, self._preset(preset), output_type, upsampler_scale)
         return self._run(base, stages, None, vae_tiling, return_dict)
 
     def upscale(
@@ -143,13 +150,14 @@ class SelfCascade:
         width: int | None = None,
         num_inference_steps: int | Sequence[int] = 50,
         pivot_step: int | Sequence[int] | None = None,
-        preset: str = "paper",
+        preset: str | None = None,
         upsampling: str | None = None,
         guidance_scale: float | Sequence[float] | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         vae_tiling: bool | None = None,
+        upsampler_scale: float = 1.0,
         **arguments: Any,
     ) -> SelfCascadeOutput | tuple:
         """The user's own image as the first pivot: larger, with new detail, in the same composition.
@@ -164,7 +172,7 @@ class SelfCascade:
         Raises:
             ValueError: An argument is out of range, or the target has fewer pixels than the image.
         """
-        pixels = _pixels(image)
+        pixels = pixels_of(image)
         if self.family.video:
             raise ValueError(f"upscale takes an image, and {type(self.pipe).__name__} makes video")
         own = Size(*pixels.shape[-2:])
@@ -173,23 +181,31 @@ class SelfCascade:
         target = self._target(*(default if side is None else side for side, default in given))
         if target.area < own.area:
             raise ValueError(f"target {target} is smaller than the image, {own}; it must have at least its pixels")
-        sizes = [size for size in plan_stages(self.native_size, target, self.multiple) if size.area > 1.05 * own.area]
-        chosen = _preset(preset)
-        stages = self._stages(sizes or [target], 0, num_inference_steps, pivot_step, chosen, guidance_scale)
+        planned = plan_stages(self.native_size, target, self.multiple)
+        sizes = [size for size in planned if size.area > 1.05 * own.area] or [target]
+        smaller = [size for size in planned if size.area < sizes[0].area] or [self._half(sizes[0])]
+        chosen = self._preset(preset)
+        stages = self._stages(sizes, 0, num_inference_steps, pivot_step, chosen, guidance_scale)
         if prompt is not None:
             arguments["prompt"] = prompt
-        base = self._base(arguments, generator, upsampling, chosen, output_type)
-        pivot = base.encode_image(pixels, stages[0].size)
+        base = self._base(arguments, generator, upsampling, chosen, output_type, upsampler_scale)
+        pivot = base.encode_image(pixels, sizes[0], smaller[-1])
         return self._run(base, stages, pivot, vae_tiling, return_dict)
 
     def _base(
-        self, arguments: dict[str, Any], generator: Any, upsampling: str | None, preset: Preset, output_type: str
+        self,
+        arguments: dict[str, Any],
+        generator: Any,
+        upsampling: str | None,
+        preset: Preset,
+        output: str,
+        scale: float,
     ) -> PipelineBaseModel:
         upsampling = preset.upsampling if upsampling is None else upsampling
         if upsampling not in UPSAMPLINGS:
             raise ValueError(f"upsampling must be one of {', '.join(UPSAMPLINGS)}, not {upsampling!r}")
-        if output_type not in ("pil", "np", "pt", "latent"):
-            raise ValueError(f"output_type must be 'pil', 'np', 'pt' or 'latent', not {output_type!r}")
+        if output not in ("pil", "np", "pt", "latent"):
+            raise ValueError(f"output_type must be 'pil', 'np', 'pt' or 'latent', not {output!r}")
         for name in ("latents", "strength"):
             if name in arguments:
                 raise ValueError(
@@ -202,7 +218,19 @@ class SelfCascade:
                 raise ValueError(f"{name} must be a positive whole number, not {arguments[name]!r}")
         if generator is not None:
             arguments = {**arguments, "generator": generator}
-        return PipelineBaseModel(self.pipe, self.family, arguments, upsampling, output_type)
+        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not -10 <= scale <= 10:
+            raise ValueError(f"upsampler_scale must be a number from -10 to 10, not {scale!r}")
+        tuned = None
+        if self.upsamplers is not None and scale != 0:
+            upsamplers = self.upsamplers.to(self.pipe._execution_device)
+            tuned = functools.partial(upsampled, denoiser(self.pipe), upsamplers, scale=scale)
+        return PipelineBaseModel(self.pipe, self.family, arguments, upsampling, output, tuned)
+
+    def _preset(self, name: str | None) -> Preset:
+        if name is None and self.upsamplers is not None:
+            share = self.upsamplers.config["pivot_step"] / training_steps(self.pipe.scheduler)
+            return Preset("upsamplers", "as the upsamplers were trained", share, self.upsamplers.config["upsampling"])
+        return preset_named(name or "paper")
 
     def _run(
         self, base: PipelineBaseModel, stages: Sequence[Stage], pivot: Tensor | None, tiling: bool | None, named: bool
@@ -232,6 +260,9 @@ class SelfCascade:
                 near = max(self.multiple, round(side / self.multiple) * self.multiple)
                 raise ValueError(f"{name} must be a multiple of {self.multiple}, not {side}; {near} is the nearest")
         return target
+
+    def _half(self, size: Size) -> Size:
+        return Size(*(max(1, round(side / 2 / self.multiple)) * self.multiple for side in size))
 
     def _stages(
         self,
@@ -264,31 +295,9 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _preset(name: str) -> Preset:
-    if not isinstance(name, str) or name not in PRESETS:
-        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, not {name!r}")
-    return PRESETS[name]
-
-
 def _per_stage(name: str, value: Any, count: int) -> list[Any]:
     if not isinstance(value, (list, tuple)):
         return [value] * count
     if len(value) != count:
         raise ValueError(f"{name} has {len(value)} values, and there are {count} stages it applies to")
     return list(value)
-
-
-def _pixels(image: Image.Image | Tensor | list[Image.Image]) -> Tensor:
-    if isinstance(image, Tensor):
-        if image.ndim != 4 or image.shape[1] != 3 or not image.numel() or not image.is_floating_point():
-            raise ValueError(f"image must be (B, 3, H, W) floats in [0, 1], not {tuple(image.shape)} {image.dtype}")
-        if not (image.min() >= 0 and image.max() <= 1):  # not a number is neither
-            raise ValueError(f"image must be floats in [0, 1], not from {image.min():g} to {image.max():g}")
-        return image
-    pictures = image if isinstance(image, list) else [image]
-    if not pictures or not all(isinstance(picture, Image.Image) for picture in pictures):
-        raise ValueError(f"image must be a PIL image, a list of them, or a tensor, not {type(image).__name__}")
-    if len({picture.size for picture in pictures}) > 1:
-        raise ValueError("image must be pictures of one size; call upscale once for each size")
-    arrays = [np.asarray(to_rgb(picture), np.float32) / 255 for picture in pictures]
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)

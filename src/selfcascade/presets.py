@@ -29,3 +29,14 @@ PRESETS: dict[str, Preset] = {
         Preset("rgb", "the paper's K, the pivot enlarged as a picture: sharper (docs/bundled.md)", 0.7, "rgb"),
     )
 }
+
+
+def preset_named(name: str) -> Preset:
+    """The preset of this name.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, not {name!r}")
+    return PRESETS[name]

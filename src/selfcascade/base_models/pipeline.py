@@ -32,9 +32,19 @@ class PipelineBaseModel:
         arguments: Keyword arguments of every call (prompt, negative prompt, adapters, callbacks, ...).
         upsampling: phi: "latent-bilinear" (the paper), "latent-bicubic", or "rgb" (decode, Lanczos, encode).
         output_type: What the last stage's call returns.
+        tuned: Makes a context from the pivot's clean latents, in which the denoiser sees its skip features; None for
+            the tuning-free version.
     """
 
-    def __init__(self, pipe: Any, family: Family, arguments: dict[str, Any], upsampling: str, output_type: str) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        family: Family,
+        arguments: dict[str, Any],
+        upsampling: str,
+        output_type: str,
+        tuned: Callable[[Tensor], contextlib.AbstractContextManager[None]] | None = None,
+    ) -> None:
         self.pipe, self.family, self.upsampling, self.output_type = pipe, family, upsampling, output_type
         accepted = inspect.signature(pipe.__call__).parameters
         fixed = {name: value for name, value in family.fixed_arguments.items() if name in accepted}
@@ -43,6 +53,8 @@ class PipelineBaseModel:
         self.scheduler: Any = None
         self.output: Any = None
         self.base_mu = 0.0
+        self.tuned = tuned
+        self.image_pivot: Tensor | None = None
 
     @property
     def steps(self) -> int:
@@ -84,16 +96,20 @@ class PipelineBaseModel:
         noise = randn_tensor(shape, self.arguments.get("generator"), z_0.device, z_0.dtype)
         return add_noise_at_start(self.scheduler, z_0, noise.transpose(1, 2) if swapped else noise).to(z_0.dtype)
 
-    def denoise(self, z_K: Tensor, stage: Stage) -> Tensor:
+    def denoise(self, z_K: Tensor, stage: Stage, pivot: Tensor) -> Tensor:
         """The pipeline run over the tail of the schedule, from the given latents."""
-        return self._call(stage, self.family.from_spatial(self.pipe, z_K))
+        if stage.index == 0 and self.image_pivot is not None:
+            pivot = self.image_pivot
+        with self.tuned(pivot) if self.tuned is not None else contextlib.nullcontext():
+            return self._call(stage, self.family.from_spatial(self.pipe, z_K))
 
-    def encode_image(self, pixels: Tensor, size: Size) -> Tensor:
+    def encode_image(self, pixels: Tensor, size: Size, pivot_size: Size) -> Tensor:
         """The first pivot from a user's picture: cropped at the centre to the size's ratio, resized, encoded.
 
         Args:
             pixels: (B, 3, H, W) in [0, 1].
             size: Of the first stage.
+            pivot_size: Of the stage before it, had there been one; tuned, the pivot's features are read at that size.
 
         Raises:
             ValueError: There are as many pictures as neither one nor the prompts, or as many generators as neither one
@@ -109,9 +125,15 @@ class PipelineBaseModel:
             raise ValueError(f"image has {len(pixels)} pictures, and there are {prompts} prompts; give one, or as many")
         if isinstance(generator, list) and len(generator) != prompts * copies:
             raise ValueError(f"generator has {len(generator)} entries, and there are {prompts * copies} results")
-        resized = lanczos(_cropped(pixels, size), size).clamp(0, 1) * 2 - 1
-        z_0 = self.family.encode(self.pipe, resized.to(self.pipe._execution_device))
-        return z_0.repeat(prompts // len(pixels), 1, 1, 1).repeat_interleave(copies, 0)
+
+        def latents(size: Size) -> Tensor:
+            resized = lanczos(_cropped(pixels, size), size).clamp(0, 1) * 2 - 1
+            z_0 = self.family.encode(self.pipe, resized.to(self.pipe._execution_device))
+            return z_0.repeat(prompts // len(pixels), 1, 1, 1).repeat_interleave(copies, 0)
+
+        if self.tuned is not None:
+            self.image_pivot = latents(pivot_size)
+        return latents(size)
 
     def postprocess(self, latents: Tensor) -> Any:
         """Latents of an unfinished cascade in the output type that was asked for."""

@@ -1,0 +1,241 @@
+"""The time-aware feature upsamplers Phi = {phi_1 .. phi_N} of the tuned version (paper, Section 3.3).
+
+One module per resolution level of the U-Net turns the clean pivot's skip features h_{n,0}^{r-1} into what is added to
+the skip features of the noisy, larger latent (eq. 8). All start as zero: an untrained set is the tuning-free version.
+
+Axis letters: B images (or images x frames), C channels, h, w positions of the pivot, H, W of the stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.resnet import ResnetBlock2D
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, interpolate, silu
+
+PRESETS = ("micro", "full")
+
+
+class FullLevel(nn.Module):
+    """Two residual blocks as wide as the level's narrowest skip, conditioned on the U-Net's own time embedding.
+
+    They run at the pivot's size and the result is enlarged: the last convolution is 1 x 1, which commutes with bilinear
+    up-sampling, so only the residual blocks see fewer pixels, at a quarter of the cost or less.
+    """
+
+    def __init__(self, channels: Sequence[int], time_channels: int) -> None:
+        super().__init__()
+        width = min(channels)
+        groups = next(g for g in (32, 16, 8, 4, 2, 1) if width % g == 0)
+        self.joins = nn.ModuleList(nn.Conv2d(count, width, 1) for count in channels)
+        self.blocks = nn.ModuleList(
+            ResnetBlock2D(in_channels=width, out_channels=width, temb_channels=time_channels, groups=groups)
+            for _ in range(2)
+        )
+        self.outs = nn.ModuleList(_zeroed(nn.Conv2d(width, count, 1)) for count in channels)
+
+    def forward(self, pivot: Sequence[Tensor], own: Sequence[Tensor], timestep: Tensor, temb: Tensor) -> list[Tensor]:
+        """One residual (B, C, H, W) a skip; `own` are the stage's skips, of which only the size is used."""
+        x = torch.stack([join(h) for join, h in zip(self.joins, pivot, strict=True)]).sum(0)
+        for block in self.blocks:
+            x = block(x, temb)
+        return [enlarged(out(x), h) for out, h in zip(self.outs, own, strict=True)]
+
+
+class MicroLevel(nn.Module):
+    """Two residual blocks of one 3 x 3 kernel each, shared by all channels, with gains per channel group and time.
+
+        x = u + a(t) silu(k1 * u),   r = b(t) (k2 * up(x)) + c(t) (k3 * h)
+
+    u is the pivot's skip, h the stage's own, * a depth-wise convolution. A gain is piecewise linear in t between
+    `knots` values from 0 to the pivot step, one set for each of `groups` channel groups of each skip.
+    """
+
+    def __init__(self, channels: Sequence[int], groups: int, knots: int, pivot_step: int) -> None:
+        super().__init__()
+        for count in channels:
+            if count % groups:
+                raise ValueError(f"groups must divide the skip's channels; {groups} does not divide {count}")
+        self.pivot_step = pivot_step
+        identity = torch.zeros(3, 3, 3)
+        identity[:, 1, 1] = 1
+        self.kernels = nn.Parameter(identity)
+        self.gains = nn.Parameter(torch.zeros(3, len(channels), groups, knots))
+
+    def forward(self, pivot: Sequence[Tensor], own: Sequence[Tensor], timestep: Tensor, temb: Tensor) -> list[Tensor]:
+        """One residual (B, C, H, W) a skip."""
+        knots = self.gains.shape[-1]
+        place = (timestep.float() / self.pivot_step).clamp(0, 1)[:, None] * (knots - 1)
+        weights = (1 - (place - torch.arange(knots, device=place.device)).abs()).clamp(min=0)  # (B, knots)
+        gains = torch.einsum("asgk,bk->sabg", self.gains.float(), weights).to(pivot[0].dtype)
+        residuals = []
+        for (a, b, c), u, h in zip(gains, pivot, own, strict=True):
+            x = u + _per_group(a, u) * silu(_depthwise(u, self.kernels[0]))
+            larger = _depthwise(enlarged(x, h), self.kernels[1])
+            residuals.append(_per_group(b, h) * larger + _per_group(c, h) * _depthwise(h, self.kernels[2]))
+        return residuals
+
+
+class FeatureUpsamplers(ModelMixin, ConfigMixin):
+    """The N feature upsamplers of one U-Net, saved as safetensors and JSON.
+
+    Args:
+        levels: Channels of each level's skip features, deepest level first, as `skip_channels(unet)` lists them.
+        time_channels: Width of the U-Net's time embedding.
+        preset: "full" (residual blocks at the U-Net's widths) or "micro" (at most 2,500 parameters on SD 2.1).
+        pivot_step: K these were trained for, with timesteps up to it; a cascade uses it unless told otherwise.
+        upsampling: How the pivot was enlarged in training: "latent-bilinear" or "rgb"; used likewise.
+        groups, knots: Channel groups and time knots of the gains in "micro".
+        fingerprint: Some weights of the base U-Net, by which it is recognised; None accepts any U-Net with these skips.
+
+    Raises:
+        ValueError: An argument is none of the above.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        levels: Sequence[Sequence[int]],
+        time_channels: int,
+        preset: str = "micro",
+        pivot_step: int = 700,
+        upsampling: str = "latent-bilinear",
+        groups: int = 16,
+        knots: int = 4,
+        fingerprint: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if preset not in PRESETS:
+            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}")
+        if isinstance(pivot_step, bool) or not isinstance(pivot_step, int) or pivot_step < 1:
+            raise ValueError(f"pivot_step must be a training timestep from 1, not {pivot_step!r}")
+        self.phi = nn.ModuleList(
+            FullLevel(channels, time_channels) if preset == "full" else MicroLevel(channels, groups, knots, pivot_step)
+            for channels in levels
+        )
+
+    @classmethod
+    def from_unet(cls, unet: Any, preset: str = "micro", pivot_step: int = 700, **settings: Any) -> FeatureUpsamplers:
+        """Untrained upsamplers for a conditional U-Net of diffusers (2D, SDXL, 3D, Motion).
+
+        Args:
+            unet: It is not changed.
+            preset, pivot_step: As in the class; `settings` are its other arguments.
+
+        Raises:
+            ValueError: The network has no skip features, or an argument is not allowed.
+        """
+        levels = skip_channels(unet)
+        if preset == "micro" and "groups" not in settings:
+            divides = (g for g in (16, 8, 4, 2, 1) if not any(count % g for level in levels for count in level))
+            settings["groups"] = next(divides)
+        made = cls(
+            levels,
+            unet.time_embedding.linear_2.out_features,
+            preset,
+            pivot_step,
+            fingerprint=fingerprint(unet),
+            **settings,
+        )
+        return made.to(unet.device)
+
+    def forward(
+        self, level: int, pivot: Sequence[Tensor], own: Sequence[Tensor], timestep: Tensor, temb: Tensor
+    ) -> list[Tensor]:
+        """phi_n(h_{n,0}, t): what is added to the skips of a level (eq. 8).
+
+        Args:
+            level: n, 0 the deepest.
+            pivot: The pivot's skips of that level, each (B, C, h, w).
+            own: The stage's skips, each (B, C, H, W).
+            timestep: (B,).
+            temb: The U-Net's time embedding, (B, time_channels).
+
+        Returns:
+            Residuals, each (B, C, H, W).
+        """
+        return self.phi[level](pivot, own, timestep, temb)
+
+    def check_unet(self, unet: Any) -> None:
+        """Raises ValueError, in one sentence, if these were made for another U-Net."""
+        levels = [list(level) for level in self.config["levels"]]
+        if skip_channels(unet) != levels:
+            raise ValueError(
+                f"these upsamplers were made for a U-Net with skip features of {levels} channels, and this "
+                f"{type(unet).__name__} has {skip_channels(unet)}"
+            )
+        expected, found = self.config["fingerprint"], fingerprint(unet)
+        if expected is None or found is None:
+            return
+        # Half precision changes a weight by up to 0.4 %, other weights by about its size.
+        close = torch.isclose(torch.tensor(found), torch.tensor(expected), rtol=0.02, atol=1e-4)
+        if close.float().mean() < 0.9:
+            raise ValueError(
+                f"these upsamplers were trained on another model's weights than this {type(unet).__name__}'s; "
+                "use the base model they were made for, or train new ones with `selfcascade train`"
+            )
+
+
+def skip_channels(unet: Any) -> list[list[int]]:
+    """Channels of the skip features that each up block takes, deepest level first.
+
+    Raises:
+        ValueError: The network is no conditional U-Net of diffusers.
+    """
+    if not hasattr(unet, "up_blocks") or not hasattr(unet, "down_blocks") or not hasattr(unet, "time_embedding"):
+        raise ValueError(f"{type(unet).__name__} has no skip features; upsamplers need a U-Net")
+    channels = [unet.conv_in.out_channels]
+    for block in unet.down_blocks:
+        channels += [resnet.out_channels for resnet in block.resnets]
+        channels += [block.resnets[-1].out_channels] if block.downsamplers is not None else []
+    levels = []
+    for block in unet.up_blocks:
+        count = len(block.resnets)
+        levels.append(channels[-count:])
+        channels = channels[:-count]
+    return levels
+
+
+def fingerprint(unet: Any) -> list[float] | None:
+    """A few weights of the encoder, by which a model is recognised in any floating-point precision.
+
+    An adapter in the weights' place (LoRA) is looked through; None where the weights are quantised or not there.
+    """
+    found: list[float] = []
+    for block in unet.down_blocks:
+        convolution = block.resnets[0].conv1
+        weight = getattr(convolution, "base_layer", convolution).weight
+        if weight.is_meta or not weight.is_floating_point() or weight.dtype.itemsize < 2:
+            return None
+        found += [round(float(value), 6) for value in weight.detach().flatten()[:6]]
+    return found
+
+
+def enlarged(x: Tensor, like: Tensor) -> Tensor:
+    """Bilinear up-sampling of (B, C, h, w) to the height and width of `like`."""
+    if x.shape[-2:] == like.shape[-2:]:
+        return x
+    return interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _per_group(gain: Tensor, x: Tensor) -> Tensor:
+    """(B, groups) spread over the channels of x, as (B, C, 1, 1)."""
+    return gain.repeat_interleave(x.shape[1] // gain.shape[1], 1)[:, :, None, None]
+
+
+def _depthwise(x: Tensor, kernel: Tensor) -> Tensor:
+    """Each channel of (B, C, H, W) convolved with the same 3 x 3 kernel, its border repeated."""
+    flat = x.flatten(0, 1)[:, None]
+    return conv2d(nn.functional.pad(flat, (1, 1, 1, 1), mode="replicate"), kernel[None, None].to(x)).view(x.shape)

@@ -1,0 +1,225 @@
+"""Skip features: read from the clean pivot once per stage (eq. 7), added to the larger pass (eq. 8).
+
+Every conditional U-Net of diffusers hands its up blocks `res_hidden_states_tuple`, the skip features of their level,
+and `temb`, the time embedding, both as keyword arguments; video arrives folded to (B F, C, h, w). Hooks read and write
+just those, and are removed afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from selfcascade.feature_upsamplers import FeatureUpsamplers, fingerprint, skip_channels
+
+__all__ = ["FeatureUpsamplers", "SkipFeatures", "fingerprint", "read_skip_features", "skip_channels", "upsampled"]
+
+# What a second pass for the pivot must not be given: it belongs to the larger latent alone.
+STAGE_ARGUMENTS = frozenset(
+    {
+        "sample",
+        "timestep",
+        "return_dict",
+        "down_block_additional_residuals",
+        "mid_block_additional_residual",
+        "down_intrablock_additional_residuals",
+    }
+)
+
+
+class SkipFeatures(NamedTuple):
+    """h_{n,0}: a pivot's skip features, one tuple a level, deepest level first, each tensor (B, C, h, w)."""
+
+    levels: tuple[tuple[Tensor, ...], ...]
+
+
+class _EncoderDone(Exception):
+    """Ends a pass as soon as the skip features are complete."""
+
+
+@torch.no_grad()
+def read_skip_features(unet: Any, z_0: Tensor, **arguments: Any) -> SkipFeatures:
+    """The frozen U-Net's skip features of clean latents at t = 0; only the encoder runs, without gradient.
+
+    Args:
+        unet: A conditional U-Net of diffusers.
+        z_0: The pivot, (B, C, h, w) or (B, C, F, h, w), as the U-Net takes its latents.
+        arguments: The U-Net's conditions: `encoder_hidden_states`, `added_cond_kwargs`, ...
+
+    Raises:
+        ValueError: The network has no skip features, or was compiled as a whole.
+    """
+    _check_hookable(unet)
+    skips: list[Tensor] = []
+
+    def take_first(module: Any, positional: tuple, named: dict[str, Any]) -> None:
+        skips.append(named["hidden_states"] if "hidden_states" in named else positional[0])
+
+    def take(module: Any, positional: tuple, result: tuple) -> None:
+        skips.extend(result[1])
+
+    def stop(module: Any, positional: tuple) -> None:
+        raise _EncoderDone
+
+    handles = [
+        unet.down_blocks[0].register_forward_pre_hook(take_first, with_kwargs=True),
+        *(block.register_forward_hook(take) for block in unet.down_blocks),
+        (unet.up_blocks[0] if unet.mid_block is None else unet.mid_block).register_forward_pre_hook(stop),
+    ]
+    timestep = torch.zeros((), dtype=torch.long, device=z_0.device)
+    try:
+        with contextlib.suppress(_EncoderDone):
+            unet(z_0, timestep, **arguments)
+    finally:
+        for handle in handles:
+            handle.remove()
+    levels: list[tuple[Tensor, ...]] = []
+    for block in unet.up_blocks:
+        count = len(block.resnets)
+        levels.append(tuple(skips[-count:]))
+        del skips[-count:]
+    return SkipFeatures(tuple(levels))
+
+
+@contextlib.contextmanager
+def upsampled(
+    unet: Any,
+    upsamplers: FeatureUpsamplers,
+    features: SkipFeatures | Tensor,
+    scale: float = 1.0,
+    gradient: bool = False,
+) -> Iterator[None]:
+    """Within it the U-Net adds the upsamplers' residuals to its skip features: h' = h + scale phi_n(h_0, t) (eq. 8).
+
+    Args:
+        unet: Used as it is; its hooks are taken out again.
+        upsamplers: Made for this U-Net.
+        features: The pivot's, or the clean pivot latents, whose features are then read once for each set of conditions
+            that the U-Net is called with (a pipeline's own prompt, negative prompt and adapters).
+        scale: Strength; 0 changes no bit.
+        gradient: For training: the encoder runs without gradient, the rest with, so gradients reach the upsamplers only
+            through the decoder and the encoder keeps no activations.
+
+    Raises:
+        ValueError: The upsamplers were made for another U-Net, or the U-Net was compiled as a whole.
+        RuntimeError: The U-Net ran without calling its up blocks as modules, so nothing could be added.
+    """
+    _check_hookable(unet)
+    upsamplers.check_unet(unet)
+    if scale == 0:
+        yield
+        return
+    injection = _Injection(unet, upsamplers, features, scale, gradient)
+    handles = [
+        unet.register_forward_pre_hook(injection.begin, with_kwargs=True),
+        unet.register_forward_hook(injection.end, always_call=True),
+        *(
+            block.register_forward_pre_hook(injection.adder(level), with_kwargs=True)
+            for level, block in enumerate(unet.up_blocks)
+        ),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+    if injection.calls and not injection.added:
+        raise RuntimeError(f"{type(unet).__name__} ran without calling its up blocks as modules; no feature was added")
+
+
+class _Injection:
+    """The hooks' shared state: the pivot's features, and the timestep of the call that runs."""
+
+    def __init__(
+        self, unet: Any, upsamplers: FeatureUpsamplers, features: SkipFeatures | Tensor, scale: float, gradient: bool
+    ) -> None:
+        self.unet, self.upsamplers, self.scale, self.gradient = unet, upsamplers, scale, gradient
+        self.pivot = features if isinstance(features, Tensor) else None
+        self.current = None if isinstance(features, Tensor) else features
+        self.known: list[tuple[dict[str, Any], int, SkipFeatures]] = []
+        self.names = list(inspect.signature(unet.forward).parameters)
+        self.timestep = torch.zeros(1)
+        self.calls = self.added = 0
+        self.reading = False
+        self.grad_was_enabled = False
+
+    def begin(self, module: Any, positional: tuple, named: dict[str, Any]) -> None:
+        """Before the U-Net runs: notes the timestep and finds the features of the call's conditions."""
+        if self.reading:
+            return
+        given = {**dict(zip(self.names, positional, strict=False)), **named}
+        self.calls += 1
+        self.grad_was_enabled = torch.is_grad_enabled()
+        self.timestep = torch.as_tensor(given["timestep"]).detach().reshape(-1)
+        if self.pivot is not None:
+            self.current = self._read(given["sample"], given)
+        if self.gradient:
+            torch.set_grad_enabled(False)
+
+    def end(self, module: Any, positional: tuple, result: Any) -> None:
+        """After the U-Net ran, or failed."""
+        if self.gradient and not self.reading:
+            torch.set_grad_enabled(self.grad_was_enabled)
+
+    def adder(self, level: int) -> Any:
+        """The hook of a level's up block."""
+
+        def add(module: Any, positional: tuple, named: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+            if self.reading or self.current is None:
+                return None
+            if self.gradient:
+                torch.set_grad_enabled(self.grad_was_enabled)
+            own, temb = named["res_hidden_states_tuple"], named["temb"]
+            pivot = self.current.levels[level]
+            dtype = self.upsamplers.dtype
+            timestep = self.timestep.to(own[0].device)
+            timestep = timestep.repeat_interleave(len(own[0]) // len(timestep))
+            residuals = self.upsamplers(
+                level, [h.to(dtype) for h in pivot], [h.to(dtype) for h in own], timestep, temb.to(dtype)
+            )
+            self.added += 1
+            joined = tuple(h + self.scale * r.to(h.dtype) for h, r in zip(own, residuals, strict=True))
+            return positional, {**named, "res_hidden_states_tuple": joined}
+
+        return add
+
+    def _read(self, sample: Tensor, given: dict[str, Any]) -> SkipFeatures:
+        conditions = {name: value for name, value in given.items() if name not in STAGE_ARGUMENTS}
+        for known, count, features in self.known:
+            if count == len(sample) and _same(known, conditions):
+                return features
+        pivot = self.pivot
+        if pivot is None or len(sample) % len(pivot):
+            raise ValueError(f"the U-Net is called with {len(sample)} latents, no multiple of the pivot's batch")
+        # Guidance stacks the whole batch once per prompt, so the pivot is repeated as a whole too.
+        repeated = pivot.to(sample).repeat(len(sample) // len(pivot), *[1] * (pivot.ndim - 1))
+        self.reading = True
+        try:
+            features = read_skip_features(self.unet, repeated, **conditions)
+        finally:
+            self.reading = False
+        self.known = [*self.known[-3:], (conditions, len(sample), features)]
+        return features
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a is b or (a.shape == b.shape and a.dtype == b.dtype and bool(torch.equal(a, b)))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    return a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and bool(a == b))
+
+
+def _check_hookable(unet: Any) -> None:
+    skip_channels(unet)
+    if hasattr(unet, "_orig_mod") or getattr(unet, "_compiled_call_impl", None) is not None:
+        raise ValueError(
+            "the U-Net was compiled as a whole, which ignores hooks added later; use unet.compile_repeated_blocks()"
+        )
