@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "images": set(),
     "data": set(),
     "metrics": set(),
-    "models": set(),
+    "models": {"feature_upsamplers"},
     "base_models": {"cascade"},
     "feature_upsamplers": set(),
     "features": {"feature_upsamplers"},

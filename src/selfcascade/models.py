@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 BUNDLED = Path(__file__).parent / "bundled" / "image"
+BUNDLED_UPSAMPLERS = Path(__file__).parent / "bundled" / "upsamplers"
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -44,6 +45,28 @@ def load_model(name: str, device: str | None = None, dtype: str | None = None) -
     pipe = _from_hub(name, options) if folder is None else _from_folder(name, folder, options)
     pipe.set_progress_bar_config(disable=None)
     return pipe.to(place)
+
+
+def bundled_upsamplers() -> list[str]:
+    """Names of the feature upsamplers that ship for the bundled model, the strongest first."""
+    return [name for name in ("full", "micro") if (BUNDLED_UPSAMPLERS / name / "config.json").is_file()]
+
+
+def load_upsamplers(name: str) -> Any:
+    """Feature upsamplers from a folder, or the bundled model's by name.
+
+    Raises:
+        ValueError: There are none, or the folder cannot be read.
+    """
+    from selfcascade.feature_upsamplers import FeatureUpsamplers
+
+    folder = BUNDLED_UPSAMPLERS / name if name in bundled_upsamplers() else Path(name).expanduser()
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"upsamplers {name!r} is no folder with a config.json, as `selfcascade train` writes it")
+    try:
+        return FeatureUpsamplers.from_pretrained(str(folder), local_files_only=True, use_safetensors=True).eval()
+    except Exception as error:  # a damaged folder fails in as many ways as it has files
+        raise ValueError(f"upsamplers {name!r} cannot be loaded: {_reason(error)}") from error
 
 
 def find_device(name: str | None = None) -> str:

@@ -98,7 +98,7 @@ class SelfCascade:
         """
         target = self._target(height, width)
         sizes = plan_stages(self.native_size, target, self.multiple)
-        return self._stages(sizes, 1, num_inference_steps, pivot_step, self._preset(preset), guidance_scale)
+        return self._stages(sizes, 1, num_inference_steps, pivot_step, self.preset(preset), guidance_scale)
 
     def __call__(
         self,
@@ -138,7 +138,7 @@ class SelfCascade:
         stages = self.plan(height, width, num_inference_steps, pivot_step, preset, guidance_scale)
         if prompt is not None:
             arguments["prompt"] = prompt
-        base = self._base(arguments, generator, upsampling, self._preset(preset), output_type, upsampler_scale)
+        base = self._base(arguments, generator, upsampling, self.preset(preset), output_type, upsampler_scale)
         return self._run(base, stages, None, vae_tiling, return_dict)
 
     def upscale(
@@ -183,13 +183,14 @@ class SelfCascade:
             raise ValueError(f"target {target} is smaller than the image, {own}; it must have at least its pixels")
         planned = plan_stages(self.native_size, target, self.multiple)
         sizes = [size for size in planned if size.area > 1.05 * own.area] or [target]
-        smaller = [size for size in planned if size.area < sizes[0].area] or [self._half(sizes[0])]
-        chosen = self._preset(preset)
+        half = Size(*(max(1, side // 2 // self.multiple) * self.multiple for side in sizes[0]))
+        before = [half, *(size for size in planned if size.area < sizes[0].area)][-1]
+        chosen = self.preset(preset)
         stages = self._stages(sizes, 0, num_inference_steps, pivot_step, chosen, guidance_scale)
         if prompt is not None:
             arguments["prompt"] = prompt
         base = self._base(arguments, generator, upsampling, chosen, output_type, upsampler_scale)
-        pivot = base.encode_image(pixels, sizes[0], smaller[-1])
+        pivot = base.encode_image(pixels, sizes[0], before)
         return self._run(base, stages, pivot, vae_tiling, return_dict)
 
     def _base(
@@ -208,9 +209,7 @@ class SelfCascade:
             raise ValueError(f"output_type must be 'pil', 'np', 'pt' or 'latent', not {output!r}")
         for name in ("latents", "strength"):
             if name in arguments:
-                raise ValueError(
-                    f"{name} cannot be given: the stages make their own; use pivot_step, or upscale(image)"
-                )
+                raise ValueError(f"{name} cannot be given: stages make their own; use pivot_step, or upscale(image)")
         if arguments.get("prompt") == []:
             raise ValueError("prompt is an empty list; give at least one prompt")
         for name in ("num_images_per_prompt", "num_videos_per_prompt"):
@@ -226,7 +225,8 @@ class SelfCascade:
             tuned = functools.partial(upsampled, denoiser(self.pipe), upsamplers, scale=scale)
         return PipelineBaseModel(self.pipe, self.family, arguments, upsampling, output, tuned)
 
-    def _preset(self, name: str | None) -> Preset:
+    def preset(self, name: str | None = None) -> Preset:
+        """The settings of this name; None: those that the upsamplers were trained for, or "paper"."""
         if name is None and self.upsamplers is not None:
             share = self.upsamplers.config["pivot_step"] / training_steps(self.pipe.scheduler)
             return Preset("upsamplers", "as the upsamplers were trained", share, self.upsamplers.config["upsampling"])
@@ -260,9 +260,6 @@ class SelfCascade:
                 near = max(self.multiple, round(side / self.multiple) * self.multiple)
                 raise ValueError(f"{name} must be a multiple of {self.multiple}, not {side}; {near} is the nearest")
         return target
-
-    def _half(self, size: Size) -> Size:
-        return Size(*(max(1, round(side / 2 / self.multiple)) * self.multiple for side in size))
 
     def _stages(
         self,

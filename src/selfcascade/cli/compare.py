@@ -10,8 +10,8 @@ from rich.table import Table
 
 from selfcascade.cli import options
 from selfcascade.cli.console import Debug, show
-from selfcascade.cli.making import Made, check_names, load, make
-from selfcascade.cli.settings import check_prompt
+from selfcascade.cli.making import Made, check_names, load, make, upsamplers_of
+from selfcascade.cli.settings import TUNED, Settings, check_prompt
 from selfcascade.grid import Panel, picture_grid
 from selfcascade.outputs import SCHEMA, check_output, parameters_text, save_picture, versions
 
@@ -33,6 +33,8 @@ def compare(
     pivot_step: options.PivotStep = None,
     preset: options.Preset = None,
     upsampling: options.Upsampling = None,
+    upsamplers: options.Upsamplers = None,
+    upsampler_scale: options.UpsamplerScale = None,
     guidance_scale: options.GuidanceScale = None,
     negative_prompt: options.NegativePrompt = None,
     native_size: options.NativeSize = None,
@@ -45,13 +47,16 @@ def compare(
     """Make the PROMPT's picture with several methods: one captioned grid and a table."""
     given: dict[str, Any] = dict(prompt=prompt, model=model, height=height, width=width, seed=seed)
     given.update(num_inference_steps=steps, pivot_step=pivot_step, preset=preset, upsampling=upsampling)
+    given.update(upsamplers=upsamplers, upsampler_scale=upsampler_scale)
     given.update(guidance_scale=guidance_scale, negative_prompt=negative_prompt, native_size=native_size)
     settings, _ = options.gather(None, device=device, dtype=dtype, **given)
     check_prompt(settings)
     check_output(output)
-    names = _names(methods)
+    names = _names(methods, settings)
     for name in names:
         check_names(settings.changed(method=name))
+    if TUNED in names:
+        settings = settings.changed(upsamplers=upsamplers_of(settings))
     cascade, settings = load(settings)
     made = [make(cascade, settings.changed(method=name)) for name in names]
     panels = [Panel(one.image, one.settings.method, _note(one)) for one in made]
@@ -69,10 +74,11 @@ def compare(
     print(picture)
 
 
-def _names(methods: str | None) -> list[str]:
+def _names(methods: str | None, settings: Settings) -> list[str]:
     from selfcascade import METHODS
 
-    names = list(METHODS) if methods is None else [name.strip() for name in methods.split(",")]
+    fitting = [name for name in METHODS if name != TUNED or upsamplers_of(settings) is not None]
+    names = fitting if methods is None else [name.strip() for name in methods.split(",")]
     if not all(names) or len(set(names)) < len(names):
         raise ValueError(f"methods must be different names with commas between them, not {methods!r}")
     return names

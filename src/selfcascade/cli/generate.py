@@ -16,7 +16,7 @@ from selfcascade.outputs import check_output, save_picture
 Prompt = Annotated[str | None, typer.Argument(help="What the picture shows.", show_default=False)]
 SourceImage = Annotated[str, typer.Argument(metavar="IMAGE", help="The picture to enlarge.")]
 ImagePrompt = Annotated[str | None, typer.Option("--prompt", help="What the picture shows; it guides the new detail.")]
-Method = Annotated[str | None, typer.Option(help="'self-cascade' (the default) or 'direct'; `info` lists them.")]
+Method = Annotated[str | None, typer.Option(help="'self-cascade' (the default), 'direct', ...; `info` lists them.")]
 
 
 def generate(
@@ -30,6 +30,8 @@ def generate(
     pivot_step: options.PivotStep = None,
     preset: options.Preset = None,
     upsampling: options.Upsampling = None,
+    upsamplers: options.Upsamplers = None,
+    upsampler_scale: options.UpsamplerScale = None,
     guidance_scale: options.GuidanceScale = None,
     negative_prompt: options.NegativePrompt = None,
     method: Method = None,
@@ -46,6 +48,7 @@ def generate(
         raise ValueError("give a PROMPT, or --from with the .json or .png of an earlier picture")
     given: dict[str, Any] = dict(prompt=prompt, model=model, method=method, height=height, width=width, seed=seed)
     given.update(num_inference_steps=steps, pivot_step=pivot_step, preset=preset, upsampling=upsampling)
+    given.update(upsamplers=upsamplers, upsampler_scale=upsampler_scale)
     given.update(guidance_scale=guidance_scale, negative_prompt=negative_prompt, native_size=native_size)
     settings, sha256 = options.gather(record, device=device, dtype=dtype, **given)
     made = _write(settings, check_count(count), output, force)
@@ -66,6 +69,8 @@ def upscale(
     pivot_step: options.PivotStep = None,
     preset: options.Preset = None,
     upsampling: options.Upsampling = None,
+    upsamplers: options.Upsamplers = None,
+    upsampler_scale: options.UpsamplerScale = None,
     guidance_scale: options.GuidanceScale = None,
     negative_prompt: options.NegativePrompt = None,
     native_size: options.NativeSize = None,
@@ -78,6 +83,7 @@ def upscale(
     """Enlarge your own IMAGE, twice a side unless --height and --width say otherwise."""
     given: dict[str, Any] = dict(image=image, prompt=prompt, model=model, height=height, width=width, seed=seed)
     given.update(num_inference_steps=steps, pivot_step=pivot_step, preset=preset, upsampling=upsampling)
+    given.update(upsamplers=upsamplers, upsampler_scale=upsampler_scale)
     given.update(guidance_scale=guidance_scale, negative_prompt=negative_prompt, native_size=native_size)
     settings, _ = options.gather(None, device=device, dtype=dtype, **given)
     _write(settings, check_count(count), output, force)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from selfcascade.cli.console import note, stage_progress
-from selfcascade.cli.settings import KIND, Settings
+from selfcascade.cli.settings import KIND, TUNED, Settings
 from selfcascade.images import file_sha256, pixels_sha256, read_image
 from selfcascade.outputs import SCHEMA, parameters_text, versions
+from selfcascade.presets import preset_named
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -57,6 +58,7 @@ class Made:
             "Size": f"{self.image.width}x{self.image.height}",
             "Model": settings.model,
             "Method": settings.method,
+            "Upsamplers": settings.upsamplers if settings.method == TUNED else None,
             "Hires upscaler": settings.upsampling if pivots else None,
             "Hires stages": " ".join(f"{stage['width']}x{stage['height']}" for stage in self.stages)
             if pivots
@@ -105,11 +107,15 @@ def load(settings: Settings) -> tuple[SelfCascade, Settings]:
         ValueError: There is no such model, or it makes no pictures.
     """
     from selfcascade import SelfCascade, load_model
+    from selfcascade.models import load_upsamplers
 
     quiet_libraries()
     pipe = load_model(settings.model, settings.device, settings.dtype)
     pipe.set_progress_bar_config(disable=True)
-    cascade = SelfCascade(pipe, native_size=settings.native_size)
+    name = upsamplers_of(settings) if settings.method == TUNED or settings.upsamplers is not None else None
+    upsamplers = None if name is None else load_upsamplers(name)
+    settings = settings.changed(upsamplers=name)
+    cascade = SelfCascade(pipe, upsamplers, settings.native_size)
     if cascade.family.video:
         raise ValueError(f"model {settings.model!r} makes video; this command writes pictures, use the library")
     bundled = settings.model == "bundled"
@@ -127,6 +133,15 @@ def load(settings: Settings) -> tuple[SelfCascade, Settings]:
     return cascade, settings
 
 
+def upsamplers_of(settings: Settings) -> str | None:
+    """The upsamplers that the tuned version takes: those given, or the bundled model's best."""
+    from selfcascade.models import bundled_upsamplers
+
+    if settings.upsamplers is None and settings.model == "bundled":
+        return next(iter(bundled_upsamplers()), None)
+    return settings.upsamplers
+
+
 def make(cascade: SelfCascade, settings: Settings, source: Image.Image | None = None) -> Made:
     """One picture: the same whatever was made before it.
 
@@ -135,7 +150,7 @@ def make(cascade: SelfCascade, settings: Settings, source: Image.Image | None = 
         settings: From `load`.
         source: For settings with an image, that image.
     """
-    from selfcascade import METHODS, PRESETS
+    from selfcascade import METHODS
 
     began = time.perf_counter()
     output: Any
@@ -146,17 +161,19 @@ def make(cascade: SelfCascade, settings: Settings, source: Image.Image | None = 
             output = cascade.upscale(source, settings.prompt, **size, **arguments)
         else:
             size = {"height": settings.height, "width": settings.width, "native_size": settings.native_size}
-            output = METHODS[settings.method](cascade.pipe, settings.prompt, **size, **arguments)
+            tuned = {"upsamplers": cascade.upsamplers} if settings.method == TUNED else {}
+            output = METHODS[settings.method](cascade.pipe, settings.prompt, **size, **tuned, **arguments)
     seconds = time.perf_counter() - began
     if any(getattr(output, "nsfw_content_detected", None) or ()):
         note("the model's own safety checker has blacked this picture out")
     image, results = output.images[0], getattr(output, "stages", ())  # a method may know no stages
     pivots = tuple(result.pivot_step for result in results if result.pivot_step is not None)
+    preset = cascade.preset(settings.preset) if settings.method == TUNED else preset_named(settings.preset or "paper")
     settings = settings.changed(
         height=image.height,
         width=image.width,
         pivot_step=pivots or None,
-        upsampling=(settings.upsampling or PRESETS[settings.preset].upsampling) if pivots else settings.upsampling,
+        upsampling=settings.upsampling or (preset.upsampling if pivots else None),
     )
     stages = [
         {
@@ -205,6 +222,8 @@ def _arguments(settings: Settings, callback: Callable[..., dict[str, Any]] | Non
     # Drawn on the CPU, so that a seed means the same noise on every device.
     arguments["generator"] = torch.Generator("cpu").manual_seed(settings.seed)
     arguments["upsampling"] = settings.upsampling
+    if settings.upsampler_scale is not None:
+        arguments["upsampler_scale"] = settings.upsampler_scale
     if settings.negative_prompt is not None:
         arguments["negative_prompt"] = settings.negative_prompt
     if callback is not None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from selfcascade.cli.settings import Settings, parse_size, read_settings
+from selfcascade.cli.settings import TUNED, Settings, parse_size, read_settings
 
 Model = Annotated[str | None, typer.Option(help="'bundled' (the default), a folder in diffusers' format, or a Hub id.")]
 Height = Annotated[int | None, typer.Option(help="Pixels; twice the native height unless given.")]
@@ -23,6 +23,10 @@ Preset = Annotated[str | None, typer.Option(help="Named settings, 'paper' unless
 Upsampling = Annotated[
     str | None, typer.Option(help="latent-bilinear, latent-bicubic or rgb; the preset's unless given.")
 ]
+Upsamplers = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Trained feature upsamplers: the tuned version; or 'micro', 'full'.")
+]
+UpsamplerScale = Annotated[float | None, typer.Option(help="Strength of the upsamplers, 1 unless given.")]
 GuidanceScale = Annotated[
     float | None, typer.Option(help="Weight of the prompt; 3 for the bundled model, else the pipeline's own.")
 ]
@@ -52,6 +56,8 @@ def gather(source: Path | None, **given: Any) -> tuple[Settings, str | None]:
         given["native_size"] = parse_size("native_size", given["native_size"])
     if given.get("pivot_step") is not None:
         given["pivot_step"] = tuple(given["pivot_step"]) or None
+    if given.get("upsamplers") is not None and given.get("method") is None:
+        given["method"] = TUNED
     settings, sha256 = (Settings(), None) if source is None else read_settings(source)
     # A record has its preset's values spelled out; another preset is to replace them.
     replaced = {"pivot_step": None, "upsampling": None} if given.get("preset") is not None else {}

@@ -18,6 +18,17 @@ MAX_SIDE = 16_384
 MAX_STEPS = 10_000
 MAX_PROMPT = 8_000
 MAX_GUIDANCE = 1_000.0
+TUNING_FREE, TUNED = "self-cascade", "self-cascade-tuned"
+OPTIONAL_TEXTS = (
+    "negative_prompt",
+    "preset",
+    "upsampling",
+    "upsamplers",
+    "device",
+    "dtype",
+    "image",
+    "image_sha256",
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,7 @@ class Settings:
         image_sha256: Of that file's bytes.
         native_size: (height, width), None where the model says it.
         pivot_step: One value for all up-scaling stages, or one each.
+        upsamplers: Folder of feature upsamplers, or the name of bundled ones.
 
     Raises:
         ValueError: A value is out of its range; the sentence names the option.
@@ -37,15 +49,17 @@ class Settings:
     prompt: str = ""
     negative_prompt: str | None = None
     model: str = "bundled"
-    method: str = "self-cascade"
+    method: str = TUNING_FREE
     height: int | None = None
     width: int | None = None
     native_size: tuple[int, int] | None = None
     seed: int = 0
     num_inference_steps: int | None = None
     pivot_step: tuple[int, ...] | None = None
-    preset: str = "paper"
+    preset: str | None = None
     upsampling: str | None = None
+    upsamplers: str | None = None
+    upsampler_scale: float | None = None
     guidance_scale: float | None = None
     device: str | None = None
     dtype: str | None = None
@@ -53,9 +67,9 @@ class Settings:
     image_sha256: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("prompt", "negative_prompt", "model", "method", "preset", "upsampling", "device", "dtype"):
-            _text(name, getattr(self, name), optional=name not in ("prompt", "model", "method", "preset"))
-        for name in ("image", "image_sha256"):
+        for name in ("prompt", "model", "method"):
+            _text(name, getattr(self, name), optional=False)
+        for name in OPTIONAL_TEXTS:
             _text(name, getattr(self, name), optional=True)
         for name in ("height", "width"):
             _whole(name, getattr(self, name), 1, MAX_SIDE, optional=True)
@@ -68,7 +82,10 @@ class Settings:
         scale = self.guidance_scale
         if scale is not None and not (_is_number(scale) and math.isfinite(scale) and 0 <= scale <= MAX_GUIDANCE):
             raise ValueError(f"guidance_scale must be a number from 0 to {MAX_GUIDANCE:g}, not {_shown(scale)}")
-        if self.image is not None and self.method != "self-cascade":
+        strength = self.upsampler_scale
+        if strength is not None and not (_is_number(strength) and -10 <= strength <= 10):
+            raise ValueError(f"upsampler_scale must be a number from -10 to 10, not {_shown(strength)}")
+        if self.image is not None and self.method not in (TUNING_FREE, TUNED):
             raise ValueError(f"method must be self-cascade where an image is enlarged, not {self.method!r}")
 
     def changed(self, **values: Any) -> Settings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from selfcascade.methods.direct import Direct
-from selfcascade.methods.self_cascade import SelfCascadeMethod
+from selfcascade.methods.self_cascade import SelfCascadeMethod, SelfCascadeTunedMethod
 
 
 class Method(Protocol):
@@ -19,4 +19,6 @@ class Method(Protocol):
         ...
 
 
-METHODS: dict[str, Method] = {method.name: method for method in (Direct(), SelfCascadeMethod())}
+METHODS: dict[str, Method] = {
+    method.name: method for method in (Direct(), SelfCascadeMethod(), SelfCascadeTunedMethod())
+}

@@ -15,7 +15,7 @@ class Direct:
 
     def __call__(self, pipe: Any, prompt: str | list[str], *, height: int, width: int, **arguments: Any) -> Any:
         """The pipeline's own output at (height, width); arguments of the cascade alone are left out."""
-        for name in ("pivot_step", "preset", "upsampling", "native_size"):
+        for name in ("pivot_step", "preset", "upsampling", "native_size", "upsamplers", "upsampler_scale"):
             arguments.pop(name, None)
         cascade = SelfCascade(pipe, native_size=(height, width))
         return cascade(prompt, height=height, width=width, **arguments)

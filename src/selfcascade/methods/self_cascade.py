@@ -1,9 +1,10 @@
-"""The tuning-free self-cascade as a method."""
+"""The self-cascade as methods: tuning-free, and tuned with feature upsamplers."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from selfcascade.features import FeatureUpsamplers
 from selfcascade.pipeline import SelfCascade
 
 
@@ -23,5 +24,37 @@ class SelfCascadeMethod:
         native_size: tuple[int, int] | None = None,
         **arguments: Any,
     ) -> Any:
-        """A `SelfCascadeOutput`; arguments as in `SelfCascade.__call__`."""
+        """A `SelfCascadeOutput`; arguments as in `SelfCascade.__call__`, those of the tuned version left out."""
+        for name in ("upsamplers", "upsampler_scale"):
+            arguments.pop(name, None)
         return SelfCascade(pipe, native_size=native_size)(prompt, height=height, width=width, **arguments)
+
+
+class SelfCascadeTunedMethod:
+    """The paper's tuned version: every step of a stage also gets the pivot's upsampled skip features."""
+
+    name = "self-cascade-tuned"
+    summary = "self-cascade with trained feature upsamplers, which carry the pivot's features into every step"
+
+    def __call__(
+        self,
+        pipe: Any,
+        prompt: str | list[str],
+        *,
+        height: int,
+        width: int,
+        native_size: tuple[int, int] | None = None,
+        upsamplers: FeatureUpsamplers | None = None,
+        **arguments: Any,
+    ) -> Any:
+        """A `SelfCascadeOutput`.
+
+        Raises:
+            ValueError: There are no upsamplers, or they were made for another model.
+        """
+        if upsamplers is None:
+            raise ValueError(
+                f"method {self.name} needs upsamplers: --upsamplers DIR, or upsamplers=FeatureUpsamplers(...)"
+            )
+        cascade = SelfCascade(pipe, upsamplers, native_size)
+        return cascade(prompt, height=height, width=width, **arguments)
