@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler  # pyright: ignore[reportPrivateImportUsage]
+from diffusers import DDIMScheduler, UNet2DConditionModel  # pyright: ignore[reportPrivateImportUsage]
+from torch.utils.flop_counter import FlopCounterMode
 
-from selfcascade import PRESETS, Size, Stage, plan_stages
+from selfcascade import PRESETS, FeatureUpsamplers, Size, Stage, plan_stages
 from selfcascade.cost import scheduled_steps
+from selfcascade.features import read_skip_features, upsampled
 from selfcascade.forward_cost import ForwardCost, unet_cost
 
 HERE = Path(__file__).parent
@@ -96,17 +98,46 @@ def compare(name: str, native: int, target: int, tflops: dict[int, float]) -> di
     }
 
 
+def measure_upsamplers(name: str, config: dict[str, Any], native: int) -> list[dict[str, Any]]:
+    """A row a preset: what the tuned version adds to a stage at 4x the pixels, as a share of the stage's FLOPs."""
+    side = native // LATENT_FACTOR
+    steps = compare(name, native, 2 * native, {native: 0.0, 2 * native: 1.0})["stages"][-1]["steps"]
+    rows = []
+    with torch.device("meta"), torch.no_grad():
+        unet = UNet2DConditionModel.from_config(config)
+        pivot, z_t = (torch.empty(2, config["in_channels"], s, s) for s in (side, 2 * side))
+        conditions = {"encoder_hidden_states": torch.empty(2, 77, config["cross_attention_dim"])}
+        if config.get("addition_embed_type") == "text_time":
+            pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
+            conditions["added_cond_kwargs"] = {"text_embeds": torch.empty(2, pooled), "time_ids": torch.empty(2, 6)}
+        timestep = torch.tensor(500)
+        with FlopCounterMode(display=False) as plain:
+            unet(z_t, timestep, **conditions)
+        with FlopCounterMode(display=False) as reading:
+            features = read_skip_features(unet, pivot, **conditions)
+        for preset in ("micro", "full"):
+            upsamplers = FeatureUpsamplers.from_unet(unet, preset)
+            with FlopCounterMode(display=False) as tuned, upsampled(unet, upsamplers, features):
+                unet(z_t, timestep, **conditions)
+            step = tuned.get_total_flops() / plain.get_total_flops() - 1
+            row = {"model": name, "preset": preset, "parameters": upsamplers.num_parameters(), "step": step}
+            rows.append({**row, "stage": step + reading.get_total_flops() / plain.get_total_flops() / steps})
+    return rows
+
+
 def run() -> dict[str, Any]:
     """All figures."""
     forwards: list[dict[str, Any]] = []
     totals: list[dict[str, Any]] = []
+    tuned: list[dict[str, Any]] = []
     for name, config, native, targets in MODELS:
         rows = measure_forwards(name, config, [native, *targets])
         tflops = {row["side"]: row["tflops"] for row in rows}
         forwards += rows
         totals += [compare(name, native, target, tflops) for target in targets]
+        tuned += measure_upsamplers(name, config, native)
     settings = {"torch": torch.__version__, "steps": STEPS, "paper_time": PAPER_TIME}
-    return {**settings, "forwards": forwards, "totals": totals}
+    return {**settings, "forwards": forwards, "totals": totals, "upsamplers": tuned}
 
 
 def report(results: dict[str, Any]) -> str:
@@ -143,7 +174,17 @@ def report(results: dict[str, Any]) -> str:
         stages = ", ".join(f"{stage['side']} ({stage['steps']})" for stage in row["stages"])
         figures = f"{row['direct_tflops']:,.0f} | {row['cascade_tflops']:,.0f} | {row['ratio']:.3f}x"
         lines.append(f"| {row['model']} | {row['side']}x{row['side']} | {row['pixels']}x | {stages} | {figures} |")
-    return "\n".join([*lines, "", *_against_paper(results["totals"][0], steps, paper), ""])
+    lines += ["", *_against_paper(results["totals"][0], steps, paper), ""]
+    lines += [
+        "## What feature upsamplers add at 4x the pixels",
+        "",
+        "| model | preset | parameters | a step | a stage, reading the pivot's features included |",
+        "|---|---|---|---|---|",
+    ]
+    for row in results["upsamplers"]:
+        figures = f"{row['parameters']:,} | {row['step']:.2%} | {row['stage']:.2%}"
+        lines.append(f"| {row['model']} | {row['preset']} | {figures} |")
+    return "\n".join([*lines, ""])
 
 
 def _against_paper(row: dict[str, Any], steps: int, paper: float) -> list[str]:

@@ -63,7 +63,10 @@ def main() -> None:
     torch.manual_seed(SETTINGS["seed"])
     model = build()
     optimizer = Muon(
-        model.named_parameters(), SETTINGS["learning_rate"], SETTINGS["adam_learning_rate"], ("encoder.conv_in", "decoder.conv_out")
+        model.named_parameters(),
+        SETTINGS["learning_rate"],
+        SETTINGS["adam_learning_rate"],
+        ("encoder.conv_in", "decoder.conv_out"),
     )
     pictures, kept_back = load_pictures(range(shard_count() - 1)), load_pictures([shard_count() - 1])[:200]
     path = RUNS / "autoencoder/state.safetensors"

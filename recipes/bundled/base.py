@@ -111,15 +111,17 @@ def encode_pictures(vae: AutoencoderKL, rank: int, world: int) -> torch.Tensor:
     return torch.cat([torch.from_numpy(np.load(path, allow_pickle=False)) for path in paths])
 
 
-def tokenise(tokenizer: CLIPTokenizer) -> torch.Tensor:
-    """Token ids of every picture in several phrasings, (N, phrasings, length) int16."""
-    rows = []
+def tokenise(tokenizer: CLIPTokenizer) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids of every picture in several phrasings, (N, phrasings, length) int16, and its odds in a batch, (N,)."""
+    rows, kinds = [], []
     for index, words in enumerate(load_captions(range(shard_count()))):
-        crop = words.startswith("close up")
-        scene = None if crop else sample_scene(index)
-        rows += [words if scene is None else caption(scene, index + 1_000_000 * k) for k in range(PHRASINGS)]
+        window = words.startswith("close up")
+        scene = sample_scene(index)
+        rows += [words if window else caption(scene, index + 1_000_000 * k) for k in range(PHRASINGS)]
+        kinds.append("window" if window else "pair" if len(scene.items) == 2 else "single")
     ids = tokenizer(rows, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    return ids.to(torch.int16).reshape(-1, PHRASINGS, ids.shape[1])
+    odds = {kind: share / kinds.count(kind) for kind, share in SETTINGS["shares"].items()}
+    return ids.to(torch.int16).reshape(-1, PHRASINGS, ids.shape[1]), torch.tensor([odds[kind] for kind in kinds])
 
 
 def learning_rate(step: int) -> float:
@@ -187,7 +189,7 @@ def main() -> None:
     latents = encode_pictures(vae, rank, world)
     vae.register_to_config(scaling_factor=round(1.0 / float(latents[:4000].float().std()), 4))
     tokenizer, scheduler = build_tokenizer(), build_scheduler()
-    ids = tokenise(tokenizer)
+    ids, odds = tokenise(tokenizer)
     base = Base(tokenizer).to(DEVICE)
     if DEVICE.type == "cpu":
         base.unet.set_attn_processor(AttnProcessor())  # for the same reason as in the text encoder
@@ -216,7 +218,7 @@ def main() -> None:
     began, total, first = time.time(), 0.0, step
     while step < SETTINGS["steps"]:
         generator = torch.Generator().manual_seed((SETTINGS["seed"] * 1_000_003 + step) * 64 + rank)
-        rows = torch.randint(len(latents), (SETTINGS["batch_size"] // world,), generator=generator)
+        rows = torch.multinomial(odds, SETTINGS["batch_size"] // world, replacement=True, generator=generator)
         words = ids[rows, torch.randint(PHRASINGS, rows.shape, generator=generator)].long()
         words[torch.rand(len(rows), generator=generator) < SETTINGS["prompt_dropout"]] = empty
         z_0 = latents[rows].to(DEVICE).float() * vae.config.scaling_factor

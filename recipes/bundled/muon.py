@@ -14,7 +14,7 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalise(update: Tensor, iterations: int = 5) -> Tensor:
-    """The nearest semi-orthogonal matrix, nearly: a matrix (rows, columns) with its singular values moved to about 1."""
+    """About the nearest semi-orthogonal matrix: (rows, columns) with all singular values brought near 1."""
     a, b, c = NEWTON_SCHULZ
     tall = update.shape[0] > update.shape[1]
     x = (update.T if tall else update).bfloat16()
@@ -29,6 +29,7 @@ class Muon(torch.optim.Optimizer):
     """Muon at `learning_rate` for hidden weights, AdamW at `adam_learning_rate` for the rest.
 
     `others` names the weights of two or more dimensions that are no hidden ones: embeddings, first and last layers.
+    `weight_decay` is for the hidden ones.
     """
 
     def __init__(
