@@ -1,6 +1,7 @@
 """The demonstration: `python -m selfcascade.demo` writes outputs/demo.png with the bundled model.
 
-One prompt, one seed: the base sample, then 4x and 16x its pixels by direct inference and by the self-cascade.
+One prompt, one seed: the base sample, then 4x and 16x its pixels by direct inference and by the self-cascade, tuned too
+where upsamplers for the model ship with the package.
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from selfcascade.cli.making import Made, load, make
-from selfcascade.cli.settings import Settings
+from selfcascade.cli.making import Made, load, make, upsamplers_of
+from selfcascade.cli.settings import TUNED, Settings
 from selfcascade.grid import Panel, picture_grid
 from selfcascade.outputs import SCHEMA, check_output, parameters_text, save_picture, versions
 
@@ -27,6 +28,7 @@ PANELS = (
     ("self-cascade", 2, "self-cascade, 4x pixels"),
     ("self-cascade", 4, "self-cascade, 16x pixels"),
 )
+TUNED_PANELS = ((TUNED, 2, "tuned, 4x pixels"), (TUNED, 4, "tuned, 16x pixels"))
 
 
 def run(output: Path, model: str = "bundled", prompt: str = PROMPT, seed: int = SEED, steps: int = STEPS) -> Path:
@@ -44,14 +46,18 @@ def run(output: Path, model: str = "bundled", prompt: str = PROMPT, seed: int = 
     """
     check_output(output)
     settings = Settings(prompt=prompt, model=model, seed=seed, num_inference_steps=steps, preset=PRESET)
+    settings = settings.changed(upsamplers=upsamplers_of(settings))
     cascade, settings = load(settings)
+    rows = PANELS if cascade.upsamplers is None else PANELS + TUNED_PANELS
     made: list[Made] = []
-    for method, scale, title in PANELS:
+    for method, scale, title in rows:
         height, width = (scale * side for side in cascade.native_size)
-        made.append(make(cascade, settings.changed(method=method, height=height, width=width)))
+        changes = {"preset": None} if method == TUNED else {}  # as the upsamplers were trained
+        made.append(make(cascade, settings.changed(method=method, height=height, width=width, **changes)))
         print(f"{title:28}{made[-1].image.width:>5} x {made[-1].image.height:<5}{made[-1].seconds:8.1f} s", flush=True)
-    panels: list[Panel | None] = [_panel(one, title) for one, (_, _, title) in zip(made, PANELS, strict=True)]
-    panels.insert(3, None)  # the base sample belongs to both rows
+    panels: list[Panel | None] = [_panel(one, title) for one, (_, _, title) in zip(made, rows, strict=True)]
+    for place in range(3, len(panels) + 1, 3):
+        panels.insert(place, None)  # the base sample belongs to all rows
     side = min(MAX_PANEL, max(MIN_PANEL, *made[-1].image.size))
     grid = picture_grid(panels, 3, side, f'"{prompt}"')
     pictures = [{key: one.record()[key] for key in ("settings", "result")} for one in made]
