@@ -32,13 +32,13 @@ TUNED_PANELS = ((TUNED, 2, "tuned, 4x pixels"), (TUNED, 4, "tuned, 16x pixels"))
 
 
 def run(output: Path, model: str = "bundled", prompt: str = PROMPT, seed: int = SEED, steps: int = STEPS) -> Path:
-    """Makes the five pictures one after the other and writes them as one.
+    """Makes the pictures one after the other and writes them as one.
 
     Args:
         output: Where; an earlier demonstration is overwritten.
         model: As in `load_model`.
         prompt: What they show.
-        seed: Of all five.
+        seed: Of all of them.
         steps: Of the whole schedule.
 
     Raises:
