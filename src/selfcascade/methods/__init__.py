@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from selfcascade.methods.attention_scaling import AttentionScaling
 from selfcascade.methods.direct import Direct
 from selfcascade.methods.self_cascade import SelfCascadeMethod, SelfCascadeTunedMethod
 
@@ -20,5 +21,5 @@ class Method(Protocol):
 
 
 METHODS: dict[str, Method] = {
-    method.name: method for method in (Direct(), SelfCascadeMethod(), SelfCascadeTunedMethod())
+    method.name: method for method in (Direct(), AttentionScaling(), SelfCascadeMethod(), SelfCascadeTunedMethod())
 }

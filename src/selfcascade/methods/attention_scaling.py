@@ -1,0 +1,79 @@
+"""Attn-SF: direct inference with self-attention sharpened for the larger number of tokens (Jin et al. 2023)."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from selfcascade.base_models.family import denoiser
+from selfcascade.cascade import Size
+from selfcascade.methods.direct import Direct
+from selfcascade.pipeline import SelfCascade
+
+TEMPORAL = frozenset({"motion_modules", "temp_attentions", "transformer_in"})  # their tokens are frames
+
+
+class AttentionScaling:
+    """The entropy of attention grows with its N tokens; logits times sqrt(log_{N_train} N) hold it where it was."""
+
+    name = "attn-sf"
+    summary = "direct, with self-attention logits multiplied by sqrt(log_Ntrain N)"
+
+    def __call__(
+        self,
+        pipe: Any,
+        prompt: str | list[str],
+        *,
+        height: int,
+        width: int,
+        native_size: tuple[int, int] | None = None,
+        **arguments: Any,
+    ) -> Any:
+        """The pipeline's output at (height, width); arguments of the cascade alone are left out.
+
+        Raises:
+            ValueError: The model has no U-Net, or its projections are fused.
+        """
+        native = SelfCascade(pipe, native_size=native_size).native_size
+        with scaled_attention(denoiser(pipe), Size(height, width).area / native.area):
+            return Direct()(pipe, prompt, height=height, width=width, **arguments)
+
+
+@contextlib.contextmanager
+def scaled_attention(unet: Any, ratio: float) -> Iterator[None]:
+    """Within it every self-attention of the U-Net multiplies its queries by sqrt(log_{N_train} N), N_train = N / ratio.
+
+    Scaling the query scales the logits in every kernel; `attn.scale`, which the fused kernels never read, would not.
+
+    Args:
+        unet: A conditional U-Net; its hooks are taken out again.
+        ratio: Pixels now to pixels in training, over 0.
+
+    Raises:
+        ValueError: There is no self-attention named `attn1` to be found, or its projections are fused.
+    """
+
+    def scale(module: Any, positional: tuple, query: Tensor) -> Tensor:
+        tokens = query.shape[1]
+        trained = max(2.0, tokens / ratio)
+        return query * math.sqrt(max(math.log(tokens), math.log(2)) / math.log(trained))
+
+    layers = [
+        module
+        for name, module in unet.named_modules()
+        if name.endswith("attn1") and hasattr(module, "to_q") and not TEMPORAL & set(name.split("."))
+    ]
+    if not layers:
+        raise ValueError(f"{type(unet).__name__} has no self-attention to scale; attn-sf needs a U-Net")
+    if any(getattr(layer, "fused_projections", False) for layer in layers):
+        raise ValueError("attn-sf needs separate projections; call pipe.unfuse_qkv_projections() first")
+    handles = [layer.to_q.register_forward_hook(scale) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
