@@ -16,7 +16,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cascade": set(),
     "presets": set(),
     "images": set(),
-    "data": set(),
+    "data": {"cascade", "images"},
     "metrics": set(),
     "models": {"feature_upsamplers"},
     "base_models": {"cascade"},
@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cost": {"forward_cost", "pipeline", "base_models", "cascade"},
     "outputs": set(),
     "grid": {"images"},
+    "training": {"base_models", "cascade", "data", "feature_upsamplers", "features", "models", "pipeline"},
     "cli": {"*"},
     "demo": {"*"},
 }

@@ -122,7 +122,7 @@ def test_compare_makes_a_grid_a_table_and_a_record() -> None:
     assert lines[-1] == "c.png"
     assert any("direct" in line for line in lines)
     assert Image.open("c.png").width > 512
-    assert [one["settings"]["method"] for one in record("c.png")["pictures"]] == ["direct", "self-cascade"]
+    assert [one["settings"]["method"] for one in record("c.png")["pictures"]] == ["direct", "attn-sf", "self-cascade"]
     assert "kind" in refuse("generate", "--from", "c.json")
 
 

@@ -3,6 +3,9 @@
 Warm-up, a constant rate, a linear decay at the end: a run can be lengthened or cut while it goes.
 Half of each batch is drawn from the top quarter of the timesteps, where layout is learnt. Several processes
 (`torchrun --nproc-per-node 2 recipes/bundled/base.py`) share each batch and average their gradients.
+
+A linear head reads the scene's attributes off the text encoder's last state while it trains, and is thrown away: so the
+encoder learns which colour belongs to which object long before the U-Net could have taught it.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from tokenizers import pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from torch import nn
-from torch.nn.functional import mse_loss
+from torch.nn.functional import cross_entropy, mse_loss
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from autoencoder import build as build_autoencoder
@@ -42,10 +45,18 @@ from common import (
     write_array,
 )
 from muon import Muon
-from selfcascade.data.scenes import caption, sample_scene
+from selfcascade.data.scenes import BACKGROUNDS, COLOURS, KINDS, PLACES, SIZES, caption, sample_scene
 
 SETTINGS = CONFIG["base"]
 PHRASINGS = 4
+LABELS = {
+    "count": ["1", "2"],
+    "background": list(BACKGROUNDS),
+    "place": list(PLACES),
+    **{f"{item}_kind": list(KINDS) for item in ("first", "last")},
+    **{f"{item}_colour": list(COLOURS) for item in ("first", "last")},
+    **{f"{item}_size": list(SIZES) for item in ("first", "last")},
+}
 
 
 def build_tokenizer() -> CLIPTokenizer:
@@ -124,6 +135,18 @@ def tokenise(tokenizer: CLIPTokenizer) -> tuple[torch.Tensor, torch.Tensor]:
     return ids.to(torch.int16).reshape(-1, PHRASINGS, ids.shape[1]), torch.tensor([odds[kind] for kind in kinds])
 
 
+def attributes() -> torch.Tensor:
+    """What each picture's caption says, (N, attributes) int64, as numbers of LABELS; -100 where it does not say."""
+    rows = torch.full((shard_count() * CONFIG["pictures"]["shard"], len(LABELS)), -100)
+    for index, words in enumerate(load_captions(range(shard_count()))):
+        if not words.startswith("close up"):
+            truth = sample_scene(index).truth
+            for column, (name, values) in enumerate(LABELS.items()):
+                if name in truth:
+                    rows[index, column] = values.index(str(truth[name]))
+    return rows
+
+
 def learning_rate(step: int) -> float:
     """Warm-up, constant, linear decay over the last `decay` steps, as a factor."""
     left = (SETTINGS["steps"] - step) / SETTINGS["decay"]
@@ -131,22 +154,32 @@ def learning_rate(step: int) -> float:
 
 
 class Base(nn.Module):
-    """Text encoder and U-Net, trained together."""
+    """Text encoder and U-Net, trained together, and the head that goes along."""
 
     def __init__(self, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
         self.text_encoder = build_text_encoder(tokenizer)
         self.unet = UNet2DConditionModel.from_config(CONFIG["unet"])
+        self.head = nn.Linear(CONFIG["text_encoder"]["hidden_size"], sum(map(len, LABELS.values())))
 
-    def forward(self, z_t: torch.Tensor, timestep: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """V of noisy latents (B, 16, 16, 16), timesteps (B,) and token ids (B, length)."""
-        return self.unet(z_t, timestep, self.text_encoder(ids)[0]).sample
+    def forward(
+        self, z_t: torch.Tensor, timestep: torch.Tensor, ids: torch.Tensor
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """V of noisy latents (B, C, 16, 16), timesteps (B,) and token ids (B, length); logits of each attribute."""
+        states, last = self.text_encoder(ids)[:2]
+        logits = self.head(last).split([len(values) for values in LABELS.values()], 1)
+        return self.unet(z_t, timestep, states).sample, logits
 
 
 def loss_of(
-    base: Base, scheduler: DDIMScheduler, z_0: torch.Tensor, ids: torch.Tensor, generator: torch.Generator
-) -> torch.Tensor:
-    """The v-prediction loss of a batch of clean latents (B, 16, 16, 16) and token ids (B, length)."""
+    base: Base,
+    scheduler: DDIMScheduler,
+    z_0: torch.Tensor,
+    ids: torch.Tensor,
+    said: torch.Tensor,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The v-prediction loss of clean latents (B, C, 16, 16) and token ids (B, length), and the head's loss."""
     steps, count = scheduler.config.num_train_timesteps, len(z_0)
     timestep = torch.randint(steps, (count,), generator=generator)
     high = int(count * SETTINGS["high_noise_share"])
@@ -154,7 +187,11 @@ def loss_of(
     noise = torch.randn(z_0.shape, generator=generator).to(z_0)
     timestep = timestep.to(z_0.device)
     z_t = scheduler.add_noise(z_0, noise, timestep)
-    return mse_loss(base(z_t, timestep, ids).float(), scheduler.get_velocity(z_0, noise, timestep))
+    prediction, logits = base(z_t, timestep, ids)
+    heard = torch.stack(
+        [cross_entropy(rows.float(), said[:, column], reduction="none") for column, rows in enumerate(logits)]
+    )
+    return mse_loss(prediction.float(), scheduler.get_velocity(z_0, noise, timestep)), heard.mean()
 
 
 @torch.no_grad()
@@ -189,7 +226,7 @@ def main() -> None:
     latents = encode_pictures(vae, rank, world)
     vae.register_to_config(scaling_factor=round(1.0 / float(latents[:4000].float().std()), 4))
     tokenizer, scheduler = build_tokenizer(), build_scheduler()
-    ids, odds = tokenise(tokenizer)
+    (ids, odds), said = tokenise(tokenizer), attributes()
     base = Base(tokenizer).to(DEVICE)
     if DEVICE.type == "cpu":
         base.unet.set_attn_processor(AttnProcessor())  # for the same reason as in the text encoder
@@ -197,7 +234,7 @@ def main() -> None:
         base.named_parameters(),
         SETTINGS["learning_rate"],
         SETTINGS["adam_learning_rate"],
-        ("embedding.weight", "conv_in", "conv_out"),
+        ("embedding.weight", "conv_in", "conv_out", "head"),
         SETTINGS["weight_decay"],
     )
     averaged = Base(tokenizer).to(DEVICE).requires_grad_(False)
@@ -215,32 +252,35 @@ def main() -> None:
     average.optimization_step = step
     empty = tokenizer("", padding="max_length", return_tensors="pt").input_ids[0]
     print(f"{sum(p.numel() for p in base.parameters()) / 1e6:.2f}M parameters, {len(tokenizer)} tokens", flush=True)
-    began, total, first = time.time(), 0.0, step
+    began, total, first = time.time(), torch.zeros(2), step
     while step < SETTINGS["steps"]:
         generator = torch.Generator().manual_seed((SETTINGS["seed"] * 1_000_003 + step) * 64 + rank)
         rows = torch.multinomial(odds, SETTINGS["batch_size"] // world, replacement=True, generator=generator)
         words = ids[rows, torch.randint(PHRASINGS, rows.shape, generator=generator)].long()
-        words[torch.rand(len(rows), generator=generator) < SETTINGS["prompt_dropout"]] = empty
+        dropped = torch.rand(len(rows), generator=generator) < SETTINGS["prompt_dropout"]
+        words[dropped] = empty
+        heard = said[rows].masked_fill(dropped[:, None], -100)
         z_0 = latents[rows].to(DEVICE).float() * vae.config.scaling_factor
         optimizer.scale_rates(learning_rate(step))
         with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
-            loss = loss_of(base, scheduler, z_0, words.to(DEVICE), generator)
+            loss, hearing = loss_of(base, scheduler, z_0, words.to(DEVICE), heard.to(DEVICE), generator)
         optimizer.zero_grad()
-        loss.backward()
+        (loss + SETTINGS["hearing_weight"] * hearing).backward()
         if world > 1:
             average_gradients(base)
         nn.utils.clip_grad_norm_(base.parameters(), 1.0)
         optimizer.step()
         average.step(base.parameters())
-        total += loss.item()
+        total += torch.tensor([loss.item(), hearing.item()])
         step += 1
         if rank:
             continue
         if step % 100 == 0:
             speed = (step - first) * SETTINGS["batch_size"] / (time.time() - began)
-            values = {"step": step, "loss": total / 100, "samples_per_second": speed, "rate": learning_rate(step)}
-            log_row(RUNS / "base/curve.csv", **values)
-            total = 0.0
+            loss, hearing = (total / 100).tolist()
+            values = {"step": step, "loss": loss, "hearing": hearing, "samples_per_second": speed}
+            log_row(RUNS / "base/curve.csv", **values, rate=learning_rate(step))
+            total = torch.zeros(2)
         if step % 250 == 0 or step == SETTINGS["steps"]:
             average.copy_to(averaged.parameters())
             save_state(path, step, {"base": base, "averaged": averaged}, optimizer)

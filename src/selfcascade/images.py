@@ -6,7 +6,7 @@ import hashlib
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -35,9 +35,18 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
         raise ValueError(f"image {name!r} does not exist or is no regular file")
     if Path(name).stat().st_size == 0:
         raise ValueError(f"image {name!r} is empty (0 bytes)")
+    return decode_image(name, name)
+
+
+def decode_image(name: str, file: str | IO[bytes]) -> Image.Image:
+    """As `read_image`, of a file that is open or known to be there; `name` is for the errors.
+
+    Raises:
+        ValueError: As in `read_image`.
+    """
     try:
         # The size is checked below, before a pixel is decoded; Pillow's own warning would only repeat it.
-        with warnings.catch_warnings(action="ignore"), Image.open(name) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(file) as image:
             _check_header(name, image)
             image.seek(0)
             image.load()

@@ -12,6 +12,7 @@ from selfcascade.cli.console import Debug, OneLineErrors
 from selfcascade.cli.generate import generate, upscale
 from selfcascade.cli.info import info
 from selfcascade.cli.plan import plan
+from selfcascade.cli.train import train
 
 app = typer.Typer(
     cls=OneLineErrors,
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 for command in (generate, upscale, plan, compare, info):
     app.command()(command)
+app.command("train")(train)
 
 
 def _print_version(value: bool) -> None:

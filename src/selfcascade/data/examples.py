@@ -1,0 +1,153 @@
+"""What training data is made of, whatever it is kept in: entries that may be skipped, batches, and a place to go on.
+
+Axis letters: B pictures, H, W pixels.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from PIL import Image
+from torch import Tensor
+
+MIN_SEEN = 100
+
+
+class DataError(ValueError):
+    """The data as a whole cannot be used; the sentence says why."""
+
+
+class Skip(Exception):
+    """A sample that is left out, and why.
+
+    Attributes:
+        reason: Named alike for all samples left out for it.
+        key: The sample.
+        damaged: Whether something is wrong with it, rather than a filter leaving it out.
+    """
+
+    def __init__(self, reason: str, key: str, damaged: bool = True) -> None:
+        super().__init__(f"{key}: {reason}")
+        self.reason, self.key, self.damaged = reason, key, damaged
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A sample that is not decoded yet.
+
+    Attributes:
+        key: Names it, and seeds its crop.
+        caption: Its words.
+        load: Decodes it to RGB; raises `Skip`.
+    """
+
+    key: str
+    caption: str
+    load: Callable[[], Image.Image]
+
+
+class Source(Protocol):
+    """A collection of samples in a deterministic order."""
+
+    def entries(self, seed: int, epoch: int, first: int = 0) -> Iterator[Entry | Skip]:
+        """The samples of an epoch in its order, from the `first` on; those unusable without decoding are skips."""
+        ...
+
+
+class Position(NamedTuple):
+    """Where a process stands in its stream: what it was offered, and what waits to fill a batch.
+
+    Attributes:
+        epoch: The current one, from 0.
+        index: Entries of that epoch offered so far to all processes together.
+        pending: (epoch, index) of each picture that waits in a bucket.
+    """
+
+    epoch: int = 0
+    index: int = 0
+    pending: tuple[tuple[int, int], ...] = ()
+
+    def as_json(self) -> list[Any]:
+        """As lists and numbers."""
+        return [self.epoch, self.index, [list(place) for place in self.pending]]
+
+    @classmethod
+    def from_json(cls, value: Any) -> Position:
+        """The inverse.
+
+        Raises:
+            ValueError: The value has another form.
+        """
+        try:
+            epoch, index, pending = value
+            return cls(int(epoch), int(index), tuple((int(e), int(i)) for e, i in pending))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"a data position must be [epoch, index, pending], not {value!r}") from error
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures of one size.
+
+    Attributes:
+        pixels: (B, 3, H, W) float32 in [-1, 1].
+        captions, keys: B each.
+        original_sizes: (B, 2) int64, height and width before resizing.
+        crops: (B, 2) int64, top and left of the crop.
+        position: Where to go on after this batch.
+    """
+
+    pixels: Tensor
+    captions: list[str]
+    keys: list[str]
+    original_sizes: Tensor
+    crops: Tensor
+    position: Position
+
+
+@dataclass
+class Report:
+    """What became of the samples so far.
+
+    Attributes:
+        used: Decoded and put in a batch, or waiting for one.
+        damaged, filtered: Left out, by reason.
+        examples: The first key left out for each reason.
+        max_skip_share: Share of damaged samples from which the data counts as broken.
+    """
+
+    max_skip_share: float = 0.5
+    used: int = 0
+    damaged: Counter[str] = field(default_factory=Counter)
+    filtered: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def count(self, skip: Skip) -> None:
+        """Notes a skip.
+
+        Raises:
+            DataError: Too many samples are damaged.
+        """
+        (self.damaged if skip.damaged else self.filtered)[skip.reason] += 1
+        self.examples.setdefault(skip.reason, skip.key)
+        if self.used + self.damaged.total() >= MIN_SEEN:
+            self.check()
+
+    def check(self) -> None:
+        """Raises DataError if the share of damaged samples is over the limit."""
+        damaged, seen = self.damaged.total(), self.used + self.damaged.total()
+        if damaged > self.max_skip_share * seen:
+            limit = f"max_skip_share {self.max_skip_share:g}"
+            raise DataError(f"{damaged} of {seen} samples are damaged, over {limit}: {self.reasons()}")
+
+    def reasons(self) -> str:
+        """All reasons with counts and one example each, most frequent first."""
+        both = (self.damaged + self.filtered).most_common()
+        return "; ".join(f"{reason} {count} (as {self.examples[reason]})" for reason, count in both) or "none"
+
+    def __str__(self) -> str:
+        left_out = f"{self.damaged.total()} damaged, {self.filtered.total()} filtered"
+        return f"{self.used} pictures used, {left_out}: {self.reasons()}"

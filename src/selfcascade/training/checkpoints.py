@@ -1,0 +1,214 @@
+"""Checkpoints that are whole or absent, and whose damage is noticed and named.
+
+A checkpoint is a folder `checkpoint-000123` of safetensors and JSON files with a manifest of their sizes and SHA-256.
+It is written beside its place, every file and folder is synced to disk, and only then renamed, so a kill at any moment
+leaves the checkpoints before it untouched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+NAME = re.compile(r"checkpoint-([0-9]{6,})")
+PART = ".part"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; the sentence names the file, and the newest whole checkpoint if there is one."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a training state is made of.
+
+    Attributes:
+        step: Optimizer steps done.
+        tensors: For each file name ("weights", "optimizer", ...) its named tensors.
+        state: Everything that is no tensor: settings, data positions, fingerprints; JSON-able.
+    """
+
+    step: int
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    state: Mapping[str, Any]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int | None = None) -> Path:
+    """Writes `folder/checkpoint-STEP`, whole or not at all; then removes all but the newest `keep`.
+
+    Args:
+        folder: The run's output folder.
+        checkpoint: Tensors of any device and floating-point type.
+        keep: How many checkpoints stay; None keeps all.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        ValueError: `keep` is not a positive whole number.
+        OSError: The disk is full or not writable; nothing of this checkpoint is left then.
+    """
+    if keep is not None and (isinstance(keep, bool) or keep < 1):
+        raise ValueError(f"checkpoints_total_limit must be a positive whole number, not {keep!r}")
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder / f"checkpoint-{checkpoint.step:06d}"
+    aside = place.with_name(place.name + PART)
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir()
+        for name, tensors in checkpoint.tensors.items():
+            save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, aside / _file(name))
+        (aside / "state.json").write_text(json.dumps(checkpoint.state, indent=1, sort_keys=True) + "\n")
+        files = {path.name: _digest(path) for path in sorted(aside.iterdir())}
+        manifest = {"schema": SCHEMA, "step": checkpoint.step, "files": files}
+        (aside / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        for path in (*aside.iterdir(), aside):
+            _sync(path)
+        if place.exists():  # the same step again, after a resume from an earlier one
+            shutil.rmtree(place)
+        aside.rename(place)
+        _sync(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    if keep is not None:
+        for old in list_checkpoints(folder)[:-keep]:
+            # Renamed first: a kill while files are removed must not leave half a checkpoint under its name.
+            gone = old.with_name(old.name + PART)
+            shutil.rmtree(gone, ignore_errors=True)
+            old.rename(gone)
+            shutil.rmtree(gone)
+    return place
+
+
+def load_checkpoint(place: Path) -> Checkpoint:
+    """Reads a checkpoint after checking each of its files.
+
+    Raises:
+        CheckpointError: A file is missing, cut, altered or not readable; the sentence offers the newest whole one.
+    """
+    try:
+        manifest = _verified(place)
+        tensors = {
+            name.removesuffix(".safetensors"): load_file(place / name)
+            for name in manifest["files"]
+            if name.endswith(".safetensors")
+        }
+        state = json.loads((place / "state.json").read_text())
+    except (OSError, SafetensorError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{place.name} cannot be read: {error}{_offer(place)}") from error
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}{_offer(place)}") from error
+    return Checkpoint(manifest["step"], tensors, state)
+
+
+def find_checkpoint(folder: Path, wanted: str) -> Path | None:
+    """The checkpoint to resume from; None where "latest" is wanted and there is none yet.
+
+    Args:
+        folder: The run's output folder.
+        wanted: "latest", or the name or path of a checkpoint.
+
+    Raises:
+        CheckpointError: There is no such checkpoint. A damaged latest one is not passed over: loading it says so.
+    """
+    if wanted == "latest":
+        found = list_checkpoints(folder)
+        return found[-1] if found else None
+    place = folder / wanted if NAME.fullmatch(wanted) else Path(wanted)
+    if not place.is_dir():
+        known = ", ".join(path.name for path in list_checkpoints(folder)) or "none"
+        raise CheckpointError(f"resume_from_checkpoint {wanted!r} is not there; checkpoints of this run: {known}")
+    return place
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints' folders, oldest first; unfinished ones are not among them."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def remove_unfinished(folder: Path) -> list[str]:
+    """Removes what a killed save left behind, and returns the names."""
+    if not folder.is_dir():
+        return []
+    left = [path for path in folder.iterdir() if path.name.endswith(PART) and NAME.match(path.name)]
+    for path in left:
+        shutil.rmtree(path)
+    return sorted(path.name for path in left)
+
+
+def latest_whole(folder: Path, other_than: Path | None = None) -> Path | None:
+    """The newest checkpoint whose files are all as they were written."""
+    for place in reversed(list_checkpoints(folder)):
+        if other_than is None or place.name != other_than.name:
+            try:
+                _verified(place)
+            except (CheckpointError, OSError):
+                continue
+            return place
+    return None
+
+
+def _verified(place: Path) -> dict[str, Any]:
+    path = place / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+        files, step = dict(manifest["files"]), manifest["step"]
+        schema = manifest["schema"]
+    except FileNotFoundError:
+        raise CheckpointError(f"{place.name}/{MANIFEST} is missing") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{place.name}/{MANIFEST} is damaged ({type(error).__name__})") from None
+    if schema != SCHEMA:
+        raise CheckpointError(f"{place.name} has format {schema!r}, and this version reads {SCHEMA}")
+    if not isinstance(step, int) or place.name != f"checkpoint-{step:06d}" or "state.json" not in files:
+        raise CheckpointError(f"{place.name}/{MANIFEST} is damaged: it does not describe this checkpoint")
+    for name, written in files.items():
+        file = place / name
+        if Path(name).name != name or not file.is_file():
+            raise CheckpointError(f"{place.name}/{name} is missing")
+        if file.stat().st_size != written["bytes"]:
+            raise CheckpointError(
+                f"{place.name}/{name} is damaged: {file.stat().st_size} bytes, {written['bytes']} written"
+            )
+        if _digest(file) != written:
+            raise CheckpointError(f"{place.name}/{name} is damaged: its SHA-256 is not the one that was written")
+    return {**manifest, "files": files}
+
+
+def _offer(place: Path) -> str:
+    whole = latest_whole(place.parent, other_than=place)
+    return "; no whole checkpoint is left" if whole is None else f"; the newest whole checkpoint is {whole.name}"
+
+
+def _file(name: str) -> str:
+    return f"{name}.safetensors"
+
+
+def _digest(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,54 @@
+"""What the U-Net is told besides the noisy latents: the caption, and for SDXL the sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@torch.no_grad()
+def encode_captions(pipe: Any, captions: Sequence[str]) -> dict[str, Tensor]:
+    """The pipeline's own prompt embeddings, without guidance.
+
+    Args:
+        pipe: Stable Diffusion 1.x, 2.x, XL, AnimateDiff or ModelScope.
+        captions: One a picture.
+
+    Returns:
+        "encoder_hidden_states" (B, tokens, D), and for SDXL "pooled" (B, D').
+    """
+    encoded = pipe.encode_prompt(
+        list(captions), device=pipe.unet.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+    )
+    embeds = {"encoder_hidden_states": encoded[0]}
+    if takes_sizes(pipe.unet):
+        embeds["pooled"] = encoded[2]
+    return embeds
+
+
+def unet_arguments(
+    pipe: Any, embeds: dict[str, Tensor], original_sizes: Tensor, crops: Tensor, size: Sequence[int]
+) -> dict[str, Any]:
+    """The U-Net's keyword arguments.
+
+    Args:
+        pipe: As in `encode_captions`.
+        embeds: From `encode_captions`.
+        original_sizes: (B, 2) heights and widths of the files.
+        crops: (B, 2) top and left of the crop, in pixels of the resized picture.
+        size: (height, width) of this pass.
+    """
+    arguments: dict[str, Any] = {"encoder_hidden_states": embeds["encoder_hidden_states"]}
+    if takes_sizes(pipe.unet):
+        target = torch.tensor(list(size)).expand(len(crops), 2)
+        time_ids = torch.cat([original_sizes, crops, target], 1).to(embeds["pooled"])
+        arguments["added_cond_kwargs"] = {"text_embeds": embeds["pooled"], "time_ids": time_ids}
+    return arguments
+
+
+def takes_sizes(unet: Any) -> bool:
+    """Whether the U-Net is SDXL's kind, which is told the picture's sizes."""
+    return unet.config.get("addition_embed_type") == "text_time"

@@ -1,0 +1,117 @@
+"""The settings of a training run, checked as soon as they are given; names as in diffusers' training examples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+# May differ between a run and its continuation: they change what is shown and kept, not what is learnt.
+FREE_ON_RESUME = frozenset(
+    {
+        "checkpointing_steps",
+        "checkpoints_total_limit",
+        "max_train_steps",
+        "output_dir",
+        "report_to",
+        "resume_from_checkpoint",
+        "validation_prompt",
+        "validation_steps",
+        "logging_steps",
+    }
+)
+
+
+class TrainingConfig(BaseModel):
+    """Everything that decides a run's weights, and how it is watched; each field says what it is.
+
+    Raises:
+        ValueError: A value is out of range (pydantic's `ValidationError` is one); the message names it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: Literal["upsamplers", "lora", "full"] = Field("upsamplers", description="What is trained.")
+    model: str = Field("bundled", description="'bundled', a folder in diffusers' format, or a Hub id.")
+    train_data: str = Field("scenes", description="'scenes', a folder of pictures with captions, or .tar shards.")
+    output_dir: str = Field("outputs/training", description="Weights, checkpoints, curve and settings go there.")
+    resolution: tuple[PositiveInt, PositiveInt] = Field((128, 128), description="Height and width of the pictures.")
+    aspect_buckets: bool = Field(False, description="Also train at other ratios of about that area.")
+    scale: float = Field(2.0, gt=1, le=8, description="Sides of the pictures to the pivot's.")
+    pivot_step: PositiveInt | None = Field(None, description="K: t ~ U{1..K}; 0.7 T for upsamplers, T for the others.")
+    preset: Literal["micro", "full"] = Field("micro", description="Of the upsamplers.")
+    upsampling: Literal["latent-bilinear", "latent-bicubic", "rgb"] = Field(
+        "rgb", description="How a cascade with the upsamplers enlarges its pivots."
+    )
+    rank: PositiveInt = Field(4, description="Of the LoRA.")
+    lora_alpha: float | None = Field(None, gt=0, description="Of the LoRA; its rank unless given.")
+    seed: int = Field(0, ge=0, le=2**31, description="Of every random draw.")
+    train_batch_size: PositiveInt = Field(4, description="Pictures of a process in a pass.")
+    gradient_accumulation_steps: PositiveInt = Field(1, description="Passes of an optimizer step.")
+    max_train_steps: PositiveInt = Field(4000, description="Optimizer steps.")
+    learning_rate: float = Field(1e-3, gt=0, le=10, description="The highest.")
+    lr_scheduler: Literal[
+        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
+    ] = Field("constant_with_warmup", description="How the learning rate goes.")
+    lr_warmup_steps: int = Field(0, ge=0, description="Steps until the highest rate.")
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="Of AdamW.")
+    adam_beta2: float = Field(0.999, ge=0, lt=1, description="Of AdamW.")
+    adam_weight_decay: float = Field(1e-2, ge=0, description="Of AdamW.")
+    adam_epsilon: float = Field(1e-8, gt=0, description="Of AdamW.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Longer gradients are shortened to it.")
+    use_8bit_adam: bool = Field(False, description="AdamW with 8-bit moments; needs bitsandbytes.")
+    use_ema: bool = Field(False, description="Save the moving average of the weights.")
+    ema_decay: float = Field(0.999, gt=0, lt=1, description="Of the moving average.")
+    snr_gamma: float | None = Field(None, gt=0, description="Weight by min(SNR, gamma) (Hang et al. 2023); 5 is usual.")
+    prompt_dropout: float = Field(0.1, ge=0, le=1, description="Share of pictures whose caption is left out.")
+    mixed_precision: Literal["no", "fp16", "bf16"] = Field("no", description="Arithmetic of the networks.")
+    gradient_checkpointing: bool = Field(False, description="Less memory, more time.")
+    allow_tf32: bool = Field(False, description="Faster matrix products on Ampere and later.")
+    max_skip_share: float = Field(0.5, ge=0, le=1, description="Share of damaged samples that ends the run.")
+    checkpointing_steps: PositiveInt = Field(500, description="Steps between checkpoints.")
+    checkpoints_total_limit: PositiveInt | None = Field(3, description="Checkpoints that are kept.")
+    resume_from_checkpoint: str | None = Field(None, description="'latest', or a checkpoint's name or path.")
+    validation_prompt: tuple[str, ...] = Field((), description="Pictures of it are made; may be given several times.")
+    validation_steps: PositiveInt = Field(500, description="Steps between validations.")
+    logging_steps: PositiveInt = Field(10, description="Steps between rows of the curve.")
+    report_to: str | None = Field(None, description="A tracker of accelerate: tensorboard, wandb, all, ...")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _square(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("resolution"), int):
+            values = {**values, "resolution": (values["resolution"],) * 2}
+        return values
+
+    def steps_of(self, training_steps: int) -> int:
+        """K for a model of T training steps.
+
+        Raises:
+            ValueError: `pivot_step` lies above T.
+        """
+        if self.pivot_step is None:
+            return round(0.7 * training_steps) if self.method == "upsamplers" else training_steps
+        if self.pivot_step > training_steps:
+            raise ValueError(f"pivot_step must be from 1 to {training_steps}, not {self.pivot_step}")
+        return self.pivot_step
+
+    def check_continues(self, earlier: dict[str, Any]) -> None:
+        """Raises ValueError if a checkpoint was made with settings that this run would change on the way."""
+        now = self.model_dump(mode="json")
+        # A rate that decays towards the last step depends on which step that is.
+        free = FREE_ON_RESUME - (set() if self.lr_scheduler.startswith("constant") else {"max_train_steps"})
+        known = {name: value for name, value in earlier.items() if name in now and name not in free}
+        changed = [f"{name} ({value!r} then, {now[name]!r} now)" for name, value in known.items() if now[name] != value]
+        if changed:
+            raise ValueError(f"the checkpoint was made with other settings: {'; '.join(changed)}")
+
+    def flat(self) -> dict[str, int | float | str]:
+        """The settings as trackers take them."""
+        values = self.model_dump(mode="json")
+        return {key: value if isinstance(value, (int, float, str)) else str(value) for key, value in values.items()}
+
+    @property
+    def folder(self) -> Path:
+        """Where everything is written."""
+        return Path(self.output_dir).expanduser()

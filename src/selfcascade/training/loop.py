@@ -1,0 +1,231 @@
+"""The training loop (paper, Algorithm 1), on accelerate: one process or many, one file to read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from diffusers.optimization import get_scheduler
+from torch import Tensor
+from torch.nn.functional import interpolate
+from tqdm.auto import tqdm
+
+from selfcascade.base_models import family_of
+from selfcascade.base_models.stage_scheduler import training_steps
+from selfcascade.cascade import Size
+from selfcascade.data import Batch, Position, Stream, prefetched
+from selfcascade.features import fingerprint
+from selfcascade.training.checkpoints import find_checkpoint, load_checkpoint, remove_unfinished, save_checkpoint
+from selfcascade.training.conditions import encode_captions, unet_arguments
+from selfcascade.training.config import TrainingConfig
+from selfcascade.training.model_card import write_model_card
+from selfcascade.training.objective import draw, objective_of
+from selfcascade.training.state import Curve, StopRequest, TrainingState, make_optimizer
+from selfcascade.training.trainables import make_trainable
+
+Validate = Callable[[int, Any, Any], dict[str, float]]
+
+
+class Trainer:
+    """One training run: everything that its steps need, and its place in it.
+
+    Args:
+        pipe: The base model's pipeline; its U-Net is frozen, or trained in place for "lora" and "full".
+        config: The settings.
+        stream: The data. Each process has its own, over the same source.
+        validate: Called every `validation_steps` with (step, pipe, upsamplers or None) by the main process; what it
+            returns is logged.
+
+    Raises:
+        ValueError: The model cannot be trained so, or an argument is out of range.
+    """
+
+    def __init__(self, pipe: Any, config: TrainingConfig, stream: Stream, validate: Validate | None = None) -> None:
+        self.pipe, self.config, self.stream, self.validate = pipe, config, stream, validate
+        self.accelerator = Accelerator(
+            gradient_accumulation_steps=config.gradient_accumulation_steps,
+            mixed_precision=config.mixed_precision,
+            log_with=config.report_to,
+            project_dir=str(config.folder),
+        )
+        torch.backends.cuda.matmul.allow_tf32 = config.allow_tf32
+        pipe.to(self.accelerator.device)
+        self.family, self.training_steps = family_of(pipe), training_steps(pipe.scheduler)
+        base = fingerprint(pipe.unet)
+        self.pivot_step = config.steps_of(self.training_steps)
+        self.objective = objective_of(pipe.scheduler, config.snr_gamma)
+        for part in (pipe.vae, pipe.text_encoder, getattr(pipe, "text_encoder_2", None)):
+            if part is not None:
+                part.requires_grad_(False)
+        self.trainable = make_trainable(pipe.unet, config, self.pivot_step)
+        self.trained = self.trainable.trained()
+        self.optimizer = make_optimizer(config, list(self.trained.values()))
+        self.rates = get_scheduler(
+            config.lr_scheduler,
+            self.optimizer,
+            num_warmup_steps=config.lr_warmup_steps,
+            num_training_steps=config.max_train_steps,
+        )
+        self.wrapped, self.prepared = self.accelerator.prepare(self.trainable, self.optimizer)
+        self.state = TrainingState(config, self.trained, self.optimizer, self.rates, base, self.accelerator.scaler)
+        self.curve, self.stop = Curve(config.folder / "curve.jsonl"), StopRequest()
+        self.step, self.position = 0, Position()
+
+    def run(self) -> Path:
+        """Trains to `max_train_steps`, or until Ctrl-C or SIGTERM, which end it after the step with a checkpoint.
+
+        Returns:
+            The output folder, with the trained weights if the run came to its end.
+
+        Raises:
+            CheckpointError: The checkpoint to resume from is damaged or of another run; no other is taken instead.
+            DataError: The data cannot be used.
+            FloatingPointError: The loss is no finite number.
+        """
+        config, folder = self.config, self.config.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.accelerator.is_main_process:
+            remove_unfinished(folder)
+        self.accelerator.wait_for_everyone()
+        if config.resume_from_checkpoint is not None:
+            self._resume(config.resume_from_checkpoint)
+        if config.report_to is not None:
+            self.accelerator.init_trackers("selfcascade", config=config.flat())
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        batches = prefetched(self.stream.batches(config.train_batch_size, rank, world, self.position))
+        began, window, total = time.perf_counter(), 0, 0.0
+        bar = tqdm(
+            total=config.max_train_steps,
+            initial=self.step,
+            desc="training",
+            disable=not self.accelerator.is_main_process,
+        )
+        with bar, self.stop:
+            while self.step < config.max_train_steps:
+                loss = self._optimizer_step(batches)
+                total, window = total + loss, window + 1
+                bar.update()
+                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                last = self.step == config.max_train_steps
+                if self.step % config.logging_steps == 0 or last:
+                    seconds = time.perf_counter() - began
+                    self._log(loss=total / window, rate=float(self.rates.get_last_lr()[0]), seconds=seconds)
+                    window, total = 0, 0.0
+                stopped = self._is_stopped()
+                if self.step % config.checkpointing_steps == 0 or last or stopped:
+                    self._save()
+                if self.validate is not None and (self.step % config.validation_steps == 0 or last) and not stopped:
+                    self._validate(self.validate)
+                if stopped:
+                    break
+        batches.close()  # type: ignore[attr-defined]
+        if self.step == config.max_train_steps:
+            self._save_weights()
+        self.accelerator.end_training()
+        return folder
+
+    def _optimizer_step(self, batches: Iterator[Batch]) -> float:
+        """One step on `gradient_accumulation_steps` batches; its mean loss on this process."""
+        config, total = self.config, 0.0
+        for micro in range(config.gradient_accumulation_steps):
+            batch = next(batches)
+            with self.accelerator.accumulate(self.wrapped):
+                loss = self._loss(batch, micro)
+                self.accelerator.backward(loss)
+                if self.accelerator.sync_gradients:
+                    norm = self.accelerator.clip_grad_norm_(list(self.trained.values()), config.max_grad_norm)
+                    # Half precision meets infinite gradients now and then; its scaler skips the step and goes lower.
+                    if config.mixed_precision != "fp16" and norm is not None and not torch.isfinite(norm):
+                        raise FloatingPointError(
+                            f"the gradient is not finite at step {self.step + 1}; lower learning_rate"
+                        )
+                self.prepared.step()
+                self.prepared.zero_grad()
+            self.position = batch.position
+            total += loss.item() / config.gradient_accumulation_steps
+        self.rates.step()
+        self.state.average_step()
+        self.step += 1
+        return total
+
+    def _loss(self, batch: Batch, micro: int) -> Tensor:
+        """Algorithm 1 on one batch: z^r = E(x), pivot z^(r-1) = E(downsample(x)), t ~ U{1..K}."""
+        pipe, config, device = self.pipe, self.config, self.accelerator.device
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        pixels, count = batch.pixels.to(device), len(batch.keys)
+        size = Size(*pixels.shape[-2:])
+        pivot_size = self._pivot_size(size)
+        with torch.no_grad():
+            z_0 = self.family.encode(pipe, pixels).float()
+            pivot = self.family.encode(pipe, interpolate(pixels, size=tuple(pivot_size), mode="area")).float()
+        first = (self.step * config.gradient_accumulation_steps + micro) * count * world
+        samples = [first + row * world + rank for row in range(count)]
+        noise, timestep, uniform = draw(samples, config.seed, z_0.shape[1:], self.pivot_step, self.training_steps)
+        noise, timestep = noise.to(z_0), timestep.to(device)
+        captions = [
+            "" if u < config.prompt_dropout else words
+            for u, words in zip(uniform.tolist(), batch.captions, strict=True)
+        ]
+        embeds = encode_captions(pipe, captions)
+        given = (batch.original_sizes, batch.crops)
+        conditions = unet_arguments(pipe, embeds, *given, size)
+        pivot_conditions = unet_arguments(pipe, embeds, *given, pivot_size)
+        z_t = self.objective.noisy(z_0, noise, timestep)
+        dtype = pipe.unet.dtype
+        with self.accelerator.autocast():
+            prediction = self.wrapped(z_t.to(dtype), timestep, conditions, pivot.to(dtype), pivot_conditions)
+        return self.objective.loss(prediction, z_0, noise, timestep).mean()
+
+    def _pivot_size(self, size: Size) -> Size:
+        multiple = self.family.multiple(self.pipe)
+        return Size(*(max(multiple, round(side / self.config.scale / multiple) * multiple) for side in size))
+
+    def _save(self) -> None:
+        positions = gather_object([self.position.as_json()])
+        if self.accelerator.is_main_process:
+            checkpoint = self.state.checkpoint(self.step, positions)
+            save_checkpoint(self.config.folder, checkpoint, self.config.checkpoints_total_limit)
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self, wanted: str) -> None:
+        place = find_checkpoint(self.config.folder, wanted)
+        if place is None:
+            return
+        checkpoint = load_checkpoint(place)
+        positions = self.state.restore(checkpoint, place.name, self.accelerator.num_processes)
+        self.step = checkpoint.step
+        self.position = Position.from_json(positions[self.accelerator.process_index])
+        if self.accelerator.is_main_process:
+            self.curve.keep_up_to(self.step)
+
+    def _save_weights(self) -> None:
+        if self.accelerator.is_main_process:
+            with self.state.averaged():
+                self.trainable.save(self.config.folder, self.pipe)
+            (self.config.folder / "training.json").write_text(self.config.model_dump_json(indent=1) + "\n")
+            write_model_card(self.config, self.step, len(self.trained), self.stream.report, self.curve.rows())
+        self.accelerator.wait_for_everyone()
+
+    def _validate(self, validate: Validate) -> None:
+        if self.accelerator.is_main_process:
+            upsamplers = getattr(self.trainable, "upsamplers", None)
+            with self.state.averaged(), torch.no_grad():
+                figures = validate(self.step, self.pipe, upsamplers)
+            self._log(**{f"validation_{name}": value for name, value in figures.items()})
+        self.accelerator.wait_for_everyone()
+
+    def _log(self, **figures: float) -> None:
+        if self.accelerator.is_main_process:
+            self.curve.add(self.step, figures)
+        self.accelerator.log(figures, step=self.step)
+
+    def _is_stopped(self) -> bool:
+        if self.accelerator.num_processes == 1:
+            return bool(self.stop.asked_by)
+        asked = torch.tensor(float(bool(self.stop.asked_by)), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(asked, "sum") > 0)  # type: ignore[operator]

@@ -1,0 +1,61 @@
+"""A training run from its settings alone: model, data, validation; what `selfcascade train` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from selfcascade.cascade import Size
+from selfcascade.data import Stream, bucket_sizes, open_source
+from selfcascade.models import load_model
+from selfcascade.pipeline import SelfCascade
+from selfcascade.training.config import TrainingConfig
+from selfcascade.training.loop import Trainer
+
+VALIDATION_STEPS = 25
+
+
+def run_training(config: TrainingConfig) -> Trainer:
+    """Loads the model and the data, and trains; the trainer that ran is returned.
+
+    Raises:
+        ValueError: The model, the data or a setting cannot be used; the sentence names it.
+    """
+    pipe = load_model(config.model, dtype="float32")
+    pipe.set_progress_bar_config(disable=True)
+    size = Size(*config.resolution)
+    multiple = SelfCascade(pipe).multiple
+    if size.height % multiple or size.width % multiple:
+        raise ValueError(f"resolution must be multiples of {multiple}, not {size}")
+    sizes = (
+        bucket_sizes(size, max(multiple, min(size) // 8 // multiple * multiple)) if config.aspect_buckets else (size,)
+    )
+    stream = Stream(open_source(config.train_data, size), sizes, config.seed, config.max_skip_share)
+    trainer = Trainer(pipe, config, stream, ValidationPictures(config) if config.validation_prompt else None)
+    trainer.run()
+    return trainer
+
+
+class ValidationPictures:
+    """Pictures of the validation prompts, at each validation from the same seeds.
+
+    LoRAs and whole U-Nets are sampled directly at the large size, as the paper does; upsamplers in their cascade.
+    """
+
+    def __init__(self, config: TrainingConfig) -> None:
+        self.config = config
+
+    def __call__(self, step: int, pipe: Any, upsamplers: Any) -> dict[str, float]:
+        """Writes `validation/STEP-NUMBER.png`."""
+        size = Size(*self.config.resolution)
+        folder = self.config.folder / "validation"
+        folder.mkdir(exist_ok=True)
+        cascade = SelfCascade(pipe, upsamplers, None if self.config.method == "upsamplers" else size)
+        for number, prompt in enumerate(self.config.validation_prompt):
+            generator = torch.Generator().manual_seed(self.config.seed + number)
+            settings = {"num_inference_steps": VALIDATION_STEPS, "generator": generator}
+            image = cascade(prompt, height=size.height, width=size.width, **settings).images[0]  # type: ignore[union-attr]
+            image.save(Path(folder, f"{step:06d}-{number}.png"))
+        return {"pictures": float(len(self.config.validation_prompt))}

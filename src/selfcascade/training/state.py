@@ -1,0 +1,196 @@
+"""A run's state between steps: weights, moments and averages to a checkpoint and back, its curve, a wish to stop."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+
+from selfcascade.training.checkpoints import Checkpoint, CheckpointError
+from selfcascade.training.config import TrainingConfig
+
+
+def make_optimizer(config: TrainingConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """AdamW, or its 8-bit form.
+
+    Raises:
+        ValueError: The 8-bit form is asked for, and bitsandbytes is not installed.
+    """
+    settings: dict[str, Any] = {
+        "lr": config.learning_rate,
+        "betas": (config.adam_beta1, config.adam_beta2),
+        "weight_decay": config.adam_weight_decay,
+        "eps": config.adam_epsilon,
+    }
+    if not config.use_8bit_adam:
+        return torch.optim.AdamW(parameters, **settings)
+    try:
+        from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise ValueError("use_8bit_adam needs bitsandbytes, which is not installed") from error
+    return AdamW8bit(parameters, **settings)
+
+
+class TrainingState:
+    """What a checkpoint holds, apart from the step and the place in the data.
+
+    Args:
+        config: Of the run; a checkpoint of other settings is refused.
+        trained: The trained weights by name.
+        optimizer, rates: Optimizer and learning-rate schedule over them.
+        base: The base model's fingerprint; a checkpoint made on another is refused.
+        scaler: Of half precision, or None.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        trained: Mapping[str, nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        rates: Any,
+        base: list[float] | None,
+        scaler: Any,
+    ) -> None:
+        self.config, self.trained, self.base = config, trained, base
+        self.optimizer, self.rates, self.scaler = optimizer, rates, scaler
+        settings = {"decay": config.ema_decay, "use_ema_warmup": True, "inv_gamma": 10, "power": 0.75}
+        self.average = EMAModel(trained.values(), **settings) if config.use_ema else None
+
+    def checkpoint(self, step: int, positions: list[Any]) -> Checkpoint:
+        """Everything at a step; `positions` are the processes' places in the data."""
+        moments = {
+            f"{index}/{key}": value
+            for index, state in self.optimizer.state_dict()["state"].items()
+            for key, value in state.items()
+        }
+        tensors: dict[str, dict[str, Tensor]] = {"weights": dict(self.trained), "optimizer": moments}
+        if self.average is not None:
+            tensors["ema"] = dict(zip(self.trained, self.average.shadow_params, strict=True))
+        state = {
+            "config": self.config.model_dump(mode="json"),
+            "base": self.base,
+            "positions": positions,
+            "rates": {key: value for key, value in self.rates.state_dict().items() if key != "lr_lambdas"},
+            "ema_step": None if self.average is None else self.average.optimization_step,
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
+        }
+        return Checkpoint(step, tensors, state)
+
+    @torch.no_grad()
+    def restore(self, checkpoint: Checkpoint, name: str, processes: int) -> list[Any]:
+        """Takes everything over from a checkpoint, and returns the processes' places in the data.
+
+        Raises:
+            CheckpointError: It is of another base model, method or number of processes.
+            ValueError: It was made with other settings.
+        """
+        state, tensors = checkpoint.state, checkpoint.tensors
+        try:
+            self.config.check_continues(state["config"])
+            positions, base = state["positions"], state["base"]
+            rates, ema_step, scaler = state["rates"], state["ema_step"], state["scaler"]
+        except KeyError as error:
+            raise CheckpointError(f"{name}/state.json lacks {error}") from error
+        if base != self.base:
+            raise CheckpointError(f"{name} was made with another base model's weights than {self.config.model!r}")
+        if len(positions) != processes:
+            raise CheckpointError(f"{name} was made by {len(positions)} processes, and there are {processes}")
+        wanted = ["weights", "optimizer", *(["ema"] if self.average is not None else [])]
+        shapes = {key: value.shape for key, value in self.trained.items()}
+        for part in wanted:
+            found = {key: value.shape for key, value in tensors.get(part, {}).items()}
+            if part not in tensors or (part != "optimizer" and found != shapes):
+                raise CheckpointError(f"{name} holds other {part} than method {self.config.method!r} trains")
+        for key, parameter in self.trained.items():
+            parameter.copy_(tensors["weights"][key])
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors["optimizer"].items():
+            index, _, field = key.partition("/")
+            moments.setdefault(int(index), {})[field] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.rates.load_state_dict(rates)
+        for group, rate in zip(self.optimizer.param_groups, rates["_last_lr"], strict=True):
+            group["lr"] = rate
+        if self.average is not None:
+            for shadow, key in zip(self.average.shadow_params, self.trained, strict=True):
+                shadow.copy_(tensors["ema"][key])
+            self.average.optimization_step = ema_step
+        if self.scaler is not None and scaler is not None:
+            self.scaler.load_state_dict(scaler)
+        return positions
+
+    def average_step(self) -> None:
+        """Moves the weights' average, if there is one, towards them."""
+        if self.average is not None:
+            self.average.step(self.trained.values())
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it the trained weights are their averages, if there are any."""
+        if self.average is None:
+            yield
+            return
+        self.average.store(self.trained.values())
+        self.average.copy_to(self.trained.values())
+        try:
+            yield
+        finally:
+            self.average.restore(self.trained.values())
+
+
+class Curve:
+    """A run's figures, a JSON object a line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def add(self, step: int, figures: Mapping[str, float]) -> None:
+        """Appends a row."""
+        row = {"step": step, **{name: float(f"{value:.6g}") for name, value in figures.items()}}
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def rows(self) -> list[dict[str, float]]:
+        """All rows; a last one that a kill cut short is left out."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def keep_up_to(self, step: int) -> None:
+        """Drops the rows of steps that a resumed run makes again."""
+        kept = [json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step]
+        if self.path.exists():
+            self.path.write_text("".join(kept))
+
+
+class StopRequest:
+    """Within it Ctrl-C and SIGTERM are noted rather than obeyed at once.
+
+    Attributes:
+        asked_by: The signal's name; empty while nobody asked.
+    """
+
+    def __init__(self) -> None:
+        self.asked_by = ""
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.asked_by = signal.Signals(number).name
