@@ -59,14 +59,13 @@ class FolderSource:
             yield Entry(self._key(path), caption, functools.partial(self._load, path))
 
     def _caption(self, path: Path) -> str:
-        key = self._key(path)
+        key, known = self._key(path), self.captions.get(path)
+        if isinstance(known, Skip):
+            raise known
         if not path.resolve().is_relative_to(self.folder):
             raise Skip("leads out of the folder", key)
         if not path.is_file():
             raise Skip("picture is missing", key)
-        known = self.captions.get(path)
-        if isinstance(known, Skip):
-            raise known
         if known is not None:
             return known
         beside = path.with_suffix(".txt")

@@ -169,11 +169,11 @@ def _verified(place: Path) -> dict[str, Any]:
     path = place / MANIFEST
     try:
         manifest = json.loads(path.read_text())
-        files, step = dict(manifest["files"]), manifest["step"]
-        schema = manifest["schema"]
+        files, step, schema = manifest["files"], manifest["step"], manifest["schema"]
+        files = {name: {"bytes": int(file["bytes"]), "sha256": str(file["sha256"])} for name, file in files.items()}
     except FileNotFoundError:
         raise CheckpointError(f"{place.name}/{MANIFEST} is missing") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{place.name}/{MANIFEST} is damaged ({type(error).__name__})") from None
     if schema != SCHEMA:
         raise CheckpointError(f"{place.name} has format {schema!r}, and this version reads {SCHEMA}")
