@@ -116,7 +116,8 @@ class TrainingState:
             index, _, field = key.partition("/")
             moments.setdefault(int(index), {})[field] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
-        self.rates.load_state_dict(rates)
+        # Its rules are functions, which no checkpoint holds; the settings have made them anew.
+        self.rates.load_state_dict({**rates, "lr_lambdas": [None] * len(self.optimizer.param_groups)})
         for group, rate in zip(self.optimizer.param_groups, rates["_last_lr"], strict=True):
             group["lr"] = rate
         if self.average is not None:

@@ -1,0 +1,367 @@
+"""Training: Algorithm 1 changes what it should, and a resumed run equals an uninterrupted one bit for bit."""
+
+# pyright: reportPrivateImportUsage=false
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
+from torch import Tensor
+
+from cascade_runs import SD
+from selfcascade import FeatureUpsamplers
+from selfcascade.cascade import Size
+from selfcascade.data import ScenesSource, Stream
+from selfcascade.training import Trainer, TrainingConfig
+from selfcascade.training.checkpoints import CheckpointError, list_checkpoints, load_checkpoint
+from selfcascade.training.objective import DiffusionObjective, FlowObjective, draw, objective_of
+from selfcascade.training.trainables import make_trainable
+from tiny import TINY
+
+TESTS = Path(__file__).parent
+SIZE = Size(64, 64)
+
+
+def settings(folder: Path, **changes: Any) -> TrainingConfig:
+    given = {
+        "output_dir": str(folder),
+        "resolution": 64,
+        "train_batch_size": 2,
+        "max_train_steps": 6,
+        "checkpointing_steps": 2,
+        "checkpoints_total_limit": None,
+        "logging_steps": 1,
+        "learning_rate": 1e-2,
+    }
+    return TrainingConfig(**{**given, **changes})
+
+
+def trained(folder: Path, pipe: Any = None, stop_after: int | None = None, **changes: Any) -> Trainer:
+    config = settings(folder, **changes)
+    trainer = Trainer(pipe or SD.build(), config, Stream(ScenesSource(SIZE), (SIZE,), config.seed))
+    if stop_after is not None:
+        step = trainer._optimizer_step
+
+        def counted(batches: Any) -> float:
+            loss = step(batches)
+            if trainer.step == stop_after:
+                trainer.stop.asked_by = "SIGTERM"
+            return loss
+
+        trainer._optimizer_step = counted  # type: ignore[method-assign]
+    trainer.run()
+    return trainer
+
+
+def weights(trainer: Trainer) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in trainer.trained.items()}
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def everything(pipe: Any) -> dict[str, Tensor]:
+    parts = {"unet": pipe.unet, "vae": pipe.vae, "text_encoder": pipe.text_encoder}
+    return {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
+
+
+@pytest.mark.parametrize("preset", ["micro", "full"])
+def test_only_the_upsamplers_change(tmp_path: Path, preset: str) -> None:
+    pipe = SD.build()
+    before = {
+        name: value.clone()
+        for part in (pipe.unet, pipe.vae, pipe.text_encoder)
+        for name, value in part.state_dict().items()
+    }
+    start = FeatureUpsamplers.from_unet(pipe.unet, preset).state_dict()
+    trainer = trained(tmp_path, pipe, preset=preset)
+    after = {
+        name: value for part in (pipe.unet, pipe.vae, pipe.text_encoder) for name, value in part.state_dict().items()
+    }
+    assert equal(before, after)
+    loaded = FeatureUpsamplers.from_pretrained(tmp_path)
+    assert equal(dict(loaded.state_dict()), weights(trainer))
+    assert loaded.config["pivot_step"] == 700 and loaded.config["upsampling"] == "rgb"
+    assert not torch.equal(next(iter(loaded.parameters())), torch.zeros(1)) and any(
+        not torch.equal(value, start.get(name, torch.zeros_like(value))) for name, value in loaded.state_dict().items()
+    )
+    assert (tmp_path / "README.md").read_text().startswith("---\nlibrary_name: diffusers")
+    assert TrainingConfig(**json.loads((tmp_path / "training.json").read_text())) == trainer.config
+
+
+def test_a_lora_is_saved_as_diffusers_loads_it(tmp_path: Path) -> None:
+    trained(tmp_path, method="lora", rank=2)
+    plain, tuned = SD.build(), SD.build()
+    tuned.load_lora_weights(str(tmp_path))
+    inputs = torch.randn(1, 4, 8, 8), torch.tensor(5), torch.randn(1, 7, plain.unet.config.cross_attention_dim)
+    with torch.no_grad():
+        assert not torch.allclose(plain.unet(*inputs).sample, tuned.unet(*inputs).sample, atol=1e-5)
+
+
+def test_a_whole_u_net_is_saved_as_diffusers_loads_it(tmp_path: Path) -> None:
+    trainer = trained(tmp_path, method="full", learning_rate=1e-3)
+    loaded = UNet2DConditionModel.from_pretrained(tmp_path, subfolder="unet")
+    assert equal(dict(loaded.named_parameters()), weights(trainer))  # type: ignore[arg-type]
+    assert not equal(dict(SD.build().unet.named_parameters()), weights(trainer))
+
+
+@pytest.mark.parametrize(("rank", "expected"), [(4, 1_728_512), (32, 13_828_096)])
+def test_lora_parameters_on_stable_diffusion_2_1(rank: int, expected: int, tmp_path: Path) -> None:
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(
+            sample_size=64, cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20), use_linear_projection=True
+        )
+        made = make_trainable(unet, settings(tmp_path, method="lora", rank=rank), 1000)
+    assert sum(parameter.numel() for parameter in made.trained().values()) == expected
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "accumulated, averaged, decaying": {
+        "gradient_accumulation_steps": 2,
+        "train_batch_size": 1,
+        "use_ema": True,
+        "lr_scheduler": "cosine",
+        "lr_warmup_steps": 2,
+        "snr_gamma": 5.0,
+    },
+    "lora": {"method": "lora"},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_resumed_run_equals_an_uninterrupted_one_at_three_cut_points(tmp_path: Path, case: str) -> None:
+    options = CASES[case]
+    whole = trained(tmp_path / "whole", **options)
+    for cut in (1, 3, 4):
+        folder = tmp_path / f"cut {cut}"
+        stopped = trained(folder, stop_after=cut, **options)
+        assert stopped.step == cut and not (folder / "training.json").exists()
+        resumed = trained(folder, resume_from_checkpoint="latest", **options)
+        assert resumed.step == 6 and equal(weights(resumed), weights(whole)), cut
+        curves = [
+            [{k: v for k, v in row.items() if k != "seconds"} for row in run.curve.rows()] for run in (resumed, whole)
+        ]
+        assert curves[0] == curves[1]
+        last = [load_checkpoint(list_checkpoints(run.config.folder)[-1]) for run in (resumed, whole)]
+        assert all(equal(dict(last[0].tensors[part]), dict(last[1].tensors[part])) for part in last[0].tensors)
+
+
+def test_an_earlier_checkpoint_can_be_named(tmp_path: Path) -> None:
+    whole = trained(tmp_path)
+    again = trained(tmp_path, resume_from_checkpoint="checkpoint-000002")
+    assert equal(weights(again), weights(whole))
+
+
+def test_micro_batches_and_one_batch_take_the_same_step(tmp_path: Path) -> None:
+    whole = trained(tmp_path / "whole", train_batch_size=4, max_train_steps=2)
+    parts = trained(tmp_path / "parts", train_batch_size=2, gradient_accumulation_steps=2, max_train_steps=2)
+    for name, value in weights(whole).items():
+        assert torch.allclose(value, weights(parts)[name], atol=2e-5), name
+
+
+def test_four_pictures_are_learnt_by_heart(tmp_path: Path) -> None:
+    """The loss on fixed pictures, noise and timesteps falls tenfold when everything may be learnt."""
+    pipe = SD.build()
+    generator = torch.Generator().manual_seed(0)
+    trainer = Trainer(pipe, settings(tmp_path, method="full"), Stream(ScenesSource(SIZE), (SIZE,)))
+    batch = next(trainer.stream.batches(4))
+    z_0, noise = torch.randn(2, 4, 4, 8, 8, generator=generator)
+    timestep = torch.tensor([100, 300, 500, 700])
+    z_t = trainer.objective.noisy(z_0, noise, timestep)
+    words = pipe.text_encoder(pipe.tokenizer(batch.captions, padding=True, return_tensors="pt").input_ids)[0].detach()
+    optimizer = torch.optim.AdamW(trainer.trained.values(), lr=1e-2)
+    losses = []
+    for _ in range(250):
+        prediction = trainer.trainable(z_t, timestep, {"encoder_hidden_states": words}, z_0, {})
+        loss = trainer.objective.loss(prediction, z_0, noise, timestep).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 10
+
+
+def test_upsamplers_learn_what_the_pivot_can_tell(tmp_path: Path) -> None:
+    """On the same batch over and over the upsamplers lower the loss; the frozen decoder bounds how far."""
+    trainer = Trainer(
+        SD.build(), settings(tmp_path, preset="full", learning_rate=3e-3), Stream(ScenesSource(SIZE), (SIZE,))
+    )
+    batch = next(trainer.stream.batches(4))
+    losses = []
+    for _ in range(60):
+        loss = trainer._loss(batch, 0)
+        trainer.optimizer.zero_grad()
+        loss.backward()
+        trainer.optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+WORKER = """
+import sys, torch
+from pathlib import Path
+from test_training import trained, weights
+from safetensors.torch import save_file
+torch.set_num_threads(1)
+folder, options = Path(sys.argv[1]), eval(sys.argv[2])
+trainer = trained(folder, **options)
+if trainer.accelerator.is_main_process:
+    save_file(weights(trainer), folder / "end.safetensors")
+"""
+
+
+def two_processes(folder: Path, options: dict[str, Any], port: int) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    folder.mkdir(exist_ok=True)
+    workers = []
+    for rank in range(2):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        environment = {**os.environ, **{key: str(value) for key, value in place.items()}, "ACCELERATE_USE_CPU": "true"}
+        command = [sys.executable, "-c", WORKER, str(folder), repr(options)]
+        workers.append(subprocess.Popen(command, cwd=TESTS, env=environment, stderr=subprocess.PIPE, text=True))
+    for worker in workers:
+        _, error = worker.communicate(timeout=300)
+        assert worker.returncode == 0, error[-3000:]
+    return load_file(folder / "end.safetensors")
+
+
+def test_two_processes_take_the_steps_of_one_and_resume_bit_for_bit(tmp_path: Path) -> None:
+    one = trained(tmp_path / "one", train_batch_size=2, max_train_steps=4)
+    two = two_processes(tmp_path / "two", {"train_batch_size": 1, "max_train_steps": 4}, 29_611)
+    for name, value in weights(one).items():
+        assert torch.allclose(two[name], value, atol=2e-5), name
+    cut = {"train_batch_size": 1, "max_train_steps": 4, "stop_after": 3}
+    two_processes(tmp_path / "cut", cut, 29_612)
+    again = {"train_batch_size": 1, "max_train_steps": 4, "resume_from_checkpoint": "latest"}
+    assert equal(two_processes(tmp_path / "cut", again, 29_613), two)
+    with pytest.raises(CheckpointError, match="was made by 2 processes, and there are 1"):
+        trained(tmp_path / "cut", train_batch_size=1, max_train_steps=5, resume_from_checkpoint="latest")
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    trained(tmp_path, max_train_steps=2)
+    go_on = {"resume_from_checkpoint": "latest", "max_train_steps": 4}
+    with pytest.raises(ValueError, match=r"other settings: learning_rate \(0\.01 then, 0\.5 now\)"):
+        trained(tmp_path, learning_rate=0.5, **go_on)
+    with pytest.raises(ValueError, match="method"):
+        trained(tmp_path, method="full", **go_on)
+    other = SD.build()
+    with torch.no_grad():
+        other.unet.down_blocks[0].resnets[0].conv1.weight.add_(1)
+    with pytest.raises(CheckpointError, match="made with another base model's weights"):
+        trained(tmp_path, other, **go_on)
+    weights_file = list_checkpoints(tmp_path)[-1] / "weights.safetensors"
+    weights_file.write_bytes(weights_file.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="is damaged"):
+        trained(tmp_path, **go_on)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(tmp_path: Path, number: signal.Signals) -> None:
+    timer = threading.Timer(2.5, os.kill, (os.getpid(), number))
+    timer.start()
+    trainer = trained(tmp_path, max_train_steps=100_000, checkpointing_steps=100_000)
+    timer.join()
+    assert trainer.stop.asked_by == number.name
+    assert [path.name for path in list_checkpoints(tmp_path)] == [f"checkpoint-{trainer.step:06d}"]
+    assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("name", ["stable-diffusion-xl", "animatediff", "text-to-video-synthesis"])
+def test_other_u_nets_make_their_first_steps(tmp_path: Path, name: str) -> None:
+    pipe = TINY[name].build()
+    if TINY[name].video:
+        pytest.skip("video has no data source yet")
+    trained(tmp_path, pipe, max_train_steps=1, gradient_checkpointing=True)
+    FeatureUpsamplers.from_pretrained(tmp_path).check_unet(pipe.unet)
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
+    pipe = SD.build()
+    with torch.no_grad():
+        pipe.unet.conv_out.bias.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="not finite at step 1"):
+        trained(tmp_path, pipe)
+    assert not list_checkpoints(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pivot_step": 1001}, "pivot_step must be from 1 to 1000, not 1001"),
+        ({"use_8bit_adam": True}, "use_8bit_adam needs bitsandbytes"),
+    ],
+)
+def test_settings_that_the_model_or_machine_cannot_take(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        trained(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"rank": 0}, {"scale": 1}, {"method": "magic"}, {"learning_rate": -1}, {"magic": 1}, {"resolution": 0}]
+)
+def test_settings_out_of_range(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        settings(tmp_path, **changes)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_every_prediction_type_agrees_with_diffusers_and_weighs_by_signal_to_noise(prediction_type: str) -> None:
+    scheduler = DDIMScheduler(prediction_type=prediction_type)
+    generator = torch.Generator().manual_seed(0)
+    z_0, noise = torch.randn(2, 3, 4, 5, 5, generator=generator)
+    timestep = torch.tensor([10, 400, 900])
+    objective = DiffusionObjective(scheduler)
+    z_t = objective.noisy(z_0, noise, timestep)
+    assert torch.allclose(z_t, scheduler.add_noise(z_0, noise, timestep), atol=1e-6)
+    target = {"epsilon": noise, "v_prediction": scheduler.get_velocity(z_0, noise, timestep), "sample": z_0}[
+        prediction_type
+    ]
+    prediction = target + torch.tensor([1.0, 2.0, 3.0])[:, None, None, None]
+    assert torch.allclose(objective.loss(prediction, z_0, noise, timestep), torch.tensor([1.0, 4.0, 9.0]), atol=1e-4)
+    # However a model predicts, an error in z_0 must weigh min(SNR, gamma).
+    abar = scheduler.alphas_cumprod[timestep].double()
+    snr = abar / (1 - abar)
+    wrong = z_0.double() + 0.1
+    implied = (z_t.double() - abar.sqrt()[:, None, None, None] * wrong) / (1 - abar).sqrt()[:, None, None, None]
+    as_predicted = {
+        "epsilon": implied,
+        "v_prediction": abar.sqrt()[:, None, None, None] * implied - (1 - abar).sqrt()[:, None, None, None] * wrong,
+        "sample": wrong,
+    }[prediction_type]
+    loss = DiffusionObjective(scheduler, snr_gamma=5.0).loss(as_predicted.float(), z_0, noise, timestep)
+    assert torch.allclose(loss.double(), 0.01 * snr.clamp(max=5.0), rtol=2e-2)
+
+
+def test_flow_models_have_their_own_objective() -> None:
+    objective = objective_of(FlowMatchEulerDiscreteScheduler())
+    assert isinstance(objective, FlowObjective)
+    z_0, noise, timestep = torch.zeros(2, 1, 2, 2), torch.ones(2, 1, 2, 2), torch.tensor([250, 1000])
+    assert objective.noisy(z_0, noise, timestep)[:, 0, 0, 0].tolist() == [0.25, 1.0]
+    assert objective.loss(torch.zeros(2, 1, 2, 2), z_0, noise, timestep).tolist() == [1.0, 1.0]
+    with pytest.raises(ValueError, match="snr_gamma must be left out for flow models"):
+        objective_of(FlowMatchEulerDiscreteScheduler(), 5.0)
+    with pytest.raises(ValueError, match="prediction_type must be one of"):
+        objective_of(DDIMScheduler(prediction_type="magic"))
+
+
+def test_draws_depend_on_the_sample_alone_and_timesteps_fill_one_to_k() -> None:
+    together = draw(range(6), 1, (2, 3), 700, 1000)
+    for row in range(6):
+        alone = draw([row], 1, (2, 3), 700, 1000)
+        assert all(torch.equal(a[0], b[row]) for a, b in zip(alone, together, strict=True))
+    assert not torch.equal(draw([0], 2, (2, 3), 700, 1000)[0], draw([0], 1, (2, 3), 700, 1000)[0])
+    timesteps = draw(range(4000), 0, (1,), 5, 1000)[1]
+    assert timesteps.unique().tolist() == [1, 2, 3, 4, 5]
+    assert draw(range(4000), 0, (1,), 1000, 1000)[1].max() == 999
