@@ -249,6 +249,20 @@ def test_two_processes_take_the_steps_of_one_and_resume_bit_for_bit(tmp_path: Pa
         trained(tmp_path / "cut", train_batch_size=1, max_train_steps=5, resume_from_checkpoint="latest")
 
 
+def test_cached_latents_give_the_same_weights_and_spare_the_encoder(tmp_path: Path) -> None:
+    plain = trained(tmp_path / "plain")
+    first = trained(tmp_path / "first", cache_latents=str(tmp_path / "cache"))
+    again = trained(tmp_path / "again", cache_latents=str(tmp_path / "cache"))
+    assert equal(weights(first), weights(plain)) and equal(weights(again), weights(plain))
+    assert first.cache is not None and (first.cache.hits, first.cache.misses) == (0, 12)
+    assert again.cache is not None and (again.cache.hits, again.cache.misses) == (12, 0)
+    for path in list((tmp_path / "cache").iterdir())[:3]:
+        path.write_bytes(path.read_bytes()[:50])
+    damaged = trained(tmp_path / "damaged", cache_latents=str(tmp_path / "cache"))
+    assert equal(weights(damaged), weights(plain))
+    assert damaged.cache is not None and damaged.cache.misses > 0
+
+
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     trained(tmp_path, max_train_steps=2)
     go_on = {"resume_from_checkpoint": "latest", "max_train_steps": 4}

@@ -17,5 +17,6 @@ OMP_NUM_THREADS=1 "$bin/python" autoencoder.py
 OMP_NUM_THREADS=1 "$bin/python" reader.py
 OMP_NUM_THREADS=1 "$bin/torchrun" --nproc-per-node "$trainers" base.py
 "$bin/python" export.py
+"$bin/python" upsamplers.py
 parallel evaluate.py
 "$bin/python" evaluate.py report

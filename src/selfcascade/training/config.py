@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 # May differ between a run and its continuation: they change what is shown and kept, not what is learnt.
 FREE_ON_RESUME = frozenset(
     {
+        "cache_latents",
         "checkpointing_steps",
         "checkpoints_total_limit",
         "max_train_steps",
@@ -68,6 +69,9 @@ class TrainingConfig(BaseModel):
     mixed_precision: Literal["no", "fp16", "bf16"] = Field("no", description="Arithmetic of the networks.")
     gradient_checkpointing: bool = Field(False, description="Less memory, more time.")
     allow_tf32: bool = Field(False, description="Faster matrix products on Ampere and later.")
+    cache_latents: str | None = Field(
+        None, description="Folder for encoded pictures; crops are then the same each epoch."
+    )
     max_skip_share: float = Field(0.5, ge=0, le=1, description="Share of damaged samples that ends the run.")
     checkpointing_steps: PositiveInt = Field(500, description="Steps between checkpoints.")
     checkpoints_total_limit: PositiveInt | None = Field(3, description="Checkpoints that are kept.")

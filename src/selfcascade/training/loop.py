@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from selfcascade.features import fingerprint
 from selfcascade.training.checkpoints import find_checkpoint, load_checkpoint, remove_unfinished, save_checkpoint
 from selfcascade.training.conditions import encode_captions, unet_arguments
 from selfcascade.training.config import TrainingConfig
+from selfcascade.training.latent_cache import LatentCache
 from selfcascade.training.model_card import write_model_card
 from selfcascade.training.objective import draw, objective_of
 from selfcascade.training.state import Curve, StopRequest, TrainingState, make_optimizer
@@ -75,6 +77,10 @@ class Trainer:
         self.state = TrainingState(config, self.trained, self.optimizer, self.rates, base, self.accelerator.scaler)
         self.curve, self.stop = Curve(config.folder / "curve.jsonl"), StopRequest()
         self.step, self.position = 0, Position()
+        decides = {"resolution": config.resolution, "scale": config.scale, "buckets": config.aspect_buckets}
+        self.cache = (
+            None if config.cache_latents is None else LatentCache(Path(config.cache_latents), pipe.vae, decides)
+        )
 
     def run(self) -> Path:
         """Trains to `max_train_steps`, or until Ctrl-C or SIGTERM, which end it after the step with a checkpoint.
@@ -105,7 +111,7 @@ class Trainer:
             desc="training",
             disable=not self.accelerator.is_main_process,
         )
-        with bar, self.stop:
+        with bar, self.stop, contextlib.closing(batches):  # type: ignore[type-var]
             while self.step < config.max_train_steps:
                 loss = self._optimizer_step(batches)
                 total, window = total + loss, window + 1
@@ -123,7 +129,6 @@ class Trainer:
                     self._validate(self.validate)
                 if stopped:
                     break
-        batches.close()  # type: ignore[attr-defined]
         if self.step == config.max_train_steps:
             self._save_weights()
         self.accelerator.end_training()
@@ -160,9 +165,7 @@ class Trainer:
         pixels, count = batch.pixels.to(device), len(batch.keys)
         size = Size(*pixels.shape[-2:])
         pivot_size = self._pivot_size(size)
-        with torch.no_grad():
-            z_0 = self.family.encode(pipe, pixels).float()
-            pivot = self.family.encode(pipe, interpolate(pixels, size=tuple(pivot_size), mode="area")).float()
+        z_0, pivot = self._latents(batch, pixels, pivot_size)
         first = (self.step * config.gradient_accumulation_steps + micro) * count * world
         samples = [first + row * world + rank for row in range(count)]
         noise, timestep, uniform = draw(samples, config.seed, z_0.shape[1:], self.pivot_step, self.training_steps)
@@ -180,6 +183,18 @@ class Trainer:
         with self.accelerator.autocast():
             prediction = self.wrapped(z_t.to(dtype), timestep, conditions, pivot.to(dtype), pivot_conditions)
         return self.objective.loss(prediction, z_0, noise, timestep).mean()
+
+    @torch.no_grad()
+    def _latents(self, batch: Batch, pixels: Tensor, pivot_size: Size) -> tuple[Tensor, Tensor]:
+        """E(x) and E(downsample(x)), from the cache where there is one and it has them."""
+        places = [f"{key} {crop}" for key, crop in zip(batch.keys, batch.crops.tolist(), strict=True)]
+        known = None if self.cache is None else self.cache.get(places)
+        if known is None:
+            small = interpolate(pixels, size=tuple(pivot_size), mode="area")
+            known = {name: self.family.encode(self.pipe, x).float() for name, x in (("z_0", pixels), ("pivot", small))}
+            if self.cache is not None:
+                self.cache.put(places, known)
+        return known["z_0"].to(pixels.device), known["pivot"].to(pixels.device)
 
     def _pivot_size(self, size: Size) -> Size:
         multiple = self.family.multiple(self.pipe)

@@ -32,7 +32,13 @@ def run_training(config: TrainingConfig) -> Trainer:
     sizes = (
         bucket_sizes(size, max(multiple, min(size) // 8 // multiple * multiple)) if config.aspect_buckets else (size,)
     )
-    stream = Stream(open_source(config.train_data, size), sizes, config.seed, config.max_skip_share)
+    stream = Stream(
+        open_source(config.train_data, size),
+        sizes,
+        config.seed,
+        config.max_skip_share,
+        config.cache_latents is not None,
+    )
     trainer = Trainer(pipe, config, stream, ValidationPictures(config) if config.validation_prompt else None)
     trainer.run()
     return trainer

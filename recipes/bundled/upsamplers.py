@@ -1,0 +1,37 @@
+"""Step 7: trains the feature upsamplers of the bundled base at 2x a side, and puts them into the package.
+
+Usage: upsamplers.py [NAME ...]    "micro", "full"; all unless given. Each goes on where it was cut.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+import selfcascade
+from common import CONFIG, HERE, RUNS
+from selfcascade.training import TrainingConfig, run_training
+
+SETTINGS = CONFIG["upsamplers"]
+SHIPPED = HERE.parents[1] / "src/selfcascade/bundled/upsamplers"
+
+
+def train(name: str) -> None:
+    """Trains one preset on scenes and writes it in half precision."""
+    folder = RUNS / "upsamplers" / name
+    given = {**SETTINGS["shared"], **SETTINGS[name], "output_dir": str(folder), "resume_from_checkpoint": "latest"}
+    run_training(TrainingConfig(method="upsamplers", preset=name, model="bundled", train_data="scenes", **given))
+    upsamplers = selfcascade.FeatureUpsamplers.from_pretrained(str(folder))
+    shutil.rmtree(SHIPPED / name, ignore_errors=True)
+    upsamplers.half().save_pretrained(SHIPPED / name)
+    print(f"{name}: {upsamplers.num_parameters()} parameters", flush=True)
+
+
+def main() -> None:
+    """Trains what is named."""
+    for name in sys.argv[1:] or ["micro", "full"]:
+        train(name)
+
+
+if __name__ == "__main__":
+    main()

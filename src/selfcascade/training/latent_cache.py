@@ -1,0 +1,62 @@
+"""Latents on disk, so that each picture is encoded once: for models whose VAE costs more than reading a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+
+class LatentCache:
+    """A folder of safetensors files, one a picture and crop; another VAE, size or scale has files of its own.
+
+    Args:
+        folder: Made if it is missing; processes may share it.
+        vae: Its weights' fingerprint is part of every name.
+        settings: Whatever else decides the latents: sizes, scale.
+    """
+
+    def __init__(self, folder: Path, vae: Any, settings: dict[str, Any]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        for name, parameter in vae.state_dict().items():
+            digest.update(name.encode())
+            digest.update(parameter.detach().flatten()[:16].float().cpu().numpy().tobytes())
+        self.folder, self.digest = folder, digest.hexdigest()
+        self.hits = self.misses = 0
+
+    def get(self, keys: Sequence[str]) -> dict[str, Tensor] | None:
+        """The latents of all these pictures, stacked; None if one of them is missing or damaged."""
+        rows: list[dict[str, Tensor]] = []
+        for key in keys:
+            try:
+                rows.append(load_file(self._path(key)))
+            except (OSError, SafetensorError):
+                self.misses += len(keys)
+                return None
+        self.hits += len(keys)
+        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def put(self, keys: Sequence[str], latents: dict[str, Tensor]) -> None:
+        """Writes each picture's latents, whole or not at all."""
+        for row, key in enumerate(keys):
+            handle, aside = tempfile.mkstemp(dir=self.folder, suffix=".part")
+            os.close(handle)
+            try:
+                save_file({name: value[row].cpu().contiguous() for name, value in latents.items()}, aside)
+                Path(aside).replace(self._path(key))
+            finally:
+                Path(aside).unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        name = hashlib.sha256(f"{self.digest} {key}".encode()).hexdigest()
+        return self.folder / f"{name}.safetensors"
