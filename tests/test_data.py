@@ -377,13 +377,17 @@ def test_nothing_usable_is_an_error_not_an_endless_loop(tmp_path: Path) -> None:
 def test_sources_open_by_name(folder: Path, tmp_path: Path) -> None:
     assert isinstance(open_source("scenes", SIDE), ScenesSource)
     assert isinstance(open_source(str(folder), SIDE), FolderSource)
-    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+    (tmp_path / "tars").mkdir()
+    with tarfile.open(tmp_path / "tars/a.tar", "w") as tar:
         good(tar, "x")
-    for name in (tmp_path, tmp_path / "a.tar", tmp_path / "*.tar"):
+    for name in (tmp_path / "tars", tmp_path / "tars/a.tar", tmp_path / "tars/*.tar"):
         assert isinstance(open_source(str(name), SIDE), ShardSource)
     for name in ("nothing", str(tmp_path / "b.tar"), str(tmp_path / "*.zip"), str(folder / "00.png")):
         with pytest.raises(DataError, match=r"train_data must be 'scenes', a folder of pictures, or \.tar shards"):
             open_source(name, SIDE)
+    picture().save(tmp_path / "tars/a.png")
+    with pytest.raises(DataError, match=r"holds both pictures and \.tar shards"):
+        open_source(str(tmp_path / "tars"), SIDE)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="has no pictures"):
         open_source(str(tmp_path / "empty"), SIDE)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from selfcascade.cascade import Size
 from selfcascade.data.examples import Batch, DataError, Entry, Position, Report, Skip, Source
-from selfcascade.data.folders import FolderSource
+from selfcascade.data.folders import EXTENSIONS, FolderSource
 from selfcascade.data.scenes_source import ScenesSource
 from selfcascade.data.shards import ShardFilter, ShardSource
 from selfcascade.data.stream import Stream, bucket_sizes, prefetched
@@ -44,8 +44,10 @@ def open_source(name: str, size: Size, wanted: ShardFilter | None = None) -> Sou
     if name == "scenes":
         return ScenesSource(size)
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         shards = sorted(path.glob("*.tar"))
+        if shards and any(file.suffix.lower() in EXTENSIONS for file in path.iterdir()):
+            raise DataError(f"train_data {name!r} holds both pictures and .tar shards; give each a folder of its own")
     elif path.is_file():
         shards = [path] if path.suffix == ".tar" else []
     else:
@@ -53,6 +55,6 @@ def open_source(name: str, size: Size, wanted: ShardFilter | None = None) -> Sou
         shards = [shard for shard in shards if shard.suffix == ".tar"]
     if shards:
         return ShardSource(shards, wanted or ShardFilter(min_size=size))
-    if path.is_dir():
+    if name and path.is_dir():
         return FolderSource(path, size)
     raise DataError(f"train_data must be 'scenes', a folder of pictures, or .tar shards, not {name!r}")

@@ -83,9 +83,12 @@ class Position(NamedTuple):
         """
         try:
             epoch, index, pending = value
-            return cls(int(epoch), int(index), tuple((int(e), int(i)) for e, i in pending))
+            place = cls(int(epoch), int(index), tuple((int(e), int(i)) for e, i in pending))
+            if any(number < 0 for pair in (place[:2], *place.pending) for number in pair):
+                raise ValueError("negative")
         except (TypeError, ValueError) as error:
             raise ValueError(f"a data position must be [epoch, index, pending], not {value!r}") from error
+        return place
 
 
 @dataclass(frozen=True)

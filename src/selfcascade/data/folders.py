@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import functools
+import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,18 @@ import numpy as np
 from PIL import Image
 
 from selfcascade.cascade import Size
+from selfcascade.data.decode import (
+    EXTENSIONS,
+    MAX_CAPTION_BYTES,
+    check_caption,
+    decode_caption,
+    decode_picture,
+    printable,
+)
 from selfcascade.data.examples import DataError, Entry, Skip
-from selfcascade.images import read_image
 
-EXTENSIONS = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+METADATA = ("metadata.jsonl", "metadata.csv")
 CAPTION_KEYS = ("text", "caption", "prompt")
-MAX_CAPTION_BYTES = 64_000
 
 
 class FolderSource:
@@ -37,123 +45,133 @@ class FolderSource:
             raise DataError(f"train_data {str(folder)!r} is no folder")
         self.folder, self.min_size = folder.resolve(), min_size
         self.captions: dict[Path, str | Skip] = {}
-        listed = [path for path in sorted(self.folder.rglob("*")) if path.name in ("metadata.jsonl", "metadata.csv")]
-        for path in listed:
-            self._read_metadata(path)
-        self.pictures = sorted(
-            {path for path in self.folder.rglob("*") if path.suffix.lower() in EXTENSIONS} | self.captions.keys()
-        )
-        if not self.pictures:
+        self.faults: list[Skip] = []
+        files = sorted(self._files())
+        for path in files:
+            if path.name in METADATA:
+                self._read_metadata(path)
+        found = {path for path in files if path.suffix.lower() in EXTENSIONS}
+        self.samples: list[Path | Skip] = [*sorted(found | self.captions.keys()), *self.faults]
+        if not self.samples:
             raise DataError(f"train_data {str(folder)!r} has no pictures ({', '.join(sorted(EXTENSIONS))})")
 
     def entries(self, seed: int, epoch: int, first: int = 0) -> Iterator[Entry | Skip]:
         """All pictures in an order drawn from seed and epoch."""
-        order = np.random.default_rng([seed, epoch]).permutation(len(self.pictures))
+        order = np.random.default_rng([seed, epoch]).permutation(len(self.samples))
         for row in order[first:]:
-            path = self.pictures[int(row)]
+            sample = self.samples[int(row)]
             try:
-                caption = self._caption(path)
+                yield sample if isinstance(sample, Skip) else self._entry(sample)
             except Skip as skip:
                 yield skip
-                continue
-            yield Entry(self._key(path), caption, functools.partial(self._load, path))
 
-    def _caption(self, path: Path) -> str:
-        key, known = self._key(path), self.captions.get(path)
-        if isinstance(known, Skip):
-            raise known
-        if not path.resolve().is_relative_to(self.folder):
-            raise Skip("leads out of the folder", key)
-        if not path.is_file():
+    def _files(self) -> Iterator[Path]:
+        """Every file below the folder; linked folders are not entered, and those outside are faults."""
+        for place, folders, names in os.walk(self.folder):
+            for name in folders:
+                try:
+                    self._check_inside(Path(place, name))
+                except Skip as skip:
+                    self.faults.append(skip)
+            yield from (Path(place, name) for name in names)
+
+    def _check_inside(self, path: Path) -> None:
+        try:
+            inside = Path(os.path.realpath(path)).is_relative_to(self.folder)
+        except ValueError as error:  # a zero byte, which only metadata can name
+            raise Skip("bad file name", self._key(path)) from error
+        if not inside:
+            raise Skip("leads out of the folder", self._key(path))
+
+    def _entry(self, path: Path) -> Entry:
+        key, caption = self._key(path), self.captions.get(path)
+        if isinstance(caption, Skip):
+            raise caption
+        self._check_inside(path)
+        if not os.path.isfile(path):  # noqa: PTH113 (pathlib's raises at a name that is too long)
             raise Skip("picture is missing", key)
-        if known is not None:
-            return known
+        return Entry(key, caption or self._caption_beside(path), functools.partial(self._load, path))
+
+    def _caption_beside(self, path: Path) -> str:
         beside = path.with_suffix(".txt")
-        if not beside.is_file() or not beside.resolve().is_relative_to(self.folder):
-            raise Skip("caption is missing", key)
-        return decode_caption(beside.read_bytes()[: MAX_CAPTION_BYTES + 1], key)
+        self._check_inside(beside)
+        if not beside.is_file():
+            raise Skip("caption is missing", self._key(path))
+        try:
+            with beside.open("rb") as file:
+                return decode_caption(file.read(MAX_CAPTION_BYTES + 1), self._key(path))
+        except OSError as error:
+            raise Skip("caption cannot be read", self._key(path)) from error
 
     def _load(self, path: Path) -> Image.Image:
         try:
-            image = read_image(path)
-        except ValueError as error:
-            raise Skip(picture_fault(str(error)), self._key(path)) from error
-        check_large(image, self.min_size, self._key(path))
-        return image
+            with path.open("rb") as file:
+                return decode_picture(file, self.min_size, self._key(path))
+        except OSError as error:
+            raise Skip("picture cannot be read", self._key(path)) from error
 
     def _read_metadata(self, path: Path) -> None:
-        for number, row in enumerate(_rows(path, self._key(path)), 1):
-            key = f"{self._key(path)}:{number}"
-            if isinstance(row, Skip):
-                self.captions[path / f"line {number}"] = row
-                continue
-            name = row.get("file_name")
-            words = next((str(row[word]).strip() for word in CAPTION_KEYS if isinstance(row.get(word), str)), "")
-            picture = path.parent / str(name)
-            if not isinstance(name, str) or not name:
-                self.captions[path / f"line {number}"] = Skip("metadata names no file", key)
-            elif not picture.resolve().is_relative_to(self.folder):
-                self.captions[path / f"line {number}"] = Skip("leads out of the folder", key)
-            elif picture in self.captions:
-                self.captions[path / f"line {number}"] = Skip("listed twice", key)
+        try:
+            self._check_inside(path)
+            rows = _rows(path, self._key(path))
+        except Skip as skip:
+            self.faults.append(skip)
+            return
+        for number, row in enumerate(rows, 1):
+            try:
+                picture, caption = self._listed(row, path, f"{self._key(path)}:{number}")
+            except Skip as skip:
+                self.faults.append(skip)
             else:
-                self.captions[picture] = words or Skip("caption is missing", key)
+                self.captions[picture] = caption
+
+    def _listed(self, row: dict[str, Any] | Skip, path: Path, key: str) -> tuple[Path, str | Skip]:
+        """The picture that a row of metadata names, and its caption."""
+        if isinstance(row, Skip):
+            raise row
+        name = row.get("file_name")
+        if not isinstance(name, str) or not name:
+            raise Skip("metadata names no file", key)
+        picture = Path(os.path.normpath(path.parent / name))
+        if not picture.is_relative_to(self.folder):
+            raise Skip("leads out of the folder", key)
+        self._check_inside(picture)
+        if picture in self.captions:
+            raise Skip("listed twice", key)
+        words = next((row[word] for word in CAPTION_KEYS if isinstance(row.get(word), str)), None)
+        try:
+            return picture, check_caption(words, key)
+        except Skip as skip:
+            return picture, skip
 
     def _key(self, path: Path) -> str:
-        return path.relative_to(self.folder).as_posix()
+        return printable(path.relative_to(self.folder).as_posix())
 
 
-def decode_caption(data: bytes, key: str) -> str:
-    """A caption file's words.
-
-    Raises:
-        Skip: It is empty, too long or not UTF-8.
-    """
-    if len(data) > MAX_CAPTION_BYTES:
-        raise Skip("caption is too long", key)
+def _rows(path: Path, key: str) -> list[dict[str, Any] | Skip]:
+    if not path.is_file():
+        raise Skip("metadata is no file", key)
     try:
-        words = data.decode("utf-8-sig").strip()
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise Skip("metadata cannot be read", key) from error
     except UnicodeDecodeError as error:
-        raise Skip("caption is not UTF-8", key) from error
-    if not words:
-        raise Skip("caption is missing", key)
-    return words
+        raise Skip("metadata is not UTF-8", key) from error
+    return list(_csv_rows(text, key) if path.suffix == ".csv" else _json_rows(text, key))
 
 
-def picture_fault(error: str) -> str:
-    """A reason that all pictures with the same fault share, from the error that reading one gave."""
-    for words, reason in (
-        ("0 bytes", "picture is empty"),
-        ("megapixels", "picture is too large"),
-        ("or more", "picture is too small to read"),
-        ("not read; save", "picture format is not read"),
-        ("not a picture", "no picture"),
-        ("colour mode", "colour mode is not supported"),
-    ):
-        if words in error:
-            return reason
-    return "picture is damaged"
-
-
-def check_large(image: Image.Image, min_size: Size | None, key: str) -> None:
-    """Raises Skip, as a filter, if the picture's area or shorter side is below the target's."""
-    if min_size is not None and (image.width * image.height < min_size.area or min(image.size) < min(min_size) * 0.7):
-        raise Skip("smaller than the target", key, damaged=False)
-
-
-def _rows(path: Path, key: str) -> Iterator[dict[str, Any] | Skip]:
+def _csv_rows(text: str, key: str) -> Iterator[dict[str, Any] | Skip]:
     try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError):
-        yield Skip("metadata is not UTF-8", key)
-        return
-    if path.suffix == ".csv":
-        yield from csv.DictReader(text.splitlines())
-        return
-    for number, line in enumerate(text.splitlines(), 1):
+        yield from csv.DictReader(io.StringIO(text, newline=""))
+    except csv.Error:
+        yield Skip("bad CSV", key)
+
+
+def _json_rows(text: str, key: str) -> Iterator[dict[str, Any] | Skip]:
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines would also cut at characters inside a caption
         if line.strip():
             try:
                 row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError):
+            except (ValueError, RecursionError):
                 row = None
             yield row if isinstance(row, dict) else Skip("bad JSON", f"{key}:{number}")

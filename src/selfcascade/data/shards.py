@@ -10,6 +10,7 @@ import functools
 import io
 import itertools
 import json
+import math
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,9 +21,16 @@ import numpy as np
 from PIL import Image
 
 from selfcascade.cascade import Size
+from selfcascade.data.decode import (
+    EXTENSIONS,
+    MAX_CAPTION_BYTES,
+    check_caption,
+    decode_caption,
+    decode_picture,
+    is_small,
+    printable,
+)
 from selfcascade.data.examples import DataError, Entry, Skip
-from selfcascade.data.folders import EXTENSIONS, check_large, decode_caption, picture_fault
-from selfcascade.images import decode_image
 
 PICKLES = frozenset({".pkl", ".pickle", ".pyd", ".pt", ".pth", ".npy", ".npz", ".joblib", ".bin"})
 MAX_MEMBER_BYTES = 256 * 2**20
@@ -30,10 +38,11 @@ MAX_MEMBER_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class ShardFilter:
-    """What a sample's JSON must say; a field that it lacks does not leave it out.
+    """What a sample's JSON must say; a field that it lacks does not leave it out, a score that is no number does.
 
     Attributes:
-        min_size: `original_width/height` and the stored `width/height` must have its area at least.
+        min_size: `original_width/height` and the stored `width/height` must have its area at least, and a shorter side
+            that some ratio up to 1:2 could use.
         max_watermark: Highest `pwatermark`, a probability.
         max_unsafe: Highest `punsafe`.
     """
@@ -50,9 +59,10 @@ class ShardFilter:
             width, height = facts.get(f"{prefix}width"), facts.get(f"{prefix}height")
             if self.min_size is None or width is None or height is None:
                 continue
-            if not all(isinstance(side, int) and side > 0 for side in (width, height)):
+            # Whole numbers come as floats from a table with gaps.
+            if not all(isinstance(side, (int, float)) and 0 < side < math.inf for side in (width, height)):
                 raise Skip("bad size in JSON", key)
-            if width * height < self.min_size.area:
+            if is_small(width, height, self.min_size):
                 raise Skip(words, key, damaged=False)
         for name, limit, words in (
             ("pwatermark", self.max_watermark, "watermark"),
@@ -92,7 +102,7 @@ class ShardSource:
             for row in np.random.default_rng([seed, epoch, int(number)]).permutation(len(keys)):
                 key = keys[int(row)]
                 try:
-                    yield self._entry(shard, f"{shard.name}/{key}", samples[key])
+                    yield self._entry(shard, printable(f"{shard.name}/{key}"), samples[key])
                 except Skip as skip:
                     yield skip
 
@@ -110,63 +120,96 @@ class ShardSource:
                 raise Skip("bad JSON", key)
         self.wanted.check(facts, key)
         if ".txt" in members:
-            caption = decode_caption(_read(shard, members[".txt"], key), key)
+            caption = decode_caption(_read(shard, members[".txt"], key, MAX_CAPTION_BYTES + 1), key)
         else:
-            caption = decode_caption(str(facts.get("caption") or "").encode(), key)
+            caption = check_caption(facts.get("caption"), key)
         return Entry(key, caption, functools.partial(self._load, shard, pictures[0], key))
 
     def _load(self, shard: Path, member: tarfile.TarInfo, key: str) -> Image.Image:
-        data = _read(shard, member, key)
-        if not data:
-            raise Skip("picture is empty", key)
-        try:
-            image = decode_image(key, io.BytesIO(data))
-        except ValueError as error:
-            raise Skip(picture_fault(str(error)), key) from error
-        check_large(image, self.wanted.min_size, key)
-        return image
+        return decode_picture(io.BytesIO(_read(shard, member, key)), self.wanted.min_size, key)
 
 
 def _index(shard: Path) -> tuple[dict[str, dict[str, tarfile.TarInfo]], list[Skip]]:
     """A shard's usable members by key and suffix, and what is wrong with the rest."""
     samples: dict[str, dict[str, tarfile.TarInfo]] = {}
     skips: list[Skip] = []
-    end = shard.stat().st_size if shard.is_file() else 0
     try:
-        with tarfile.open(shard, "r:") as tar:
+        for member in _members(shard):
+            place, path = printable(f"{shard.name}/{member.name}"), PurePosixPath(member.name)
+            reason = _fault(member, path)
+            if reason is not None:
+                skips.append(Skip(reason, place))
+                continue
+            parts = samples.setdefault(str(path.with_suffix("")), {})
+            if parts.setdefault(path.suffix.lower(), member) is not member:
+                skips.append(Skip("duplicate key", place))
+    except Skip as skip:
+        skips.append(skip)
+    return samples, skips
+
+
+def _fault(member: tarfile.TarInfo, path: PurePosixPath) -> str | None:
+    """Why a member is not read, if it is not."""
+    if path.is_absolute() or ".." in path.parts or "\\" in member.name:
+        return "path leads out"
+    if not path.name:
+        return "member has no name"
+    if not member.isreg():
+        return "link or device"
+    if member.issparse():
+        return "sparse member"
+    if path.suffix.lower() in PICKLES:
+        return "pickle"
+    return "member is too large" if member.size > MAX_MEMBER_BYTES else None
+
+
+def _members(shard: Path) -> Iterator[tarfile.TarInfo]:
+    """A shard's members apart from folders, in the order of the file.
+
+    Raises:
+        Skip: The shard is missing, empty, damaged or truncated; its members up to there have come.
+    """
+    name = printable(shard.name)
+    if not shard.is_file():
+        raise Skip("shard is missing", name)
+    end = shard.stat().st_size
+    if end == 0:
+        raise Skip("shard is empty", name)
+    try:
+        with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            found = 0
             for member in tar:
-                place = f"{shard.name}/{member.name}"
-                path = PurePosixPath(member.name)
-                if member.isdir():
-                    continue
-                if path.is_absolute() or ".." in path.parts or "\\" in member.name:
-                    skips.append(Skip("path leads out", place))
-                elif not member.isreg():
-                    skips.append(Skip("link or device", place))
-                elif path.suffix.lower() in PICKLES:
-                    skips.append(Skip("pickle", place))
-                elif member.size > MAX_MEMBER_BYTES:
-                    skips.append(Skip("member is too large", place))
-                elif member.offset_data + member.size > end:
-                    skips.append(Skip("shard is truncated", place))
-                elif path.suffix.lower() in samples.setdefault(str(path.with_suffix("")), {}):
-                    skips.append(Skip("duplicate key", place))
-                else:
-                    samples[str(path.with_suffix(""))][path.suffix.lower()] = member
-    except (tarfile.TarError, OSError, EOFError) as error:
-        skips.append(Skip("shard is empty" if end == 0 else f"shard is damaged ({type(error).__name__})", shard.name))
-    if not samples and not skips:
-        skips.append(Skip("shard is empty", shard.name))
-    return {key: members for key, members in samples.items() if members}, skips
+                # A negative size would lead tarfile back to where it has been, for ever.
+                if member.size < 0:
+                    raise Skip("shard is damaged", name)
+                if member.isreg() and member.offset_data + member.size > end:
+                    raise Skip("shard is truncated", name)
+                found += 1
+                if not member.isdir():
+                    yield member
+            # tarfile takes a broken header and a cut between members for the end, which is a block of zeros.
+            file.seek(tar.offset)
+            last = file.read(tarfile.BLOCKSIZE)
+    except Skip:
+        raise
+    except Exception as error:  # tarfile raises whatever it stumbles over: TarError, OSError, ValueError, ...
+        raise Skip("shard is damaged", name) from error
+    if len(last) < tarfile.BLOCKSIZE:
+        raise Skip("shard is truncated", name)
+    if last.strip(b"\0"):
+        raise Skip("shard is damaged", name)
+    if not found:
+        raise Skip("shard is empty", name)
 
 
-def _read(shard: Path, member: tarfile.TarInfo, key: str) -> bytes:
+def _read(shard: Path, member: tarfile.TarInfo, key: str, most: int = MAX_MEMBER_BYTES) -> bytes:
+    size = min(member.size, most)
     try:
         with shard.open("rb") as file:
             file.seek(member.offset_data)
-            data = file.read(member.size)
+            data = file.read(size)
     except OSError as error:
         raise Skip("shard cannot be read", key) from error
-    if len(data) < member.size:
+    if len(data) < size:
         raise Skip("shard is truncated", key)
     return data

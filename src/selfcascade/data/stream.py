@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import queue
 import threading
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -34,20 +36,39 @@ def bucket_sizes(size: Size, multiple: int = 64, max_ratio: float = MAX_RATIO) -
     return tuple(sorted(found))
 
 
+class _Row(NamedTuple):
+    """An entry that is decoded, where it came from, and the size it goes to."""
+
+    epoch: int
+    index: int
+    entry: Entry
+    image: Image.Image
+    size: Size
+
+
 class Stream:
     """A source's pictures as batches of one size each.
 
     Args:
         source: Where they come from.
-        sizes: Of the batches; a picture goes to the one nearest its ratio.
+        sizes: Of the batches; a picture goes to the one nearest its ratio, and is left out if it is smaller.
         seed: Of the order and the crops.
         max_skip_share: Share of damaged samples from which the data counts as broken.
+        fixed_crops: Crop a picture at the same place in every epoch.
 
     Raises:
         DataError: While iterating: no sample is usable, or too many are damaged.
     """
 
-    def __init__(self, source: Source, sizes: Sequence[Size], seed: int = 0, max_skip_share: float = 0.5) -> None:
+    def __init__(
+        self,
+        source: Source,
+        sizes: Sequence[Size],
+        seed: int = 0,
+        max_skip_share: float = 0.5,
+        fixed_crops: bool = False,
+    ) -> None:
+        self.fixed_crops = fixed_crops
         self.source, self.sizes, self.seed = source, tuple(sizes), seed
         self.report = Report(max_skip_share)
 
@@ -60,54 +81,74 @@ class Stream:
             batch_size: Pictures of a batch.
             rank, world_size: Of this process, and how many there are.
             start: Where to go on; the batches are then those of an uninterrupted run.
+
+        Raises:
+            ValueError: An argument is out of range.
         """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank must be from 0 to world_size - 1 = {world_size - 1}, not {rank}")
         start = start or Position()
-        waiting: dict[Size, list[tuple[int, int, Entry, Image.Image]]] = {size: [] for size in self.sizes}
-        epoch = min((e for e, _ in start.pending), default=start.epoch)
+        waiting = self._waiting(start)
+        epoch, first = start.epoch, start.index
         while True:
             used = self.report.used
-            # Nothing before these can be wanted again.
-            wanted = [i for e, i in start.pending if e == epoch] + [start.index if epoch == start.epoch else 0]
-            first = min(wanted) if epoch >= start.epoch else min(wanted[:-1])
             for index, entry in enumerate(self.source.entries(self.seed, epoch, first), first):
-                place = (epoch, index)
-                seen = place < (start.epoch, start.index)
-                if index % world_size != rank or (seen and place not in start.pending):
+                row = self._row(epoch, index, entry) if index % world_size == rank else None
+                if row is None:
                     continue
-                image = self._load(entry)
-                if image is None or isinstance(entry, Skip):
-                    continue
-                size = nearest_ratio(image.size, self.sizes)
-                waiting[size].append((epoch, index, entry, image))
-                if len(waiting[size]) == batch_size and not seen:
-                    rows, waiting[size] = waiting[size], []
-                    pending = sorted((e, i) for rest in waiting.values() for e, i, _, _ in rest)
-                    yield self._batch(rows, size, Position(epoch, index + 1, tuple(pending)))
-            if epoch >= start.epoch and start.index == 0 and self.report.used == used:
-                raise DataError(f"no sample of an epoch is usable: {self.report.reasons()}")
+                waiting[row.size].append(row)
+                if len(waiting[row.size]) >= batch_size:
+                    rows, waiting[row.size] = waiting[row.size][:batch_size], waiting[row.size][batch_size:]
+                    pending = sorted((other.epoch, other.index) for rest in waiting.values() for other in rest)
+                    yield self._batch(rows, Position(epoch, index + 1, tuple(pending)))
+            if first == 0 and self.report.used == used:
+                whose = f" for process {rank} of {world_size}" if world_size > 1 else ""
+                raise DataError(f"no sample of an epoch is usable{whose}: {self.report.reasons()}")
             self.report.check()
-            epoch += 1
-            if epoch > start.epoch:
-                start = Position(epoch, 0, ())
+            epoch, first = epoch + 1, 0
 
-    def _load(self, entry: Entry | Skip) -> Image.Image | None:
+    def _waiting(self, start: Position) -> dict[Size, list[_Row]]:
+        """The buckets as they were at a position: what waited in them is decoded again, in the order it came."""
+        waiting: dict[Size, list[_Row]] = {size: [] for size in self.sizes}
+        for epoch, places in itertools.groupby(sorted(start.pending), key=lambda place: place[0]):
+            wanted = [index for _, index in places]
+            entries = self.source.entries(self.seed, epoch, wanted[0])
+            offered = dict(zip(range(wanted[0], wanted[-1] + 1), entries, strict=False))
+            for index in wanted:
+                row = self._row(epoch, index, offered[index]) if index in offered else None
+                if row is None:
+                    raise DataError(f"the data has changed since {start}: sample {index} of epoch {epoch} is gone")
+                waiting[row.size].append(row)
+        return waiting
+
+    def _row(self, epoch: int, index: int, entry: Entry | Skip) -> _Row | None:
+        """An entry decoded, or None, with the reason counted."""
         try:
             if isinstance(entry, Skip):
                 raise entry
             image = entry.load()
+            size = nearest_ratio(image.size, self.sizes)
+            # Enlarged pictures would teach blur; only here is it known which size a picture goes to.
+            if image.height < size.height or image.width < size.width:
+                raise Skip("smaller than the target", entry.key, damaged=False)
         except Skip as skip:
             self.report.count(skip)
             return None
         self.report.used += 1
-        return image
+        return _Row(epoch, index, entry, image, size)
 
-    def _batch(self, rows: list[tuple[int, int, Entry, Image.Image]], size: Size, position: Position) -> Batch:
-        cut = [self._cropped(image, size, f"{epoch} {entry.key}") for epoch, _, entry, image in rows]
+    def _batch(self, rows: list[_Row], position: Position) -> Batch:
+        cut = [
+            self._cropped(row.image, row.size, f"{0 if self.fixed_crops else row.epoch} {row.entry.key}")
+            for row in rows
+        ]
         return Batch(
             torch.stack([pixels for pixels, _ in cut]),
-            [entry.caption for _, _, entry, _ in rows],
-            [entry.key for _, _, entry, _ in rows],
-            torch.tensor([[image.height, image.width] for *_, image in rows]),
+            [row.entry.caption for row in rows],
+            [row.entry.key for row in rows],
+            torch.tensor([[row.image.height, row.image.width] for row in rows]),
             torch.tensor([corner for _, corner in cut]),
             position,
         )

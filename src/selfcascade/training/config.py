@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 # May differ between a run and its continuation: they change what is shown and kept, not what is learnt.
 FREE_ON_RESUME = frozenset(
     {
-        "cache_latents",
         "checkpointing_steps",
         "checkpoints_total_limit",
         "max_train_steps",

@@ -77,7 +77,7 @@ class Trainer:
         self.state = TrainingState(config, self.trained, self.optimizer, self.rates, base, self.accelerator.scaler)
         self.curve, self.stop = Curve(config.folder / "curve.jsonl"), StopRequest()
         self.step, self.position = 0, Position()
-        decides = {"resolution": config.resolution, "scale": config.scale, "buckets": config.aspect_buckets}
+        decides = config.model_dump(include={"resolution", "scale", "train_data", "aspect_buckets"})
         self.cache = (
             None if config.cache_latents is None else LatentCache(Path(config.cache_latents), pipe.vae, decides)
         )
@@ -191,7 +191,10 @@ class Trainer:
         known = None if self.cache is None else self.cache.get(places)
         if known is None:
             small = interpolate(pixels, size=tuple(pivot_size), mode="area")
-            known = {name: self.family.encode(self.pipe, x).float() for name, x in (("z_0", pixels), ("pivot", small))}
+            known = {
+                name: self.family.encode(self.pipe, x).float().contiguous()
+                for name, x in (("z_0", pixels), ("pivot", small))
+            }
             if self.cache is not None:
                 self.cache.put(places, known)
         return known["z_0"].to(pixels.device), known["pivot"].to(pixels.device)

@@ -1,0 +1,88 @@
+"""Captions and pictures from bytes that nobody vouches for; whatever is wrong with them is a `Skip` by name."""
+
+from __future__ import annotations
+
+from typing import IO
+
+from PIL import Image
+
+from selfcascade.cascade import Size
+from selfcascade.data.examples import Skip
+from selfcascade.images import decode_image
+
+EXTENSIONS = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+MAX_CAPTION_BYTES = 64_000
+# At 1:2, a picture of the target's area has a shorter side of 0.707 of the target's.
+SHORTEST = 0.7
+
+
+def decode_caption(data: bytes, key: str) -> str:
+    """A caption file's words.
+
+    Raises:
+        Skip: They are missing, too long or not UTF-8.
+    """
+    if len(data) > MAX_CAPTION_BYTES:
+        raise Skip("caption is too long", key)
+    try:
+        words = data.decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise Skip("caption is not UTF-8", key) from error
+    if not words:
+        raise Skip("caption is missing", key)
+    return words
+
+
+def check_caption(words: object, key: str) -> str:
+    """The words of a metadata field, as `decode_caption` would have them from a file."""
+    if not isinstance(words, str):
+        raise Skip("caption is missing", key)
+    try:
+        return decode_caption(words.encode(), key)
+    except UnicodeEncodeError as error:  # JSON can spell half a surrogate pair
+        raise Skip("caption is not UTF-8", key) from error
+
+
+def decode_picture(file: IO[bytes], min_size: Size | None, key: str) -> Image.Image:
+    """A picture as RGB.
+
+    Raises:
+        Skip: It is empty, damaged, no picture, of a kind that is not read, or smaller than `min_size`.
+    """
+    if file.seek(0, 2) == 0:
+        raise Skip("picture is empty", key)
+    file.seek(0)
+    try:
+        # The sample's own name stays out of the error, whose words are told apart below.
+        image = decode_image("", file)
+    except ValueError as error:
+        raise Skip(_fault(str(error)), key) from error
+    if is_small(image.width, image.height, min_size):
+        raise Skip("smaller than the target", key, damaged=False)
+    return image
+
+
+def is_small(width: float, height: float, min_size: Size | None) -> bool:
+    """Whether a picture's area or shorter side rules out every size of the target's area, whatever its ratio."""
+    if min_size is None:
+        return False
+    return width * height < min_size.area or min(width, height) < SHORTEST * min(min_size)
+
+
+def printable(name: str) -> str:
+    """A file's name as text that can be encoded; bytes that are not UTF-8 are spelt out."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def _fault(error: str) -> str:
+    """A reason that all pictures with the same fault share, from the error that reading one gave."""
+    for words, reason in (
+        ("megapixels", "picture is too large"),
+        ("or more", "picture is too small to read"),
+        ("not read; save", "picture format is not read"),
+        ("not a picture", "no picture"),
+        ("colour mode", "colour mode is not supported"),
+    ):
+        if words in error:
+            return reason
+    return "picture is damaged"
