@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from peft import LoraConfig
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -193,6 +195,18 @@ def test_the_u_net_has_no_hooks_left_and_gradient_mode_is_restored_after_an_erro
         assert not module._forward_pre_hooks and not module._forward_hooks
 
 
+def test_ctrl_c_inside_a_training_pass_leaves_gradients_on(unet: Any) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    unet.mid_block.register_forward_hook(interrupt)
+    upsamplers, given = FeatureUpsamplers.from_unet(unet), inputs(16)
+    features = read_skip_features(unet, given["sample"], encoder_hidden_states=given["encoder_hidden_states"])
+    with pytest.raises(KeyboardInterrupt), upsampled(unet, upsamplers, features, gradient=True):
+        unet(**given)
+    assert torch.is_grad_enabled()
+
+
 @pytest.mark.parametrize("target", [(8, 12), (9, 15), (20, 16)])
 def test_any_ratio_and_any_scale(unet: Any, target: tuple[int, int]) -> None:
     given = inputs(16)
@@ -285,6 +299,9 @@ def test_another_model_is_refused_in_one_sentence_and_the_same_in_half_precision
         ({"preset": "tiny"}, "preset must be one of micro, full, not 'tiny'"),
         ({"pivot_step": 0}, "pivot_step must be a training timestep from 1, not 0"),
         ({"pivot_step": True}, "pivot_step must be a training timestep from 1, not True"),
+        ({"groups": 0}, "groups must be a positive whole number, not 0"),
+        ({"knots": 0}, "knots must be a positive whole number, not 0"),
+        ({"upsampling": "bogus"}, "upsampling must be one of latent-bilinear, latent-bicubic, rgb, not 'bogus'"),
         ({"groups": 7}, "groups must divide the skip's channels; 7 does not divide"),
     ],
 )
@@ -299,8 +316,67 @@ def test_bad_scale(scale: Any) -> None:
         tuned_run("stable-diffusion", "micro", upsampler_scale=scale)
 
 
-def test_a_compiled_u_net_is_refused(unet: Any) -> None:
+def test_damaged_weights_are_refused_by_name(unet: Any, tmp_path: Any) -> None:
     upsamplers = FeatureUpsamplers.from_unet(unet)
+    upsamplers.save_pretrained(tmp_path)
+    path = tmp_path / "diffusion_pytorch_model.safetensors"
+    whole = load_file(path)
+    for weights, message in (
+        ({name: value for name, value in whole.items() if name != "phi.0.gains"}, "missing keys: phi.0.gains"),
+        ({**whole, "phi.9.gains": torch.zeros(1)}, "unexpected keys: phi.9.gains"),
+        ({**whole, "phi.0.gains": whole["phi.0.gains"] + torch.nan}, "no finite numbers"),
+    ):
+        save_file(weights, path, metadata={"format": "pt"})
+        with pytest.raises(ValueError, match=message):
+            FeatureUpsamplers.from_pretrained(tmp_path)
+    path.unlink()
+    torch.save(whole, tmp_path / "diffusion_pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors"):
+        FeatureUpsamplers.from_pretrained(tmp_path)
+
+
+def test_a_lora_on_the_first_convolution_is_looked_through(unet: Any) -> None:
+    upsamplers = FeatureUpsamplers.from_unet(unet)
+    unet.add_adapter(LoraConfig(r=2, target_modules=["conv_in", "conv1"]))
+    upsamplers.check_unet(unet)
+
+
+def test_in_half_precision_the_upsamplers_run_in_half_precision_and_stay_as_they_are(unet: Any) -> None:
+    upsamplers = shaken(FeatureUpsamplers.from_unet(unet, "full"))
+    given = {name: x.bfloat16() if x.is_floating_point() else x for name, x in inputs(16).items()}
+    pivot = torch.randn(2, 4, 8, 8, generator=seeded(2)).bfloat16()
+    seen: list[torch.dtype] = []
+    unet.to(torch.bfloat16).up_blocks[0].resnets[0].register_forward_pre_hook(lambda m, a: seen.append(a[0].dtype))
+    with torch.no_grad(), upsampled(unet, upsamplers, pivot):
+        assert unet(**given).sample.isfinite().all()
+    assert upsamplers.dtype == torch.float32 and set(seen) == {torch.bfloat16}
+
+
+def test_the_full_module_gives_what_the_paper_s_order_of_the_last_two_operations_gives(unet: Any) -> None:
+    level = shaken(FeatureUpsamplers.from_unet(unet, "full")).phi[1]
+    generator, channels = seeded(6), skip_channels(unet)[1]
+    u = [torch.randn(2, c, 4, 6, generator=generator) for c in channels]
+    h = [torch.randn(2, c, 8, 12, generator=generator) for c in channels]
+    temb = torch.randn(2, unet.time_embedding.linear_2.out_features, generator=generator)
+    x = torch.zeros(())
+    for join, skip in zip(level.joins, u, strict=True):
+        x = x + torch.einsum("oc,bchw->bohw", join.weight[:, :, 0, 0], skip) + join.bias[:, None, None]
+    for block in level.blocks:
+        x = block(x, temb)
+    larger = interpolate(x, size=(8, 12), mode="bilinear", align_corners=False)
+    for out, got in zip(level.outs, level(u, h, torch.tensor([5.0, 600.0]), temb), strict=True):
+        assert torch.allclose(got, out(larger), atol=1e-5)
+
+
+def test_a_compiled_u_net_is_refused_before_anything_runs(unet: Any) -> None:
+    upsamplers = FeatureUpsamplers.from_unet(unet)
+    pipe = SD.build()
+    cascade = SelfCascade(pipe, upsamplers)
+    pipe.unet.compile()
+    with pytest.raises(ValueError, match="compile_repeated_blocks"):
+        cascade("a house")
+    with pytest.raises(ValueError, match="compile_repeated_blocks"):
+        SelfCascade(pipe, upsamplers)
     unet.compile()
     with pytest.raises(ValueError, match="compile_repeated_blocks"), upsampled(unet, upsamplers, torch.zeros(1)):
         pass

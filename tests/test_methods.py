@@ -67,6 +67,14 @@ def test_attention_scaling_refuses_what_it_cannot_scale() -> None:
     pipe.fuse_qkv_projections()
     with pytest.raises(ValueError, match="unfuse_qkv_projections"):
         made("attn-sf", pipe)
+    for compiled in ("whole", "blocks"):
+        pipe = SD.build()
+        if compiled == "whole":
+            pipe.unet.compile()
+        else:
+            pipe.unet.compile_repeated_blocks()
+        with pytest.raises(ValueError, match="not compiled"):
+            made("attn-sf", pipe)
     transformer = TINY["stable-diffusion-3"].build().transformer
     with pytest.raises(ValueError, match="has no self-attention to scale"), scaled_attention(transformer, 4.0):
         pass

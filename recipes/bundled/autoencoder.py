@@ -6,6 +6,7 @@ latent space (the paper's phi) stays on the decoder's manifold (the equivariance
 
 from __future__ import annotations
 
+import shutil
 import time
 
 import numpy as np
@@ -71,6 +72,8 @@ def main() -> None:
     pictures, kept_back = load_pictures(range(shard_count() - 1)), load_pictures([shard_count() - 1])[:200]
     path = RUNS / "autoencoder/state.safetensors"
     step, began, total = load_state(path, {"model": model}, optimizer), time.time(), 0.0
+    if step < SETTINGS["steps"]:
+        shutil.rmtree(RUNS / "latents", ignore_errors=True)  # of an autoencoder that is about to change
     while step < SETTINGS["steps"]:
         generator = torch.Generator().manual_seed(SETTINGS["seed"] * 1_000_003 + step)
         rows = torch.randint(len(pictures), (SETTINGS["batch_size"],), generator=generator).numpy()

@@ -222,7 +222,12 @@ def main() -> None:
         dist.init_process_group("nccl" if DEVICE.type == "cuda" else "gloo", timeout=timedelta(hours=2))
     torch.manual_seed(SETTINGS["seed"])
     vae = build_autoencoder().eval()
-    load_state(RUNS / "autoencoder/state.safetensors", {"model": vae}, torch.optim.SGD(vae.parameters()))
+    autoencoder = RUNS / "autoencoder/state.safetensors"
+    done = load_state(autoencoder, {"model": vae}, torch.optim.SGD(vae.parameters()))
+    if done < CONFIG["autoencoder"]["steps"]:
+        raise SystemExit(
+            f"{autoencoder} has {done} steps of {CONFIG['autoencoder']['steps']}; run autoencoder.py first"
+        )
     latents = encode_pictures(vae, rank, world)
     vae.register_to_config(scaling_factor=round(1.0 / float(latents[:4000].float().std()), 4))
     tokenizer, scheduler = build_tokenizer(), build_scheduler()

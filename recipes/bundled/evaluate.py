@@ -25,11 +25,13 @@ from common import HERE, RUNS, write_json, write_whole
 from selfcascade.base_models.pipeline import PipelineBaseModel
 from selfcascade.cascade import self_cascade
 from selfcascade.data.scenes import Scene, caption, render, sample_scene
+from selfcascade.images import file_sha256
 from selfcascade.metrics.composition import CompositionReader, accuracy
 
 STEPS, GUIDANCE, GROUP, PIVOT_STEP = 25, 3.0, 20, 700
 FIRST_SEED = 50_000_000
-OUT = RUNS / "evaluation"
+WEIGHTS = Path(selfcascade.__path__[0]) / "bundled/image/unet/diffusion_pytorch_model.safetensors"
+OUT = RUNS / "evaluation" / file_sha256(WEIGHTS)[:12]  # figures of other weights are no figures of these
 DOCS = HERE.parents[1] / "docs"
 PICTURES = {  # how many pictures of each; the costly ones are fewer, and last
     "base 64": 500,
@@ -70,7 +72,7 @@ class Measurement:
             state = [generator.get_state() for generator in base.arguments["generator"]]
             first = self_cascade(base, stages[:1])[0].latents
             after = [generator.get_state() for generator in base.arguments["generator"]]
-            self._keep(missing, "base 64", group, base.postprocess(first), began)
+            self._keep(missing, "base 64", group, first, began)
             for upsampling in ("rgb", "latent-bilinear"):
                 wanted = [s for s in stages[1:] if f"tuning-free {s.size.height} {upsampling}" in missing]
                 base.upsampling = upsampling
@@ -80,7 +82,7 @@ class Measurement:
                     began = time.time()
                     latents = self_cascade(base, [stage], latents)[0].latents
                     name = f"tuning-free {stage.size.height} {upsampling}"
-                    self._keep(missing, name, group, base.postprocess(latents), began)
+                    self._keep(missing, name, group, latents, began)
                     if stage == wanted[-1]:
                         break
             for side in (128, 256):
@@ -89,7 +91,7 @@ class Measurement:
                     _restore(base, state)
                     direct = selfcascade.SelfCascade(self.pipe, native_size=(side, side))
                     stage = direct.plan(side, side, STEPS, guidance_scale=GUIDANCE)
-                    pictures = base.postprocess(self_cascade(base, stage)[0].latents)
+                    pictures = self_cascade(base, stage)[0].latents
                     self._keep(missing, f"direct {side}", group, pictures, began)
 
     def _start(self, indices: range) -> PipelineBaseModel:
@@ -154,8 +156,8 @@ def report() -> None:
         readings = [row for group in groups for row in group["readings"]]
         truths = [row for group in groups for row in group["truths"]]
         score = accuracy(readings, truths)
-        error = math.sqrt(score["all"] * (1 - score["all"]) / len(truths))
-        row = {"pictures": len(truths), "standard_error": error, **score}
+        low, high = wilson(score["all"], len(truths))
+        row = {"pictures": len(truths), "low": low, "high": high, **score}
         for objects in (1, 2):
             kept = [k for k, truth in enumerate(truths) if truth["count"] == objects]
             row[f"all_with_{objects}"] = accuracy([readings[k] for k in kept], [truths[k] for k in kept])["all"]
@@ -165,12 +167,21 @@ def report() -> None:
         )
         row["base_on_the_same"] = same["all"]
         result["methods"][name] = {key: round(value, 4) for key, value in row.items()}
-        print(f"{name:34} n {len(truths):4}  all {score['all']:.3f} +- {error:.3f}  count {score['count']:.3f}")
+        print(
+            f"{name:34} n {len(truths):4}  all {score['all']:.3f} ({low:.3f} to {high:.3f})  count {score['count']:.3f}"
+        )
     result["autoencoder_psnr"] = autoencoder_error(selfcascade.load_bundled())
     result["reader"] = json.loads((RUNS / "reader/accuracy.json").read_text())
     write_json(DOCS / "bundled.json", result)
     write_tables(result)
     sample_rows(DOCS / "bundled.webp")
+
+
+def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson 1927); it is not empty at 0 % and 100 %."""
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def write_tables(result: dict) -> None:
@@ -184,12 +195,13 @@ def write_tables(result: dict) -> None:
 def tables(result: dict) -> str:
     """The figures as Markdown."""
     lines = [
-        "| method, side, pivot | pictures | all right | base on the same captions | one object | two objects | count |",
+        "| method, side, pivot | pictures | all right (95 % interval) | base on the same captions "
+        "| one object | two objects | count |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, row in result["methods"].items():
         shares = [f"{100 * row[key]:.1f} %" for key in ("base_on_the_same", "all_with_1", "all_with_2", "count")]
-        whole = f"{100 * row['all']:.1f} % ± {100 * row['standard_error']:.1f}"
+        whole = f"{100 * row['all']:.1f} % ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
         lines.append(f"| {name} | {row['pictures']} | {whole} | {' | '.join(shares)} |")
     psnr = ", ".join(f"{value} dB at {side}" for side, value in result["autoencoder_psnr"].items())
     lines += ["", f"Autoencoder round trip on held-out renders: {psnr}.", ""]

@@ -21,14 +21,16 @@ def main() -> None:
     pipe = StableDiffusionPipeline.from_pretrained(RUNS / "model", dtype=torch.float16, local_files_only=True)
     reader = CompositionReader.from_pretrained(RUNS / "reader/model").half()
     for name, model in (("image", pipe), ("reader", reader)):
-        folder = BUNDLED / name
-        shutil.rmtree(folder, ignore_errors=True)
-        model.save_pretrained(folder, safe_serialization=True)
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
-        print(f"{folder.name}: {size:.2f} MiB")
+        folder, aside = BUNDLED / name, RUNS / "export" / name
+        shutil.rmtree(aside, ignore_errors=True)
+        model.save_pretrained(aside, safe_serialization=True)
+        _strip_paths(aside)
+        size = sum(path.stat().st_size for path in aside.rglob("*") if path.is_file()) / 1e6
+        print(f"{folder.name}: {size:.2f} MB")
         if size > LIMITS[name]:
-            raise SystemExit(f"{name} weighs {size:.1f} MiB, and {LIMITS[name]} are allowed")
-    _strip_paths(BUNDLED)
+            raise SystemExit(f"{name} weighs {size:.1f} MB, and {LIMITS[name]} are allowed")
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(aside, folder)
 
 
 def _strip_paths(folder: Path) -> None:

@@ -5,12 +5,12 @@ bin=$1
 workers=$(nproc)
 trainers=$("$bin/python" -c "import os, torch; print(torch.cuda.device_count() or os.cpu_count())")
 parallel() { # one process a core, each with its share of the work
-    part=0
+    part=0 started=
     while [ "$part" -lt "$workers" ]; do
         OMP_NUM_THREADS=1 "$bin/python" "$1" "$part" "$workers" &
-        part=$((part + 1))
+        started="$started $!" part=$((part + 1))
     done
-    wait
+    for process in $started; do wait "$process"; done # a plain wait would forget who failed
 }
 parallel pictures.py
 OMP_NUM_THREADS=1 "$bin/python" autoencoder.py

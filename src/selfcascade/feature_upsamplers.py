@@ -9,7 +9,7 @@ Axis letters: B images (or images x frames), C channels, h, w positions of the p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, silu
 
 PRESETS = ("micro", "full")
+UPSAMPLINGS = ("latent-bilinear", "latent-bicubic", "rgb")
 
 
 class FullLevel(nn.Module):
@@ -89,7 +90,7 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         time_channels: Width of the U-Net's time embedding.
         preset: "full" (residual blocks at the U-Net's widths) or "micro" (at most 2,500 parameters on SD 2.1).
         pivot_step: K these were trained for, with timesteps up to it; a cascade uses it unless told otherwise.
-        upsampling: How the pivot was enlarged in training: "latent-bilinear" or "rgb"; used likewise.
+        upsampling: How a cascade enlarges its pivots: "latent-bilinear", "latent-bicubic" or "rgb".
         groups, knots: Channel groups and time knots of the gains in "micro".
         fingerprint: Some weights of the base U-Net, by which it is recognised; None accepts any U-Net with these skips.
 
@@ -112,6 +113,11 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         super().__init__()
         if preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}")
+        if upsampling not in UPSAMPLINGS:
+            raise ValueError(f"upsampling must be one of {', '.join(UPSAMPLINGS)}, not {upsampling!r}")
+        for name, value in (("groups", groups), ("knots", knots)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a positive whole number, not {value!r}")
         if isinstance(pivot_step, bool) or not isinstance(pivot_step, int) or pivot_step < 1:
             raise ValueError(f"pivot_step must be a training timestep from 1, not {pivot_step!r}")
         self.phi = nn.ModuleList(
@@ -143,6 +149,24 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
             **settings,
         )
         return made.to(unet.device)
+
+    @classmethod
+    def from_pretrained(cls, folder: Any, **settings: Any) -> FeatureUpsamplers:
+        """Upsamplers that `save_pretrained` wrote, from a folder or the Hub; safetensors only.
+
+        Raises:
+            ValueError: Weights are missing, of another kind, or no finite numbers.
+            OSError: There is no such folder, or it lacks a file.
+        """
+        settings = {**settings, "use_safetensors": True, "output_loading_info": True}
+        loaded, info = cast("tuple[FeatureUpsamplers, dict[str, Any]]", super().from_pretrained(folder, **settings))
+        wrong = {name: info[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys") if info[name]}
+        if wrong:
+            faults = "; ".join(f"{name.replace('_', ' ')}: {', '.join(map(str, keys))}" for name, keys in wrong.items())
+            raise ValueError(f"upsamplers in {str(folder)!r} do not fit their config.json: {faults}")
+        if not all(torch.isfinite(parameter).all() for parameter in loaded.parameters()):
+            raise ValueError(f"upsamplers in {str(folder)!r} have weights that are no finite numbers")
+        return loaded
 
     def forward(
         self, level: int, pivot: Sequence[Tensor], own: Sequence[Tensor], timestep: Tensor, temb: Tensor
@@ -189,7 +213,7 @@ def skip_channels(unet: Any) -> list[list[int]]:
     """
     if not hasattr(unet, "up_blocks") or not hasattr(unet, "down_blocks") or not hasattr(unet, "time_embedding"):
         raise ValueError(f"{type(unet).__name__} has no skip features; upsamplers need a U-Net")
-    channels = [unet.conv_in.out_channels]
+    channels = [getattr(unet.conv_in, "base_layer", unet.conv_in).out_channels]
     for block in unet.down_blocks:
         channels += [resnet.out_channels for resnet in block.resnets]
         channels += [block.resnets[-1].out_channels] if block.downsamplers is not None else []

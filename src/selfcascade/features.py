@@ -8,6 +8,7 @@ just those, and are removed afterwards.
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -17,7 +18,15 @@ from torch import Tensor
 
 from selfcascade.feature_upsamplers import FeatureUpsamplers, fingerprint, skip_channels
 
-__all__ = ["FeatureUpsamplers", "SkipFeatures", "fingerprint", "read_skip_features", "skip_channels", "upsampled"]
+__all__ = [
+    "FeatureUpsamplers",
+    "SkipFeatures",
+    "check_hookable",
+    "fingerprint",
+    "read_skip_features",
+    "skip_channels",
+    "upsampled",
+]
 
 # What a second pass for the pivot must not be given: it belongs to the larger latent alone.
 STAGE_ARGUMENTS = frozenset(
@@ -54,7 +63,7 @@ def read_skip_features(unet: Any, z_0: Tensor, **arguments: Any) -> SkipFeatures
     Raises:
         ValueError: The network has no skip features, or was compiled as a whole.
     """
-    _check_hookable(unet)
+    check_hookable(unet)
     skips: list[Tensor] = []
 
     def take_first(module: Any, positional: tuple, named: dict[str, Any]) -> None:
@@ -109,12 +118,14 @@ def upsampled(
         ValueError: The upsamplers were made for another U-Net, or the U-Net was compiled as a whole.
         RuntimeError: The U-Net ran without calling its up blocks as modules, so nothing could be added.
     """
-    _check_hookable(unet)
+    check_hookable(unet)
     upsamplers.check_unet(unet)
     if scale == 0:
         yield
         return
-    injection = _Injection(unet, upsamplers, features, scale, gradient)
+    if not gradient and unet.dtype.is_floating_point and upsamplers.dtype != unet.dtype:
+        upsamplers = copy.deepcopy(upsamplers).to(unet.dtype)  # the caller's stay as they are
+    injection, grad_was_enabled = _Injection(unet, upsamplers, features, scale, gradient), torch.is_grad_enabled()
     handles = [
         unet.register_forward_pre_hook(injection.begin, with_kwargs=True),
         unet.register_forward_hook(injection.end, always_call=True),
@@ -128,6 +139,8 @@ def upsampled(
     finally:
         for handle in handles:
             handle.remove()
+        if gradient:  # hooks are not called after Ctrl-C
+            torch.set_grad_enabled(grad_was_enabled)
     if injection.calls and not injection.added:
         raise RuntimeError(f"{type(unet).__name__} ran without calling its up blocks as modules; no feature was added")
 
@@ -217,7 +230,8 @@ def _same(a: Any, b: Any) -> bool:
     return a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and bool(a == b))
 
 
-def _check_hookable(unet: Any) -> None:
+def check_hookable(unet: Any) -> None:
+    """Raises ValueError if the network has no skip features, or was compiled as a whole and would ignore hooks."""
     skip_channels(unet)
     if hasattr(unet, "_orig_mod") or getattr(unet, "_compiled_call_impl", None) is not None:
         raise ValueError(

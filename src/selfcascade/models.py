@@ -64,7 +64,7 @@ def load_upsamplers(name: str) -> Any:
     if not (folder / "config.json").is_file():
         raise ValueError(f"upsamplers {name!r} is no folder with a config.json, as `selfcascade train` writes it")
     try:
-        return FeatureUpsamplers.from_pretrained(str(folder), local_files_only=True, use_safetensors=True).eval()
+        return FeatureUpsamplers.from_pretrained(str(folder), local_files_only=True).eval()
     except Exception as error:  # a damaged folder fails in as many ways as it has files
         raise ValueError(f"upsamplers {name!r} cannot be loaded: {_reason(error)}") from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from selfcascade.arguments import check_call, is_count, per_stage
 from selfcascade.base_models import family_of
 from selfcascade.base_models.family import denoiser, tiled_vae
-from selfcascade.base_models.pipeline import UPSAMPLINGS, PipelineBaseModel
+from selfcascade.base_models.pipeline import PipelineBaseModel
 from selfcascade.base_models.stage_scheduler import check_pivot_step, stage_scheduler, training_steps
 from selfcascade.cascade import Size, Stage, StageResult, plan_stages, self_cascade
-from selfcascade.features import FeatureUpsamplers, upsampled
+from selfcascade.features import FeatureUpsamplers, check_hookable, upsampled
 from selfcascade.images import pixels_of
 from selfcascade.presets import Preset, preset_named
 
@@ -65,6 +66,7 @@ class SelfCascade:
         self.pipe, self.upsamplers = pipe, upsamplers
         self.family = family_of(pipe)
         if isinstance(upsamplers, FeatureUpsamplers):
+            check_hookable(denoiser(pipe))
             upsamplers.check_unet(denoiser(pipe))
         elif upsamplers is not None:
             raise ValueError(f"upsamplers must be FeatureUpsamplers or None, not {type(upsamplers).__name__}")
@@ -144,7 +146,8 @@ class SelfCascade:
     def upscale(
         self,
         image: Image.Image | Tensor | list[Image.Image],
-        prompt: str | list[str] | None = "",
+        /,
+        prompt: str | list[str] | None = None,
         *,
         height: int | None = None,
         width: int | None = None,
@@ -165,7 +168,7 @@ class SelfCascade:
         Args:
             image: A picture, a list of pictures of one size, or (B, 3, H, W) in [0, 1]. It is cropped at the centre to
                 the target's ratio and enlarged in RGB for the first stage.
-            prompt: What the image shows.
+            prompt: What the image shows; None is the empty prompt, unless `prompt_embeds` are given.
             height, width: Pixels; None is twice the image's.
             The others: as in `__call__`.
 
@@ -187,10 +190,10 @@ class SelfCascade:
         before = [half, *(size for size in planned if size.area < sizes[0].area)][-1]
         chosen = self.preset(preset)
         stages = self._stages(sizes, 0, num_inference_steps, pivot_step, chosen, guidance_scale)
-        if prompt is not None:
-            arguments["prompt"] = prompt
+        if prompt is not None or "prompt_embeds" not in arguments:
+            arguments["prompt"] = prompt or ""
         base = self._base(arguments, generator, upsampling, chosen, output_type, upsampler_scale)
-        pivot = base.encode_image(pixels, sizes[0], before)
+        pivot = functools.partial(base.encode_image, pixels, sizes[0], before)
         return self._run(base, stages, pivot, vae_tiling, return_dict)
 
     def _base(
@@ -203,24 +206,12 @@ class SelfCascade:
         scale: float,
     ) -> PipelineBaseModel:
         upsampling = preset.upsampling if upsampling is None else upsampling
-        if upsampling not in UPSAMPLINGS:
-            raise ValueError(f"upsampling must be one of {', '.join(UPSAMPLINGS)}, not {upsampling!r}")
-        if output not in ("pil", "np", "pt", "latent"):
-            raise ValueError(f"output_type must be 'pil', 'np', 'pt' or 'latent', not {output!r}")
-        for name in ("latents", "strength"):
-            if name in arguments:
-                raise ValueError(f"{name} cannot be given: stages make their own; use pivot_step, or upscale(image)")
-        if arguments.get("prompt") == []:
-            raise ValueError("prompt is an empty list; give at least one prompt")
-        for name in ("num_images_per_prompt", "num_videos_per_prompt"):
-            if not _is_count(arguments.get(name, 1)):
-                raise ValueError(f"{name} must be a positive whole number, not {arguments[name]!r}")
+        check_call(arguments, upsampling, output, scale, tuned=self.upsamplers is not None)
         if generator is not None:
             arguments = {**arguments, "generator": generator}
-        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not -10 <= scale <= 10:
-            raise ValueError(f"upsampler_scale must be a number from -10 to 10, not {scale!r}")
         tuned = None
         if self.upsamplers is not None and scale != 0:
+            check_hookable(denoiser(self.pipe))
             upsamplers = self.upsamplers.to(self.pipe._execution_device)
             tuned = functools.partial(upsampled, denoiser(self.pipe), upsamplers, scale=scale)
         return PipelineBaseModel(self.pipe, self.family, arguments, upsampling, output, tuned)
@@ -233,19 +224,24 @@ class SelfCascade:
         return preset_named(name or "paper")
 
     def _run(
-        self, base: PipelineBaseModel, stages: Sequence[Stage], pivot: Tensor | None, tiling: bool | None, named: bool
+        self,
+        base: PipelineBaseModel,
+        stages: Sequence[Stage],
+        pivot: Callable[[], Tensor] | None,
+        tiling: bool | None,
+        named: bool,
     ) -> SelfCascadeOutput | tuple:
         tiled = stages[-1].size.area >= TILING_AREA if tiling is None else tiling
         with tiled_vae(self.pipe, tiled), torch.no_grad():
-            results = self_cascade(base, stages, pivot)
+            results = self_cascade(base, stages, None if pivot is None else pivot())
             if results[-1].stage.is_last:
                 made = getattr(base.output, "frames" if self.family.video else "images")
+                flagged = getattr(base.output, "nsfw_content_detected", None)
             else:
-                made = base.postprocess(results[-1].latents)
+                made, flagged = base.postprocess(results[-1].latents)
         if not named:
             return made, results
         images, frames = (None, made) if self.family.video else (made, None)
-        flagged = getattr(base.output, "nsfw_content_detected", None)
         return SelfCascadeOutput(images, frames, results, base.interrupted, flagged)
 
     def _target(self, height: int | None, width: int | None) -> Size:
@@ -254,7 +250,7 @@ class SelfCascade:
             2 * self.native_size.width if width is None else width,
         )
         for name, side in zip(("height", "width"), target, strict=True):
-            if not _is_count(side):
+            if not is_count(side):
                 raise ValueError(f"{name} must be a positive whole number of pixels, not {side!r}")
             if side % self.multiple:
                 near = max(self.multiple, round(side / self.multiple) * self.multiple)
@@ -272,13 +268,13 @@ class SelfCascade:
     ) -> tuple[Stage, ...]:
         limit = training_steps(self.pipe.scheduler)
         default = round(preset.pivot_share * limit)
-        pivots = _per_stage("pivot_step", default if pivot_step is None else pivot_step, len(sizes) - first_pivot)
-        steps = _per_stage("num_inference_steps", steps, len(sizes))
-        guidance = _per_stage("guidance_scale", guidance_scale, len(sizes))
+        pivots = per_stage("pivot_step", default if pivot_step is None else pivot_step, len(sizes) - first_pivot)
+        steps = per_stage("num_inference_steps", steps, len(sizes))
+        guidance = per_stage("guidance_scale", guidance_scale, len(sizes))
         for value in pivots:
             check_pivot_step(value, limit)
         for value in steps:
-            if not _is_count(value) or value > min(limit, MAX_STEPS):
+            if not is_count(value) or value > min(limit, MAX_STEPS):
                 raise ValueError(f"num_inference_steps must be a whole number from 1 to {limit}, not {value!r}")
         for value in guidance:
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -286,15 +282,3 @@ class SelfCascade:
                 raise ValueError(f"guidance_scale must be a number from 0 to {MAX_GUIDANCE:g}, not {value!r}")
         plan = zip(sizes, steps, [None] * first_pivot + pivots, guidance, strict=True)
         return tuple(Stage(index, len(sizes), *values) for index, values in enumerate(plan))
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _per_stage(name: str, value: Any, count: int) -> list[Any]:
-    if not isinstance(value, (list, tuple)):
-        return [value] * count
-    if len(value) != count:
-        raise ValueError(f"{name} has {len(value)} values, and there are {count} stages it applies to")
-    return list(value)

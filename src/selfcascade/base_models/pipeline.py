@@ -19,6 +19,7 @@ from selfcascade.base_models.stage_scheduler import ScheduleKnown, add_noise_at_
 from selfcascade.cascade import Size, Stage
 
 UPSAMPLINGS = ("latent-bilinear", "latent-bicubic", "rgb")
+WORDS = ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2", "prompt_3", "negative_prompt_3")
 ABSENT = object()
 
 
@@ -120,7 +121,10 @@ class PipelineBaseModel:
         prompts = len(prompt) if isinstance(prompt, list) else 1 if embeds is None else len(embeds)
         if prompts == 1 and len(pixels) > 1 and isinstance(prompt, (str, list)):
             prompts = len(pixels)
-            self.arguments["prompt"] = [prompt if isinstance(prompt, str) else prompt[0]] * prompts
+            for name in WORDS:  # pipelines want as many of each, or none
+                words = self.arguments.get(name)
+                if isinstance(words, str) or (isinstance(words, list) and len(words) == 1):
+                    self.arguments[name] = [words if isinstance(words, str) else words[0]] * prompts
         if len(pixels) not in (1, prompts):
             raise ValueError(f"image has {len(pixels)} pictures, and there are {prompts} prompts; give one, or as many")
         if isinstance(generator, list) and len(generator) != prompts * copies:
@@ -135,18 +139,19 @@ class PipelineBaseModel:
             self.image_pivot = latents(pivot_size)
         return latents(size)
 
-    def postprocess(self, latents: Tensor) -> Any:
-        """Latents of an unfinished cascade in the output type that was asked for."""
+    def postprocess(self, latents: Tensor) -> tuple[Any, list[bool] | None]:
+        """Latents of an unfinished cascade in the asked output type, and what the pipeline's safety checker says."""
         if self.output_type == "latent":
-            return latents
+            return latents, None
         pixels = self.family.decode(self.pipe, latents).float()
         if self.family.video:
-            return self.pipe.video_processor.postprocess_video(pixels, output_type=self.output_type)
+            return self.pipe.video_processor.postprocess_video(pixels, output_type=self.output_type), None
         flagged = [False] * len(pixels)
         if getattr(self.pipe, "safety_checker", None) is not None:
             pixels, flagged = self.pipe.run_safety_checker(pixels, pixels.device, denoiser(self.pipe).dtype)
         shown = [not flag for flag in flagged]  # a flagged picture comes back black already
-        return self.pipe.image_processor.postprocess(pixels, output_type=self.output_type, do_denormalize=shown)
+        shown = self.pipe.image_processor.postprocess(pixels, output_type=self.output_type, do_denormalize=shown)
+        return shown, flagged if getattr(self.pipe, "safety_checker", None) is not None else None
 
     def _find_schedule(self, stage: Stage, z_0: Tensor) -> None:
         # Only the pipeline knows which sigmas and shift it asks for at this size, so it is asked, and stopped there.
@@ -197,6 +202,8 @@ class PipelineBaseModel:
         changes = {"scheduler": self.scheduler, "_progress_bar_config": config}
         if self.encode_prompt is not None:
             changes["encode_prompt"] = self.encode_prompt
+        if stage.pivot_step is not None and getattr(self.pipe, "_free_init_num_iters", None) is not None:
+            changes["_free_init_num_iters"] = None  # it would start again from pure noise; the base stage has had it
         held = vars(self.pipe)
         before = {name: held.get(name, ABSENT) for name in changes}
         held.update(changes)

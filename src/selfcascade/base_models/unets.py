@@ -12,7 +12,7 @@ from selfcascade.base_models.family import Family
 class StableDiffusion(Family):
     """Stable Diffusion 1.x and 2.x: any size that is a multiple of eight pixels."""
 
-    classes = ("StableDiffusionPipeline", "StableDiffusionControlNetPipeline", "StableDiffusionAdapterPipeline")
+    classes = ("StableDiffusionPipeline", "StableDiffusionControlNetPipeline")
 
     def multiple(self, pipe: Any) -> int:
         return max(8, self.factor(pipe))
@@ -28,7 +28,7 @@ class StableDiffusionXL(Family):
 
 
 class AnimateDiff(Family):
-    """AnimateDiff: a motion U-Net whose latents are (B, C, F, h, w); frames are decoded one by one."""
+    """AnimateDiff: a motion U-Net whose latents are (B, C, F, h, w); frames are decoded as a batch."""
 
     classes = ("AnimateDiffPipeline", "AnimateDiffControlNetPipeline", "AnimateDiffSDXLPipeline")
     video = True

@@ -10,7 +10,7 @@ import typer
 from selfcascade.cli import options
 from selfcascade.cli.console import Debug, note
 from selfcascade.cli.making import Made, check_names, load, make, read_source
-from selfcascade.cli.settings import Settings, check_count, check_prompt
+from selfcascade.cli.settings import TUNED, Settings, check_count, check_prompt
 from selfcascade.outputs import check_output, save_picture
 
 Prompt = Annotated[str | None, typer.Argument(help="What the picture shows.", show_default=False)]
@@ -91,6 +91,8 @@ def upscale(
 
 def _write(settings: Settings, count: int, output: Path, force: bool) -> Made:
     """Makes and saves the pictures; the first one is returned."""
+    if settings.upsampler_scale is not None and settings.method != TUNED:
+        raise ValueError("upsampler_scale is for the tuned version; give --upsamplers, or leave it out")
     check_prompt(settings)
     settings.changed(seed=settings.seed + count - 1)  # refuses a seed that would run over
     check_output(output)

@@ -23,9 +23,7 @@ Preset = Annotated[str | None, typer.Option(help="Named settings, 'paper' unless
 Upsampling = Annotated[
     str | None, typer.Option(help="latent-bilinear, latent-bicubic or rgb; the preset's unless given.")
 ]
-Upsamplers = Annotated[
-    str | None, typer.Option(metavar="DIR", help="Trained feature upsamplers: the tuned version; or 'micro', 'full'.")
-]
+Upsamplers = Annotated[str | None, typer.Option(metavar="DIR", help="Trained feature upsamplers: the tuned version.")]
 UpsamplerScale = Annotated[float | None, typer.Option(help="Strength of the upsamplers, 1 unless given.")]
 GuidanceScale = Annotated[
     float | None, typer.Option(help="Weight of the prompt; 3 for the bundled model, else the pipeline's own.")
@@ -56,11 +54,17 @@ def gather(source: Path | None, **given: Any) -> tuple[Settings, str | None]:
         given["native_size"] = parse_size("native_size", given["native_size"])
     if given.get("pivot_step") is not None:
         given["pivot_step"] = tuple(given["pivot_step"]) or None
-    if given.get("upsamplers") is not None and given.get("method") is None:
+    if given.get("upsamplers") is not None:
+        if given.get("method") not in (None, TUNED):
+            raise ValueError(f"upsamplers are for method {TUNED}, not {given['method']!r}")
         given["method"] = TUNED
     settings, sha256 = (Settings(), None) if source is None else read_settings(source)
     # A record has its preset's values spelled out; another preset is to replace them.
     replaced = {"pivot_step": None, "upsampling": None} if given.get("preset") is not None else {}
+    if given.get("height") is not None or given.get("width") is not None:
+        replaced["pivot_step"] = None  # one value a stage, and another size can have other stages
+    if given.get("method") not in (None, TUNED):
+        replaced |= {"upsamplers": None, "upsampler_scale": None}
     changes = {**replaced, **{name: value for name, value in given.items() if value is not None}}
     settings = settings.changed(**changes)
     return settings, None if set(changes) - {"device"} else sha256

@@ -22,6 +22,7 @@ def plan(
     steps: options.Steps = None,
     pivot_step: options.PivotStep = None,
     preset: options.Preset = None,
+    upsamplers: options.Upsamplers = None,
     guidance_scale: options.GuidanceScale = None,
     native_size: options.NativeSize = None,
     batch: Batch = 1,
@@ -31,7 +32,7 @@ def plan(
 ) -> None:
     """Show the stages of a picture, and the work, time and memory that each will take."""
     given: dict[str, Any] = dict(model=model, height=height, width=width, num_inference_steps=steps, preset=preset)
-    given.update(pivot_step=pivot_step, native_size=native_size, guidance_scale=guidance_scale)
+    given.update(pivot_step=pivot_step, native_size=native_size, guidance_scale=guidance_scale, upsamplers=upsamplers)
     settings, _ = options.gather(None, device=device, dtype=dtype, **given)
     check_count(batch, "batch")
     check_names(settings)
@@ -54,6 +55,8 @@ def plan(
         "all", "", "", str(sum(cost.steps for cost in costs)), *totals, _figure(max(peaks, default=None), 2**30)
     )
     show(table)
+    if cascade.upsamplers is not None:
+        note("the upsamplers' own share, 0.2 to 2 % of a stage, is not counted (docs/upsamplers.md)")
     note(f"native size {cascade.native_size}; sizes are multiples of {cascade.multiple} pixels")
 
 

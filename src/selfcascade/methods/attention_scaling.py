@@ -54,7 +54,8 @@ def scaled_attention(unet: Any, ratio: float) -> Iterator[None]:
         ratio: Pixels now to pixels in training, over 0.
 
     Raises:
-        ValueError: There is no self-attention named `attn1` to be found, or its projections are fused.
+        ValueError: There is no self-attention named `attn1` to be found, its projections are fused, or the U-Net or a
+            part of it is compiled.
     """
 
     def scale(module: Any, positional: tuple, query: Tensor) -> Tensor:
@@ -69,6 +70,8 @@ def scaled_attention(unet: Any, ratio: float) -> Iterator[None]:
     ]
     if not layers:
         raise ValueError(f"{type(unet).__name__} has no self-attention to scale; attn-sf needs a U-Net")
+    if any(hasattr(module, "_orig_mod") or module._compiled_call_impl is not None for module in unet.modules()):
+        raise ValueError("attn-sf needs a U-Net that is not compiled, which would ignore its hooks")
     if any(getattr(layer, "fused_projections", False) for layer in layers):
         raise ValueError("attn-sf needs separate projections; call pipe.unfuse_qkv_projections() first")
     handles = [layer.to_q.register_forward_hook(scale) for layer in layers]
