@@ -99,7 +99,7 @@ def test_unsupported_pipelines_are_refused_with_what_to_use() -> None:
         SelfCascade(SD.twin(SD.build()))
     with pytest.raises(ValueError, match="native must be two whole numbers from 1 to 16384, not 128"):
         SelfCascade(SD.build(), native_size=128)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="upsamplers must be None"):
+    with pytest.raises(ValueError, match="upsamplers must be FeatureUpsamplers or None, not str"):
         SelfCascade(SD.build(), upsamplers="full")  # type: ignore[arg-type]
 
 

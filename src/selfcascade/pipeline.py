@@ -221,7 +221,7 @@ class SelfCascade:
         if name is None and self.upsamplers is not None:
             share = self.upsamplers.config["pivot_step"] / training_steps(self.pipe.scheduler)
             return Preset("upsamplers", "as the upsamplers were trained", share, self.upsamplers.config["upsampling"])
-        return preset_named(name or "paper")
+        return preset_named("paper" if name is None else name)
 
     def _run(
         self,

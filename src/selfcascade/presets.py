@@ -37,6 +37,6 @@ def preset_named(name: str) -> Preset:
     Raises:
         ValueError: There is none.
     """
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, not {name!r}")
     return PRESETS[name]
