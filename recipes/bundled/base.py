@@ -1,11 +1,13 @@
 """Step 4: trains the text encoder and the U-Net on the autoencoder's latents.
 
 Warm-up, a constant rate, a linear decay at the end: a run can be lengthened or cut while it goes.
-Half of each batch is drawn from the top quarter of the timesteps, where layout is learnt. Several processes
-(`torchrun --nproc-per-node 2 recipes/bundled/base.py`) share each batch and average their gradients.
+Half of each batch is drawn from the top quarter of the timesteps, most of it near the very top: there layout is learnt,
+and which object is where. Several processes (`torchrun --nproc-per-node 2 recipes/bundled/base.py`) share each batch
+and average their gradients.
 
-A linear head reads the scene's attributes off the text encoder's last state while it trains, and is thrown away: so the
-encoder learns which colour belongs to which object long before the U-Net could have taught it.
+While it trains, a linear head reads the left object's attributes off the text encoder's last padding token and the
+right object's off the one before; the head is thrown away. So the encoder learns which colour belongs to which object
+long before the U-Net could have taught it, and the U-Net finds each object at a token of its own.
 """
 
 from __future__ import annotations
@@ -166,9 +168,12 @@ class Base(nn.Module):
         self, z_t: torch.Tensor, timestep: torch.Tensor, ids: torch.Tensor
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """V of noisy latents (B, C, 16, 16), timesteps (B,) and token ids (B, length); logits of each attribute."""
-        states, last = self.text_encoder(ids)[:2]
-        logits = self.head(last).split([len(values) for values in LABELS.values()], 1)
-        return self.unet(z_t, timestep, states).sample, logits
+        states = self.text_encoder(ids)[0]
+        right, left = (
+            self.head(states[:, slot]).split([len(values) for values in LABELS.values()], 1) for slot in (-2, -1)
+        )
+        logits = [right[k] if name.startswith("last") else left[k] for k, name in enumerate(LABELS)]
+        return self.unet(z_t, timestep, states).sample, tuple(logits)
 
 
 def loss_of(
@@ -183,7 +188,8 @@ def loss_of(
     steps, count = scheduler.config.num_train_timesteps, len(z_0)
     timestep = torch.randint(steps, (count,), generator=generator)
     high = int(count * SETTINGS["high_noise_share"])
-    timestep[:high] = torch.randint(3 * steps // 4, steps, (high,), generator=generator)
+    skewed = torch.rand(high, generator=generator) ** 2
+    timestep[:high] = (steps - 1 - steps / 4 * skewed).long()
     noise = torch.randn(z_0.shape, generator=generator).to(z_0)
     timestep = timestep.to(z_0.device)
     z_t = scheduler.add_noise(z_0, noise, timestep)
