@@ -124,6 +124,28 @@ def test_an_interrupted_base_stage_gives_its_pictures(name: str) -> None:
     assert np.isfinite(made).all()
 
 
+@pytest.mark.parametrize("name", ["stable-diffusion", "stable-diffusion-xl", "flux", "qwen-image", "animatediff", "ltx"])
+def test_a_chosen_base_sample_is_enlarged_as_if_in_one_call(name: str) -> None:
+    family = TINY[name]
+    pipe: Any = family.build()
+    whole = run(pipe, family)
+    generator = seeded()
+    base = run(pipe, family, scale=1, generator=generator)
+    latents = base.stages[0].latents
+    assert torch.equal(latents, whole.stages[0].latents)
+    later = run(pipe, family, generator=generator, pivot=latents)
+    assert [stage.size for stage in later.stages] == [whole.stages[1].size]
+    assert torch.equal(later.stages[0].latents, whole.stages[1].latents)
+
+
+@pytest.mark.parametrize(
+    ("pivot", "said"), [("a.png", "not str"), (torch.zeros(1, 4, 7, 8), "8x8, 16x16"), (torch.zeros(8, 8), "8x8, 16x16")]
+)
+def test_a_pivot_is_a_stages_latents(pivot: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=f"pivot must be .*{said}"):
+        run(SD.build(), SMALL, scale=4, pivot=pivot)
+
+
 def test_three_stages_at_any_ratio_and_scale() -> None:
     pipe: Any = SD.build()
     out = run(pipe, SMALL, scale=4)

@@ -118,6 +118,7 @@ class SelfCascade:
         return_dict: bool = True,
         vae_tiling: bool | None = None,
         upsampler_scale: float = 1.0,
+        pivot: Tensor | None = None,
         **arguments: Any,
     ) -> SelfCascadeOutput | tuple:
         """Pictures of the prompt at any size, stage by stage.
@@ -131,6 +132,8 @@ class SelfCascade:
             return_dict: False returns the tuple (pictures, stages).
             vae_tiling: Whether the last stage is decoded in tiles; None: from 2048 x 2048 pixels on.
             upsampler_scale: Strength of the feature upsamplers; 0 is the tuning-free version, bit for bit.
+            pivot: z_0 of an earlier call's stage, `out.stages[r].latents`: that stage and those before are not run
+                again. So a base sample can be chosen first, and enlarged afterwards.
             arguments: Passed to the pipeline as they are, at every stage. `callback_on_step_end` finds the `Stage`
                 under "stage" in its keyword arguments.
 
@@ -141,7 +144,10 @@ class SelfCascade:
         if prompt is not None:
             arguments["prompt"] = prompt
         base = self._base(arguments, generator, upsampling, self.preset(preset), output_type, upsampler_scale)
-        return self._run(base, stages, None, vae_tiling, return_dict)
+        if pivot is None:
+            return self._run(base, stages, None, vae_tiling, return_dict)
+        after = self._stages_after(pivot, stages)
+        return self._run(base, after, functools.partial(base.take_up, pivot, stages[0]), vae_tiling, return_dict)
 
     def upscale(
         self,
@@ -243,6 +249,16 @@ class SelfCascade:
             return made, results
         images, frames = (None, made) if self.family.video else (made, None)
         return SelfCascadeOutput(images, frames, results, base.interrupted, flagged)
+
+    def _stages_after(self, pivot: Tensor, stages: Sequence[Stage]) -> Sequence[Stage]:
+        if not isinstance(pivot, Tensor) or not pivot.is_floating_point():
+            raise ValueError(f"pivot must be latents, a tensor of floating-point numbers, not {type(pivot).__name__}")
+        factor = self.family.factor(self.pipe)
+        sizes = [Size(stage.size.height // factor, stage.size.width // factor) for stage in stages[:-1]]
+        if pivot.ndim not in (4, 5) or Size(*pivot.shape[-2:]) not in sizes:
+            wanted = ", ".join(map(str, sizes)) or "none, as there is but one stage"
+            raise ValueError(f"pivot must be a stage's latents, height x width {wanted}; its shape is {[*pivot.shape]}")
+        return stages[sizes.index(Size(*pivot.shape[-2:])) + 1 :]
 
     def _target(self, height: int | None, width: int | None) -> Size:
         target = Size(

@@ -74,6 +74,15 @@ class PipelineBaseModel:
         self.base_mu = self.scheduler.mu
         return latents
 
+    def take_up(self, pivot: Tensor, first: Stage) -> Tensor:
+        """Latents of an earlier call as the pivot; learns what `sample` would have learnt of the schedule."""
+        factor = self.family.factor(self.pipe)
+        height, width = first.size.height // factor, first.size.width // factor
+        self.scheduler = stage_scheduler(self.pipe.scheduler, None)
+        self._find_schedule(first, pivot.new_zeros(*pivot.shape[:-2], height, width))
+        self.base_mu = self.scheduler.mu
+        return pivot.to(self.pipe._execution_device)
+
     def upsample(self, pivot: Tensor, size: Size) -> Tensor:
         """The pivot at the size's latents, each frame by itself; unchanged where it has that size already."""
         factor = self.family.factor(self.pipe)

@@ -1,0 +1,52 @@
+"""Detectors: networks that turn pictures into the features between which a distance is measured.
+
+Axis letters: B pictures, C channels, H, W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+
+class PatchDetector(ModelMixin, ConfigMixin):
+    """A small fully convolutional network for patches of scenes at full size: it knows texture, sharpness and noise.
+
+    Unlike a network that recognises things, it is not to see past a picture's flaws: it is trained to name, beside what
+    the patch shows, how it was degraded. So a distance of its features rises with blur, noise and wrong detail.
+
+    Args:
+        outputs: Name and width of each thing that it tells of a patch.
+        widths: Channels of the resolution levels; the last is the number of features.
+    """
+
+    @register_to_config
+    def __init__(self, outputs: dict[str, int], widths: Sequence[int] = (32, 48, 64, 96)) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, widths[0], 3, padding=1)
+        self.levels = nn.ModuleList(
+            nn.ModuleList([nn.Conv2d(a, b, 3, 2, 1), nn.GroupNorm(8, b), nn.Conv2d(b, b, 3, padding=1)])
+            for a, b in pairwise(widths)
+        )
+        # In order of name: a saved configuration does not keep the order of its keys.
+        self.heads = nn.ModuleDict({name: nn.Linear(widths[-1], outputs[name]) for name in sorted(outputs)})
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, widths[-1]), of patches (B, 3, H, W) in [0, 1] of at least 16 pixels a side, in their own pixels."""
+        if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[-2:]) < 16:
+            raise ValueError(f"images must be (B, 3, H, W) of at least 16 pixels a side, not {tuple(images.shape)}")
+        hidden = silu(self.stem(images * 2 - 1))
+        for down, norm, convolution in self.levels:  # type: ignore[misc]
+            down_hidden = norm(down(hidden))
+            hidden = down_hidden + convolution(silu(down_hidden))
+        return silu(hidden).mean((2, 3))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Logits or values (B, width) of each output."""
+        features = self.features(images)
+        return {name: head(features) for name, head in self.heads.items()}
