@@ -124,7 +124,9 @@ def test_an_interrupted_base_stage_gives_its_pictures(name: str) -> None:
     assert np.isfinite(made).all()
 
 
-@pytest.mark.parametrize("name", ["stable-diffusion", "stable-diffusion-xl", "flux", "qwen-image", "animatediff", "ltx"])
+@pytest.mark.parametrize(
+    "name", ["stable-diffusion", "stable-diffusion-xl", "flux", "qwen-image", "animatediff", "ltx"]
+)
 def test_a_chosen_base_sample_is_enlarged_as_if_in_one_call(name: str) -> None:
     family = TINY[name]
     pipe: Any = family.build()
@@ -139,7 +141,8 @@ def test_a_chosen_base_sample_is_enlarged_as_if_in_one_call(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pivot", "said"), [("a.png", "not str"), (torch.zeros(1, 4, 7, 8), "8x8, 16x16"), (torch.zeros(8, 8), "8x8, 16x16")]
+    ("pivot", "said"),
+    [("a.png", "not str"), (torch.zeros(1, 4, 7, 8), "8x8, 16x16"), (torch.zeros(8, 8), "8x8, 16x16")],
 )
 def test_a_pivot_is_a_stages_latents(pivot: Any, said: str) -> None:
     with pytest.raises(ValueError, match=f"pivot must be .*{said}"):
@@ -296,7 +299,10 @@ def test_tiling_is_switched_for_the_call_only(monkeypatch: pytest.MonkeyPatch) -
 
 def test_presets_and_methods() -> None:
     assert next(iter(PRESETS)) == "paper"
-    assert (PRESETS["paper"].pivot_share, PRESETS["paper"].upsampling) == (0.7, "latent-bilinear")
+    paper = PRESETS["paper"]
+    assert (paper.pivot_share, paper.later_pivot_share, paper.upsampling) == (0.7, 0.7, "latent-bilinear")
+    planned = SelfCascade(SD.build()).plan(1024, 1024, preset="rgb")
+    assert [stage.pivot_step for stage in planned] == [None, 700, 400, 400]
     pipe: Any = SD.build()
     settings = {**SD.inputs, "prompt": "a house", "height": 256, "width": 256, **SETTINGS}
     direct = METHODS["direct"](pipe, generator=seeded(), native_size=SD.native, preset="rgb", **settings)

@@ -13,6 +13,7 @@ import json
 import math
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +22,15 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 import selfcascade
-from common import HERE, RUNS, write_json, write_whole
+from common import HERE, RUNS, write_json
 from selfcascade.base_models.pipeline import PipelineBaseModel
 from selfcascade.cascade import self_cascade
 from selfcascade.data.scenes import Scene, caption, render, sample_scene
+from selfcascade.files import write_whole
 from selfcascade.images import file_sha256
 from selfcascade.metrics.composition import CompositionReader, accuracy
 
-STEPS, GUIDANCE, GROUP, PIVOT_STEP = 25, 3.0, 20, 700
+STEPS, GUIDANCE, GROUP, PIVOT_STEP, LATER_PIVOT_STEP = 25, 3.0, 20, 700, 400
 FIRST_SEED = 50_000_000
 WEIGHTS = Path(selfcascade.__path__[0]) / "bundled/image/unet/diffusion_pytorch_model.safetensors"
 OUT = RUNS / "evaluation" / file_sha256(WEIGHTS)[:12]  # figures of other weights are no figures of these
@@ -38,7 +40,8 @@ PICTURES = {  # how many pictures of each; the costly ones are fewer, and last
     "tuning-free 128 rgb": 500,
     "direct 128": 200,
     "tuning-free 128 latent-bilinear": 200,
-    "tuning-free 256 rgb": 200,
+    "tuning-free 256 rgb": 80,
+    "tuning-free 256 rgb then 400": 200,
     "direct 256": 20,
 }
 
@@ -68,23 +71,28 @@ class Measurement:
         began = time.time()
         base = self._start(indices)
         stages = self.cascade.plan(256, 256, STEPS, PIVOT_STEP, guidance_scale=GUIDANCE)
+        lower = replace(stages[2], pivot_step=LATER_PIVOT_STEP)
         with torch.no_grad():
             state = [generator.get_state() for generator in base.arguments["generator"]]
             first = self_cascade(base, stages[:1])[0].latents
             after = [generator.get_state() for generator in base.arguments["generator"]]
             self._keep(missing, "base 64", group, first, began)
             for upsampling in ("rgb", "latent-bilinear"):
-                wanted = [s for s in stages[1:] if f"tuning-free {s.size.height} {upsampling}" in missing]
+                names = [f"tuning-free {side} {upsampling}" for side in (128, 256)]
+                names.append(f"{names[1]} then {LATER_PIVOT_STEP}")
+                if not any(name in missing for name in names):
+                    continue
                 base.upsampling = upsampling
                 _restore(base, after)
-                latents = first
-                for stage in stages[1:] if wanted else ():
-                    began = time.time()
-                    latents = self_cascade(base, [stage], latents)[0].latents
-                    name = f"tuning-free {stage.size.height} {upsampling}"
-                    self._keep(missing, name, group, latents, began)
-                    if stage == wanted[-1]:
-                        break
+                began = time.time()
+                pivot = self_cascade(base, [stages[1]], first)[0].latents
+                later = [generator.get_state() for generator in base.arguments["generator"]]
+                self._keep(missing, names[0], group, pivot, began)
+                for name, stage in zip(names[1:], (stages[2], lower), strict=True):
+                    if name in missing:
+                        began = time.time()
+                        _restore(base, later)
+                        self._keep(missing, name, group, self_cascade(base, [stage], pivot)[0].latents, began)
             for side in (128, 256):
                 if f"direct {side}" in missing:
                     began = time.time()
@@ -218,7 +226,7 @@ def tables(result: dict) -> str:
 def sample_rows(path: Path, columns: int = 8, side: int = 160) -> None:
     """A picture of the first group: one method a row, one caption a column."""
     rows = []
-    for name in ("base 64", "direct 128", "tuning-free 128 rgb", "direct 256", "tuning-free 256 rgb"):
+    for name in ("base 64", "direct 128", "tuning-free 128 rgb", "direct 256", "tuning-free 256 rgb then 400"):
         folder = OUT / "pictures" / name.replace(" ", "_")
         if not folder.exists():
             continue

@@ -11,16 +11,18 @@ from diffusers import StableDiffusionPipeline
 
 from common import HERE, RUNS
 from selfcascade.metrics.composition import CompositionReader
+from selfcascade.metrics.detectors import PatchDetector
 
 BUNDLED = HERE.parents[1] / "src/selfcascade/bundled"
-LIMITS = {"image": 24, "reader": 3}
+LIMITS = {"image": 24, "reader": 2, "detector": 1}
 
 
 def main() -> None:
-    """Copies the pipeline and the reader; refuses what is over its size."""
+    """Copies the pipeline, the reader and the detector; refuses what is over its size."""
     pipe = StableDiffusionPipeline.from_pretrained(RUNS / "model", dtype=torch.float16, local_files_only=True)
     reader = CompositionReader.from_pretrained(RUNS / "reader/model").half()
-    for name, model in (("image", pipe), ("reader", reader)):
+    detector = PatchDetector.from_pretrained(RUNS / "detector/model").half()
+    for name, model in (("image", pipe), ("reader", reader), ("detector", detector)):
         folder, aside = BUNDLED / name, RUNS / "export" / name
         shutil.rmtree(aside, ignore_errors=True)
         model.save_pretrained(aside, safe_serialization=True)

@@ -15,6 +15,7 @@ parallel() { # one process a core, each with its share of the work
 parallel pictures.py
 OMP_NUM_THREADS=1 "$bin/python" autoencoder.py
 OMP_NUM_THREADS=1 "$bin/python" reader.py
+OMP_NUM_THREADS=1 "$bin/python" detector.py
 OMP_NUM_THREADS=1 "$bin/torchrun" --nproc-per-node "$trainers" base.py
 "$bin/python" export.py
 "$bin/python" upsamplers.py

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from selfcascade.base_models.pipeline import UPSAMPLINGS
+from selfcascade.cascade import Size, Stage
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
@@ -53,3 +56,23 @@ def check_call(arguments: Mapping[str, Any], upsampling: str, output_type: str, 
         raise ValueError(f"upsampler_scale must be a number from -10 to 10, not {scale!r}")
     if not tuned and scale != 1:
         raise ValueError("upsampler_scale is for the tuned version; give SelfCascade upsamplers, or leave it out")
+
+
+def stages_after(pivot: Any, stages: Sequence[Stage], factor: int) -> Sequence[Stage]:
+    """The stages that are left to run when the pivot is the result of one of them.
+
+    Args:
+        pivot: z_0 of a stage, (B, C, h, w) or (B, C, F, h, w).
+        stages: The whole plan.
+        factor: Pixels of a latent pixel's side.
+
+    Raises:
+        ValueError: The pivot is no tensor of latents of any stage's size but the last's.
+    """
+    if not isinstance(pivot, Tensor) or not pivot.is_floating_point():
+        raise ValueError(f"pivot must be latents, a tensor of floating-point numbers, not {type(pivot).__name__}")
+    sizes = [Size(stage.size.height // factor, stage.size.width // factor) for stage in stages[:-1]]
+    if pivot.ndim not in (4, 5) or Size(*pivot.shape[-2:]) not in sizes:
+        wanted = ", ".join(map(str, sizes)) or "none, as there is but one stage"
+        raise ValueError(f"pivot must be a stage's latents, height x width {wanted}; its shape is {[*pivot.shape]}")
+    return stages[sizes.index(Size(*pivot.shape[-2:])) + 1 :]

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from selfcascade.arguments import check_call, is_count, per_stage
+from selfcascade.arguments import check_call, is_count, per_stage, stages_after
 from selfcascade.base_models import family_of
 from selfcascade.base_models.family import denoiser, tiled_vae
 from selfcascade.base_models.pipeline import PipelineBaseModel
@@ -146,7 +146,7 @@ class SelfCascade:
         base = self._base(arguments, generator, upsampling, self.preset(preset), output_type, upsampler_scale)
         if pivot is None:
             return self._run(base, stages, None, vae_tiling, return_dict)
-        after = self._stages_after(pivot, stages)
+        after = stages_after(pivot, stages, self.family.factor(self.pipe))
         return self._run(base, after, functools.partial(base.take_up, pivot, stages[0]), vae_tiling, return_dict)
 
     def upscale(
@@ -226,7 +226,8 @@ class SelfCascade:
         """The settings of this name; None: those that the upsamplers were trained for, or "paper"."""
         if name is None and self.upsamplers is not None:
             share = self.upsamplers.config["pivot_step"] / training_steps(self.pipe.scheduler)
-            return Preset("upsamplers", "as the upsamplers were trained", share, self.upsamplers.config["upsampling"])
+            upsampling = self.upsamplers.config["upsampling"]
+            return Preset("upsamplers", "as the upsamplers were trained", share, share, upsampling)
         return preset_named("paper" if name is None else name)
 
     def _run(
@@ -249,16 +250,6 @@ class SelfCascade:
             return made, results
         images, frames = (None, made) if self.family.video else (made, None)
         return SelfCascadeOutput(images, frames, results, base.interrupted, flagged)
-
-    def _stages_after(self, pivot: Tensor, stages: Sequence[Stage]) -> Sequence[Stage]:
-        if not isinstance(pivot, Tensor) or not pivot.is_floating_point():
-            raise ValueError(f"pivot must be latents, a tensor of floating-point numbers, not {type(pivot).__name__}")
-        factor = self.family.factor(self.pipe)
-        sizes = [Size(stage.size.height // factor, stage.size.width // factor) for stage in stages[:-1]]
-        if pivot.ndim not in (4, 5) or Size(*pivot.shape[-2:]) not in sizes:
-            wanted = ", ".join(map(str, sizes)) or "none, as there is but one stage"
-            raise ValueError(f"pivot must be a stage's latents, height x width {wanted}; its shape is {[*pivot.shape]}")
-        return stages[sizes.index(Size(*pivot.shape[-2:])) + 1 :]
 
     def _target(self, height: int | None, width: int | None) -> Size:
         target = Size(
@@ -283,8 +274,10 @@ class SelfCascade:
         guidance_scale: float | Sequence[float] | None,
     ) -> tuple[Stage, ...]:
         limit = training_steps(self.pipe.scheduler)
-        default = round(preset.pivot_share * limit)
-        pivots = per_stage("pivot_step", default if pivot_step is None else pivot_step, len(sizes) - first_pivot)
+        scaling = len(sizes) - first_pivot
+        shares = [preset.pivot_share] + [preset.later_pivot_share] * (scaling - 1)
+        default = [round(share * limit) for share in shares[:scaling]]
+        pivots = per_stage("pivot_step", default if pivot_step is None else pivot_step, scaling)
         steps = per_stage("num_inference_steps", steps, len(sizes))
         guidance = per_stage("guidance_scale", guidance_scale, len(sizes))
         for value in pivots:

@@ -12,21 +12,23 @@ class Preset:
     Attributes:
         name: As given to `SelfCascade(...)(preset=...)`.
         summary: What it is for, in a line.
-        pivot_share: K / T of every up-scaling stage, in (0, 1].
+        pivot_share: K / T of the first up-scaling stage, in (0, 1].
+        later_pivot_share: K / T of the stages after it, whose composition is made already.
         upsampling: phi: "latent-bilinear", "latent-bicubic" or "rgb" (decode, Lanczos, encode).
     """
 
     name: str
     summary: str
     pivot_share: float
+    later_pivot_share: float
     upsampling: str
 
 
 PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
-        Preset("paper", "K = 700 of 1000, bilinear latents (Guo et al. 2024)", 0.7, "latent-bilinear"),
-        Preset("rgb", "the paper's K, the pivot enlarged as a picture: sharper (docs/bundled.md)", 0.7, "rgb"),
+        Preset("paper", "K = 700 of 1000, bilinear latents (Guo et al. 2024)", 0.7, 0.7, "latent-bilinear"),
+        Preset("rgb", "K = 700, then 400; the pivot enlarged as a picture (docs/bundled.md)", 0.7, 0.4, "rgb"),
     )
 }
 

@@ -9,6 +9,7 @@ import typer
 from selfcascade import __version__
 from selfcascade.cli.compare import compare
 from selfcascade.cli.console import Debug, OneLineErrors
+from selfcascade.cli.evaluate import evaluate
 from selfcascade.cli.generate import generate, upscale
 from selfcascade.cli.info import info
 from selfcascade.cli.plan import plan
@@ -20,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Pictures larger than a diffusion model was trained for, with the model as it is (Self-Cascade, ECCV 2024).",
 )
-for command in (generate, upscale, plan, compare, info):
+for command in (generate, upscale, plan, compare, evaluate, info):
     app.command()(command)
 app.command("train")(train)
 

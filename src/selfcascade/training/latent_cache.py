@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from selfcascade.files import write_whole
 
 
 class LatentCache:
@@ -49,13 +50,8 @@ class LatentCache:
     def put(self, keys: Sequence[str], latents: dict[str, Tensor]) -> None:
         """Writes each picture's latents, whole or not at all."""
         for row, key in enumerate(keys):
-            handle, aside = tempfile.mkstemp(dir=self.folder, suffix=".part")
-            os.close(handle)
-            try:
-                save_file({name: value[row].cpu().contiguous() for name, value in latents.items()}, aside)
-                Path(aside).replace(self._path(key))
-            finally:
-                Path(aside).unlink(missing_ok=True)
+            tensors = {name: value[row].cpu().contiguous() for name, value in latents.items()}
+            write_whole(self._path(key), functools.partial(save_file, tensors))
 
     def _path(self, key: str) -> Path:
         name = hashlib.sha256(f"{self.digest} {key}".encode()).hexdigest()

@@ -41,7 +41,7 @@ class Trainer:
         config: The settings.
         stream: The data. Each process has its own, over the same source.
         validate: Called every `validation_steps` with (step, pipe, upsamplers or None) by the main process; what it
-            returns is logged.
+            returns is logged. Called at the step of a checkpoint that is resumed from too, as it may have been cut.
 
     Raises:
         ValueError: The model cannot be trained so, or an argument is out of range.
@@ -105,6 +105,8 @@ class Trainer:
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         batches = prefetched(self.stream.batches(config.train_batch_size, rank, world, self.position))
         began, window, total = time.perf_counter(), 0, 0.0
+        if self.validate is not None and self.step and self.step % config.validation_steps == 0:
+            self._validate(self.validate)
         bar = tqdm(
             total=config.max_train_steps,
             initial=self.step,

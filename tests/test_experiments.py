@@ -1,0 +1,119 @@
+"""Experiments on the bundled model, small: what is missing is made, once, and the figures mean what they say."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import interpolate
+
+from command_line import run, succeed
+from selfcascade import SelfCascade, load_bundled
+from selfcascade.data.scenes import render
+from selfcascade.evaluation import Judge, Pivots, Questions, Sampling, answer
+from selfcascade.experiments import read_experiment
+from selfcascade.metrics.detectors import PatchDetector
+
+SUITE = Path(__file__).parents[1] / "experiments/training-curves"
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+def renders(questions: Questions, side: int) -> torch.Tensor:
+    pictures = [torch.from_numpy(render(questions.scene(k), side, side)) for k in range(questions.count)]
+    return torch.stack(pictures).permute(0, 3, 1, 2).contiguous()
+
+
+def test_real_renders_are_judged_right_and_flawed_ones_by_the_patches(kept: Path) -> None:
+    questions = Questions(40)
+    judge = Judge(128, kept, real_count=200, draws=20)
+    pictures = renders(questions, 128)
+    real = judge.judge(pictures, questions.truths(40))
+    soft = interpolate(interpolate(pictures, scale_factor=0.5, mode="area"), scale_factor=2, mode="bilinear")
+    soft = judge.judge(soft, questions.truths(40))
+    moved = judge.judge(pictures.roll(1, 0), questions.truths(40))
+    assert real["composition"]["all"] > 0.97
+    assert soft["composition"]["all"] > 0.9
+    assert soft["patch_kid"][0] > 3 * abs(real["patch_kid"][0])
+    assert moved["composition"]["all"] < 0.2
+    assert moved["patch_fid"][0] == pytest.approx(real["patch_fid"][0], rel=0.3)
+    assert real["fid"][1] <= real["fid"][0] <= real["fid"][2]
+    with pytest.raises(ValueError, match="128 pixels"):
+        judge.judge(pictures[..., :64], questions.truths(40))
+
+
+def test_answers_are_those_of_whole_cascades_with_the_scenes_seeds(kept: Path) -> None:
+    pipe = load_bundled()
+    pipe.set_progress_bar_config(disable=True)
+    questions = Questions(2)
+    sampling = Sampling(pivot_step=600, upsampling="rgb", num_inference_steps=3)
+    made = answer(pipe, questions, sampling, Pivots(pipe, questions, sampling, kept))
+    settings: dict[str, Any] = {"height": 128, "width": 128, "num_inference_steps": 3, "guidance_scale": 3.0}
+    settings |= {"pivot_step": 600, "upsampling": "rgb", "output_type": "pt"}
+    for row, words in enumerate(questions.captions(range(2))):
+        generator = torch.Generator().manual_seed(questions.first + row)
+        whole = SelfCascade(pipe)(words, generator=generator, **settings).images[0]  # type: ignore[union-attr]
+        assert (made[row] - whole).abs().mean() < 0.01  # answers are sampled in bfloat16
+
+
+def test_only_missing_results_are_made(tmp_path: Path) -> None:
+    suite, runs = tmp_path / "suite", str(tmp_path / "runs")
+    suite.mkdir()
+    shared = {"num_inference_steps": 2, "upsampling": "rgb"}
+    training = {"resolution": 128, "train_batch_size": 1}
+    (tmp_path / "defaults.json").write_text(json.dumps({"shared": shared, "shared_training": training}))
+    settings = {
+        "training": {"method": "upsamplers"},
+        "samplings": {"cascade": {"pivot_step": 600}},
+        "real_pictures": 30,
+        "at_steps": [0, 2, 3],
+        "questions": [3],
+        "questions_at_last": [3, 4],
+    }
+    (suite / "micro.json").write_text(json.dumps(settings))
+    (suite / "free.json").write_text(json.dumps({**settings, "training": None, "at_steps": [0]}))
+    listed = run("evaluate", str(suite), "micro", "--runs", runs, "--dry-run")
+    assert "micro seed 0: 4 results missing" in listed.stderr
+    succeed("evaluate", str(suite), "--runs", runs)
+    folder = suite / "results/micro/seed-0"
+    names = [f"cascade-step{step:06d}-n{count}.json" for step, count in ((0, 3), (2, 3), (3, 3), (3, 4))]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    first, last = (json.loads((folder / name).read_text()) for name in (names[0], names[3]))
+    free = json.loads((suite / "results/free/seed-0/cascade-step000000-n3.json").read_text())
+    assert first["patch_fid"] == free["patch_fid"]  # untrained upsamplers change nothing
+    assert (last["pictures"], last["trained_parameters"], last["sampling"]["pivot_step"]) == (4, 1644, 600)
+    before = (folder / names[1]).read_text()
+    (folder / names[1]).unlink()
+    (folder / names[2]).unlink()
+    succeed("evaluate", str(suite), "--runs", runs)
+    again = json.loads((folder / names[1]).read_text())
+    assert {**again, "seconds_per_training_step": 0, "seconds_per_picture": 0} == {
+        **json.loads(before),
+        "seconds_per_training_step": 0,
+        "seconds_per_picture": 0,
+    }
+
+
+@pytest.mark.parametrize("name", ["micro", "full", "lora-r4", "lora-r32", "full-ft"])
+def test_the_committed_experiments_can_be_read(name: str) -> None:
+    experiment = read_experiment(SUITE, name)
+    assert experiment.shared_training["train_batch_size"] == 8
+    assert all(experiment.sampling(sampling).side == 128 for sampling in experiment.samplings)
+
+
+def test_bad_suites_are_named(tmp_path: Path) -> None:
+    assert "holds no experiment" in run("evaluate", str(tmp_path)).stderr
+    (tmp_path / "one.json").write_text('{"samplings": {}, "at_stepz": [1]}')
+    assert "at_stepz" in run("evaluate", str(tmp_path)).stderr
+    assert "must be one of one" in run("evaluate", str(tmp_path), "two").stderr
+
+
+def test_a_patch_detector_refuses_what_is_no_patch() -> None:
+    detector = PatchDetector({"kind": 3})
+    assert detector(torch.rand(2, 3, 40, 24))["kind"].shape == (2, 3)
+    with pytest.raises(ValueError, match="at least 16"):
+        detector.features(torch.rand(1, 3, 8, 8))
