@@ -39,7 +39,9 @@ class Experiment(BaseModel):
     model: str = Field("bundled", description="'bundled', a folder in diffusers' format, or a Hub id.")
     training: dict[str, Any] | None = Field(None, description="Differences from TrainingConfig; none: not trained.")
     upsamplers: str | None = Field(None, description="Trained upsamplers, by name or folder.")
-    samplings: dict[str, dict[str, Any]] = Field(description="Name of each way to sample: its settings.")
+    samplings: dict[str, dict[str, Any]] = Field(
+        description="Name of each way to sample: its settings, and its own at_steps where those are fewer."
+    )
     at_steps: tuple[int, ...] = Field((0,), description="Training steps at which it is measured.")
     seeds: tuple[int, ...] = Field((0,), description="Of the training.")
     questions: tuple[PositiveInt, ...] = Field((100,), description="Pictures at each step: a result for each count.")
@@ -50,7 +52,8 @@ class Experiment(BaseModel):
 
     def sampling(self, name: str) -> Sampling:
         """The settings of one way to sample."""
-        return replace(Sampling(), **{**self.shared, **self.samplings[name]})
+        own = {key: value for key, value in self.samplings[name].items() if key != "at_steps"}
+        return replace(Sampling(), **{**self.shared, **own})
 
 
 class Run:
@@ -73,7 +76,9 @@ class Run:
         experiment, found = self.experiment, {}
         for step in experiment.at_steps:
             counts = experiment.questions_at_last if step == max(experiment.at_steps) else experiment.questions
-            for sampling in experiment.samplings:
+            for sampling, own in experiment.samplings.items():
+                if step not in own.get("at_steps", experiment.at_steps):
+                    continue
                 left = [count for count in counts if not self._path(sampling, step, count).exists()]
                 if left:
                     found[step, sampling] = left
