@@ -1,0 +1,110 @@
+"""Writes the training curves into docs/, a picture and the table of docs/upsamplers.md, from the results there are.
+
+python experiments/curves.py        needs the extra "eval"
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+
+from selfcascade.files import write_whole
+
+HERE = Path(__file__).parent
+DOCS = HERE.parent / "docs"
+METHODS = ("micro", "full", "lora-r4", "lora-r32", "full-ft")
+FREE = "K700-rgb"
+LINES = {"cascade": "-", "direct": "--"}
+
+
+def results(suite: str) -> list[dict[str, Any]]:
+    """All results of a suite."""
+    return [json.loads(path.read_text()) for path in sorted((HERE / suite / "results").rglob("*.json"))]
+
+
+def end_points(found: list[dict[str, Any]]) -> str:
+    """The methods at their last step, of as many pictures as there are, as Markdown; several seeds one line each."""
+    last: dict[tuple, dict[str, Any]] = {}
+    for row in found:
+        key = (row["experiment"], row["sampling"]["name"], row["seed"])
+        if key not in last or (row["step"], row["pictures"]) > (last[key]["step"], last[key]["pictures"]):
+            last[key] = row
+    lines = [
+        "| method | how sampled | K, pivot | seed | steps | pictures | all right "
+        "| FID | patch FID (95 % interval) | patch KID |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (name, _, seed), row in sorted(last.items(), key=lambda item: item[1]["patch_fid"][0]):
+        if row["pictures"] < 200:
+            continue
+        how = row["sampling"]
+        pivot = "-" if how["direct"] else f"{how['pivot_step']}, {how['upsampling']}"
+        method = "tuning-free" if name == "pivot" else name
+        kind = "direct" if how["direct"] else "cascade"
+        value, low, high = row["patch_fid"]
+        lines.append(
+            f"| {method} | {kind} | {pivot} | {seed if row['step'] else '-'} | {row['step']} | {row['pictures']} "
+            f"| {100 * row['composition']['all']:.1f} % | {row['fid'][0]:.3f} | {value:.2f} ({low:.2f} to {high:.2f}) "
+            f"| {row['patch_kid'][0]:.4f} |"
+        )
+    return "\n".join(lines)
+
+
+def plot(found: list[dict[str, Any]], free: dict[str, Any] | None, path: Path) -> None:
+    """Composition and patch FID over steps and over seconds of training, seeds averaged."""
+    mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
+    figure, axes = plt.subplots(2, 2, figsize=(9, 6), sharey="row", layout="constrained")
+    curves: dict[tuple[str, str], dict[int, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for row in found:
+        if row["pictures"] == 100 and row["sampling"]["name"] in LINES:
+            curves[row["experiment"], row["sampling"]["name"]][row["step"]].append(row)
+    for (name, sampling), points in sorted(curves.items()):
+        steps = sorted(points)
+        speed = [row["seconds_per_training_step"] for rows in points.values() for row in rows]
+        seconds = [step * sorted(speed)[len(speed) // 2] for step in steps]
+        style = {
+            "color": f"C{METHODS.index(name)}",
+            "marker": "o",
+            "ms": 3,
+            "ls": "--" if sampling == "direct" else "-",
+        }
+        for line, figures in enumerate((lambda row: 100 * row["composition"]["all"], lambda row: row["patch_fid"][0])):
+            values = [sum(map(figures, points[step])) / len(points[step]) for step in steps]
+            axes[line, 0].plot(steps, values, label=f"{name}, {sampling}", **style)
+            axes[line, 1].plot(seconds, values, **style)
+    if free is not None:
+        for axis in axes[0]:
+            axis.axhline(100 * free["composition"]["all"], color="black", lw=0.8, ls=":")
+        for axis in axes[1]:
+            axis.axhline(free["patch_fid"][0], color="black", lw=0.8, ls=":", label="tuning-free, K = 700, RGB")
+    for axis, title in zip(
+        (axes[0, 0], axes[1, 0], axes[1, 1]),
+        (("", "all right, %"), ("training steps of 8 pictures", "patch FID"), ("training seconds, one core", "")),
+        strict=True,
+    ):
+        axis.set_xlabel(title[0])
+        axis.set_ylabel(title[1])
+    handles, labels = axes[1, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", frameon=False)
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=130, pil_kwargs={"quality": 85})
+
+
+def main() -> None:
+    """Writes both."""
+    curves, free = results("training-curves"), results("tuning-free")
+    reference = [row for row in free if row["sampling"]["name"] == FREE and row["pictures"] == 100]
+    plot(curves, reference[0] if reference else None, DOCS / "training_curves.webp")
+    page = (DOCS / "upsamplers.md").read_text()
+    before, after = page.split("<!-- figures -->")[0], page.split("<!-- /figures -->")[1]
+    text = f"{before}<!-- figures -->\n{end_points(curves + free)}\n<!-- /figures -->{after}"
+    write_whole(DOCS / "upsamplers.md", lambda aside: aside.write_text(text))
+
+
+if __name__ == "__main__":
+    main()
