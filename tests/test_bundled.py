@@ -10,7 +10,9 @@ import torch
 
 import selfcascade
 from selfcascade.data.scenes import BACKGROUNDS, caption, render, sample_scene
+from selfcascade.evaluation import Judge, Pivots, Questions, Sampling, answer
 from selfcascade.metrics.composition import CompositionReader, accuracy
+from selfcascade.models import bundled_upsamplers, load_upsamplers
 
 FOLDER = Path(selfcascade.__path__[0]) / "bundled"
 
@@ -33,7 +35,8 @@ def pipe() -> Any:
 
 def test_they_are_small_and_hold_no_code() -> None:
     assert megabytes(FOLDER / "image") <= 24
-    assert megabytes(FOLDER / "reader") <= 3
+    assert megabytes(FOLDER / "reader") + megabytes(FOLDER / "detector") <= 3
+    assert megabytes(FOLDER / "upsamplers") <= 4
     kinds = {path.suffix for path in FOLDER.rglob("*") if path.is_file()}
     assert kinds == {".json", ".safetensors"}
 
@@ -66,6 +69,28 @@ def test_the_cascade_keeps_the_background_and_the_object_that_direct_inference_l
         out = selfcascade.METHODS[method](pipe, prompts, **settings, generator=generators, output_type="pt")
         counts[method] = [reading["count"] for reading in reader.read(out.images)]
     assert counts["self-cascade"].count("1") > counts["direct"].count("1")
+
+
+@pytest.mark.parametrize("name", bundled_upsamplers())
+def test_the_upsamplers_are_for_the_base_model_and_say_where_their_stages_start(pipe: Any, name: str) -> None:
+    upsamplers = load_upsamplers(name)
+    assert upsamplers.config["preset"] == name
+    assert "_name_or_path" not in (FOLDER / "upsamplers" / name / "config.json").read_text()
+    planned = selfcascade.SelfCascade(pipe, upsamplers).plan(128, 128)
+    assert planned[1].pivot_step == upsamplers.config["sampling_pivot_step"] <= upsamplers.config["pivot_step"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", bundled_upsamplers())
+def test_the_upsamplers_bring_the_patches_nearer_to_real_ones(pipe: Any, name: str, tmp_path: Path) -> None:
+    questions, sampling = Questions(40), Sampling(pivot_step=700, upsampling="rgb")
+    pivots, judge = Pivots(pipe, questions, sampling, tmp_path), Judge(128, tmp_path, real_count=200, draws=10)
+    free, tuned = (
+        judge.judge(answer(pipe, questions, sampling, pivots, upsamplers), questions.truths(40))
+        for upsamplers in (None, load_upsamplers(name))
+    )
+    assert tuned["patch_kid"][0] < 0.8 * free["patch_kid"][0]
+    assert tuned["composition"]["all"] > free["composition"]["all"] - 0.1
 
 
 @pytest.mark.slow

@@ -104,3 +104,12 @@ def load_captions(shards: range | list[int]) -> list[str]:
 def as_images(pictures: np.ndarray) -> torch.Tensor:
     """(B, 64, 64, 3) uint8 as (B, 3, 64, 64) float32 in [-1, 1], channels last in memory."""
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def strip_paths(folder: Path) -> None:
+    """Takes the place that a model was loaded from out of a saved model's JSON files."""
+    for path in folder.rglob("*.json"):
+        content = json.loads(path.read_text())
+        if isinstance(content, dict) and content.pop("_name_or_path", None) is not None:
+            text = json.dumps(content, indent=2) + "\n"
+            write_whole(path, lambda aside, text=text: aside.write_text(text))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
 
-from common import HERE, RUNS
+from common import HERE, RUNS, strip_paths
 from selfcascade.metrics.composition import CompositionReader
 from selfcascade.metrics.detectors import PatchDetector
 
@@ -26,21 +24,13 @@ def main() -> None:
         folder, aside = BUNDLED / name, RUNS / "export" / name
         shutil.rmtree(aside, ignore_errors=True)
         model.save_pretrained(aside, safe_serialization=True)
-        _strip_paths(aside)
+        strip_paths(aside)
         size = sum(path.stat().st_size for path in aside.rglob("*") if path.is_file()) / 1e6
         print(f"{folder.name}: {size:.2f} MB")
         if size > LIMITS[name]:
             raise SystemExit(f"{name} weighs {size:.1f} MB, and {LIMITS[name]} are allowed")
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(aside, folder)
-
-
-def _strip_paths(folder: Path) -> None:
-    # diffusers records where a model was loaded from, which means nothing elsewhere.
-    for path in folder.rglob("*.json"):
-        content = json.loads(path.read_text())
-        if isinstance(content, dict) and content.pop("_name_or_path", None) is not None:
-            path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

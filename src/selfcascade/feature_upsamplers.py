@@ -89,7 +89,8 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         levels: Channels of each level's skip features, deepest level first, as `skip_channels(unet)` lists them.
         time_channels: Width of the U-Net's time embedding.
         preset: "full" (residual blocks at the U-Net's widths) or "micro" (at most 2,500 parameters on SD 2.1).
-        pivot_step: K these were trained for, with timesteps up to it; a cascade uses it unless told otherwise.
+        pivot_step: K these were trained for, with timesteps up to it.
+        sampling_pivot_step: K that a cascade uses unless told otherwise; None is `pivot_step`.
         upsampling: How a cascade enlarges its pivots: "latent-bilinear", "latent-bicubic" or "rgb".
         groups, knots: Channel groups and time knots of the gains in "micro".
         fingerprint: Some weights of the base U-Net, by which it is recognised; None accepts any U-Net with these skips.
@@ -109,6 +110,7 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         groups: int = 16,
         knots: int = 4,
         fingerprint: Sequence[float] | None = None,
+        sampling_pivot_step: int | None = None,
     ) -> None:
         super().__init__()
         if preset not in PRESETS:
@@ -118,8 +120,9 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         for name, value in (("groups", groups), ("knots", knots)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a positive whole number, not {value!r}")
-        if isinstance(pivot_step, bool) or not isinstance(pivot_step, int) or pivot_step < 1:
-            raise ValueError(f"pivot_step must be a training timestep from 1, not {pivot_step!r}")
+        for name, value in (("pivot_step", pivot_step), ("sampling_pivot_step", sampling_pivot_step or pivot_step)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a training timestep from 1, not {value!r}")
         self.phi = nn.ModuleList(
             FullLevel(channels, time_channels) if preset == "full" else MicroLevel(channels, groups, knots, pivot_step)
             for channels in levels

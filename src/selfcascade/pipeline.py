@@ -225,8 +225,9 @@ class SelfCascade:
     def preset(self, name: str | None = None) -> Preset:
         """The settings of this name; None: those that the upsamplers were trained for, or "paper"."""
         if name is None and self.upsamplers is not None:
-            share = self.upsamplers.config["pivot_step"] / training_steps(self.pipe.scheduler)
-            upsampling = self.upsamplers.config["upsampling"]
+            config = self.upsamplers.config
+            pivot_step = config.get("sampling_pivot_step") or config["pivot_step"]
+            share, upsampling = pivot_step / training_steps(self.pipe.scheduler), config["upsampling"]
             return Preset("upsamplers", "as the upsamplers were trained", share, share, upsampling)
         return preset_named("paper" if name is None else name)
 
