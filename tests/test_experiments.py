@@ -109,6 +109,8 @@ def test_bad_suites_are_named(tmp_path: Path) -> None:
     assert "holds no experiment" in run("evaluate", str(tmp_path)).stderr
     (tmp_path / "one.json").write_text('{"samplings": {}, "at_stepz": [1]}')
     assert "at_stepz" in run("evaluate", str(tmp_path)).stderr
+    (tmp_path / "one.json").write_text('{"samplings": {"direct": {"directly": true}}}')
+    assert "directly" in run("evaluate", str(tmp_path)).stderr
     assert "must be one of one" in run("evaluate", str(tmp_path), "two").stderr
 
 

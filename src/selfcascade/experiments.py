@@ -186,9 +186,12 @@ def read_experiment(suite: Path, name: str) -> Experiment:
         raise ValueError(f"experiment {name!r} is not in {suite}; it must be one of {', '.join(names_of(suite))}")
     settings = json.loads(defaults.read_text()) if defaults.is_file() else {}
     try:
-        return Experiment(**{**settings, **json.loads(path.read_text())})
-    except (ValidationError, json.JSONDecodeError) as error:
+        experiment = Experiment(**{**settings, **json.loads(path.read_text())})
+        for sampling in experiment.samplings:
+            experiment.sampling(sampling)
+    except (ValidationError, json.JSONDecodeError, TypeError) as error:
         raise ValueError(f"experiment {path} cannot be read: {error}") from error
+    return experiment
 
 
 def names_of(suite: Path) -> list[str]:
