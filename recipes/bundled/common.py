@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +74,30 @@ def rate(step: int, steps: int, warmup: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def train_network(name: str, model: torch.nn.Module, loss_of: Callable[[torch.Generator], torch.Tensor]) -> None:
+    """Trains a small network by AdamW with the settings of that name, or goes on where it was cut; saves the model.
+
+    `loss_of` makes a batch from the step's generator and returns the model's loss on it.
+    """
+    settings, folder = CONFIG[name], RUNS / name
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings["learning_rate"], weight_decay=0.02)
+    step, began = load_state(folder / "state.safetensors", {"model": model}, optimizer), time.time()
+    while step < settings["steps"]:
+        for group in optimizer.param_groups:
+            group["lr"] = settings["learning_rate"] * rate(step, settings["steps"], 100)
+        loss = loss_of(torch.Generator().manual_seed(settings["seed"] * 1_000_003 + step))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        if step % 50 == 0:
+            log_row(folder / "curve.csv", step=step, seconds=time.time() - began, loss=loss.item())
+        if step % 250 == 0 or step == settings["steps"]:
+            save_state(folder / "state.safetensors", step, {"model": model}, optimizer)
+    model.cpu().eval().half().float().save_pretrained(folder / "model")  # type: ignore[operator]
 
 
 def log_row(path: Path, **row: float) -> None:

@@ -8,13 +8,12 @@ that is measured.
 from __future__ import annotations
 
 import sys
-import time
 
 import numpy as np
 import torch
 from torch.nn.functional import avg_pool2d, cross_entropy, grid_sample, interpolate, mse_loss
 
-from common import CONFIG, DEVICE, RUNS, load_state, log_row, rate, save_state, write_array, write_json
+from common import CONFIG, DEVICE, RUNS, train_network, write_array, write_json
 from selfcascade.data.scenes import BACKGROUNDS, COLOURS, KINDS, render, sample_scene
 from selfcascade.metrics.detectors import PatchDetector
 from selfcascade.metrics.distances import frechet_distance, random_patches
@@ -113,30 +112,18 @@ def main(count: int = 3000) -> None:
     torch.manual_seed(SETTINGS["seed"])
     torch.set_num_threads(1)
     model = PatchDetector(OUTPUTS).to(DEVICE, memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=SETTINGS["learning_rate"], weight_decay=0.02)
     pictures, truths = pool(count)
-    path = RUNS / "detector/state.safetensors"
-    step, began = load_state(path, {"model": model}, optimizer), time.time()
-    while step < SETTINGS["steps"]:
-        generator = torch.Generator().manual_seed(SETTINGS["seed"] * 1_000_003 + step)
+
+    def loss(generator: torch.Generator) -> torch.Tensor:
         x, target = batch_of(pictures, truths, generator)
-        for group in optimizer.param_groups:
-            group["lr"] = SETTINGS["learning_rate"] * rate(step, SETTINGS["steps"], 100)
         with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
             told = model(x.to(DEVICE))
-        loss = loss_of(told, {name: value.to(DEVICE) for name, value in target.items()})
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        if step % 50 == 0:
-            log_row(RUNS / "detector/curve.csv", step=step, seconds=time.time() - began, loss=loss.item())
-        if step % 250 == 0 or step == SETTINGS["steps"]:
-            save_state(path, step, {"model": model}, optimizer)
-    model.cpu().eval().half().float().save_pretrained(RUNS / "detector/model")
-    write_json(RUNS / "detector/response.json", response(model))
-    print(response(model), flush=True)
+        return loss_of(told, {name: value.to(DEVICE) for name, value in target.items()})
+
+    train_network("detector", model, loss)
+    responses = response(model)
+    write_json(RUNS / "detector/response.json", responses)
+    print(responses, flush=True)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ PICTURES = {  # how many pictures of each; the costly ones are fewer, and last
     "tuning-free 128 rgb": 500,
     "direct 128": 200,
     "tuning-free 128 latent-bilinear": 200,
-    "tuning-free 256 rgb": 80,
+    "tuning-free 256 rgb": 100,
     "tuning-free 256 rgb then 400": 200,
     "direct 256": 20,
 }

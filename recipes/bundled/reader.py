@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 
 import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from common import CONFIG, DEVICE, RUNS, load_state, log_row, rate, save_state, write_array, write_json
+from common import CONFIG, DEVICE, RUNS, train_network, write_array, write_json
 from selfcascade.data.scenes import BACKGROUNDS, COLOURS, KINDS, PLACES, SIZES, render, sample_crowd, sample_scene
 from selfcascade.metrics.composition import CompositionReader, accuracy
 
@@ -99,28 +98,15 @@ def main(shards: int = 16) -> None:
     """Trains, or goes on where it was cut; then measures and writes the model."""
     torch.manual_seed(SETTINGS["seed"])
     model = CompositionReader(LABELS).to(DEVICE, memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=SETTINGS["learning_rate"], weight_decay=0.02)
     images, truths = pool(shards)
-    path = RUNS / "reader/state.safetensors"
-    step, began = load_state(path, {"model": model}, optimizer), time.time()
-    while step < SETTINGS["steps"]:
-        generator = torch.Generator().manual_seed(SETTINGS["seed"] * 1_000_003 + step)
+
+    def loss(generator: torch.Generator) -> torch.Tensor:
         rows = torch.randint(len(images), (SETTINGS["batch_size"],), generator=generator).tolist()
         batch = torch.from_numpy(images[rows]).permute(0, 3, 1, 2).float() / 255
-        for group in optimizer.param_groups:
-            group["lr"] = SETTINGS["learning_rate"] * rate(step, SETTINGS["steps"], 100)
         with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
-            loss = model.loss(augment(batch, generator).to(DEVICE), [truths[row] for row in rows])
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        if step % 50 == 0:
-            log_row(RUNS / "reader/curve.csv", step=step, seconds=time.time() - began, loss=loss.item())
-        if step % 250 == 0 or step == SETTINGS["steps"]:
-            save_state(path, step, {"model": model}, optimizer)
-    model.cpu().eval().half().float().save_pretrained(RUNS / "reader/model")
+            return model.loss(augment(batch, generator).to(DEVICE), [truths[row] for row in rows])
+
+    train_network("reader", model, loss)
     write_json(RUNS / "reader/accuracy.json", measure(model))
 
 

@@ -5,10 +5,9 @@ Axis letters: N pictures, C channels, H, W pixels; h, w latent pixels.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -119,7 +118,6 @@ def answer(
     sampling: Sampling,
     pivots: Pivots,
     upsamplers: FeatureUpsamplers | None = None,
-    on_group: Callable[[int], None] | None = None,
 ) -> Tensor:
     """The pictures, (N, 3, H, W) in [0, 1], on the CPU.
 
@@ -129,7 +127,6 @@ def answer(
         sampling: How it is answered; unless direct, from the pivots.
         pivots: Base samples of the same questions.
         upsamplers: For the tuned version.
-        on_group: Told how many pictures there are after each group.
     """
     native = (sampling.side, sampling.side) if sampling.direct else None
     cascade = SelfCascade(pipe, upsamplers, native)
@@ -147,16 +144,12 @@ def answer(
         with torch.no_grad():
             pixels = cascade.family.decode(pipe, latents.to(pipe.vae.dtype)).float().cpu()
         made.append(pixels.clamp(-1, 1) / 2 + 0.5)
-        if on_group is not None:
-            on_group(indices.stop)
     return torch.cat(made)
 
 
-@contextlib.contextmanager
-def reduced_precision(pipe: Any) -> Iterator[None]:
+def reduced_precision(pipe: Any) -> torch.autocast:
     """Autocast to bfloat16, so that float32 weights need no copy: half the time, no figure beyond its error."""
-    with torch.autocast(torch.device(pipe.device).type, torch.bfloat16):
-        yield
+    return torch.autocast(torch.device(pipe.device).type, torch.bfloat16)
 
 
 class Judge:

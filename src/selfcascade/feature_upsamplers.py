@@ -120,7 +120,8 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         for name, value in (("groups", groups), ("knots", knots)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a positive whole number, not {value!r}")
-        for name, value in (("pivot_step", pivot_step), ("sampling_pivot_step", sampling_pivot_step or pivot_step)):
+        sampled = pivot_step if sampling_pivot_step is None else sampling_pivot_step
+        for name, value in (("pivot_step", pivot_step), ("sampling_pivot_step", sampled)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a training timestep from 1, not {value!r}")
         self.phi = nn.ModuleList(
