@@ -1,27 +1,33 @@
 """Every method: a picture of the asked size, the pipeline as it was; and each one's own equation."""
 
 import math
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+from peft.utils import get_peft_model_state_dict
+from PIL import Image
 from torch import Tensor
 
 from cascade_runs import SD, seeded
 from selfcascade import METHODS
 from selfcascade.methods.attention_scaling import scaled_attention
-from tiny import TINY
+from tiny import TINY, add_tiny_lora, tiny_controlnet
+from tiny.unets import unet_2d
 
 UNET_FAMILIES = ("stable-diffusion", "stable-diffusion-xl", "animatediff", "text-to-video-synthesis")
-UNTRAINED = [name for name in METHODS if name != "self-cascade-tuned"]
+UNTRAINED = [name for name in METHODS if name not in ("self-cascade-tuned", "full-ft", "lora")]
 
 
 def made(name: str, pipe: Any, family: Any = SD, **options: Any) -> Tensor:
     size = {"height": 2 * family.native[0], "width": 2 * family.native[1], "native_size": family.native}
     settings: dict[str, Any] = {"num_inference_steps": 3, "output_type": "latent", "generator": seeded(), **size}
     inputs = {key: value for key, value in family.inputs.items() if key != "prompt"}
-    return METHODS[name](pipe, family.inputs["prompt"], **{**inputs, **settings, **options}).stages[-1].latents
+    output = METHODS[name](pipe, family.inputs["prompt"], **{**inputs, **settings, **options})
+    return output.images if output.frames is None else output.frames
 
 
 @pytest.mark.parametrize("family", UNET_FAMILIES)
@@ -36,7 +42,74 @@ def test_each_runs_on_each_u_net_and_leaves_it_as_it_was(name: str, family: str)
     assert torch.equal(made("direct", pipe, TINY[family]), before)
     if name != "direct":
         assert not torch.equal(latents, before)
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in pipe.unet.modules())
+    modules = list(pipe.unet.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+    assert not any("_conv_forward" in vars(module) for module in modules)
+
+
+@pytest.mark.parametrize("name", UNTRAINED)
+def test_each_runs_beside_a_lora_and_a_controlnet(name: str) -> None:
+    pipe: Any = add_tiny_lora(tiny_controlnet(SD.build()))
+    control = Image.fromarray(np.random.default_rng(0).integers(0, 255, (128, 128, 3), dtype=np.uint8))
+    latents = made(name, pipe, image=control)
+    assert latents.isfinite().all()
+    pipe.unet.disable_adapters()
+    assert not torch.equal(made(name, pipe, image=control), latents)
+
+
+@pytest.mark.parametrize("name", ["attn-sf", "scalecrafter", "hidiffusion"])
+def test_the_pipeline_is_as_it_was_after_an_error(name: str) -> None:
+    pipe: Any = SD.build()
+
+    def fail(*args: Any) -> dict:
+        raise RuntimeError("stop here")
+
+    before = made("direct", pipe)
+    with pytest.raises(RuntimeError, match="stop here"):
+        made(name, pipe, callback_on_step_end=fail)
+    assert torch.equal(made("direct", pipe), before)
+
+
+def test_a_fine_tuned_u_net_is_lent_for_one_call(tmp_path: Path) -> None:
+    pipe, tuned = SD.build(), SD.build()
+    for parameter in tuned.unet.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=seeded(5))
+    tuned.unet.save_pretrained(tmp_path / "unet")
+    before = made("direct", pipe)
+    assert torch.equal(made("full-ft", pipe, weights=str(tmp_path)), made("direct", tuned))
+    assert torch.equal(made("direct", pipe), before)
+    base = made("direct", pipe, height=SD.native[0], width=SD.native[1])
+    inside = made("full-ft", pipe, weights=tmp_path, in_cascade=True, pivot_step=700)
+    generator = seeded()
+    torch.randn(base.shape, generator=generator)  # the base stage's own draw
+    assert torch.equal(inside, made("self-cascade", tuned, pivot=base, generator=generator, pivot_step=700))
+    with pytest.raises(ValueError, match="needs weights"):
+        made("full-ft", pipe)
+    with pytest.raises(ValueError, match="hold no U-Net"):
+        made("full-ft", pipe, weights=tmp_path / "none")
+    unet_2d(block_out_channels=(8, 8, 8, 8)).save_pretrained(tmp_path / "other" / "unet")
+    with pytest.raises(ValueError, match="of another U-Net"):
+        made("full-ft", pipe, weights=tmp_path / "other")
+
+
+def test_a_lora_is_lent_beside_those_that_are_active(tmp_path: Path) -> None:
+    pipe, bare, both = add_tiny_lora(SD.build()), SD.build(), SD.build()
+    settings = pipe.unet.peft_config["default"].to_dict()
+    layers = get_peft_model_state_dict(pipe.unet)
+    type(pipe).save_lora_weights(tmp_path, unet_lora_layers=layers, unet_lora_adapter_metadata=settings)
+    plain = made("direct", bare)
+    tuned = made("lora", bare, weights=tmp_path)
+    assert torch.allclose(tuned, made("direct", pipe), atol=1e-5)
+    assert not torch.allclose(tuned, plain, atol=1e-3)
+    assert torch.equal(made("direct", bare), plain) and not getattr(bare.unet, "peft_config", None)
+    add_tiny_lora(both)
+    name = both.get_active_adapters()[0]
+    both.set_adapters([name], [0.5])
+    half = made("direct", both)
+    assert not torch.allclose(made("lora", both, weights=tmp_path), half, atol=1e-3)
+    assert torch.equal(made("direct", both), half) and both.get_active_adapters() == [name]
+    with pytest.raises(ValueError, match="hold no LoRA"):
+        made("lora", bare, weights=tmp_path / "none")
 
 
 @pytest.mark.parametrize("processor", [AttnProcessor, AttnProcessor2_0])
@@ -76,5 +149,5 @@ def test_attention_scaling_refuses_what_it_cannot_scale() -> None:
         with pytest.raises(ValueError, match="not compiled"):
             made("attn-sf", pipe)
     transformer = TINY["stable-diffusion-3"].build().transformer
-    with pytest.raises(ValueError, match="has no self-attention to scale"), scaled_attention(transformer, 4.0):
+    with pytest.raises(ValueError, match="has no levels; attn-sf needs a U-Net"), scaled_attention(transformer, 4.0):
         pass

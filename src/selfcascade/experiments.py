@@ -44,6 +44,7 @@ class Experiment(BaseModel):
     )
     at_steps: tuple[int, ...] = Field((0,), description="Training steps at which it is measured.")
     seeds: tuple[int, ...] = Field((0,), description="Of the training.")
+    end_seeds: tuple[int, ...] = Field((), description="More of them, measured at the last step alone.")
     questions: tuple[PositiveInt, ...] = Field((100,), description="Pictures at each step: a result for each count.")
     questions_at_last: tuple[PositiveInt, ...] = Field((100, 300), description="Pictures at the last step.")
     real_pictures: PositiveInt = Field(1000, description="Renders that the pictures are compared with.")
@@ -74,7 +75,8 @@ class Run:
     def missing(self) -> dict[tuple[int, str], list[int]]:
         """Training steps and samplings without all their results: how many pictures the missing ones are of."""
         experiment, found = self.experiment, {}
-        for step in experiment.at_steps:
+        only_end = self.seed not in experiment.seeds
+        for step in (max(experiment.at_steps),) if only_end else experiment.at_steps:
             counts = experiment.questions_at_last if step == max(experiment.at_steps) else experiment.questions
             for sampling, own in experiment.samplings.items():
                 if step not in own.get("at_steps", experiment.at_steps):
@@ -103,9 +105,8 @@ class Run:
             return
         config = self._config()
         self.resumed_at = self._rewind(config.folder)
-        stream = Stream(
-            open_source(config.train_data, Size(*config.resolution)), (Size(*config.resolution),), config.seed
-        )
+        size = Size(*config.resolution)
+        stream = Stream(open_source(config.train_data, size), (size,), config.seed, fixed_crops=True)
         trainer = Trainer(pipe, config, stream, self)
         self.parameters = sum(parameter.numel() for parameter in trainer.trained.values())
         if self.resumed_at == 0:
@@ -149,6 +150,7 @@ class Run:
         interval = math.gcd(*steps)
         own = {"model": self.experiment.model, "seed": self.seed, "output_dir": str(folder)}
         own |= {"max_train_steps": max(steps), "resume_from_checkpoint": "latest"}
+        own |= {"cache_latents": str(self.runs / "latents")}
         return TrainingConfig(**{**given, **own, "validation_steps": interval, "checkpointing_steps": interval})
 
     def _write(self, step: int, name: str, count: int, seconds: float, figures: dict[str, Any]) -> None:
@@ -208,7 +210,8 @@ def runs_of(suite: Path, names: list[str], runs: Path) -> Iterator[Run]:
     if not names_of(suite):
         raise ValueError(f"suite {suite} holds no experiment, a NAME.json")
     chosen = names or names_of(suite)
-    seeds = {name: read_experiment(suite, name).seeds for name in chosen}
+    experiments = {name: read_experiment(suite, name) for name in chosen}
+    seeds = {name: (*experiment.seeds, *experiment.end_seeds) for name, experiment in experiments.items()}
     for seed in sorted({seed for own in seeds.values() for seed in own}):
         yield from (Run(suite, name, seed, runs) for name in chosen if seed in seeds[name])
 

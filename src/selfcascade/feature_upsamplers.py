@@ -18,7 +18,6 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, silu
 
-PRESETS = ("micro", "full")
 UPSAMPLINGS = ("latent-bilinear", "latent-bicubic", "rgb")
 
 
@@ -74,12 +73,20 @@ class MicroLevel(nn.Module):
         place = (timestep.float() / self.pivot_step).clamp(0, 1)[:, None] * (knots - 1)
         weights = (1 - (place - torch.arange(knots, device=place.device)).abs()).clamp(min=0)  # (B, knots)
         gains = torch.einsum("asgk,bk->sabg", self.gains.float(), weights).to(pivot[0].dtype)
-        residuals = []
-        for (a, b, c), u, h in zip(gains, pivot, own, strict=True):
-            x = u + _per_group(a, u) * silu(_depthwise(u, self.kernels[0]))
-            larger = _depthwise(enlarged(x, h), self.kernels[1])
-            residuals.append(_per_group(b, h) * larger + _per_group(c, h) * _depthwise(h, self.kernels[2]))
-        return residuals
+        return [
+            self.residual([_per_group(gain, u) for gain in own_gains], u, h)
+            for own_gains, u, h in zip(gains, pivot, own, strict=True)
+        ]
+
+    def residual(self, gains: Sequence[Tensor], u: Tensor, h: Tensor) -> Tensor:
+        """The residual r of one skip, given a(t), b(t) and c(t), each (B, C, 1, 1)."""
+        a, b, c = gains
+        x = u + a * silu(depthwise(u, self.kernels[0]))
+        return b * depthwise(enlarged(x, h), self.kernels[1]) + c * depthwise(h, self.kernels[2])
+
+
+# Presets other than "full"; a search for better ones adds its own here.
+DESIGNS: dict[str, type[MicroLevel]] = {"micro": MicroLevel}
 
 
 class FeatureUpsamplers(ModelMixin, ConfigMixin):
@@ -113,8 +120,8 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         sampling_pivot_step: int | None = None,
     ) -> None:
         super().__init__()
-        if preset not in PRESETS:
-            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}")
+        if preset != "full" and preset not in DESIGNS:
+            raise ValueError(f"preset must be one of full, {', '.join(DESIGNS)}, not {preset!r}")
         if upsampling not in UPSAMPLINGS:
             raise ValueError(f"upsampling must be one of {', '.join(UPSAMPLINGS)}, not {upsampling!r}")
         for name, value in (("groups", groups), ("knots", knots)):
@@ -125,7 +132,9 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a training timestep from 1, not {value!r}")
         self.phi = nn.ModuleList(
-            FullLevel(channels, time_channels) if preset == "full" else MicroLevel(channels, groups, knots, pivot_step)
+            FullLevel(channels, time_channels)
+            if preset == "full"
+            else DESIGNS[preset](channels, groups, knots, pivot_step)
             for channels in levels
         )
 
@@ -141,7 +150,7 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
             ValueError: The network has no skip features, or an argument is not allowed.
         """
         levels = skip_channels(unet)
-        if preset == "micro" and "groups" not in settings:
+        if preset != "full" and "groups" not in settings:
             divides = (g for g in (16, 8, 4, 2, 1) if not any(count % g for level in levels for count in level))
             settings["groups"] = next(divides)
         made = cls(
@@ -263,7 +272,7 @@ def _per_group(gain: Tensor, x: Tensor) -> Tensor:
     return gain.repeat_interleave(x.shape[1] // gain.shape[1], 1)[:, :, None, None]
 
 
-def _depthwise(x: Tensor, kernel: Tensor) -> Tensor:
+def depthwise(x: Tensor, kernel: Tensor) -> Tensor:
     """Each channel of (B, C, H, W) convolved with the same 3 x 3 kernel, its border repeated."""
     flat = x.flatten(0, 1)[:, None]
     return conv2d(nn.functional.pad(flat, (1, 1, 1, 1), mode="replicate"), kernel[None, None].to(x)).view(x.shape)

@@ -37,6 +37,7 @@ class SelfCascadeOutput:
         stages: What each stage did: size, pivot_step, steps, seconds, latents.
         interrupted: Whether the caller stopped it; the pictures are then those of the last stage that ran.
         nsfw_content_detected: As the pipeline reports it; None where it does not.
+        upsampling: How pivots were enlarged; None where no stage had one.
     """
 
     images: Any
@@ -44,6 +45,7 @@ class SelfCascadeOutput:
     stages: list[StageResult]
     interrupted: bool = False
     nsfw_content_detected: list[bool] | None = None
+    upsampling: str | None = None
 
 
 class SelfCascade:
@@ -250,7 +252,8 @@ class SelfCascade:
         if not named:
             return made, results
         images, frames = (None, made) if self.family.video else (made, None)
-        return SelfCascadeOutput(images, frames, results, base.interrupted, flagged)
+        upsampling = None if stages[-1].pivot_step is None else base.upsampling
+        return SelfCascadeOutput(images, frames, results, base.interrupted, flagged, upsampling)
 
     def _target(self, height: int | None, width: int | None) -> Size:
         target = Size(

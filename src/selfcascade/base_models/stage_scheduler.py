@@ -81,6 +81,27 @@ def training_steps(scheduler: Any) -> int:
     return int(scheduler.config.get("num_train_timesteps", 1000))
 
 
+def matched_step(scheduler: Any, step: int, ratio: float) -> int:
+    """The timestep that hides as much of a picture with `ratio` times the pixels as `step` hides of a native one.
+
+    Noise of neighbouring pixels averages out, so what is left of a picture at a given scale depends on the
+    signal-to-noise ratio times the pixels: SNR(t') = SNR(t) / ratio (as in Hoogeboom et al. 2023, "simple diffusion").
+
+    Args:
+        scheduler: With `alphas_cumprod`, or a flow's, whose sigma is t / T.
+        step: t, a training timestep in (0, T].
+        ratio: Of the pixels, over 0.
+    """
+    last = training_steps(scheduler)
+    check_pivot_step(step, last)
+    if not hasattr(scheduler, "alphas_cumprod"):
+        odds = (last - step) / step / ratio**0.5  # (1 - sigma) / sigma, the square root of the SNR
+        return min(last, max(1, round(last / (1 + odds))))
+    abar = scheduler.alphas_cumprod.double()
+    snr = abar / (1 - abar)
+    return max(1, int((snr > snr[min(step, last - 1)] / ratio).sum()))
+
+
 def check_pivot_step(pivot_step: Any, limit: int) -> None:
     """Raises ValueError unless K is a whole number in (0, T]."""
     if isinstance(pivot_step, bool) or not isinstance(pivot_step, int) or not 0 < pivot_step <= limit:

@@ -11,7 +11,7 @@ from rich.table import Table
 from selfcascade.cli import options
 from selfcascade.cli.console import Debug, show
 from selfcascade.cli.making import Made, check_names, load, make, upsamplers_of
-from selfcascade.cli.settings import TUNED, Settings, check_prompt
+from selfcascade.cli.settings import FINE_TUNED, TUNED, Settings, check_prompt
 from selfcascade.grid import Panel, picture_grid
 from selfcascade.outputs import SCHEMA, check_output, parameters_text, save_picture, versions
 
@@ -77,10 +77,13 @@ def compare(
 def _names(methods: str | None, settings: Settings) -> list[str]:
     from selfcascade import METHODS
 
-    fitting = [name for name in METHODS if name != TUNED or upsamplers_of(settings) is not None]
+    fitting = [name for name in METHODS if name not in FINE_TUNED]
+    fitting = [name for name in fitting if name != TUNED or upsamplers_of(settings) is not None]
     names = fitting if methods is None else [name.strip() for name in methods.split(",")]
     if not all(names) or len(set(names)) < len(names):
         raise ValueError(f"methods must be different names with commas between them, not {methods!r}")
+    if set(names) & set(FINE_TUNED):
+        raise ValueError(f"methods {' and '.join(FINE_TUNED)} need weights of their own; use `generate --weights DIR`")
     return names
 
 

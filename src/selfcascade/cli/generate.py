@@ -35,6 +35,8 @@ def generate(
     guidance_scale: options.GuidanceScale = None,
     negative_prompt: options.NegativePrompt = None,
     method: Method = None,
+    weights: options.Weights = None,
+    in_cascade: options.InCascade = None,
     native_size: options.NativeSize = None,
     output: options.Output = Path("outputs/picture.png"),
     record: options.Record = None,
@@ -48,7 +50,7 @@ def generate(
         raise ValueError("give a PROMPT, or --from with the .json or .png of an earlier picture")
     given: dict[str, Any] = dict(prompt=prompt, model=model, method=method, height=height, width=width, seed=seed)
     given.update(num_inference_steps=steps, pivot_step=pivot_step, preset=preset, upsampling=upsampling)
-    given.update(upsamplers=upsamplers, upsampler_scale=upsampler_scale)
+    given.update(upsamplers=upsamplers, upsampler_scale=upsampler_scale, weights=weights, in_cascade=in_cascade)
     given.update(guidance_scale=guidance_scale, negative_prompt=negative_prompt, native_size=native_size)
     settings, sha256 = options.gather(record, device=device, dtype=dtype, **given)
     made = _write(settings, check_count(count), output, force)

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from selfcascade.cli.console import note, stage_progress
-from selfcascade.cli.settings import KIND, TUNED, Settings
+from selfcascade.cli.settings import FINE_TUNED, KIND, TUNED, Settings
 from selfcascade.images import file_sha256, pixels_sha256, read_image
 from selfcascade.outputs import SCHEMA, parameters_text, versions
-from selfcascade.presets import preset_named
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -161,19 +160,20 @@ def make(cascade: SelfCascade, settings: Settings, source: Image.Image | None = 
             output = cascade.upscale(source, settings.prompt, **size, **arguments)
         else:
             size = {"height": settings.height, "width": settings.width, "native_size": settings.native_size}
-            tuned = {"upsamplers": cascade.upsamplers} if settings.method == TUNED else {}
+            tuned: dict[str, Any] = {"upsamplers": cascade.upsamplers} if settings.method == TUNED else {}
+            if settings.method in FINE_TUNED:
+                tuned = {"weights": settings.weights, "in_cascade": settings.in_cascade}
             output = METHODS[settings.method](cascade.pipe, settings.prompt, **size, **tuned, **arguments)
     seconds = time.perf_counter() - began
     if any(getattr(output, "nsfw_content_detected", None) or ()):
         note("the model's own safety checker has blacked this picture out")
     image, results = output.images[0], getattr(output, "stages", ())  # a method may know no stages
     pivots = tuple(result.pivot_step for result in results if result.pivot_step is not None)
-    preset = cascade.preset(settings.preset) if settings.method == TUNED else preset_named(settings.preset or "paper")
     settings = settings.changed(
         height=image.height,
         width=image.width,
         pivot_step=pivots or None,
-        upsampling=settings.upsampling or (preset.upsampling if pivots else None),
+        upsampling=getattr(output, "upsampling", None),
     )
     stages = [
         {

@@ -25,6 +25,10 @@ Upsampling = Annotated[
 ]
 Upsamplers = Annotated[str | None, typer.Option(metavar="DIR", help="Trained feature upsamplers: the tuned version.")]
 UpsamplerScale = Annotated[float | None, typer.Option(help="Strength of the upsamplers, 1 unless given.")]
+Weights = Annotated[str | None, typer.Option(metavar="DIR", help="For full-ft and lora: what `train` wrote.")]
+InCascade = Annotated[
+    bool | None, typer.Option("--in-cascade", help="Use the weights in a cascade, above the native size only.")
+]
 GuidanceScale = Annotated[
     float | None, typer.Option(help="Weight of the prompt; 3 for the bundled model, else the pipeline's own.")
 ]
@@ -65,6 +69,8 @@ def gather(source: Path | None, **given: Any) -> tuple[Settings, str | None]:
         replaced["pivot_step"] = None  # one value a stage, and another size can have other stages
     if given.get("method") not in (None, TUNED):
         replaced |= {"upsamplers": None, "upsampler_scale": None}
+    if given.get("method") is not None:
+        replaced |= {"weights": None, "in_cascade": False}
     changes = {**replaced, **{name: value for name, value in given.items() if value is not None}}
     settings = settings.changed(**changes)
     return settings, None if set(changes) - {"device"} else sha256

@@ -19,11 +19,13 @@ MAX_STEPS = 10_000
 MAX_PROMPT = 8_000
 MAX_GUIDANCE = 1_000.0
 TUNING_FREE, TUNED = "self-cascade", "self-cascade-tuned"
+FINE_TUNED = ("full-ft", "lora")
 OPTIONAL_TEXTS = (
     "negative_prompt",
     "preset",
     "upsampling",
     "upsamplers",
+    "weights",
     "device",
     "dtype",
     "image",
@@ -41,6 +43,8 @@ class Settings:
         native_size: (height, width), None where the model says it.
         pivot_step: One value for all up-scaling stages, or one each.
         upsamplers: Folder of feature upsamplers, or the name of bundled ones.
+        weights: Folder of a fine-tuned U-Net or LoRA, for the methods that sample with one.
+        in_cascade: Those methods use them above the native size only, in a cascade.
 
     Raises:
         ValueError: A value is out of its range; the sentence names the option.
@@ -60,6 +64,8 @@ class Settings:
     upsampling: str | None = None
     upsamplers: str | None = None
     upsampler_scale: float | None = None
+    weights: str | None = None
+    in_cascade: bool = False
     guidance_scale: float | None = None
     device: str | None = None
     dtype: str | None = None
@@ -85,6 +91,14 @@ class Settings:
         strength = self.upsampler_scale
         if strength is not None and not (_is_number(strength) and -10 <= strength <= 10):
             raise ValueError(f"upsampler_scale must be a number from -10 to 10, not {_shown(strength)}")
+        if not isinstance(self.in_cascade, bool):
+            raise ValueError(f"in_cascade must be true or false, not {_shown(self.in_cascade)}")
+        if (self.weights is not None) != (self.method in FINE_TUNED):
+            needs = "needs --weights DIR, as `selfcascade train` writes them"
+            takes = f"takes no weights; they are for {', '.join(FINE_TUNED)}"
+            raise ValueError(f"method {self.method} {takes if self.weights is not None else needs}")
+        if self.in_cascade and self.weights is None:
+            raise ValueError(f"in_cascade is for methods {', '.join(FINE_TUNED)}, not {self.method}")
         if self.image is not None and self.method not in (TUNING_FREE, TUNED):
             raise ValueError(f"method must be self-cascade where an image is enlarged, not {self.method!r}")
 

@@ -6,6 +6,11 @@ from typing import Any, Protocol
 
 from selfcascade.methods.attention_scaling import AttentionScaling
 from selfcascade.methods.direct import Direct
+from selfcascade.methods.enlargement import Lanczos
+from selfcascade.methods.fine_tuned import FULL, LORA
+from selfcascade.methods.hidiffusion import HiDiffusion
+from selfcascade.methods.restart_late import RestartLate
+from selfcascade.methods.scalecrafter import ScaleCrafter
 from selfcascade.methods.self_cascade import SelfCascadeMethod, SelfCascadeTunedMethod
 
 
@@ -21,5 +26,17 @@ class Method(Protocol):
 
 
 METHODS: dict[str, Method] = {
-    method.name: method for method in (Direct(), AttentionScaling(), SelfCascadeMethod(), SelfCascadeTunedMethod())
+    method.name: method
+    for method in (
+        Direct(),
+        AttentionScaling(),
+        ScaleCrafter(),
+        HiDiffusion(),
+        SelfCascadeMethod(),
+        SelfCascadeTunedMethod(),
+        RestartLate(),
+        FULL,
+        LORA,
+        Lanczos(),
+    )
 }

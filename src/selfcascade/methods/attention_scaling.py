@@ -12,9 +12,8 @@ from torch import Tensor
 from selfcascade.base_models.family import denoiser
 from selfcascade.cascade import Size
 from selfcascade.methods.direct import Direct
+from selfcascade.methods.seams import refuse_compiled, spatial_attention
 from selfcascade.pipeline import SelfCascade
-
-TEMPORAL = frozenset({"motion_modules", "temp_attentions", "transformer_in"})  # their tokens are frames
 
 
 class AttentionScaling:
@@ -63,15 +62,8 @@ def scaled_attention(unet: Any, ratio: float) -> Iterator[None]:
         trained = max(2.0, tokens / ratio)
         return query * math.sqrt(max(math.log(tokens), math.log(2)) / math.log(trained))
 
-    layers = [
-        module
-        for name, module in unet.named_modules()
-        if name.endswith("attn1") and hasattr(module, "to_q") and not TEMPORAL & set(name.split("."))
-    ]
-    if not layers:
-        raise ValueError(f"{type(unet).__name__} has no self-attention to scale; attn-sf needs a U-Net")
-    if any(hasattr(module, "_orig_mod") or module._compiled_call_impl is not None for module in unet.modules()):
-        raise ValueError("attn-sf needs a U-Net that is not compiled, which would ignore its hooks")
+    layers = spatial_attention(unet, AttentionScaling.name)
+    refuse_compiled(unet, AttentionScaling.name)
     if any(getattr(layer, "fused_projections", False) for layer in layers):
         raise ValueError("attn-sf needs separate projections; call pipe.unfuse_qkv_projections() first")
     handles = [layer.to_q.register_forward_hook(scale) for layer in layers]

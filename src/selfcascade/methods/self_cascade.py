@@ -8,6 +8,11 @@ from selfcascade.features import FeatureUpsamplers
 from selfcascade.pipeline import SelfCascade
 
 
+def without_tuning(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of the tuning-free version."""
+    return {name: value for name, value in arguments.items() if name not in ("upsamplers", "upsampler_scale")}
+
+
 class SelfCascadeMethod:
     """The paper's tuning-free version: base sample, then stages from its pivot."""
 
@@ -25,9 +30,8 @@ class SelfCascadeMethod:
         **arguments: Any,
     ) -> Any:
         """A `SelfCascadeOutput`; arguments as in `SelfCascade.__call__`, those of the tuned version left out."""
-        for name in ("upsamplers", "upsampler_scale"):
-            arguments.pop(name, None)
-        return SelfCascade(pipe, native_size=native_size)(prompt, height=height, width=width, **arguments)
+        cascade = SelfCascade(pipe, native_size=native_size)
+        return cascade(prompt, height=height, width=width, **without_tuning(arguments))
 
 
 class SelfCascadeTunedMethod:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 # May differ between a run and its continuation: they change what is shown and kept, not what is learnt.
 FREE_ON_RESUME = frozenset(
@@ -40,7 +40,7 @@ class TrainingConfig(BaseModel):
     aspect_buckets: bool = Field(False, description="Also train at other ratios of about that area.")
     scale: float = Field(2.0, gt=1, le=8, description="Sides of the pictures to the pivot's.")
     pivot_step: PositiveInt | None = Field(None, description="K: t ~ U{1..K}; 0.7 T for upsamplers, T for the others.")
-    preset: Literal["micro", "full"] = Field("micro", description="Of the upsamplers.")
+    preset: str = Field("micro", description="Of the upsamplers: micro or full.")
     upsampling: Literal["latent-bilinear", "latent-bicubic", "rgb"] = Field(
         "rgb", description="How a cascade with the upsamplers enlarges its pivots."
     )
@@ -86,6 +86,15 @@ class TrainingConfig(BaseModel):
         if isinstance(values, dict) and isinstance(values.get("resolution"), int):
             values = {**values, "resolution": (values["resolution"],) * 2}
         return values
+
+    @field_validator("preset")
+    @classmethod
+    def _known(cls, preset: str) -> str:
+        from selfcascade.feature_upsamplers import DESIGNS  # the command line reads its options without torch
+
+        if preset != "full" and preset not in DESIGNS:
+            raise ValueError(f"must be full or {', '.join(DESIGNS)}, not {preset!r}")
+        return preset
 
     def steps_of(self, training_steps: int) -> int:
         """K for a model of T training steps.

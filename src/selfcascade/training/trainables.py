@@ -112,7 +112,8 @@ class TrainedUNet(nn.Module):
         from peft.utils import get_peft_model_state_dict
 
         layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(self.unet))
-        type(pipe).save_lora_weights(folder, unet_lora_layers=layers, safe_serialization=True)
+        settings = self.unet.peft_config["default"].to_dict()  # without them another alpha than the rank would be lost
+        type(pipe).save_lora_weights(folder, unet_lora_layers=layers, unet_lora_adapter_metadata=settings)
 
 
 def make_trainable(unet: Any, config: TrainingConfig, pivot_step: int) -> TrainedUpsamplers | TrainedUNet:

@@ -1,0 +1,140 @@
+"""Other designs of `micro` that were tried; trains and measures those whose results are missing.
+
+python experiments/micro_designs.py [NAME ...]      those of experiments/micro-designs/, all unless named
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, silu
+
+from selfcascade.experiments import runs_of
+from selfcascade.feature_upsamplers import DESIGNS, MicroLevel, depthwise, enlarged
+
+SUITE = Path(__file__).parent / "micro-designs"
+RUNS = Path("runs/experiments")
+
+
+class PivotOnly(MicroLevel):
+    """r = b(t) (k2 * up(x)): nothing of the stage's own features."""
+
+    def residual(self, gains: Sequence[Tensor], u: Tensor, h: Tensor) -> Tensor:
+        """As the class says."""
+        a, b, _ = gains
+        x = u + a * silu(depthwise(u, self.kernels[0]))
+        return b * depthwise(enlarged(x, h), self.kernels[1])
+
+
+class Linear(MicroLevel):
+    """r = b(t) (k2 * up(u)) + c(t) (k3 * h): no residual block at the pivot's size."""
+
+    def residual(self, gains: Sequence[Tensor], u: Tensor, h: Tensor) -> Tensor:
+        """As the class says."""
+        _, b, c = gains
+        return b * depthwise(enlarged(u, h), self.kernels[1]) + c * depthwise(h, self.kernels[2])
+
+
+class Constant(MicroLevel):
+    """Gains that do not depend on t, for four times as many channel groups."""
+
+    def __init__(self, channels: Sequence[int], groups: int, knots: int, pivot_step: int) -> None:
+        super().__init__(channels, groups * 2, 1, pivot_step)
+
+
+class ManyKnots(MicroLevel):
+    """A quarter of the channel groups, four times the knots."""
+
+    def __init__(self, channels: Sequence[int], groups: int, knots: int, pivot_step: int) -> None:
+        super().__init__(channels, groups // 4, 4 * knots, pivot_step)
+
+
+class Deep(MicroLevel):
+    """Only levels with a skip of 128 channels or more: the two deepest of the bundled U-Net."""
+
+    def residual(self, gains: Sequence[Tensor], u: Tensor, h: Tensor) -> Tensor:
+        """As the class says."""
+        return super().residual(gains, u, h) * (max(self.channels) >= 128)
+
+    def __init__(self, channels: Sequence[int], groups: int, knots: int, pivot_step: int) -> None:
+        super().__init__(channels, groups, knots, pivot_step)
+        self.channels = tuple(channels)
+
+
+class Shallow(Deep):
+    """Only the other levels."""
+
+    def residual(self, gains: Sequence[Tensor], u: Tensor, h: Tensor) -> Tensor:
+        """As the class says."""
+        return MicroLevel.residual(self, gains, u, h) * (max(self.channels) < 128)
+
+
+class Matched(MicroLevel):
+    """r = b(t) (v - h) + c(t) (k3 * h): v = k2 * up(x) with the mean and spread that h has in each channel."""
+
+    def residual(self, gains: Sequence[Tensor], u: Tensor, h: Tensor) -> Tensor:
+        """As the class says."""
+        a, b, c = gains
+        x = u + a * silu(depthwise(u, self.kernels[0]))
+        larger = depthwise(enlarged(x, h), self.kernels[1])
+        spread, mean = torch.std_mean(larger, (2, 3), keepdim=True)
+        own_spread, own_mean = torch.std_mean(h, (2, 3), keepdim=True)
+        v = (larger - mean) / (spread + 1e-5) * own_spread + own_mean
+        return b * (v - h) + c * depthwise(h, self.kernels[2])
+
+
+class Bands(MicroLevel):
+    """r = b(t) up(k2 * (d + a(t) silu(k1 * d))) + c(t) (k3 * (h - up(down(h)))), with d = u - down(h).
+
+    The pivot stands in for the low frequencies, which it has; the high ones, which it lacks, get a gain.
+    """
+
+    def residual(self, gains: Sequence[Tensor], u: Tensor, h: Tensor) -> Tensor:
+        """As the class says."""
+        a, b, c = gains
+        low = interpolate(h, size=u.shape[-2:], mode="area")
+        d = u - low
+        d = d + a * silu(depthwise(d, self.kernels[0]))
+        return b * enlarged(depthwise(d, self.kernels[1]), h) + c * depthwise(h - enlarged(low, h), self.kernels[2])
+
+
+class BandsMatched(MicroLevel):
+    """As Bands, with the pivot's features given the mean and spread of down(h) in each channel first."""
+
+    def residual(self, gains: Sequence[Tensor], u: Tensor, h: Tensor) -> Tensor:
+        """As the class says."""
+        a, b, c = gains
+        low = interpolate(h, size=u.shape[-2:], mode="area")
+        spread, mean = torch.std_mean(u, (2, 3), keepdim=True)
+        own_spread, own_mean = torch.std_mean(low, (2, 3), keepdim=True)
+        d = (u - mean) / (spread + 1e-5) * own_spread + own_mean - low
+        d = d + a * silu(depthwise(d, self.kernels[0]))
+        return b * enlarged(depthwise(d, self.kernels[1]), h) + c * depthwise(h - enlarged(low, h), self.kernels[2])
+
+
+TRIED = {
+    "micro-pivot-only": PivotOnly,
+    "micro-linear": Linear,
+    "micro-constant": Constant,
+    "micro-many-knots": ManyKnots,
+    "micro-deep": Deep,
+    "micro-shallow": Shallow,
+    "micro-matched": Matched,
+    "micro-bands": Bands,
+    "micro-bands-matched": BandsMatched,
+}
+
+
+def main() -> None:
+    """Makes what is missing."""
+    DESIGNS.update(TRIED)
+    for run in runs_of(SUITE, sys.argv[1:], RUNS):
+        run.make()
+
+
+if __name__ == "__main__":
+    main()

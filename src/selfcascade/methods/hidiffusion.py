@@ -1,0 +1,190 @@
+"""HiDiffusion: direct inference, deep features of the trained size, attention in windows (Zhang et al. 2023)."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, interpolate
+
+from selfcascade.base_models.family import denoiser
+from selfcascade.base_models.stage_scheduler import training_steps
+from selfcascade.methods.direct import Direct
+from selfcascade.methods.seams import refuse_compiled, spatial_attention, timestep_of
+from selfcascade.pipeline import SelfCascade
+
+RESIDUALS = (
+    "down_block_additional_residuals",
+    "mid_block_additional_residual",
+    "down_intrablock_additional_residuals",
+)
+
+
+class HiDiffusion:
+    """Early steps halve the features once more than the U-Net does, so that its deep levels see the trained size."""
+
+    name = "hidiffusion"
+    summary = "direct, with deep features resized to the trained size in early steps and shifted-window attention"
+
+    def __call__(
+        self,
+        pipe: Any,
+        prompt: str | list[str],
+        *,
+        height: int,
+        width: int,
+        native_size: tuple[int, int] | None = None,
+        **arguments: Any,
+    ) -> Any:
+        """The pipeline's output at (height, width); arguments of the cascade alone are left out.
+
+        Raises:
+            ValueError: The model has no U-Net with down-sampling convolutions, or it is compiled.
+        """
+        native = SelfCascade(pipe, native_size=native_size).native_size
+        scale = math.sqrt(height * width / native.area)
+        with resolution_aware(pipe, scale), windowed_attention(pipe, scale):
+            return Direct()(pipe, prompt, height=height, width=width, **arguments)
+
+
+def resized_shares(scale: float) -> tuple[float, ...]:
+    """For the first, second, ... down-sampler: the share of noise levels, from the top, in which it halves once more.
+
+    0.4 at twice a side; 0.7 and 0.3 at four times (the paper's T_1 and T_2); nothing below 1.5 times.
+    """
+    if scale < 1.5:
+        return ()
+    return (0.4,) if scale < 3 else (0.7, 0.3)
+
+
+@contextlib.contextmanager
+def resolution_aware(pipe: Any, scale: float) -> Iterator[None]:
+    """RAU-Net: down-samplers of stride 4 and dilation 2, and up-samplers back to the skip features' own size.
+
+    Raises:
+        ValueError: The model is no U-Net with down-sampling convolutions, or a part of it is compiled.
+    """
+    unet, shares = denoiser(pipe), resized_shares(scale)
+    refuse_compiled(unet, HiDiffusion.name)
+    last, now = training_steps(pipe.scheduler), {"timestep": 0.0}
+    sizes: dict[int, tuple[int, int]] = {}  # of a level's features, as its down block finds them
+    blocks = list(zip(unet.down_blocks, shares, strict=False)) if hasattr(unet, "down_blocks") else []
+    convolutions: list[Any] = [
+        getattr(down, "conv", None) for block, _ in blocks for down in block.downsamplers or [None]
+    ]
+    if len(blocks) < len(shares) or not all(isinstance(convolution, nn.Conv2d) for convolution in convolutions):
+        raise ValueError(f"{type(unet).__name__} has no down-sampling convolutions; hidiffusion needs a U-Net")
+
+    def begin(module: Any, positional: tuple, named: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        now["timestep"] = timestep_of(module, positional, named)
+        sample: Tensor = named["sample"] if "sample" in named else positional[0]
+        halved = [now["timestep"] >= last * (1 - share) for share in shares]
+        given = {name: named[name] for name in RESIDUALS if named.get(name) is not None}
+        return positional, {**named, **{name: _fitted(value, sample, halved) for name, value in given.items()}}
+
+    def measure(level: int, module: Any, positional: tuple, named: dict[str, Any]) -> None:
+        hidden: Tensor = named["hidden_states"] if "hidden_states" in named else positional[0]
+        sizes[level] = (hidden.shape[-2], hidden.shape[-1])
+
+    def convolve(module: nn.Conv2d, share: float, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if now["timestep"] < last * (1 - share):
+            return conv2d(x, weight, bias, module.stride, module.padding, module.dilation, module.groups)  # type: ignore[arg-type]
+        return conv2d(x, weight, bias, 4, 2, 2, module.groups)
+
+    def restore(level: int, module: Any, positional: tuple, named: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        return positional[:1], {**named, "output_size": sizes[level]}
+
+    handles = [unet.register_forward_pre_hook(begin, with_kwargs=True)]
+    for level, (block, _) in enumerate(blocks):
+        handles.append(block.register_forward_pre_hook(functools.partial(measure, level), with_kwargs=True))
+        upsampler = unet.up_blocks[len(unet.down_blocks) - 2 - level].upsamplers[0]
+        handles.append(upsampler.register_forward_pre_hook(functools.partial(restore, level), with_kwargs=True))
+    for convolution, (_, share) in zip(convolutions, blocks, strict=True):
+        convolution._conv_forward = functools.partial(convolve, convolution, share)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for convolution in convolutions:
+            del convolution._conv_forward
+
+
+def _fitted(residuals: Any, sample: Tensor, halved: list[bool]) -> Any:
+    """What ControlNet and T2I-Adapter add to a level, at the size that the level now has."""
+    if not isinstance(residuals, Tensor):
+        return [_fitted(one, sample, halved) for one in residuals]
+    level = round(math.log2(sample.shape[-1] / residuals.shape[-1]))
+    for _ in range(sum(halved[:level])):
+        size = [math.ceil(side / 2) for side in residuals.shape[-2:]]
+        residuals = interpolate(residuals, size=size, mode="area")
+    return residuals
+
+
+@contextlib.contextmanager
+def windowed_attention(pipe: Any, scale: float) -> Iterator[None]:
+    """MSW-MSA: self-attention of the shallowest level that has any, in four windows shifted from step to step.
+
+    The paper draws the shift at random; here it goes round, so that a seed means a picture.
+    """
+    unet = denoiser(pipe)
+    layers = spatial_attention(unet, HiDiffusion.name) if scale >= 1.5 else {}
+    shallowest = min(layers.values(), default=0)
+    windows = {layer: _Windows() for layer, level in layers.items() if level == shallowest}
+    seen: list[float] = []
+
+    def begin(module: Any, positional: tuple, named: dict[str, Any]) -> None:
+        timestep = timestep_of(module, positional, named)
+        if seen[-1:] != [timestep]:
+            seen.append(timestep)
+        sample: Tensor = named["sample"] if "sample" in named else positional[0]
+        for own in windows.values():
+            own.latent, own.quarters = (sample.shape[-2], sample.shape[-1]), (len(seen) - 1) % 4
+
+    handles = [unet.register_forward_pre_hook(begin, with_kwargs=True)]
+    for layer, own in windows.items():
+        handles.append(layer.register_forward_pre_hook(own.split, with_kwargs=True))
+        handles.append(layer.register_forward_hook(own.join))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Windows:
+    """The four windows of one layer's tokens, each half as high and wide as its map, moved by quarters of a window."""
+
+    def __init__(self) -> None:
+        self.latent, self.quarters = (1, 1), 0
+        self.grid: tuple[int, int] | None = None
+
+    def split(self, module: Any, positional: tuple, named: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+        """(B, H W, C) to (4 B, H/2 W/2, C); as it is, where the map cannot be halved."""
+        hidden: Tensor = positional[0] if positional else named["hidden_states"]
+        tokens = hidden.shape[1]
+        reduction = max(1, round(math.sqrt(math.prod(self.latent) / tokens)))
+        height, width = (math.ceil(side / reduction) for side in self.latent)
+        whole = height * width == tokens and height % 2 == 0 and width % 2 == 0
+        self.grid = (height, width) if whole else None
+        if self.grid is None:
+            return None
+        by = [-(side // 8 * self.quarters) for side in self.grid]
+        moved = hidden.unflatten(1, self.grid).roll(by, (1, 2))
+        cut = moved.unflatten(2, (2, -1)).unflatten(1, (2, -1)).transpose(2, 3)  # (B, 2, 2, H/2, W/2, C)
+        windows = cut.flatten(0, 2).flatten(1, 2)
+        return ((windows, *positional[1:]), named) if positional else ((), {**named, "hidden_states": windows})
+
+    def join(self, module: Any, positional: tuple, output: Tensor) -> Tensor | None:
+        """Back from windows to the map."""
+        if self.grid is None:
+            return None
+        height, width = self.grid
+        cut = output.unflatten(1, (height // 2, width // 2)).unflatten(0, (-1, 2, 2))
+        whole = cut.transpose(2, 3).flatten(3, 4).flatten(1, 2)  # (B, H, W, C)
+        by = [side // 8 * self.quarters for side in self.grid]
+        return whole.roll(by, (1, 2)).flatten(1, 2)

@@ -1,0 +1,222 @@
+"""ScaleCrafter: direct inference whose convolutions see as much of the picture as in training (He et al. 2023)."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, interpolate, pad
+
+from selfcascade.base_models.family import denoiser
+from selfcascade.base_models.stage_scheduler import training_steps
+from selfcascade.methods.direct import Direct
+from selfcascade.methods.seams import convolution_levels, refuse_compiled, timestep_of
+from selfcascade.pipeline import SelfCascade
+
+LARGEST_BLIND = 2.0  # scale up to which plain re-dilation of the inner levels serves
+
+
+class Factor(NamedTuple):
+    """By how much a convolution's reach grows along each axis."""
+
+    height: float
+    width: float
+
+    def capped(self, most: float) -> Factor:
+        """At most `most`, at least 1."""
+        return Factor(*(max(1.0, min(side, most)) for side in self))
+
+
+class ScaleCrafter:
+    """Re-dilated convolutions in the early steps; from 16x the pixels on dispersed, with noise-damped guidance."""
+
+    name = "scalecrafter"
+    summary = "direct, with re-dilated and dispersed convolutions and noise-damped guidance in the early steps"
+
+    def __call__(
+        self,
+        pipe: Any,
+        prompt: str | list[str],
+        *,
+        height: int,
+        width: int,
+        native_size: tuple[int, int] | None = None,
+        dilated_share: float | None = None,
+        **arguments: Any,
+    ) -> Any:
+        """The pipeline's output at (height, width); arguments of the cascade alone are left out.
+
+        Args:
+            pipe: A pipeline with a U-Net.
+            prompt: One or several.
+            height, width: Of the pictures, in pixels.
+            native_size: As in `SelfCascade`.
+            dilated_share: Share of the noise levels, from the top, with changed convolutions; None: by the scale.
+            arguments: Passed to the pipeline.
+
+        Raises:
+            ValueError: The model has no U-Net, or it is compiled, or the share is not in [0, 1].
+        """
+        native = SelfCascade(pipe, native_size=native_size).native_size
+        scale = Factor(height / native.height, width / native.width).capped(math.inf)
+        share = default_share(max(scale)) if dilated_share is None else dilated_share
+        if not 0 <= share <= 1:
+            raise ValueError(f"dilated_share must be a number from 0 to 1, not {share!r}")
+        with redilated(pipe, scale, share):
+            return Direct()(pipe, prompt, height=height, width=width, **arguments)
+
+
+def default_share(scale: float) -> float:
+    """Share of the noise levels with changed convolutions: 0.4 at twice a side, 0.74 at four times, as in the paper."""
+    doublings = math.log2(scale)
+    return 0.4 * doublings if doublings <= 1 else min(0.9, 0.4 + 0.34 * (doublings - 1))
+
+
+def level_factor(scale: Factor, level: int, levels: int) -> Factor:
+    """A level's dilation, 0 the shallowest: the scale up to 2, beyond it from 2 at level 1 to the scale at the last."""
+    if level == 0:
+        return Factor(1.0, 1.0)
+    depth = (level - 1) / max(1, levels - 2)
+    return Factor(*(side if side <= LARGEST_BLIND else 2 + depth * (side - 2) for side in scale))
+
+
+@contextlib.contextmanager
+def redilated(pipe: Any, scale: Factor, share: float) -> Iterator[None]:
+    """Within it the U-Net's 3 x 3 convolutions are re-dilated while t is in the top `share` of the noise levels.
+
+    Beyond twice a side factors fall with t (to 2), kernels over 2 are dispersed first, and guidance is noise-damped:
+    eps(x) + w (eps'(x, y) - eps'(x)), with eps' dilated in the shallowest level too, and eps not.
+
+    Raises:
+        ValueError: The model is no U-Net, or a part of it is compiled.
+    """
+    unet = denoiser(pipe)
+    refuse_compiled(unet, ScaleCrafter.name)
+    convolutions = convolution_levels(unet, ScaleCrafter.name)
+    last = training_steps(pipe.scheduler)
+    large = max(scale) > LARGEST_BLIND
+    state = _State(scale, len(unet.down_blocks), last * (1 - share), last, large)
+
+    def begin(module: Any, positional: tuple, named: dict[str, Any]) -> None:
+        state.timestep = timestep_of(module, positional, named)
+
+    def damp(module: Any, positional: tuple, named: dict[str, Any], output: Any) -> Any:
+        guided = getattr(pipe, "do_classifier_free_guidance", False)
+        if not large or not guided or state.plain_outside or not state.active:
+            return None
+        state.plain_outside = True
+        try:
+            own = _sample(module(*positional, **named))
+        finally:
+            state.plain_outside = False
+        unconditional = own.chunk(2)[0]
+        blind, prompted = _sample(output).chunk(2)
+        damped = torch.cat([unconditional, unconditional + prompted - blind])
+        return (damped, *output[1:]) if isinstance(output, tuple) else type(output)(sample=damped)
+
+    def convolve(module: nn.Conv2d, level: int, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return redilated_convolution(module, x, weight, bias, state.factor(level))
+
+    handles = [
+        unet.register_forward_pre_hook(begin, with_kwargs=True),
+        unet.register_forward_hook(damp, with_kwargs=True),
+    ]
+    for module, level in convolutions.items():
+        module._conv_forward = functools.partial(convolve, module, level)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module in convolutions:
+            del module._conv_forward
+
+
+class _State:
+    """Where in the schedule the U-Net is, and so by how much each level is dilated."""
+
+    def __init__(self, scale: Factor, levels: int, until: float, last: int, large: bool) -> None:
+        self.scale, self.levels, self.until, self.last, self.large = scale, levels, until, last, large
+        self.timestep, self.plain_outside = 0.0, False
+
+    @property
+    def active(self) -> bool:
+        return self.timestep >= self.until and self.last > self.until
+
+    def factor(self, level: int) -> Factor:
+        """Of this level now."""
+        if not self.active:
+            return Factor(1.0, 1.0)
+        if not self.large:
+            return level_factor(self.scale, level, self.levels)
+        if level == 0:  # the strong denoiser of noise-damped guidance leaves the shallowest level as it is
+            return Factor(1.0, 1.0) if self.plain_outside else self.scale.capped(2)
+        left = (self.timestep - self.until) / (self.last - self.until)
+        full = level_factor(self.scale, level, self.levels)
+        return Factor(*(min(side, max(2, math.ceil(side * left))) for side in full))
+
+
+def redilated_convolution(module: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None, factor: Factor) -> Tensor:
+    """interp_{1/s}( interp_s(h) * phi_{ceil(d)}(k) ), s = ceil(d) / d; kernels over d = 2 are dispersed to 5 x 5 first.
+
+    Args:
+        module: Its stride is used; at factor 1 it is a plain convolution.
+        x: (B, C, H, W).
+        weight, bias: Of the module, 3 x 3.
+        factor: d along each axis, 1 or more.
+    """
+    if max(factor) <= 1:
+        return conv2d(x, weight, bias, module.stride, module.padding, module.dilation, module.groups)  # type: ignore[arg-type]
+    if min(factor) > 2:
+        weight, factor = dispersed(weight), Factor(*(side / 2 for side in factor))
+    dilation = [math.ceil(side - 1e-6) for side in factor]
+    size = [
+        max(1, round(side * whole / real)) for side, whole, real in zip(x.shape[-2:], dilation, factor, strict=True)
+    ]
+    resized = x if tuple(size) == tuple(x.shape[-2:]) else interpolate(x, size=size, mode="bilinear")
+    reach = [whole * (weight.shape[-1] // 2) for whole in dilation]
+    made = conv2d(resized, weight, bias, module.stride, reach, dilation, module.groups)  # type: ignore[arg-type]
+    wanted = tuple(math.ceil(side / step) for side, step in zip(x.shape[-2:], module.stride, strict=True))
+    return made if tuple(made.shape[-2:]) == wanted else interpolate(made, size=wanted, mode="bilinear")
+
+
+def dispersed(kernel: Tensor) -> Tensor:
+    """R(k): a 3 x 3 kernel (..., 3, 3) as a 5 x 5 one that does to a twice larger map what k did to the map."""
+    transform = dispersion().to(kernel)
+    return torch.einsum("pq,...q->...p", transform, kernel.flatten(-2)).unflatten(-1, (5, 5))
+
+
+@functools.cache
+def dispersion(pixel_weight: float = 0.05) -> Tensor:
+    """R of convolution dispersion, (25, 9) float64: linear least squares over all maps h and kernels k.
+
+    min_R || up(h * k) - up(h) * R k ||^2 + eta || h * k - h * R k ||^2, with up bilinear by two. Both sides are linear
+    in h and k, so h is one point and k runs through the unit kernels.
+
+    Args:
+        pixel_weight: eta: how much it also does on the map itself what k did.
+    """
+    side, middle = 17, 8
+    point = torch.zeros(1, 1, side, side, dtype=torch.float64)
+    point[0, 0, middle, middle] = 1
+    units = torch.eye(9, dtype=torch.float64).view(9, 1, 3, 3)
+
+    def up(maps: Tensor) -> Tensor:
+        return interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
+
+    shifted = torch.eye(25, dtype=torch.float64).view(25, 1, 5, 5)
+    structure = conv2d(up(point), shifted, padding=2).flatten(2)[0].T  # (positions, 25)
+    wanted = up(conv2d(point, units, padding=1).transpose(0, 1)).flatten(2)[:, 0].T  # (positions, 9)
+    pixels = conv2d(point, shifted, padding=2).flatten(2)[0].T
+    kept = conv2d(point, pad(units, (1, 1, 1, 1)), padding=2).flatten(2)[0].T
+    weight = pixel_weight**0.5
+    return torch.linalg.lstsq(torch.cat([structure, weight * pixels]), torch.cat([wanted, weight * kept])).solution
+
+
+def _sample(output: Any) -> Tensor:
+    return output[0] if isinstance(output, tuple) else output.sample

@@ -1,0 +1,68 @@
+"""Where methods reach into a U-Net: its convolutions and attention layers by level, the timestep of a call."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+
+TEMPORAL = frozenset({"motion_modules", "temp_attentions", "transformer_in"})  # their tokens are frames
+
+
+def refuse_compiled(unet: Any, method: str) -> None:
+    """Raises ValueError if the U-Net or a part of it is compiled, which would ignore changes made afterwards."""
+    if any(hasattr(module, "_orig_mod") or module._compiled_call_impl is not None for module in unet.modules()):
+        raise ValueError(f"{method} needs a U-Net that is not compiled, which would ignore its hooks")
+
+
+def convolution_levels(unet: Any, method: str) -> dict[nn.Conv2d, int]:
+    """The 3 x 3 convolutions of a U-Net's blocks with their levels, 0 the shallowest; those of LoRAs among them.
+
+    Raises:
+        ValueError: It is no U-Net.
+    """
+    return {
+        module: level
+        for block, level in blocks_by_level(unet, method)
+        for module in block.modules()
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)
+    }
+
+
+def spatial_attention(unet: Any, method: str) -> dict[Any, int]:
+    """The self-attention layers over positions with their levels, 0 the shallowest; those over frames are left out.
+
+    Raises:
+        ValueError: It is no U-Net, or has none.
+    """
+    found = {
+        module: level
+        for block, level in blocks_by_level(unet, method)
+        for name, module in block.named_modules()
+        if name.endswith("attn1") and hasattr(module, "to_q") and not TEMPORAL & set(name.split("."))
+    }
+    if not found:
+        raise ValueError(f"{type(unet).__name__} has no self-attention to change; {method} needs a U-Net that has")
+    return found
+
+
+def blocks_by_level(unet: Any, method: str) -> list[tuple[nn.Module, int]]:
+    """A U-Net's blocks with their levels, 0 the shallowest.
+
+    Raises:
+        ValueError: It is no U-Net.
+    """
+    if not hasattr(unet, "up_blocks") or not hasattr(unet, "down_blocks"):
+        raise ValueError(f"{type(unet).__name__} has no levels; {method} needs a U-Net")
+    levels = len(unet.down_blocks)
+    blocks = [(block, level) for level, block in enumerate(unet.down_blocks)]
+    blocks += [(block, levels - 1 - level) for level, block in enumerate(unet.up_blocks)]
+    return blocks + ([] if unet.mid_block is None else [(unet.mid_block, levels - 1)])
+
+
+def timestep_of(unet: Any, positional: tuple, named: dict[str, Any]) -> float:
+    """The timestep that the U-Net is called with; the highest, where each picture has its own."""
+    given = dict(zip(inspect.signature(unet.forward).parameters, positional, strict=False)) | named
+    return float(torch.as_tensor(given["timestep"]).max())
