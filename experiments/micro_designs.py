@@ -40,17 +40,10 @@ class Linear(MicroLevel):
 
 
 class Constant(MicroLevel):
-    """Gains that do not depend on t, for four times as many channel groups."""
+    """Gains that do not depend on t, for twice as many channel groups."""
 
     def __init__(self, channels: Sequence[int], groups: int, knots: int, pivot_step: int) -> None:
         super().__init__(channels, groups * 2, 1, pivot_step)
-
-
-class ManyKnots(MicroLevel):
-    """A quarter of the channel groups, four times the knots."""
-
-    def __init__(self, channels: Sequence[int], groups: int, knots: int, pivot_step: int) -> None:
-        super().__init__(channels, groups // 4, 4 * knots, pivot_step)
 
 
 class Deep(MicroLevel):
@@ -120,7 +113,6 @@ TRIED = {
     "micro-pivot-only": PivotOnly,
     "micro-linear": Linear,
     "micro-constant": Constant,
-    "micro-many-knots": ManyKnots,
     "micro-deep": Deep,
     "micro-shallow": Shallow,
     "micro-matched": Matched,

@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from command_line import SRC, WITH_MODEL, made, models, record, refuse, run, start, succeed, workplace
+from selfcascade import METHODS
+from tiny import TINY
 
 __all__ = ["models", "workplace"]  # fixtures
 
@@ -122,8 +124,33 @@ def test_compare_makes_a_grid_a_table_and_a_record() -> None:
     assert lines[-1] == "c.png"
     assert any("direct" in line for line in lines)
     assert Image.open("c.png").width > 512
-    assert [one["settings"]["method"] for one in record("c.png")["pictures"]] == ["direct", "attn-sf", "self-cascade"]
+    without_weights = [name for name in METHODS if name not in ("self-cascade-tuned", "full-ft", "lora")]
+    assert [one["settings"]["method"] for one in record("c.png")["pictures"]] == without_weights
     assert "kind" in refuse("generate", "--from", "c.json")
+
+
+def test_every_method_s_picture_comes_back_bit_for_bit() -> None:
+    tuned = TINY["stable-diffusion"].build().unet
+    tuned.conv_out.weight.data *= 1.1
+    tuned.save_pretrained("trained/unet")
+    options = {"full-ft": ["--weights", "trained"], "restart-late": []}
+    pictures = {}
+    for name in METHODS:
+        if name in ("self-cascade-tuned", "lora"):
+            continue
+        succeed("generate", "a house", *WITH_MODEL, "--method", name, *options.get(name, []), "--output", "one.png")
+        result = run("generate", "--from", "one.json", "--output", "again.png")
+        assert result.exit_code == 0 and "the pixels are the same" in result.stderr, name
+        pictures[name] = Image.open("one.png").tobytes()
+        for path in ("one", "again"):
+            Path(f"{path}.png").unlink()
+            Path(f"{path}.json").unlink()
+    assert len(set(pictures.values())) == len(pictures)
+    inside = ["--method", "full-ft", "--weights", "trained", "--in-cascade"]
+    succeed("generate", "a house", *WITH_MODEL, *inside, "--output", "inside.png")
+    assert record("inside.png")["settings"]["in_cascade"] is True
+    assert len(record("inside.png")["result"]["stages"]) == 2
+    assert Image.open("inside.png").tobytes() not in pictures.values()
 
 
 def test_info_names_what_is_there() -> None:

@@ -63,9 +63,13 @@ class FineTuned:
         arguments = without_tuning(arguments)
         base = cascade.plan(height, width)[0].size
         sized = {"height": height, "width": width}
-        first = cascade(prompt, **{**arguments, "height": base.height, "width": base.width, "output_type": "latent"})
+        first: Any = cascade(
+            prompt, **{**arguments, "height": base.height, "width": base.width, "output_type": "latent"}
+        )
         with self.lent(pipe, Path(weights)):
-            return cascade(prompt, **sized, **arguments, pivot=first.stages[-1].latents)  # type: ignore[union-attr]
+            output: Any = cascade(prompt, **sized, **arguments, pivot=first.stages[-1].latents)
+        output.stages[:0] = first.stages
+        return output
 
 
 @contextlib.contextmanager
@@ -123,8 +127,9 @@ def _activate(pipe: Any, names: list[str], strengths: dict[Any, dict[str, float]
 
 def _strengths(pipe: Any) -> dict[Any, dict[str, float]]:
     """The strengths of the adapters in every layer that has some."""
-    modules = (module for part in pipe.components.values() if isinstance(part, nn.Module) for module in part.modules())
-    return {module: dict(module.scaling) for module in modules if isinstance(getattr(module, "scaling", None), dict)}
+    parts = (part for part in pipe.components.values() if isinstance(part, nn.Module))
+    layers: list[Any] = [module for part in parts for module in part.modules()]
+    return {layer: dict(layer.scaling) for layer in layers if isinstance(getattr(layer, "scaling", None), dict)}
 
 
 FULL = FineTuned("full-ft", "the whole U-Net fine-tuned at the target size, sampled there directly", whole_unet)
