@@ -43,9 +43,9 @@ def end_points(found: list[dict[str, Any]]) -> str:
         if row["pictures"] < 200:
             continue
         how = row["sampling"]
-        pivot = "-" if how["direct"] else f"{how['pivot_step']}, {how['upsampling']}"
+        pivot = "-" if how["method"] == "direct" else f"{how['pivot_step']}, {how['upsampling']}"
         method = "tuning-free" if name == "pivot" else name
-        kind = "direct" if how["direct"] else "cascade"
+        kind = "direct" if how["method"] == "direct" else "cascade"
         value, low, high = row["patch_fid"]
         lines.append(
             f"| {method} | {kind} | {pivot} | {seed if row['step'] else '-'} | {row['step']} | {row['pictures']} "

@@ -20,6 +20,16 @@ SUITE = Path(__file__).parent / "micro-designs"
 RUNS = Path("runs/experiments")
 
 
+class Sum(MicroLevel):
+    """x = u + a(t) silu(k1 * u), r = b(t) (k2 * up(x)) + c(t) (k3 * h): weighted sums of both features."""
+
+    def residual(self, gains: Sequence[Tensor], u: Tensor, h: Tensor) -> Tensor:
+        """As the class says."""
+        a, b, c = gains
+        x = u + a * silu(depthwise(u, self.kernels[0]))
+        return b * depthwise(enlarged(x, h), self.kernels[1]) + c * depthwise(h, self.kernels[2])
+
+
 class PivotOnly(MicroLevel):
     """r = b(t) (k2 * up(x)): nothing of the stage's own features."""
 
@@ -39,15 +49,15 @@ class Linear(MicroLevel):
         return b * depthwise(enlarged(u, h), self.kernels[1]) + c * depthwise(h, self.kernels[2])
 
 
-class Constant(MicroLevel):
-    """Gains that do not depend on t, for twice as many channel groups."""
+class Constant(Sum):
+    """Sum with gains that do not depend on t, for twice as many channel groups."""
 
     def __init__(self, channels: Sequence[int], groups: int, knots: int, pivot_step: int) -> None:
         super().__init__(channels, groups * 2, 1, pivot_step)
 
 
-class Deep(MicroLevel):
-    """Only levels with a skip of 128 channels or more: the two deepest of the bundled U-Net."""
+class Deep(Sum):
+    """Sum, in levels with a skip of 128 channels or more: the two deepest of the bundled U-Net, alone."""
 
     def residual(self, gains: Sequence[Tensor], u: Tensor, h: Tensor) -> Tensor:
         """As the class says."""
@@ -63,7 +73,7 @@ class Shallow(Deep):
 
     def residual(self, gains: Sequence[Tensor], u: Tensor, h: Tensor) -> Tensor:
         """As the class says."""
-        return MicroLevel.residual(self, gains, u, h) * (max(self.channels) < 128)
+        return Sum.residual(self, gains, u, h) * (max(self.channels) < 128)
 
 
 class Matched(MicroLevel):
@@ -80,23 +90,8 @@ class Matched(MicroLevel):
         return b * (v - h) + c * depthwise(h, self.kernels[2])
 
 
-class Bands(MicroLevel):
-    """r = b(t) up(k2 * (d + a(t) silu(k1 * d))) + c(t) (k3 * (h - up(down(h)))), with d = u - down(h).
-
-    The pivot stands in for the low frequencies, which it has; the high ones, which it lacks, get a gain.
-    """
-
-    def residual(self, gains: Sequence[Tensor], u: Tensor, h: Tensor) -> Tensor:
-        """As the class says."""
-        a, b, c = gains
-        low = interpolate(h, size=u.shape[-2:], mode="area")
-        d = u - low
-        d = d + a * silu(depthwise(d, self.kernels[0]))
-        return b * enlarged(depthwise(d, self.kernels[1]), h) + c * depthwise(h - enlarged(low, h), self.kernels[2])
-
-
 class BandsMatched(MicroLevel):
-    """As Bands, with the pivot's features given the mean and spread of down(h) in each channel first."""
+    """As `micro`, with the pivot's features given the mean and spread of down(h) in each channel first."""
 
     def residual(self, gains: Sequence[Tensor], u: Tensor, h: Tensor) -> Tensor:
         """As the class says."""
@@ -110,13 +105,13 @@ class BandsMatched(MicroLevel):
 
 
 TRIED = {
+    "micro-sum": Sum,
     "micro-pivot-only": PivotOnly,
     "micro-linear": Linear,
     "micro-constant": Constant,
     "micro-deep": Deep,
     "micro-shallow": Shallow,
     "micro-matched": Matched,
-    "micro-bands": Bands,
     "micro-bands-matched": BandsMatched,
 }
 

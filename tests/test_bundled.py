@@ -84,7 +84,7 @@ def test_the_upsamplers_are_for_the_base_model_and_say_where_their_stages_start(
 @pytest.mark.parametrize("name", bundled_upsamplers())
 def test_the_upsamplers_bring_the_patches_nearer_to_real_ones(pipe: Any, name: str, tmp_path: Path) -> None:
     questions, sampling = Questions(40), Sampling(pivot_step=700, upsampling="rgb")
-    pivots, judge = Pivots(pipe, questions, sampling, tmp_path), Judge(128, tmp_path, real_count=200, draws=10)
+    pivots, judge = Pivots(pipe, questions, sampling, tmp_path), Judge(128, 128, tmp_path, real_count=200, draws=10)
     free, tuned = (
         judge.judge(answer(pipe, questions, sampling, pivots, upsamplers), questions.truths(40))
         for upsamplers in (None, load_upsamplers(name))

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from command_line import run, succeed
-from selfcascade import SelfCascade, load_bundled
+from selfcascade import METHODS, SelfCascade, load_bundled
 from selfcascade.data.scenes import render
 from selfcascade.evaluation import Judge, Pivots, Questions, Sampling, answer
 from selfcascade.experiments import read_experiment
@@ -30,7 +30,7 @@ def renders(questions: Questions, side: int) -> torch.Tensor:
 
 def test_real_renders_are_judged_right_and_flawed_ones_by_the_patches(kept: Path) -> None:
     questions = Questions(40)
-    judge = Judge(128, kept, real_count=200, draws=20)
+    judge = Judge(128, 128, kept, real_count=200, draws=20)
     pictures = renders(questions, 128)
     real = judge.judge(pictures, questions.truths(40))
     soft = interpolate(interpolate(pictures, scale_factor=0.5, mode="area"), scale_factor=2, mode="bilinear")
@@ -42,7 +42,13 @@ def test_real_renders_are_judged_right_and_flawed_ones_by_the_patches(kept: Path
     assert moved["composition"]["all"] < 0.2
     assert moved["patch_fid"][0] == pytest.approx(real["patch_fid"][0], rel=0.3)
     assert real["fid"][1] <= real["fid"][0] <= real["fid"][2]
-    with pytest.raises(ValueError, match="128 pixels"):
+    assert all(0.8 < band < 1.25 for band in real["detail"])
+    assert soft["detail"][0] < 0.3
+    base = interpolate(renders(Questions(40, 51_000_000), 128), scale_factor=0.5, mode="area")
+    near, far = (judge.judge(one, questions.truths(40), base) for one in (pictures, torch.rand_like(pictures)))
+    assert near["fid_b"][0] < 0.5 * far["fid_b"][0] and near["kid_b"][0] < far["kid_b"][0]
+    assert near["fid"] == real["fid"]
+    with pytest.raises(ValueError, match=r"\(128, 128\) pixels"):
         judge.judge(pictures[..., :64], questions.truths(40))
 
 
@@ -60,6 +66,25 @@ def test_answers_are_those_of_whole_cascades_with_the_scenes_seeds(kept: Path) -
         assert (made[row] - whole).abs().mean() < 0.01  # answers are sampled in bfloat16
 
 
+def test_every_method_answers_and_those_that_start_from_a_base_sample_take_the_shared_one(kept: Path) -> None:
+    pipe = load_bundled()
+    pipe.set_progress_bar_config(disable=True)
+    questions = Questions(2)
+    sampling = Sampling(num_inference_steps=3)
+    pivots = Pivots(pipe, questions, sampling, kept)
+    base = interpolate(pivots.pictures(pipe), scale_factor=2, mode="bicubic", antialias=True)
+    for name in METHODS:
+        if name in ("self-cascade-tuned", "full-ft", "lora"):
+            continue
+        pictures = answer(pipe, questions, Sampling(method=name, num_inference_steps=3), pivots)
+        assert pictures.shape == (2, 3, 128, 128) and 0 <= pictures.min() <= pictures.max() <= 1
+        if name == "lanczos":
+            assert (pictures - base).abs().mean() < 0.02
+    assert "forward" not in vars(pipe.unet)
+    with pytest.raises(ValueError, match=r"method must be one of direct, .*, not 'magic'"):
+        Sampling(method="magic")
+
+
 def test_only_missing_results_are_made(tmp_path: Path) -> None:
     suite, runs = tmp_path / "suite", str(tmp_path / "runs")
     suite.mkdir()
@@ -70,6 +95,7 @@ def test_only_missing_results_are_made(tmp_path: Path) -> None:
         "training": {"method": "upsamplers"},
         "samplings": {"cascade": {"pivot_step": 600}},
         "real_pictures": 30,
+        "base_pictures": 4,
         "at_steps": [0, 2, 3],
         "questions": [3],
         "questions_at_last": [3, 4],
@@ -102,7 +128,7 @@ def test_only_missing_results_are_made(tmp_path: Path) -> None:
 def test_the_committed_experiments_can_be_read(name: str) -> None:
     experiment = read_experiment(SUITE, name)
     assert experiment.shared_training["train_batch_size"] == 8
-    assert all(experiment.sampling(sampling).side == 128 for sampling in experiment.samplings)
+    assert all(experiment.sampling(sampling).height == 128 for sampling in experiment.samplings)
 
 
 def test_bad_suites_are_named(tmp_path: Path) -> None:

@@ -238,9 +238,11 @@ def test_a_module_is_bilinear_upsampling_of_two_time_conditioned_blocks(unet: An
             gains[kind, skip].repeat_interleave(channels[skip] // gains.shape[2])[None, :, None, None]
             for kind in range(3)
         )
-        x = u[skip] + a * torch.nn.functional.silu(convolve(u[skip], level.kernels[0]))
-        x = interpolate(x, size=(8, 8), mode="bilinear", align_corners=False)
-        expected = b * convolve(x, level.kernels[1]) + c * convolve(h[skip], level.kernels[2])
+        low = torch.nn.functional.avg_pool2d(h[skip], 2)
+        d = u[skip] - low
+        x = convolve(d + a * torch.nn.functional.silu(convolve(d, level.kernels[0])), level.kernels[1])
+        x, low = (interpolate(part, size=(8, 8), mode="bilinear", align_corners=False) for part in (x, low))
+        expected = b * x + c * convolve(h[skip] - low, level.kernels[2])
         assert torch.allclose(got[skip], expected, atol=1e-5)
 
 

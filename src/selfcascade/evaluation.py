@@ -5,6 +5,7 @@ Axis letters: N pictures, C channels, H, W pixels; h, w latent pixels.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
@@ -17,14 +18,19 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn.functional import interpolate
 
+from selfcascade.base_models import family_of
+from selfcascade.base_models.family import denoiser
 from selfcascade.data.scenes import Scene, caption, render, sample_scene
 from selfcascade.features import FeatureUpsamplers, fingerprint
 from selfcascade.files import write_whole
 from selfcascade.images import file_sha256
+from selfcascade.methods import METHODS
 from selfcascade.metrics.composition import CompositionReader, accuracy
 from selfcascade.metrics.detectors import PatchDetector
 from selfcascade.metrics.distances import bootstrap, frechet_distance, kernel_distance, random_patches
+from selfcascade.metrics.sharpness import octave_energies
 from selfcascade.models import BUNDLED
 from selfcascade.pipeline import SelfCascade
 
@@ -71,20 +77,28 @@ class Sampling:
     """How the pictures are made.
 
     Attributes:
-        side: Of the pictures, in pixels.
-        direct: Whether the model is asked for that size at once.
-        pivot_step: K of every stage; None is the cascade's own.
-        upsampling: phi; None is the cascade's own.
+        method: A name of `METHODS`; given upsamplers, "self-cascade" is "self-cascade-tuned".
+        height, width: Of the pictures, in pixels.
         num_inference_steps: Of the whole schedule.
         guidance_scale: Of every stage.
+        preset, pivot_step, upsampling: As in `SelfCascade.__call__`; None is the method's own.
+
+    Raises:
+        ValueError: There is no such method.
     """
 
-    side: int = 128
-    direct: bool = False
-    pivot_step: int | None = None
-    upsampling: str | None = None
+    method: str = "self-cascade"
+    height: int = 128
+    width: int = 128
     num_inference_steps: int = 25
     guidance_scale: float = 3.0
+    preset: str | None = None
+    pivot_step: int | list[int] | None = None
+    upsampling: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}, not {self.method!r}")
 
 
 class Pivots:
@@ -103,6 +117,13 @@ class Pivots:
             write_whole(path, lambda aside: save_file(_base_samples(pipe, questions, sampling), aside))
         held = load_file(path)
         self.latents, self.states = held["latents"], held["states"]
+
+    def pictures(self, pipe: Any) -> Tensor:
+        """They themselves, (N, 3, h, w) in [0, 1]."""
+        family = family_of(pipe)
+        with torch.no_grad():
+            decoded = [family.decode(pipe, part.to(pipe.device)).float().cpu() for part in self.latents.split(GROUP)]
+        return torch.cat(decoded).clamp(-1, 1) / 2 + 0.5
 
     def generators(self, indices: range) -> list[torch.Generator]:
         """The pictures' generators, as the base stage left them."""
@@ -124,32 +145,38 @@ def answer(
     Args:
         pipe: The pipeline, its U-Net as it was trained.
         questions: What is asked.
-        sampling: How it is answered; unless direct, from the pivots.
-        pivots: Base samples of the same questions.
+        sampling: How it is answered.
+        pivots: Base samples of the same questions, which methods that start from one are given.
         upsamplers: For the tuned version.
     """
-    native = (sampling.side, sampling.side) if sampling.direct else None
-    cascade = SelfCascade(pipe, upsamplers, native)
-    settings: dict[str, Any] = {"height": sampling.side, "width": sampling.side, "output_type": "latent"}
-    settings |= {"num_inference_steps": sampling.num_inference_steps, "guidance_scale": sampling.guidance_scale}
+    tuned = upsamplers is not None and sampling.method == "self-cascade"
+    method = METHODS["self-cascade-tuned" if tuned else sampling.method]
+    settings = {name: value for name, value in asdict(sampling).items() if name != "method" and value is not None}
+    settings |= {"upsamplers": upsamplers} if upsamplers is not None else {}
     made: list[Tensor] = []
     for indices in questions.groups():
         own: dict[str, Any] = {"generator": questions.generators(indices)}
-        if not sampling.direct:
+        if method.from_base:
             pivot = pivots.latents[indices.start : indices.stop].to(pipe.device)
             own = {"generator": pivots.generators(indices), "pivot": pivot}
-            own |= {"pivot_step": sampling.pivot_step, "upsampling": sampling.upsampling}
         with reduced_precision(pipe):
-            latents = cascade(questions.captions(indices), **settings, **own).stages[-1].latents  # type: ignore[union-attr]
-        with torch.no_grad():
-            pixels = cascade.family.decode(pipe, latents.to(pipe.vae.dtype)).float().cpu()
-        made.append(pixels.clamp(-1, 1) / 2 + 0.5)
+            output = method(pipe, questions.captions(indices), **settings, **own, output_type="pt")
+        made.append(output.images.float().cpu())
     return torch.cat(made)
 
 
-def reduced_precision(pipe: Any) -> torch.autocast:
-    """Autocast to bfloat16, so that float32 weights need no copy: half the time, no figure beyond its error."""
-    return torch.autocast(torch.device(pipe.device).type, torch.bfloat16)
+@contextlib.contextmanager
+def reduced_precision(pipe: Any) -> Iterator[None]:
+    """Within it the U-Net runs in bfloat16 by autocast: half the time, and no figure moves beyond its error."""
+    unet = denoiser(pipe)
+    held = vars(unet).get("forward")
+    unet.forward = torch.autocast(torch.device(pipe.device).type, torch.bfloat16)(unet.forward)
+    try:
+        yield
+    finally:
+        del unet.forward
+        if held is not None:
+            unet.forward = held
 
 
 class Judge:
@@ -160,30 +187,38 @@ class Judge:
     The paper's patches are 299 of 1024 pixels; the same share of the side is taken here.
 
     Args:
-        side: Of the pictures judged.
+        height, width: Of the pictures judged.
         folder: The features of the real renders are kept there.
         real_count: Real renders, of held-out scenes other than those asked for.
         patches: Of each picture.
         draws: Of the bootstrap that gives the intervals.
     """
 
-    def __init__(self, side: int, folder: Path, real_count: int = 1000, patches: int = 3, draws: int = 100) -> None:
-        self.side, self.folder, self.real_count, self.patches, self.draws = side, folder, real_count, patches, draws
-        self.patch_side = round(0.292 * side)
+    def __init__(
+        self, height: int, width: int, folder: Path, real_count: int = 1000, patches: int = 3, draws: int = 100
+    ) -> None:
+        self.size, self.folder, self.real_count = (height, width), folder, real_count
+        self.patches, self.draws = patches, draws
+        self.patch_side = round(0.292 * min(height, width))
         bundled = BUNDLED.parent
         self.reader = CompositionReader.from_pretrained(str(bundled / "reader"), local_files_only=True).float().eval()
         self.detector = PatchDetector.from_pretrained(str(bundled / "detector"), local_files_only=True).float().eval()
         weights = [bundled / name / "diffusion_pytorch_model.safetensors" for name in ("reader", "detector")]
         self.detectors = [file_sha256(path)[:12] for path in weights]
 
-    def judge(self, pictures: Tensor, truths: list[dict]) -> dict[str, Any]:
-        """Figures of pictures (N, 3, H, W) in [0, 1]: shares of right attributes, distances with 95 % intervals.
+    def judge(self, pictures: Tensor, truths: list[dict], base: Tensor | None = None) -> dict[str, Any]:
+        """Figures of pictures: shares of right attributes, distances with 95 % intervals, detail against real renders.
+
+        Args:
+            pictures: (N, 3, H, W) in [0, 1].
+            truths: What is to be seen in each.
+            base: Pictures of the base model at its own size, (M, 3, h, w): FID_b and KID_b are measured from those.
 
         Raises:
             ValueError: The pictures have another size, or there are not as many truths.
         """
-        if tuple(pictures.shape[-2:]) != (self.side, self.side):
-            raise ValueError(f"pictures must be {self.side} pixels a side, not {tuple(pictures.shape[-2:])}")
+        if tuple(pictures.shape[-2:]) != self.size:
+            raise ValueError(f"pictures must be {self.size} pixels high and wide, not {tuple(pictures.shape[-2:])}")
         readings = [reading for part in pictures.split(50) for reading in self.reader.read(part)]
         score = accuracy(readings, truths)
         result: dict[str, Any] = {"pictures": len(pictures), "composition": score}
@@ -193,12 +228,17 @@ class Judge:
                 one = accuracy([readings[row] for row in kept], [truths[row] for row in kept])
                 result["composition"][f"all_with_{objects}"] = one["all"]
         real, features = self._real, self._features(pictures)
-        for name, unit in (("whole", 1), ("patch", self.patches)):
-            prefix = "" if name == "whole" else "patch_"
+        compared = {"{}": (real["whole"], features["whole"], 1)}
+        compared["patch_{}"] = (real["patch"], features["patch"], self.patches)
+        if base is not None:
+            small = interpolate(pictures, size=base.shape[-2:], mode="area")
+            compared["{}_b"] = (self._whole(base), self._whole(small), 1)
+        for name, (reference, found, unit) in compared.items():
             for kind, distance in (("fid", frechet_distance), ("kid", kernel_distance)):
                 generator = torch.Generator().manual_seed(0)
-                estimate = bootstrap(distance, real[name], features[name], generator, self.draws, unit)
-                result[prefix + kind] = [estimate.value, estimate.low, estimate.high]
+                estimate = bootstrap(distance, reference, found, generator, self.draws, unit)
+                result[name.format(kind)] = [estimate.value, estimate.low, estimate.high]
+        result["detail"] = (octave_energies(pictures).mean(0) / real["octaves"]).tolist()
         return result
 
     @torch.no_grad()
@@ -206,17 +246,23 @@ class Judge:
         corners = torch.Generator().manual_seed(1)
         patches = random_patches(pictures, self.patches, self.patch_side, corners)
         return {
-            "whole": torch.cat([self.reader.features(part) for part in pictures.split(50)]),
+            "whole": self._whole(pictures),
             "patch": torch.cat([self.detector.features(part) for part in patches.split(100)]),
+            "octaves": octave_energies(pictures).mean(0),
         }
+
+    @torch.no_grad()
+    def _whole(self, pictures: Tensor) -> Tensor:
+        return torch.cat([self.reader.features(part) for part in pictures.split(50)])
 
     @cached_property
     def _real(self) -> dict[str, Tensor]:
-        key = f"{self.side}-{self.real_count}-{self.patches}-{'-'.join(self.detectors)}"
+        height, width = self.size
+        key = f"{height}x{width}-{self.real_count}-{self.patches}-{'-'.join(self.detectors)}"
         path = self.folder / f"real-{key}.safetensors"
         if not path.exists():
             scenes = [sample_scene(REAL_FIRST + index, held_out=True) for index in range(self.real_count)]
-            renders = np.stack([render(scene, self.side, self.side) for scene in scenes])
+            renders = np.stack([render(scene, *self.size) for scene in scenes])
             features = self._features(torch.from_numpy(renders).permute(0, 3, 1, 2).contiguous())
             write_whole(path, lambda aside: save_file(features, aside))
         return load_file(path)

@@ -26,6 +26,8 @@ from selfcascade.models import load_model, load_upsamplers
 from selfcascade.training import Trainer, TrainingConfig
 from selfcascade.training.checkpoints import list_checkpoints
 
+OTHERS_FIRST = 55_000_000
+
 
 class Experiment(BaseModel):
     """One method, trained or not, and how it is sampled and measured.
@@ -48,6 +50,7 @@ class Experiment(BaseModel):
     questions: tuple[PositiveInt, ...] = Field((100,), description="Pictures at each step: a result for each count.")
     questions_at_last: tuple[PositiveInt, ...] = Field((100, 300), description="Pictures at the last step.")
     real_pictures: PositiveInt = Field(1000, description="Renders that the pictures are compared with.")
+    base_pictures: PositiveInt = Field(300, description="Base samples of other captions, for FID_b and KID_b.")
     shared: dict[str, Any] = Field({}, description="Settings of all samplings.")
     shared_training: dict[str, Any] = Field({}, description="Settings of all trainings.")
 
@@ -96,9 +99,10 @@ class Run:
         samplings = [experiment.sampling(name) for name in experiment.samplings]
         most = max(*experiment.questions, *experiment.questions_at_last)
         self.pivots = Pivots(pipe, Questions(most), samplings[0], self.runs)
-        self.judges = {
-            side: Judge(side, self.runs, experiment.real_pictures) for side in {sampling.side for sampling in samplings}
-        }
+        others = Questions(experiment.base_pictures, OTHERS_FIRST)
+        self.base = Pivots(pipe, others, samplings[0], self.runs).pictures(pipe)
+        sizes = {(sampling.height, sampling.width) for sampling in samplings}
+        self.judges = {size: Judge(*size, self.runs, experiment.real_pictures) for size in sizes}
         if experiment.training is None:
             tuned = None if experiment.upsamplers is None else load_upsamplers(experiment.upsamplers)
             self(0, pipe, tuned)
@@ -113,6 +117,8 @@ class Run:
             self(0, pipe, getattr(trainer.trainable, "upsamplers", None))
         self.seconds, self.since = 0.0, time.perf_counter()
         trainer.run()
+        if trainer.stop.asked_by:
+            raise KeyboardInterrupt(trainer.stop.asked_by)  # it is the suite that was to stop
 
     def __call__(self, step: int, pipe: Any, upsamplers: Any) -> dict[str, float]:
         """Makes the missing results of this step; the trainer calls it."""
@@ -126,7 +132,8 @@ class Run:
             pictures = answer(pipe, questions, sampling, self.pivots, upsamplers)
             seconds = (time.perf_counter() - began) / len(pictures)
             for count in counts:
-                figures = self.judges[sampling.side].judge(pictures[:count], questions.truths(count))
+                judge = self.judges[sampling.height, sampling.width]
+                figures = judge.judge(pictures[:count], questions.truths(count), self.base)
                 self._write(step, name, count, seconds, figures)
                 shown |= {f"{name}_all": figures["composition"]["all"], f"{name}_patch_fid": figures["patch_fid"][0]}
         self.since = time.perf_counter()

@@ -50,10 +50,11 @@ class FullLevel(nn.Module):
 class MicroLevel(nn.Module):
     """Two residual blocks of one 3 x 3 kernel each, shared by all channels, with gains per channel group and time.
 
-        x = u + a(t) silu(k1 * u),   r = b(t) (k2 * up(x)) + c(t) (k3 * h)
+        d = u - down(h),   x = d + a(t) silu(k1 * d),   r = b(t) up(k2 * x) + c(t) (k3 * (h - up(down(h))))
 
-    u is the pivot's skip, h the stage's own, * a depth-wise convolution. A gain is piecewise linear in t between
-    `knots` values from 0 to the pivot step, one set for each of `groups` channel groups of each skip.
+    u is the pivot's skip, h the stage's own, * a depth-wise convolution: b = 1 puts the pivot's features in the place
+    of the low frequencies, c strengthens or weakens the high ones, which the pivot lacks. A gain is piecewise linear in
+    t between `knots` values from 0 to the pivot step, a set for each of `groups` channel groups of each skip.
     """
 
     def __init__(self, channels: Sequence[int], groups: int, knots: int, pivot_step: int) -> None:
@@ -81,8 +82,10 @@ class MicroLevel(nn.Module):
     def residual(self, gains: Sequence[Tensor], u: Tensor, h: Tensor) -> Tensor:
         """The residual r of one skip, given a(t), b(t) and c(t), each (B, C, 1, 1)."""
         a, b, c = gains
-        x = u + a * silu(depthwise(u, self.kernels[0]))
-        return b * depthwise(enlarged(x, h), self.kernels[1]) + c * depthwise(h, self.kernels[2])
+        low = interpolate(h, size=u.shape[-2:], mode="area")
+        d = u - low
+        x = d + a * silu(depthwise(d, self.kernels[0]))
+        return b * enlarged(depthwise(x, self.kernels[1]), h) + c * depthwise(h - enlarged(low, h), self.kernels[2])
 
 
 # Presets other than "full"; a search for better ones adds its own here.

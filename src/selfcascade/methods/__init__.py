@@ -15,10 +15,17 @@ from selfcascade.methods.self_cascade import SelfCascadeMethod, SelfCascadeTuned
 
 
 class Method(Protocol):
-    """A way to reach the target size with a given pipeline, which it leaves as it was."""
+    """A way to reach the target size with a given pipeline, which it leaves as it was.
+
+    Attributes:
+        name: In `METHODS` and on the command line.
+        summary: In a line.
+        from_base: Whether it enlarges the base model's own sample, and so takes one as `pivot`.
+    """
 
     name: str
     summary: str
+    from_base: bool
 
     def __call__(self, pipe: Any, prompt: str | list[str], *, height: int, width: int, **arguments: Any) -> Any:
         """Pictures of the prompt at (height, width); the result has `.images`, or `.frames` for video."""

@@ -20,6 +20,7 @@ class AttentionScaling:
     """The entropy of attention grows with its N tokens; logits times sqrt(log_{N_train} N) hold it where it was."""
 
     name = "attn-sf"
+    from_base = False
     summary = "direct, with self-attention logits multiplied by sqrt(log_Ntrain N)"
 
     def __call__(

@@ -13,6 +13,7 @@ class Direct:
     """The first row of the paper's tables: the base model at the target size, from pure noise."""
 
     name = "direct"
+    from_base = False
     summary = "the base model asked for the target size at once (objects repeat)"
 
     def __call__(self, pipe: Any, prompt: str | list[str], *, height: int, width: int, **arguments: Any) -> Any:

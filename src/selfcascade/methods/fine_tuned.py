@@ -25,6 +25,8 @@ class FineTuned:
         lent: Makes the context in which a pipeline has the weights of a folder.
     """
 
+    from_base = False
+
     def __init__(self, name: str, summary: str, lent: Any) -> None:
         self.name, self.summary, self.lent = name, summary, lent
 

@@ -28,6 +28,7 @@ class HiDiffusion:
     """Early steps halve the features once more than the U-Net does, so that its deep levels see the trained size."""
 
     name = "hidiffusion"
+    from_base = False
     summary = "direct, with deep features resized to the trained size in early steps and shifted-window attention"
 
     def __call__(

@@ -15,6 +15,7 @@ class RestartLate:
     """The pivot is enlarged as a picture, and only the last steps run again, from a step shifted by the size."""
 
     name = "restart-late"
+    from_base = True
     summary = (
         "self-cascade from an RGB pivot at t = 0.2 T, shifted to the same signal-to-noise ratio at the larger size"
     )

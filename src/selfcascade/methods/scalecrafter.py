@@ -36,6 +36,7 @@ class ScaleCrafter:
     """Re-dilated convolutions in the early steps; from 16x the pixels on dispersed, with noise-damped guidance."""
 
     name = "scalecrafter"
+    from_base = False
     summary = "direct, with re-dilated and dispersed convolutions and noise-damped guidance in the early steps"
 
     def __call__(

@@ -17,6 +17,7 @@ class SelfCascadeMethod:
     """The paper's tuning-free version: base sample, then stages from its pivot."""
 
     name = "self-cascade"
+    from_base = True
     summary = "base sample, then upsample, re-noise to K and denoise with the same model, stage by stage"
 
     def __call__(
@@ -38,6 +39,7 @@ class SelfCascadeTunedMethod:
     """The paper's tuned version: every step of a stage also gets the pivot's upsampled skip features."""
 
     name = "self-cascade-tuned"
+    from_base = True
     summary = "self-cascade with trained feature upsamplers, which carry the pivot's features into every step"
 
     def __call__(
