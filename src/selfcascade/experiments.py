@@ -46,7 +46,8 @@ class Experiment(BaseModel):
     )
     at_steps: tuple[int, ...] = Field((0,), description="Training steps at which it is measured.")
     seeds: tuple[int, ...] = Field((0,), description="Of the training.")
-    end_seeds: tuple[int, ...] = Field((), description="More of them, measured at the last step alone.")
+    more_seeds: tuple[int, ...] = Field((), description="More of them, trained to one step and measured there.")
+    more_seeds_at: int | None = Field(None, description="That step; the last unless given.")
     questions: tuple[PositiveInt, ...] = Field((100,), description="Pictures at each step: a result for each count.")
     questions_at_last: tuple[PositiveInt, ...] = Field((100, 300), description="Pictures at the last step.")
     real_pictures: PositiveInt = Field(1000, description="Renders that the pictures are compared with.")
@@ -75,12 +76,19 @@ class Run:
         self.suite, self.name, self.seed, self.runs = suite, name, seed, runs
         self.seconds, self.since, self.resumed_at, self.parameters = 0.0, time.perf_counter(), 0, 0
 
+    @property
+    def at_steps(self) -> tuple[int, ...]:
+        """Training steps at which this seed is measured."""
+        experiment = self.experiment
+        end = experiment.more_seeds_at or max(experiment.at_steps)
+        return experiment.at_steps if self.seed in experiment.seeds else (end,)
+
     def missing(self) -> dict[tuple[int, str], list[int]]:
         """Training steps and samplings without all their results: how many pictures the missing ones are of."""
         experiment, found = self.experiment, {}
-        only_end = self.seed not in experiment.seeds
-        for step in (max(experiment.at_steps),) if only_end else experiment.at_steps:
-            counts = experiment.questions_at_last if step == max(experiment.at_steps) else experiment.questions
+        for step in self.at_steps:
+            last = self.seed in experiment.seeds and step == max(experiment.at_steps)
+            counts = experiment.questions_at_last if last else experiment.questions
             for sampling, own in experiment.samplings.items():
                 if step not in own.get("at_steps", experiment.at_steps):
                     continue
@@ -151,10 +159,10 @@ class Run:
         return left
 
     def _config(self) -> TrainingConfig:
-        steps = self.experiment.at_steps
+        steps = self.at_steps
         given = {**self.experiment.shared_training, **(self.experiment.training or {})}
         folder = self.runs / self.suite.name / self.name / f"seed-{self.seed}"
-        interval = math.gcd(*steps)
+        interval = math.gcd(*self.experiment.at_steps)
         own = {"model": self.experiment.model, "seed": self.seed, "output_dir": str(folder)}
         own |= {"max_train_steps": max(steps), "resume_from_checkpoint": "latest"}
         own |= {"cache_latents": str(self.runs / "latents")}
@@ -218,7 +226,7 @@ def runs_of(suite: Path, names: list[str], runs: Path) -> Iterator[Run]:
         raise ValueError(f"suite {suite} holds no experiment, a NAME.json")
     chosen = names or names_of(suite)
     experiments = {name: read_experiment(suite, name) for name in chosen}
-    seeds = {name: (*experiment.seeds, *experiment.end_seeds) for name, experiment in experiments.items()}
+    seeds = {name: (*experiment.seeds, *experiment.more_seeds) for name, experiment in experiments.items()}
     for seed in sorted({seed for own in seeds.values() for seed in own}):
         yield from (Run(suite, name, seed, runs) for name in chosen if seed in seeds[name])
 

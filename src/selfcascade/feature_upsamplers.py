@@ -124,7 +124,7 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         if preset != "full" and preset not in DESIGNS:
-            raise ValueError(f"preset must be one of full, {', '.join(DESIGNS)}, not {preset!r}")
+            raise ValueError(f"preset must be one of {', '.join(DESIGNS)}, full, not {preset!r}")
         if upsampling not in UPSAMPLINGS:
             raise ValueError(f"upsampling must be one of {', '.join(UPSAMPLINGS)}, not {upsampling!r}")
         for name, value in (("groups", groups), ("knots", knots)):

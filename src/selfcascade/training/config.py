@@ -93,7 +93,7 @@ class TrainingConfig(BaseModel):
         from selfcascade.feature_upsamplers import DESIGNS  # the command line reads its options without torch
 
         if preset != "full" and preset not in DESIGNS:
-            raise ValueError(f"must be full or {', '.join(DESIGNS)}, not {preset!r}")
+            raise ValueError(f"must be one of {', '.join(DESIGNS)}, full, not {preset!r}")
         return preset
 
     def steps_of(self, training_steps: int) -> int:
