@@ -30,6 +30,7 @@ from selfcascade.methods import METHODS
 from selfcascade.metrics.composition import CompositionReader, accuracy
 from selfcascade.metrics.detectors import PatchDetector
 from selfcascade.metrics.distances import bootstrap, frechet_distance, kernel_distance, random_patches
+from selfcascade.metrics.repetition import repetition
 from selfcascade.metrics.sharpness import octave_energies
 from selfcascade.models import BUNDLED
 from selfcascade.pipeline import SelfCascade
@@ -238,6 +239,14 @@ class Judge:
                 generator = torch.Generator().manual_seed(0)
                 estimate = bootstrap(distance, reference, found, generator, self.draws, unit)
                 result[name.format(kind)] = [estimate.value, estimate.low, estimate.high]
+        repeated = self._repetition(pictures)
+        # What one real picture in twenty exceeds.
+        limit = torch.quantile(real["repetition"], 0.95)
+        result["repetition"] = {
+            "mean": float(repeated.mean()),
+            "real_mean": float(real["repetition"].mean()),
+            "share_over_real": float((repeated > limit).float().mean()),
+        }
         result["detail"] = (octave_energies(pictures).mean(0) / real["octaves"]).tolist()
         return result
 
@@ -249,7 +258,12 @@ class Judge:
             "whole": self._whole(pictures),
             "patch": torch.cat([self.detector.features(part) for part in patches.split(100)]),
             "octaves": octave_energies(pictures).mean(0),
+            "repetition": self._repetition(pictures),
         }
+
+    @torch.no_grad()
+    def _repetition(self, pictures: Tensor) -> Tensor:
+        return torch.cat([repetition(self.reader.places(part)) for part in pictures.split(50)])
 
     @torch.no_grad()
     def _whole(self, pictures: Tensor) -> Tensor:
@@ -258,7 +272,7 @@ class Judge:
     @cached_property
     def _real(self) -> dict[str, Tensor]:
         height, width = self.size
-        key = f"{height}x{width}-{self.real_count}-{self.patches}-{'-'.join(self.detectors)}"
+        key = f"3-{height}x{width}-{self.real_count}-{self.patches}-{'-'.join(self.detectors)}"
         path = self.folder / f"real-{key}.safetensors"
         if not path.exists():
             scenes = [sample_scene(REAL_FIRST + index, held_out=True) for index in range(self.real_count)]

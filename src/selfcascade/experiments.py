@@ -26,7 +26,8 @@ from selfcascade.models import load_model, load_upsamplers
 from selfcascade.training import Trainer, TrainingConfig
 from selfcascade.training.checkpoints import list_checkpoints
 
-OTHERS_FIRST = 55_000_000
+ASKED_FIRST, OTHERS_FIRST = 50_000_000, 55_000_000
+SEED_STEP = 100_000
 
 
 class Experiment(BaseModel):
@@ -45,7 +46,7 @@ class Experiment(BaseModel):
         description="Name of each way to sample: its settings, and its own at_steps where those are fewer."
     )
     at_steps: tuple[int, ...] = Field((0,), description="Training steps at which it is measured.")
-    seeds: tuple[int, ...] = Field((0,), description="Of the training.")
+    seeds: tuple[int, ...] = Field((0,), description="Of the training; without one, of captions and pictures.")
     more_seeds: tuple[int, ...] = Field((), description="More of them, trained to one step and measured there.")
     more_seeds_at: int | None = Field(None, description="That step; the last unless given.")
     questions: tuple[PositiveInt, ...] = Field((100,), description="Pictures at each step: a result for each count.")
@@ -106,7 +107,8 @@ class Run:
         pipe.set_progress_bar_config(disable=True)
         samplings = [experiment.sampling(name) for name in experiment.samplings]
         most = max(*experiment.questions, *experiment.questions_at_last)
-        self.pivots = Pivots(pipe, Questions(most), samplings[0], self.runs)
+        self.questions_first = ASKED_FIRST + (SEED_STEP * self.seed if experiment.training is None else 0)
+        self.pivots = Pivots(pipe, Questions(most, self.questions_first), samplings[0], self.runs)
         others = Questions(experiment.base_pictures, OTHERS_FIRST)
         self.base = Pivots(pipe, others, samplings[0], self.runs).pictures(pipe)
         sizes = {(sampling.height, sampling.width) for sampling in samplings}
@@ -136,7 +138,7 @@ class Run:
             if missing_step != step:
                 continue
             sampling, began = self.experiment.sampling(name), time.perf_counter()
-            questions = Questions(max(counts))
+            questions = Questions(max(counts), self.questions_first)
             pictures = answer(pipe, questions, sampling, self.pivots, upsamplers)
             seconds = (time.perf_counter() - began) / len(pictures)
             for count in counts:

@@ -90,11 +90,15 @@ class CompositionReader(ModelMixin, ConfigMixin):
                 total = total + cross_entropy(logits.float(), torch.tensor(target, device=logits.device))
         return total
 
-    def _hidden(self, images: Tensor) -> Tensor:
+    def places(self, images: Tensor, level: int = 2) -> Tensor:
+        """Features that keep positions, (B, D, h, w): those after `level` blocks, of images (B, 3, H, W) in [0, 1]."""
+        return self._hidden(images, level)
+
+    def _hidden(self, images: Tensor, level: int | None = None) -> Tensor:
         size = (self.config["input_size"],) * 2
         x = interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
         x = relu(self.stem(x * 2 - 1))
-        for block in self.blocks:
+        for block in self.blocks[:level]:
             x = block(x)
         return x
 
