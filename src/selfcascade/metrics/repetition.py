@@ -1,4 +1,4 @@
-"""Repeated objects, without labels: what stands out in a picture, and stands out elsewhere again."""
+"""Repeated objects, without labels: what stands out in a picture, and stands out elsewhere again.
 
 Axis letters: B pictures, D features, h, w positions.
 """
