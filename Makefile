@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 export HF_HUB_OFFLINE ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format benchmarks bundled clean
+.PHONY: help setup demo test test-slow lint format experiments report benchmarks bundled clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,9 +40,17 @@ format: $(READY) ## Put the code in form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+experiments: $(READY) ## Make the missing results of all experiment suites (hours; resumable)
+	for suite in training-curves tuning-free table1 table2; do $(BIN)/selfcascade evaluate experiments/$$suite || exit; done
+	$(BIN)/python experiments/micro_designs.py
+
+report: $(READY) ## Write docs/results from the results there are
+	$(BIN)/selfcascade report
+
 benchmarks: $(READY) ## Measure costs again: benchmarks/*.md
 	$(BIN)/python benchmarks/flops.py
 	$(BIN)/python benchmarks/seconds.py
+	$(BIN)/python benchmarks/training.py
 
 bundled: $(READY) ## Train the bundled models again (hours; resumable; runs/bundled holds logs)
 	cd recipes/bundled && SELFCASCADE_RUNS=$(CURDIR)/runs/bundled sh recipe.sh ../../$(BIN)

@@ -31,8 +31,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "outputs": set(),
     "grid": {"images"},
     "training": {"base_models", "cascade", "data", "feature_upsamplers", "features", "files", "models", "pipeline"},
-    "evaluation": {"cascade", "data", "features", "files", "images", "metrics", "models", "pipeline"},
+    "evaluation": {
+        *("base_models", "cascade", "data", "features", "files", "images", "methods", "metrics", "models", "pipeline")
+    },
     "experiments": {"cascade", "data", "evaluation", "files", "models", "training"},
+    "report": {"files"},
     "cli": {"*"},
     "demo": {"*"},
 }

@@ -16,7 +16,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from torch import Tensor
 
 from selfcascade.cascade import Size
 from selfcascade.data import Stream, open_source
@@ -26,6 +29,7 @@ from selfcascade.models import load_model, load_upsamplers
 from selfcascade.training import Trainer, TrainingConfig
 from selfcascade.training.checkpoints import list_checkpoints
 
+SHOWN = 12
 ASKED_FIRST, OTHERS_FIRST = 50_000_000, 55_000_000
 SEED_STEP = 100_000
 
@@ -141,6 +145,8 @@ class Run:
             questions = Questions(max(counts), self.questions_first)
             pictures = answer(pipe, questions, sampling, self.pivots, upsamplers)
             seconds = (time.perf_counter() - began) / len(pictures)
+            if self.seed == self.experiment.seeds[0] and step == max(self.experiment.at_steps):
+                self._write_sheet(name, step, pictures, questions)
             for count in counts:
                 judge = self.judges[sampling.height, sampling.width]
                 figures = judge.judge(pictures[:count], questions.truths(count), self.base)
@@ -188,6 +194,15 @@ class Run:
             f"FID {figures['fid'][0]:.3f}, patch FID {figures['patch_fid'][0]:.3f}",
             flush=True,
         )
+
+    def _write_sheet(self, name: str, step: int, pictures: Tensor, questions: Questions) -> None:
+        """The first pictures side by side, beside the results: what the report shows."""
+        shown = pictures[:SHOWN]
+        array = torch.cat(list(shown), 2).permute(1, 2, 0).mul(255).round().byte().numpy()
+        path = self._path(name, step, 0).with_name(f"{name}-step{step:06d}.webp")
+        write_whole(path, lambda aside: Image.fromarray(array).save(aside, format="WEBP", quality=85, method=6))
+        captions = questions.captions(range(len(shown)))
+        write_whole(path.with_suffix(".txt"), lambda aside: aside.write_text("\n".join(captions) + "\n"))
 
     def _path(self, sampling: str, step: int, count: int) -> Path:
         folder = self.suite / "results" / self.name / f"seed-{self.seed}"

@@ -13,6 +13,7 @@ from selfcascade.cli.evaluate import evaluate
 from selfcascade.cli.generate import generate, upscale
 from selfcascade.cli.info import info
 from selfcascade.cli.plan import plan
+from selfcascade.cli.report import report
 from selfcascade.cli.train import train
 
 app = typer.Typer(
@@ -21,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Pictures larger than a diffusion model was trained for, with the model as it is (Self-Cascade, ECCV 2024).",
 )
-for command in (generate, upscale, plan, compare, evaluate, info):
+for command in (generate, upscale, plan, compare, evaluate, report, info):
     app.command()(command)
 app.command("train")(train)
 
