@@ -1,4 +1,4 @@
-"""Writes the training curves into docs/, a picture and the table of docs/upsamplers.md, from the results there are.
+"""Writes the training curves into docs/, a picture and the tables of docs/upsamplers.md, from the results there are.
 
 python experiments/curves.py        needs the extra "eval"
 """
@@ -55,6 +55,25 @@ def end_points(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def designs(found: list[dict[str, Any]]) -> str:
+    """The designs of `micro` that were tried, best first, as Markdown."""
+    lines = ["| design | parameters | all right | patch FID (95 % interval) | patch KID |", "|---|---|---|---|---|"]
+    for row in sorted(found, key=lambda row: row["patch_fid"][0]):
+        value, low, high = row["patch_fid"]
+        name = f"**{row['experiment']}**" if row["experiment"] == "micro" else row["experiment"]
+        lines.append(
+            f"| {name} | {row['trained_parameters']:,} | {100 * row['composition']['all']:.0f} % "
+            f"| {value:.2f} ({low:.2f} to {high:.2f}) | {row['patch_kid'][0]:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def between(page: str, mark: str, text: str) -> str:
+    """The page with this text between its marks."""
+    before, after = page.split(f"<!-- {mark} -->")[0], page.split(f"<!-- /{mark} -->")[1]
+    return f"{before}<!-- {mark} -->\n{text}\n<!-- /{mark} -->{after}"
+
+
 def plot(found: list[dict[str, Any]], free: dict[str, Any] | None, path: Path) -> None:
     """Composition and patch FID over steps and over seconds of training, seeds averaged."""
     mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
@@ -100,9 +119,8 @@ def main() -> None:
     curves, free = results("training-curves"), results("tuning-free")
     reference = [row for row in free if row["sampling"]["name"] == FREE and row["pictures"] == 100]
     plot(curves, reference[0] if reference else None, DOCS / "training_curves.webp")
-    page = (DOCS / "upsamplers.md").read_text()
-    before, after = page.split("<!-- figures -->")[0], page.split("<!-- /figures -->")[1]
-    text = f"{before}<!-- figures -->\n{end_points(curves + free)}\n<!-- /figures -->{after}"
+    page = between((DOCS / "upsamplers.md").read_text(), "figures", end_points(curves + free))
+    text = between(page, "designs", designs(results("micro-designs")))
     write_whole(DOCS / "upsamplers.md", lambda aside: aside.write_text(text))
 
 
