@@ -157,7 +157,7 @@ def report(results: dict[str, Any]) -> str:
     ]
     for model, (count, side) in MODELS.items():
         rows = [row for row in results["rows"] if row["model"] == model]
-        lines += ["", f"## {model}, {count} pictures a step, latents of {side // 2} -> {side}", ""]
+        lines += ["", f"## {model}, {count} picture{'s' * (count > 1)} a step, latents of {side // 2} -> {side}", ""]
         lines += ["| trained | parameters | TFLOPs | ratio | counted GB | ratio | activations GB | ratio "]
         lines[-1] += "| seconds | ratio | peak GB | ratio |"
         lines.append("|---" * 12 + "|")
