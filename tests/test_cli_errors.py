@@ -59,7 +59,7 @@ BAD = {
     "fine-tuned without weights": (["generate", "a", "--method", "lora"], "method lora needs --weights DIR"),
     "weights without a method": (["generate", "a", "--weights", "w"], "method self-cascade takes no weights"),
     "in a cascade without weights": (["generate", "a", "--in-cascade"], "in_cascade is for methods full-ft, lora"),
-    "fine-tuned among others": (["compare", "a", "--methods", "direct,lora"], "need weights of their own"),
+    "fine-tuned among others": (["compare", "a", "--methods", "direct,lora"], "method lora needs weights of its own"),
     "methods": (["compare", "a", "--methods", "direct,magic"], "method must be one of"),
     "doubled methods": (["compare", "a", "--methods", "direct,direct"], "different names"),
     "no methods": (["compare", "a", "--methods", ""], "different names"),

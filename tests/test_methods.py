@@ -12,14 +12,17 @@ from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from torch import Tensor
 
-from cascade_runs import SD, seeded
+from cascade_runs import SD, SMALL, seeded
 from selfcascade import METHODS
+from selfcascade.base_models.pipeline import lanczos
+from selfcascade.cascade import Size
 from selfcascade.methods.attention_scaling import scaled_attention
 from tiny import TINY, add_tiny_lora, tiny_controlnet
-from tiny.unets import unet_2d
+from tiny.parts import quiet
+from tiny.unets import super_resolver, unet_2d
 
 UNET_FAMILIES = ("stable-diffusion", "stable-diffusion-xl", "animatediff", "text-to-video-synthesis")
-UNTRAINED = [name for name in METHODS if name not in ("self-cascade-tuned", "full-ft", "lora")]
+UNTRAINED = [name for name in METHODS if name not in ("self-cascade-tuned", "full-ft", "lora", "sr")]
 
 
 def made(name: str, pipe: Any, family: Any = SD, **options: Any) -> Tensor:
@@ -110,6 +113,37 @@ def test_a_lora_is_lent_beside_those_that_are_active(tmp_path: Path) -> None:
     assert torch.equal(made("direct", both), half) and both.get_active_adapters() == [name]
     with pytest.raises(ValueError, match="hold no LoRA"):
         made("lora", bare, weights=tmp_path / "none")
+
+
+@pytest.mark.parametrize("scale", [2, 5])
+def test_a_super_resolver_gets_the_base_sample_and_its_picture_the_target_size(scale: int, tmp_path: Path) -> None:
+    pipe, resolver = SD.build(), quiet(super_resolver())
+    resolver.save_pretrained(tmp_path)
+    side = SMALL.native[0]
+    generator = seeded()
+    own: dict[str, Any] = {"num_inference_steps": 3, "generator": generator}
+    base = pipe(**SD.inputs, **own, height=side, width=side, output_type="pt").images * 2 - 1
+    low = lanczos(base, Size(scale * side // 4, scale * side // 4)).clamp(-1, 1) if scale > 4 else base
+    large = resolver(**SD.inputs, **own, image=low, noise_level=5, output_type="pt").images * 2 - 1
+    expected = lanczos(large, Size(scale * side, scale * side)).clamp(-1, 1) / 2 + 0.5
+    size = {"height": scale * side, "width": scale * side, "output_type": "pt"}
+    pictures = made("sr", pipe, SMALL, weights=str(tmp_path), noise_level=5, **size)
+    assert torch.allclose(pictures, expected, atol=1e-5)
+    again = made("sr", pipe, SMALL, weights=resolver, noise_level=9, **size)
+    assert again.shape == pictures.shape and not torch.allclose(again, pictures)
+
+
+def test_super_resolution_refuses_what_it_cannot_use(tmp_path: Path) -> None:
+    pipe = SD.build()
+    pipe.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="sr needs weights"):
+        made("sr", pipe)
+    with pytest.raises(ValueError, match="are a StableDiffusionPipeline, not a StableDiffusionUpscalePipeline"):
+        made("sr", pipe, weights=str(tmp_path))
+    with pytest.raises(ValueError, match="AnimateDiffPipeline makes video"):
+        made("sr", TINY["animatediff"].build(), TINY["animatediff"], weights=str(tmp_path))
+    with pytest.raises(ValueError, match="needs prompt as text"):
+        METHODS["sr"](pipe, None, height=64, width=64, weights=str(tmp_path))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("processor", [AttnProcessor, AttnProcessor2_0])

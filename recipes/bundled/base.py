@@ -87,9 +87,8 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     return CLIPTextModel(config)
 
 
-def build_scheduler() -> DDIMScheduler:
+def build_scheduler(settings: dict = CONFIG["scheduler"]) -> DDIMScheduler:
     """DDIM over a cosine schedule with its signal-to-noise ratio multiplied, for latents of few pixels."""
-    settings = CONFIG["scheduler"]
     steps = settings["num_train_timesteps"]
     cosine = torch.cos(torch.arange(1, steps + 1, dtype=torch.float64) / (steps + 1) * torch.pi / 2) ** 2
     snr = settings["snr_shift"] * cosine / (1 - cosine)

@@ -83,6 +83,7 @@ class Sampling:
         num_inference_steps: Of the whole schedule.
         guidance_scale: Of every stage.
         preset, pivot_step, upsampling: As in `SelfCascade.__call__`; None is the method's own.
+        weights: For methods that sample with others than the base model's.
 
     Raises:
         ValueError: There is no such method.
@@ -96,6 +97,7 @@ class Sampling:
     preset: str | None = None
     pivot_step: int | list[int] | None = None
     upsampling: str | None = None
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:

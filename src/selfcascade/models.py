@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 BUNDLED = Path(__file__).parent / "bundled" / "image"
+BUNDLED_SUPER_RESOLVER = Path(__file__).parent / "bundled" / "super_resolver"
 BUNDLED_UPSAMPLERS = Path(__file__).parent / "bundled" / "upsamplers"
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -67,6 +68,25 @@ def load_upsamplers(name: str) -> Any:
         return FeatureUpsamplers.from_pretrained(str(folder), local_files_only=True).eval()
     except Exception as error:  # a damaged folder fails in as many ways as it has files
         raise ValueError(f"upsamplers {name!r} cannot be loaded: {_reason(error)}") from error
+
+
+def load_super_resolver(name: str, device: str | None = None, dtype: str | None = None) -> Any:
+    """A StableDiffusionUpscalePipeline: the bundled model's, one from a folder, or from the Hub.
+
+    Args:
+        name: "bundled", a folder with a `model_index.json`, or a Hub id ("stabilityai/stable-diffusion-x4-upscaler").
+        device, dtype: As in `load_model`.
+
+    Raises:
+        ValueError: There is no such model, or it is of another class.
+    """
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_upscale import StableDiffusionUpscalePipeline
+
+    pipe = load_model(str(BUNDLED_SUPER_RESOLVER) if name == "bundled" else name, device, dtype)
+    if not isinstance(pipe, StableDiffusionUpscalePipeline):
+        raise ValueError(f"weights {name!r} are a {type(pipe).__name__}, not a StableDiffusionUpscalePipeline")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def find_device(name: str | None = None) -> str:

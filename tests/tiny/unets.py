@@ -9,10 +9,12 @@ from diffusers import (
     AnimateDiffPipeline,
     AnimateDiffVideoToVideoPipeline,
     DDIMScheduler,
+    DDPMScheduler,
     EulerDiscreteScheduler,
     MotionAdapter,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionPipeline,
+    StableDiffusionUpscalePipeline,
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
     TextToVideoSDPipeline,
@@ -68,6 +70,29 @@ def stable_diffusion() -> StableDiffusionPipeline:
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
+    )
+
+
+def super_resolver() -> StableDiffusionUpscalePipeline:
+    """StableDiffusionUpscalePipeline, four times a side, 10 levels of noise."""
+    return StableDiffusionUpscalePipeline(
+        vae=autoencoder(
+            block_out_channels=(4, 4, 4),
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            scaling_factor=0.08333,
+        ),
+        text_encoder=clip_text(),
+        tokenizer=clip_tokenizer(),
+        unet=unet_2d(
+            in_channels=7,
+            num_class_embeds=10,
+            down_block_types=("DownBlock2D", "DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D", "UpBlock2D"),
+        ),
+        low_res_scheduler=DDPMScheduler(),
+        scheduler=ddim(),
+        max_noise_level=9,
     )
 
 

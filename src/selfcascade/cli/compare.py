@@ -11,7 +11,7 @@ from rich.table import Table
 from selfcascade.cli import options
 from selfcascade.cli.console import Debug, show
 from selfcascade.cli.making import Made, check_names, load, make, upsamplers_of
-from selfcascade.cli.settings import FINE_TUNED, TUNED, Settings, check_prompt
+from selfcascade.cli.settings import FINE_TUNED, TUNED, WITH_WEIGHTS, Settings, check_prompt
 from selfcascade.grid import Panel, picture_grid
 from selfcascade.outputs import SCHEMA, check_output, parameters_text, save_picture, versions
 
@@ -53,12 +53,13 @@ def compare(
     check_prompt(settings)
     check_output(output)
     names = _names(methods, settings)
-    for name in names:
-        check_names(settings.changed(method=name))
     if TUNED in names:
         settings = settings.changed(upsamplers=upsamplers_of(settings))
+    weights = {"sr": "bundled"}
+    for name in names:
+        check_names(settings.changed(method=name, weights=weights.get(name)))
     cascade, settings = load(settings)
-    made = [make(cascade, settings.changed(method=name)) for name in names]
+    made = [make(cascade, settings.changed(method=name, weights=weights.get(name))) for name in names]
     panels = [Panel(one.image, one.settings.method, _note(one)) for one in made]
     side = min(MAX_PANEL, max(256, *made[0].image.size))
     grid = picture_grid(panels, min(len(panels), 4), side, f"{prompt}  (seed {settings.seed})")
@@ -76,14 +77,17 @@ def compare(
 
 def _names(methods: str | None, settings: Settings) -> list[str]:
     from selfcascade import METHODS
+    from selfcascade.models import BUNDLED_SUPER_RESOLVER
 
-    fitting = [name for name in METHODS if name not in FINE_TUNED]
+    resolver = settings.model == "bundled" and BUNDLED_SUPER_RESOLVER.is_dir()
+    fitting = [name for name in METHODS if name not in FINE_TUNED and (name != "sr" or resolver)]
     fitting = [name for name in fitting if name != TUNED or upsamplers_of(settings) is not None]
     names = fitting if methods is None else [name.strip() for name in methods.split(",")]
     if not all(names) or len(set(names)) < len(names):
         raise ValueError(f"methods must be different names with commas between them, not {methods!r}")
-    if set(names) & set(FINE_TUNED):
-        raise ValueError(f"methods {' and '.join(FINE_TUNED)} need weights of their own; use `generate --weights DIR`")
+    lacking = [name for name in names if name in WITH_WEIGHTS and name not in fitting]
+    if lacking:
+        raise ValueError(f"method {lacking[0]} needs weights of its own; use `generate --weights DIR`")
     return names
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from selfcascade.cli.console import note, stage_progress
-from selfcascade.cli.settings import FINE_TUNED, KIND, TUNED, Settings
+from selfcascade.cli.settings import FINE_TUNED, KIND, TUNED, WITH_WEIGHTS, Settings
 from selfcascade.images import file_sha256, pixels_sha256, read_image
 from selfcascade.outputs import SCHEMA, parameters_text, versions
 
@@ -161,8 +161,10 @@ def make(cascade: SelfCascade, settings: Settings, source: Image.Image | None = 
         else:
             size = {"height": settings.height, "width": settings.width, "native_size": settings.native_size}
             tuned: dict[str, Any] = {"upsamplers": cascade.upsamplers} if settings.method == TUNED else {}
+            if settings.method in WITH_WEIGHTS:
+                tuned = {"weights": settings.weights}
             if settings.method in FINE_TUNED:
-                tuned = {"weights": settings.weights, "in_cascade": settings.in_cascade}
+                tuned["in_cascade"] = settings.in_cascade
             output = METHODS[settings.method](cascade.pipe, settings.prompt, **size, **tuned, **arguments)
     seconds = time.perf_counter() - began
     if any(getattr(output, "nsfw_content_detected", None) or ()):

@@ -25,7 +25,12 @@ Upsampling = Annotated[
 ]
 Upsamplers = Annotated[str | None, typer.Option(metavar="DIR", help="Trained feature upsamplers: the tuned version.")]
 UpsamplerScale = Annotated[float | None, typer.Option(help="Strength of the upsamplers, 1 unless given.")]
-Weights = Annotated[str | None, typer.Option(metavar="DIR", help="For full-ft and lora: what `train` wrote.")]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR", help="For full-ft and lora: what `train` wrote; for sr: a super-resolver, or 'bundled'."
+    ),
+]
 InCascade = Annotated[
     bool | None, typer.Option("--in-cascade", help="Use the weights in a cascade, above the native size only.")
 ]

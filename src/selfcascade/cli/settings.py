@@ -20,6 +20,7 @@ MAX_PROMPT = 8_000
 MAX_GUIDANCE = 1_000.0
 TUNING_FREE, TUNED = "self-cascade", "self-cascade-tuned"
 FINE_TUNED = ("full-ft", "lora")
+WITH_WEIGHTS = (*FINE_TUNED, "sr")
 OPTIONAL_TEXTS = (
     "negative_prompt",
     "preset",
@@ -43,8 +44,8 @@ class Settings:
         native_size: (height, width), None where the model says it.
         pivot_step: One value for all up-scaling stages, or one each.
         upsamplers: Folder of feature upsamplers, or the name of bundled ones.
-        weights: Folder of a fine-tuned U-Net or LoRA, for the methods that sample with one.
-        in_cascade: Those methods use them above the native size only, in a cascade.
+        weights: Folder of a fine-tuned U-Net or LoRA, or a super-resolver, for the methods that sample with one.
+        in_cascade: The fine-tuned are used above the native size only, in a cascade.
 
     Raises:
         ValueError: A value is out of its range; the sentence names the option.
@@ -93,11 +94,13 @@ class Settings:
             raise ValueError(f"upsampler_scale must be a number from -10 to 10, not {_shown(strength)}")
         if not isinstance(self.in_cascade, bool):
             raise ValueError(f"in_cascade must be true or false, not {_shown(self.in_cascade)}")
-        if (self.weights is not None) != (self.method in FINE_TUNED):
+        if (self.weights is not None) != (self.method in WITH_WEIGHTS):
             needs = "needs --weights DIR, as `selfcascade train` writes them"
-            takes = f"takes no weights; they are for {', '.join(FINE_TUNED)}"
+            if self.method not in FINE_TUNED:
+                needs = "needs --weights, a super-resolver's folder or Hub id, or 'bundled'"
+            takes = f"takes no weights; they are for {', '.join(WITH_WEIGHTS)}"
             raise ValueError(f"method {self.method} {takes if self.weights is not None else needs}")
-        if self.in_cascade and self.weights is None:
+        if self.in_cascade and self.method not in FINE_TUNED:
             raise ValueError(f"in_cascade is for methods {', '.join(FINE_TUNED)}, not {self.method}")
         if self.image is not None and self.method not in (TUNING_FREE, TUNED):
             raise ValueError(f"method must be self-cascade where an image is enlarged, not {self.method!r}")

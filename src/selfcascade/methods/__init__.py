@@ -12,6 +12,7 @@ from selfcascade.methods.hidiffusion import HiDiffusion
 from selfcascade.methods.restart_late import RestartLate
 from selfcascade.methods.scalecrafter import ScaleCrafter
 from selfcascade.methods.self_cascade import SelfCascadeMethod, SelfCascadeTunedMethod
+from selfcascade.methods.super_resolution import SuperResolution
 
 
 class Method(Protocol):
@@ -44,6 +45,7 @@ METHODS: dict[str, Method] = {
         RestartLate(),
         FULL,
         LORA,
+        SuperResolution(),
         Lanczos(),
     )
 }

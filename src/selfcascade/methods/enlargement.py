@@ -35,21 +35,41 @@ class Lanczos:
     ) -> Any:
         """A `SelfCascadeOutput` with one stage, the base sample's; "latent" gives the picture encoded again."""
         cascade = SelfCascade(pipe, native_size=native_size)
-        base = cascade.plan(height, width)[0].size
-        output: Any = SelfCascadeOutput(None, None, [])
-        if pivot is None:
-            settings = {**arguments, "output_type": "latent"}
-            output = Direct()(pipe, prompt, height=base.height, width=base.width, **settings)
-        z_0 = output.stages[-1].latents if pivot is None else pivot
+        output, pixels = base_pixels(cascade, prompt, Size(height, width), pivot, arguments)
+        return finish(cascade, output, lanczos(pixels, Size(height, width)), output_type)
+
+
+def base_pixels(
+    cascade: SelfCascade, prompt: str | list[str], target: Size, pivot: Tensor | None, arguments: dict[str, Any]
+) -> tuple[Any, Tensor]:
+    """The output of the base stage for that target, and its picture, (N, 3, ..., h, w) in [-1, 1].
+
+    Args:
+        cascade: Of the pipeline.
+        prompt: One or several.
+        target: Size of the picture wanted.
+        pivot: The base sample's latents, where they are there already.
+        arguments: Of the pipeline.
+    """
+    base = cascade.plan(target.height, target.width)[0].size
+    output: Any = SelfCascadeOutput(None, None, [])
+    if pivot is None:
+        settings = {**arguments, "output_type": "latent"}
+        output = Direct()(cascade.pipe, prompt, height=base.height, width=base.width, **settings)
+    z_0 = output.stages[-1].latents if pivot is None else pivot
+    with torch.no_grad():
+        return output, cascade.family.decode(cascade.pipe, z_0)
+
+
+def finish(cascade: SelfCascade, output: Any, pixels: Tensor, output_type: str) -> Any:
+    """The output with that picture, (N, 3, ..., H, W) in [-1, 1], in the form that is asked for."""
+    pixels, pipe = pixels.clamp(-1, 1), cascade.pipe
+    if output_type == "latent":
         with torch.no_grad():
-            pixels = lanczos(cascade.family.decode(pipe, z_0), Size(height, width)).clamp(-1, 1)
-        if output_type == "latent":
-            with torch.no_grad():
-                made = cascade.family.encode(pipe, pixels).to(denoiser(pipe).dtype)
-        elif cascade.family.video:
-            made = pipe.video_processor.postprocess_video(pixels.float(), output_type=output_type)
-        else:
-            made = pipe.image_processor.postprocess(pixels.float(), output_type=output_type)
-        name = "frames" if cascade.family.video else "images"
-        setattr(output, name, made)
-        return output
+            made = cascade.family.encode(pipe, pixels).to(denoiser(pipe).dtype)
+    else:
+        processor = pipe.video_processor if cascade.family.video else pipe.image_processor
+        post = processor.postprocess_video if cascade.family.video else processor.postprocess
+        made = post(pixels.float(), output_type=output_type)
+    setattr(output, "frames" if cascade.family.video else "images", made)
+    return output
