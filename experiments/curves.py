@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from pathlib import Path
+from statistics import mean, median
 from typing import Any
 
 import matplotlib as mpl
@@ -55,6 +56,22 @@ def end_points(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def seeds(found: list[dict[str, Any]], step: int = 400, pictures: int = 100) -> str:
+    """The methods after as many steps with each seed of their training, as Markdown."""
+    rows: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in found:
+        if (row["step"], row["pictures"]) == (step, pictures):
+            rows[row["experiment"], row["sampling"]["name"]].append(row)
+    lines = ["| method | how sampled | all right, each seed | patch FID, each seed | mean |", "|---|---|---|---|---|"]
+    distance = {key: mean(row["patch_fid"][0] for row in own) for key, own in rows.items()}
+    for name, sampling in sorted(rows, key=lambda key: distance[key]):
+        own = sorted(rows[name, sampling], key=lambda row: row["seed"])
+        right = ", ".join(f"{100 * row['composition']['all']:.0f}" for row in own)
+        each = ", ".join(f"{row['patch_fid'][0]:.2f}" for row in own)
+        lines.append(f"| {name} | {sampling} | {right} % | {each} | {distance[name, sampling]:.2f} |")
+    return "\n".join(lines)
+
+
 def designs(found: list[dict[str, Any]]) -> str:
     """The designs of `micro` that were tried, best first, as Markdown."""
     lines = ["| design | parameters | all right | patch FID (95 % interval) | patch KID |", "|---|---|---|---|---|"]
@@ -85,13 +102,9 @@ def plot(found: list[dict[str, Any]], free: dict[str, Any] | None, path: Path) -
     for (name, sampling), points in sorted(curves.items()):
         steps = sorted(points)
         speed = [row["seconds_per_training_step"] for rows in points.values() for row in rows]
-        seconds = [step * sorted(speed)[len(speed) // 2] for step in steps]
-        style = {
-            "color": f"C{METHODS.index(name)}",
-            "marker": "o",
-            "ms": 3,
-            "ls": "--" if sampling == "direct" else "-",
-        }
+        speed = median(second for second in speed if second is not None)
+        seconds = [step * speed for step in steps]
+        style: dict[str, Any] = {"color": f"C{METHODS.index(name)}", "marker": "o", "ms": 3, "ls": LINES[sampling]}
         for line, figures in enumerate((lambda row: 100 * row["composition"]["all"], lambda row: row["patch_fid"][0])):
             values = [sum(map(figures, points[step])) / len(points[step]) for step in steps]
             axes[line, 0].plot(steps, values, label=f"{name}, {sampling}", **style)
@@ -120,6 +133,7 @@ def main() -> None:
     reference = [row for row in free if row["sampling"]["name"] == FREE and row["pictures"] == 100]
     plot(curves, reference[0] if reference else None, DOCS / "training_curves.webp")
     page = between((DOCS / "upsamplers.md").read_text(), "figures", end_points(curves + free))
+    page = between(page, "seeds", seeds(curves))
     text = between(page, "designs", designs(results("micro-designs")))
     write_whole(DOCS / "upsamplers.md", lambda aside: aside.write_text(text))
 

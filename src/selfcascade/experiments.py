@@ -177,13 +177,14 @@ class Run:
         return TrainingConfig(**{**given, **own, "validation_steps": interval, "checkpointing_steps": interval})
 
     def _write(self, step: int, name: str, count: int, seconds: float, figures: dict[str, Any]) -> None:
+        trained = step - self.resumed_at
         result = {
             "experiment": self.name,
             "sampling": {"name": name, **asdict(self.experiment.sampling(name))},
             "seed": self.seed,
             "step": step,
             "trained_parameters": self.parameters,
-            "seconds_per_training_step": self.seconds / max(1, step - self.resumed_at),
+            "seconds_per_training_step": self.seconds / trained if trained else None,
             "seconds_per_picture": seconds,
             **figures,
         }
