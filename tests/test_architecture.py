@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "features": {"feature_upsamplers"},
     "arguments": {"base_models", "cascade"},
     "pipeline": {"arguments", "base_models", "cascade", "features", "images", "presets"},
-    "methods": {"pipeline", "base_models", "cascade", "features", "images", "presets"},
+    "methods": {"pipeline", "base_models", "cascade", "features", "images", "models", "presets"},
     "forward_cost": {"base_models", "cascade"},
     "cost": {"forward_cost", "pipeline", "base_models", "cascade"},
     "outputs": set(),

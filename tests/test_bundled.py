@@ -10,7 +10,8 @@ import torch
 
 import selfcascade
 from selfcascade.data.scenes import BACKGROUNDS, caption, render, sample_scene
-from selfcascade.evaluation import Judge, Pivots, Questions, Sampling, answer
+from selfcascade.evaluation import Pivots, Sampling, answer
+from selfcascade.evaluation.scenes import SceneJudge, scene_questions
 from selfcascade.metrics.composition import CompositionReader, accuracy
 from selfcascade.models import bundled_upsamplers, load_upsamplers
 
@@ -83,10 +84,13 @@ def test_the_upsamplers_are_for_the_base_model_and_say_where_their_stages_start(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", bundled_upsamplers())
 def test_the_upsamplers_bring_the_patches_nearer_to_real_ones(pipe: Any, name: str, tmp_path: Path) -> None:
-    questions, sampling = Questions(40), Sampling(pivot_step=700, upsampling="rgb")
-    pivots, judge = Pivots(pipe, questions, sampling, tmp_path), Judge(128, 128, tmp_path, real_count=200, draws=10)
+    questions, sampling = scene_questions(40), Sampling(pivot_step=700, upsampling="rgb")
+    pivots, judge = (
+        Pivots(pipe, questions, sampling, tmp_path),
+        SceneJudge(128, 128, tmp_path, real_count=200, draws=10),
+    )
     free, tuned = (
-        judge.judge(answer(pipe, questions, sampling, pivots, upsamplers), questions.truths(40))
+        judge.judge(answer(pipe, questions, sampling, pivots, upsamplers), questions)
         for upsamplers in (None, load_upsamplers(name))
     )
     assert tuned["patch_kid"][0] < 0.8 * free["patch_kid"][0]

@@ -11,8 +11,9 @@ from torch.nn.functional import interpolate
 
 from command_line import run, succeed
 from selfcascade import METHODS, SelfCascade, load_bundled
-from selfcascade.data.scenes import render
-from selfcascade.evaluation import Judge, Pivots, Questions, Sampling, answer
+from selfcascade.data.scenes import render, sample_scene
+from selfcascade.evaluation import Pivots, Questions, Sampling, answer
+from selfcascade.evaluation.scenes import SceneJudge, scene_questions
 from selfcascade.experiments import read_experiment
 from selfcascade.metrics.detectors import PatchDetector
 from selfcascade.report import write_report
@@ -26,18 +27,19 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def renders(questions: Questions, side: int) -> torch.Tensor:
-    pictures = [torch.from_numpy(render(questions.scene(k), side, side)) for k in range(questions.count)]
+    numbers = range(questions.first, questions.first + len(questions))
+    pictures = [torch.from_numpy(render(sample_scene(number, held_out=True), side, side)) for number in numbers]
     return torch.stack(pictures).permute(0, 3, 1, 2).contiguous()
 
 
 def test_real_renders_are_judged_right_and_flawed_ones_by_the_patches(kept: Path) -> None:
-    questions = Questions(40)
-    judge = Judge(128, 128, kept, real_count=200, draws=20)
+    questions = scene_questions(40)
+    judge = SceneJudge(128, 128, kept, real_count=200, draws=20)
     pictures = renders(questions, 128)
-    real = judge.judge(pictures, questions.truths(40))
+    real = judge.judge(pictures, questions)
     soft = interpolate(interpolate(pictures, scale_factor=0.5, mode="area"), scale_factor=2, mode="bilinear")
-    soft = judge.judge(soft, questions.truths(40))
-    moved = judge.judge(pictures.roll(1, 0), questions.truths(40))
+    soft = judge.judge(soft, questions)
+    moved = judge.judge(pictures.roll(1, 0), questions)
     assert real["composition"]["all"] > 0.97
     assert soft["composition"]["all"] > 0.9
     assert soft["patch_kid"][0] > 3 * abs(real["patch_kid"][0])
@@ -46,18 +48,18 @@ def test_real_renders_are_judged_right_and_flawed_ones_by_the_patches(kept: Path
     assert real["fid"][1] <= real["fid"][0] <= real["fid"][2]
     assert all(0.8 < band < 1.25 for band in real["detail"])
     assert soft["detail"][0] < 0.3
-    base = interpolate(renders(Questions(40, 51_000_000), 128), scale_factor=0.5, mode="area")
-    near, far = (judge.judge(one, questions.truths(40), base) for one in (pictures, torch.rand_like(pictures)))
+    base = interpolate(renders(scene_questions(40, 51_000_000), 128), scale_factor=0.5, mode="area")
+    near, far = (judge.judge(one, questions, base) for one in (pictures, torch.rand_like(pictures)))
     assert near["fid_b"][0] < 0.5 * far["fid_b"][0] and near["kid_b"][0] < far["kid_b"][0]
     assert near["fid"] == real["fid"]
     with pytest.raises(ValueError, match=r"\(128, 128\) pixels"):
-        judge.judge(pictures[..., :64], questions.truths(40))
+        judge.judge(pictures[..., :64], questions)
 
 
 def test_answers_are_those_of_whole_cascades_with_the_scenes_seeds(kept: Path) -> None:
     pipe = load_bundled()
     pipe.set_progress_bar_config(disable=True)
-    questions = Questions(2)
+    questions = scene_questions(2)
     sampling = Sampling(pivot_step=600, upsampling="rgb", num_inference_steps=3)
     made = answer(pipe, questions, sampling, Pivots(pipe, questions, sampling, kept))
     settings: dict[str, Any] = {"height": 128, "width": 128, "num_inference_steps": 3, "guidance_scale": 3.0}
@@ -71,12 +73,12 @@ def test_answers_are_those_of_whole_cascades_with_the_scenes_seeds(kept: Path) -
 def test_every_method_answers_and_those_that_start_from_a_base_sample_take_the_shared_one(kept: Path) -> None:
     pipe = load_bundled()
     pipe.set_progress_bar_config(disable=True)
-    questions = Questions(2)
+    questions = scene_questions(2)
     sampling = Sampling(num_inference_steps=3)
     pivots = Pivots(pipe, questions, sampling, kept)
     base = interpolate(pivots.pictures(pipe), scale_factor=2, mode="bicubic", antialias=True)
     for name in METHODS:
-        if name in ("self-cascade-tuned", "full-ft", "lora"):
+        if name in ("self-cascade-tuned", "full-ft", "lora", "sr"):
             continue
         pictures = answer(pipe, questions, Sampling(method=name, num_inference_steps=3), pivots)
         assert pictures.shape == (2, 3, 128, 128) and 0 <= pictures.min() <= pictures.max() <= 1
@@ -91,7 +93,7 @@ def test_only_missing_results_are_made(tmp_path: Path) -> None:
     suite, runs = tmp_path / "suite", str(tmp_path / "runs")
     suite.mkdir()
     shared = {"num_inference_steps": 2, "upsampling": "rgb"}
-    training = {"resolution": 128, "train_batch_size": 1}
+    training = {"train_batch_size": 1}
     (tmp_path / "defaults.json").write_text(json.dumps({"shared": shared, "shared_training": training}))
     settings = {
         "training": {"method": "upsamplers"},
@@ -139,7 +141,7 @@ def test_only_missing_results_are_made(tmp_path: Path) -> None:
 def test_the_committed_experiments_can_be_read(name: str) -> None:
     experiment = read_experiment(SUITE, name)
     assert experiment.shared_training["train_batch_size"] == 8
-    assert all(experiment.sampling(sampling).height == 128 for sampling in experiment.samplings)
+    assert all(experiment.sampling(sampling).scale == 2 for sampling in experiment.samplings)
 
 
 def test_seeds_are_shown_by_their_mean_and_spread_in_the_papers_order(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,13 +15,46 @@ def evaluate(
     names: Annotated[list[str] | None, typer.Argument(help="Experiments in it; all unless named.")] = None,
     runs: Annotated[Path, typer.Option(help="Weights and base samples go there.")] = Path("runs/experiments"),
     seed: Annotated[int | None, typer.Option(min=0, help="Only the runs of this seed.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A folder in diffusers' format or a Hub id, for the bundled.")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="Of that model; float16 on a GPU unless given.")] = None,
+    data: Annotated[str | None, typer.Option(help="Pictures with captions or .tar shards, for the scenes.")] = None,
+    detector: Annotated[
+        str | None, typer.Option(help="For that data: inception:FILE.safetensors or clip:FOLDER_OR_HUB_ID.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of the whole schedule, for the suite's.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(min=0, help="For the suite's.")] = None,
+    pictures: Annotated[int | None, typer.Option(min=2, help="Pictures of each result, for the suite's.")] = None,
+    real_pictures: Annotated[int | None, typer.Option(min=2, help="Real pictures, for the suite's.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Results go to OUTPUT/SUITE/results; needed with any other setting.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option(help="Only list what is missing.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Make the results of an experiment suite that are missing: train, sample, measure. It goes on where it was cut."""
-    from selfcascade.experiments import runs_of
+    """Make the results of an experiment suite that are missing: train, sample, measure. It goes on where it was cut.
 
-    for run in runs_of(suite, names or [], runs):
+    `accelerate launch -m selfcascade.cli evaluate ...` shares the sampling between processes.
+    """
+    from selfcascade.experiments import read_shared, runs_of
+
+    changes: dict[str, Any] = {"data": data, "detector": detector, "real_pictures": real_pictures}
+    if model is not None:
+        changes |= {"model": model}
+    if model is not None or dtype is not None:
+        changes["dtype"] = dtype or "auto"
+    if pictures is not None:
+        changes |= {"questions": (pictures,), "questions_at_last": (pictures,), "base_pictures": pictures}
+    shared = {"num_inference_steps": steps, "guidance_scale": guidance_scale}
+    shared = {name: value for name, value in shared.items() if value is not None}
+    if shared:
+        changes["shared"] = {**read_shared(suite), **shared}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if changes and output is None:
+        raise ValueError(f"output must be given where the suite's {', '.join(changes)} are not used")
+    results = None if output is None else output / suite.name / "results"
+    for run in runs_of(suite, names or [], runs, changes, results):
         if seed is not None and run.seed != seed:
             continue
         missing = run.missing()

@@ -5,11 +5,15 @@ Axis letters: B pictures, C channels, H, W pixels.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
@@ -50,3 +54,34 @@ class PatchDetector(ModelMixin, ConfigMixin):
         """Logits or values (B, width) of each output."""
         features = self.features(images)
         return {name: head(features) for name, head in self.heads.items()}
+
+
+class Inception:
+    """The Inception-v3 of published FIDs, 2,048 features, from torch-fidelity; pictures are rounded to 8 bits for it.
+
+    Args:
+        weights: Its weights as safetensors. torch-fidelity's own file is a pickle, which this package does not read;
+            `save_file(torch.load("weights-inception-2015-12-05-6726825d.pth", weights_only=True), FILE)` converts it.
+
+    Raises:
+        ValueError: torch-fidelity is not installed, or the file is not what it should be.
+    """
+
+    def __init__(self, weights: str) -> None:
+        try:
+            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        except ImportError as error:
+            raise ValueError("detector inception needs torch-fidelity: pip install 'selfcascade[eval]'") from error
+        try:
+            state = load_file(weights)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"detector inception cannot read {weights!r} as safetensors: {error}") from error
+        with tempfile.TemporaryDirectory() as folder:  # torch-fidelity takes weights as its own kind of file alone
+            torch.save(state, f"{folder}/weights.pth")
+            own = {"feature_extractor_weights_path": f"{folder}/weights.pth"}
+            self.network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], **own).eval()
+
+    @torch.no_grad()
+    def features(self, pictures: Tensor) -> Tensor:
+        """(B, 2048), of pictures (B, 3, H, W) in [0, 1] of any size: the network resizes them to 299 x 299."""
+        return self.network(pictures.clamp(0, 1).mul(255).round().to(torch.uint8))[0].float()

@@ -1,69 +1,36 @@
-"""Experiments: a file holds what differs from the defaults, a result is a JSON file, and only missing results are made.
+"""Runs of experiments: a result is a JSON file, and only missing results are made.
 
-experiments/defaults.json              what all experiments share
-experiments/SUITE/NAME.json            one experiment: its differences
-experiments/SUITE/results/NAME/...     its figures, one file a sampling, seed and training step
+experiments/SUITE/results/NAME/...     an experiment's figures, one file a sampling, seed and training step
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from torch import Tensor
 
 from selfcascade.cascade import Size
 from selfcascade.data import Stream, open_source
-from selfcascade.evaluation import Judge, Pivots, Questions, Sampling, answer
+from selfcascade.evaluation import Pivots, Questions, Sampling, answer, open_world
+from selfcascade.evaluation.parts import in_parts
+from selfcascade.experiments.settings import names_of, read_experiment
 from selfcascade.files import write_whole
 from selfcascade.models import load_model, load_upsamplers
 from selfcascade.training import Trainer, TrainingConfig
 from selfcascade.training.checkpoints import list_checkpoints
 
 SHOWN = 12
-ASKED_FIRST, OTHERS_FIRST = 50_000_000, 55_000_000
-SEED_STEP = 100_000
-
-
-class Experiment(BaseModel):
-    """One method, trained or not, and how it is sampled and measured.
-
-    Raises:
-        ValueError: A setting is out of range (pydantic's `ValidationError` is one); the message names it.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: str = Field("bundled", description="'bundled', a folder in diffusers' format, or a Hub id.")
-    training: dict[str, Any] | None = Field(None, description="Differences from TrainingConfig; none: not trained.")
-    upsamplers: str | None = Field(None, description="Trained upsamplers, by name or folder.")
-    samplings: dict[str, dict[str, Any]] = Field(
-        description="Name of each way to sample: its settings, and its own at_steps where those are fewer."
-    )
-    at_steps: tuple[int, ...] = Field((0,), description="Training steps at which it is measured.")
-    seeds: tuple[int, ...] = Field((0,), description="Of the training; without one, of captions and pictures.")
-    more_seeds: tuple[int, ...] = Field((), description="More of them, trained to one step and measured there.")
-    more_seeds_at: int | None = Field(None, description="That step; the last unless given.")
-    questions: tuple[PositiveInt, ...] = Field((100,), description="Pictures at each step: a result for each count.")
-    questions_at_last: tuple[PositiveInt, ...] = Field((100, 300), description="Pictures at the last step.")
-    real_pictures: PositiveInt = Field(1000, description="Renders that the pictures are compared with.")
-    base_pictures: PositiveInt = Field(300, description="Base samples of other captions, for FID_b and KID_b.")
-    shared: dict[str, Any] = Field({}, description="Settings of all samplings.")
-    shared_training: dict[str, Any] = Field({}, description="Settings of all trainings.")
-
-    def sampling(self, name: str) -> Sampling:
-        """The settings of one way to sample."""
-        own = {key: value for key, value in self.samplings[name].items() if key != "at_steps"}
-        return replace(Sampling(), **{**self.shared, **own})
 
 
 class Run:
@@ -74,11 +41,22 @@ class Run:
         name: The experiment.
         seed: Of its training.
         runs: Weights, checkpoints and base samples go there.
+        changes: Settings of the experiment in the place of its own.
+        results: Folder of the results; the suite's own unless given.
     """
 
-    def __init__(self, suite: Path, name: str, seed: int, runs: Path) -> None:
-        self.experiment = read_experiment(suite, name)
+    def __init__(
+        self,
+        suite: Path,
+        name: str,
+        seed: int,
+        runs: Path,
+        changes: dict[str, Any] | None = None,
+        results: Path | None = None,
+    ) -> None:
+        self.experiment = read_experiment(suite, name, changes)
         self.suite, self.name, self.seed, self.runs = suite, name, seed, runs
+        self.results = results or suite / "results"
         self.seconds, self.since, self.resumed_at, self.parameters = 0.0, time.perf_counter(), 0, 0
 
     @property
@@ -106,24 +84,25 @@ class Run:
         """Trains as far as results are missing, and makes them on the way."""
         if not self.missing():
             return
-        experiment = self.experiment
-        pipe = load_model(experiment.model, dtype="float32")
+        experiment, processes = self.experiment, PartialState()
+        device = str(processes.device) if processes.num_processes > 1 else None
+        pipe = load_model(experiment.model, device, None if experiment.dtype == "auto" else experiment.dtype)
         pipe.set_progress_bar_config(disable=True)
-        samplings = [experiment.sampling(name) for name in experiment.samplings]
+        self.samplings = {name: experiment.sampling(name).sized(pipe) for name in experiment.samplings}
+        sizes = [sampling.size for sampling in self.samplings.values()]
+        first, size = next(iter(self.samplings.values())), sizes[0]
+        world = open_world(experiment.data, experiment.detector, size)
         most = max(*experiment.questions, *experiment.questions_at_last)
-        self.questions_first = ASKED_FIRST + (SEED_STEP * self.seed if experiment.training is None else 0)
-        self.pivots = Pivots(pipe, Questions(most, self.questions_first), samplings[0], self.runs)
-        others = Questions(experiment.base_pictures, OTHERS_FIRST)
-        self.base = Pivots(pipe, others, samplings[0], self.runs).pictures(pipe)
-        sizes = {(sampling.height, sampling.width) for sampling in samplings}
-        self.judges = {size: Judge(*size, self.runs, experiment.real_pictures) for size in sizes}
+        self.questions = world.questions(most, self.seed if experiment.training is None else 0)
+        self.pivots = Pivots(pipe, self.questions, first, self.runs, processes)
+        others = Pivots(pipe, world.others(experiment.base_pictures), first, self.runs, processes)
+        self.base = others.pictures(pipe)
+        self.judges = {one: world.judge(*one, self.runs, experiment.real_pictures) for one in set(sizes)}
         if experiment.training is None:
-            tuned = None if experiment.upsamplers is None else load_upsamplers(experiment.upsamplers)
-            self(0, pipe, tuned)
+            self._make_untrained(pipe, processes)
             return
-        config = self._config()
+        config = self._config(size)
         self.resumed_at = self._rewind(config.folder)
-        size = Size(*config.resolution)
         stream = Stream(open_source(config.train_data, size), (size,), config.seed, fixed_crops=True)
         trainer = Trainer(pipe, config, stream, self)
         self.parameters = sum(parameter.numel() for parameter in trainer.trained.values())
@@ -134,25 +113,50 @@ class Run:
         if trainer.stop.asked_by:
             raise KeyboardInterrupt(trainer.stop.asked_by)  # it is the suite that was to stop
 
+    def _make_untrained(self, pipe: Any, processes: PartialState) -> None:
+        """The missing results of a method that is not trained here, sampled by all processes, group by group."""
+        experiment = self.experiment
+        upsamplers = None if experiment.upsamplers is None else load_upsamplers(experiment.upsamplers)
+        for (step, name), counts in self.missing().items():
+            sampling, asked = self.samplings[name], self.questions.first_of(max(counts))
+            key = [asdict(sampling), self.pivots.name, experiment.upsamplers]
+            kept = self.runs / f"pictures-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}"
+
+            def make(indices: range, asked: Questions = asked, sampling: Sampling = sampling) -> dict[str, Tensor]:
+                began = time.perf_counter()
+                pictures = answer(pipe, asked, sampling, self.pivots, upsamplers, indices)
+                seconds = torch.full((len(pictures),), (time.perf_counter() - began) / len(pictures))
+                return {"pictures": pictures.mul(255).round().byte(), "seconds": seconds}
+
+            made = in_parts(make, list(asked.groups()), kept, f"{self.name} seed {self.seed} {name}", processes)
+            if processes.is_main_process:
+                pictures = made["pictures"].float() / 255
+                self._judge(step, name, counts, pictures, float(made["seconds"].mean()))
+                shutil.rmtree(kept)
+            processes.wait_for_everyone()
+
     def __call__(self, step: int, pipe: Any, upsamplers: Any) -> dict[str, float]:
         """Makes the missing results of this step; the trainer calls it."""
         self.seconds += time.perf_counter() - self.since
         shown: dict[str, float] = {}
         for (missing_step, name), counts in self.missing().items():
-            if missing_step != step:
-                continue
-            sampling, began = self.experiment.sampling(name), time.perf_counter()
-            questions = Questions(max(counts), self.questions_first)
-            pictures = answer(pipe, questions, sampling, self.pivots, upsamplers)
-            seconds = (time.perf_counter() - began) / len(pictures)
-            if self.seed == self.experiment.seeds[0] and step == max(self.experiment.at_steps):
-                self._write_sheet(name, step, pictures, questions)
-            for count in counts:
-                judge = self.judges[sampling.height, sampling.width]
-                figures = judge.judge(pictures[:count], questions.truths(count), self.base)
-                self._write(step, name, count, seconds, figures)
-                shown |= {f"{name}_all": figures["composition"]["all"], f"{name}_patch_fid": figures["patch_fid"][0]}
+            if missing_step == step:
+                asked, began = self.questions.first_of(max(counts)), time.perf_counter()
+                pictures = answer(pipe, asked, self.samplings[name], self.pivots, upsamplers)
+                shown |= self._judge(step, name, counts, pictures, (time.perf_counter() - began) / len(pictures))
         self.since = time.perf_counter()
+        return shown
+
+    def _judge(self, step: int, name: str, counts: list[int], pictures: Tensor, seconds: float) -> dict[str, float]:
+        """Writes the results of pictures; their main figures are returned."""
+        shown: dict[str, float] = {}
+        if self.seed == self.experiment.seeds[0] and step == max(self.experiment.at_steps):
+            self._write_sheet(name, step, pictures)
+        judge = self.judges[self.samplings[name].size]
+        for count in counts:
+            figures = judge.judge(pictures[:count], self.questions, self.base)
+            self._write(step, name, count, seconds, figures)
+            shown |= {f"{name}_{key}": figures[key][0] for key in ("fid", "patch_fid")}
         return shown
 
     def _rewind(self, folder: Path) -> int:
@@ -166,7 +170,7 @@ class Run:
                 shutil.rmtree(place)
         return left
 
-    def _config(self) -> TrainingConfig:
+    def _config(self, size: Size) -> TrainingConfig:
         steps = self.at_steps
         given = {**self.experiment.shared_training, **(self.experiment.training or {})}
         folder = self.runs / self.suite.name / self.name / f"seed-{self.seed}"
@@ -174,13 +178,14 @@ class Run:
         own = {"model": self.experiment.model, "seed": self.seed, "output_dir": str(folder)}
         own |= {"max_train_steps": max(steps), "resume_from_checkpoint": "latest"}
         own |= {"cache_latents": str(self.runs / "latents")}
+        given = {"resolution": tuple(size), "train_data": self.experiment.data, **given}
         return TrainingConfig(**{**given, **own, "validation_steps": interval, "checkpointing_steps": interval})
 
     def _write(self, step: int, name: str, count: int, seconds: float, figures: dict[str, Any]) -> None:
         trained = step - self.resumed_at
         result = {
             "experiment": self.name,
-            "sampling": {"name": name, **asdict(self.experiment.sampling(name))},
+            "sampling": {"name": name, **asdict(self.samplings[name])},
             "seed": self.seed,
             "step": step,
             "trained_parameters": self.parameters,
@@ -190,52 +195,35 @@ class Run:
         }
         text = json.dumps(rounded(result), indent=1) + "\n"
         write_whole(self._path(name, step, count), lambda aside: aside.write_text(text))
-        print(
-            f"{self.name} seed {self.seed} step {step} {name} of {count}: all {figures['composition']['all']:.3f}, "
-            f"FID {figures['fid'][0]:.3f}, patch FID {figures['patch_fid'][0]:.3f}",
-            flush=True,
-        )
+        right = f"all {figures['composition']['all']:.3f}, " if "composition" in figures else ""
+        distances = f"FID {figures['fid'][0]:.3f}, patch FID {figures['patch_fid'][0]:.3f}"
+        print(f"{self.name} seed {self.seed} step {step} {name} of {count}: {right}{distances}", flush=True)
 
-    def _write_sheet(self, name: str, step: int, pictures: Tensor, questions: Questions) -> None:
+    def _write_sheet(self, name: str, step: int, pictures: Tensor) -> None:
         """The first pictures side by side, beside the results: what the report shows."""
         shown = pictures[:SHOWN]
         array = torch.cat(list(shown), 2).permute(1, 2, 0).mul(255).round().byte().numpy()
         path = self._path(name, step, 0).with_name(f"{name}-step{step:06d}.webp")
         write_whole(path, lambda aside: Image.fromarray(array).save(aside, format="WEBP", quality=85, method=6))
-        captions = questions.captions(range(len(shown)))
+        captions = self.questions.captions(range(len(shown)))
         write_whole(path.with_suffix(".txt"), lambda aside: aside.write_text("\n".join(captions) + "\n"))
 
     def _path(self, sampling: str, step: int, count: int) -> Path:
-        folder = self.suite / "results" / self.name / f"seed-{self.seed}"
+        folder = self.results / self.name / f"seed-{self.seed}"
         return folder / f"{sampling}-step{step:06d}-n{count}.json"
 
 
-def read_experiment(suite: Path, name: str) -> Experiment:
-    """The experiment of this name: the defaults beside the suite, and its own differences.
-
-    Raises:
-        ValueError: There is no such file, or a setting is out of range.
-    """
-    path, defaults = suite / f"{name}.json", suite.parent / "defaults.json"
-    if not path.is_file():
-        raise ValueError(f"experiment {name!r} is not in {suite}; it must be one of {', '.join(names_of(suite))}")
-    settings = json.loads(defaults.read_text()) if defaults.is_file() else {}
-    try:
-        experiment = Experiment(**{**settings, **json.loads(path.read_text())})
-        for sampling in experiment.samplings:
-            experiment.sampling(sampling)
-    except (ValidationError, json.JSONDecodeError, TypeError) as error:
-        raise ValueError(f"experiment {path} cannot be read: {error}") from error
-    return experiment
-
-
-def names_of(suite: Path) -> list[str]:
-    """The experiments of a suite."""
-    return sorted(path.stem for path in suite.glob("*.json"))
-
-
-def runs_of(suite: Path, names: list[str], runs: Path) -> Iterator[Run]:
+def runs_of(
+    suite: Path,
+    names: list[str],
+    runs: Path,
+    changes: dict[str, Any] | None = None,
+    results: Path | None = None,
+) -> Iterator[Run]:
     """The runs of these experiments, all of the suite's if none is named; the first seeds first.
+
+    Args:
+        suite, names, runs, changes, results: As in `Run`.
 
     Raises:
         ValueError: The suite or an experiment does not exist.
@@ -243,10 +231,10 @@ def runs_of(suite: Path, names: list[str], runs: Path) -> Iterator[Run]:
     if not names_of(suite):
         raise ValueError(f"suite {suite} holds no experiment, a NAME.json")
     chosen = names or names_of(suite)
-    experiments = {name: read_experiment(suite, name) for name in chosen}
+    experiments = {name: read_experiment(suite, name, changes) for name in chosen}
     seeds = {name: (*experiment.seeds, *experiment.more_seeds) for name, experiment in experiments.items()}
     for seed in sorted({seed for own in seeds.values() for seed in own}):
-        yield from (Run(suite, name, seed, runs) for name in chosen if seed in seeds[name])
+        yield from (Run(suite, name, seed, runs, changes, results) for name in chosen if seed in seeds[name])
 
 
 def rounded(value: Any) -> Any:

@@ -1,0 +1,187 @@
+"""Method x questions -> pictures: each method gets the same captions, the same seeds and the same base samples.
+
+Axis letters: N pictures, C channels, H, W pixels; h, w latent pixels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from selfcascade.base_models import family_of
+from selfcascade.base_models.family import denoiser
+from selfcascade.cascade import Size
+from selfcascade.evaluation.parts import in_parts
+from selfcascade.evaluation.questions import GROUP, Questions
+from selfcascade.features import FeatureUpsamplers
+from selfcascade.methods import METHODS
+from selfcascade.pipeline import SelfCascade
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the pictures are made.
+
+    Attributes:
+        method: A name of `METHODS`; given upsamplers, "self-cascade" is "self-cascade-tuned".
+        height, width: Of the pictures, in pixels; None is `scale` times the model's own.
+        scale: Of the sides to the model's own: of both, or of height and width.
+        num_inference_steps: Of the whole schedule.
+        guidance_scale: Of every stage.
+        preset, pivot_step, upsampling: As in `SelfCascade.__call__`; None is the method's own.
+        weights: For methods that sample with others than the base model's.
+
+    Raises:
+        ValueError: There is no such method, or a scale is below 1.
+    """
+
+    method: str = "self-cascade"
+    height: int | None = None
+    width: int | None = None
+    scale: float | tuple[float, float] = 2.0
+    num_inference_steps: int = 25
+    guidance_scale: float = 3.0
+    preset: str | None = None
+    pivot_step: int | list[int] | None = None
+    upsampling: str | None = None
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}, not {self.method!r}")
+        if (not isinstance(self.scale, (int, float)) and len(self.scale) != 2) or min(self.scales) < 1:
+            raise ValueError(f"scale must be one or two numbers from 1, not {self.scale!r}")
+
+    @property
+    def scales(self) -> tuple[float, float]:
+        """Of the height and of the width."""
+        high, wide = (self.scale, self.scale) if isinstance(self.scale, (int, float)) else self.scale
+        return high, wide
+
+    @property
+    def size(self) -> Size:
+        """Of the pictures.
+
+        Raises:
+            ValueError: It is not spelled out; `sized` does that.
+        """
+        if self.height is None or self.width is None:
+            raise ValueError("height and width must be given; Sampling.sized spells them out for a model")
+        return Size(self.height, self.width)
+
+    def sized(self, pipe: Any) -> Sampling:
+        """The same with height and width spelled out for that model, rounded to the nearest it can make."""
+        cascade = SelfCascade(pipe)
+        multiple = family_of(pipe).multiple(pipe)
+        sides = zip((self.height, self.width), self.scales, cascade.native_size, strict=True)
+        height, width = (given or max(1, round(scale * own / multiple)) * multiple for given, scale, own in sides)
+        return replace(self, height=height, width=width)
+
+
+class Pivots:
+    """Base samples, made once by the base model as it is, so that every method enlarges the same ones.
+
+    Args:
+        pipe: The base model's pipeline, not yet trained any further.
+        questions: What they answer.
+        sampling: Its steps and guidance.
+        folder: Kept there; another call with the same model, questions and sampling finds them.
+        processes: As in `in_parts`.
+    """
+
+    def __init__(
+        self, pipe: Any, questions: Questions, sampling: Sampling, folder: Path, processes: Any = None
+    ) -> None:
+        own = [*questions.prompts, questions.first, sampling.num_inference_steps, sampling.guidance_scale]
+        weights = (round(float(weight.detach().flatten()[0]), 6) for weight in denoiser(pipe).parameters())
+        name = hashlib.sha256(json.dumps([*own, *weights]).encode()).hexdigest()[:12]
+
+        def make(indices: range) -> dict[str, Tensor]:
+            return _base_samples(pipe, questions, sampling, indices)
+
+        held = in_parts(make, list(questions.groups()), folder / f"pivots-{name}", "base samples", processes)
+        self.name, self.latents, self.states = name, held["latents"], held["states"]
+
+    def pictures(self, pipe: Any) -> Tensor:
+        """They themselves, (N, 3, h, w) in [0, 1]."""
+        family = family_of(pipe)
+        with torch.no_grad():
+            decoded = [family.decode(pipe, part.to(pipe.device)).float().cpu() for part in self.latents.split(GROUP)]
+        return torch.cat(decoded).clamp(-1, 1) / 2 + 0.5
+
+    def generators(self, indices: range) -> list[torch.Generator]:
+        """The pictures' generators, as the base stage left them."""
+        made = [torch.Generator() for _ in indices]
+        for generator, index in zip(made, indices, strict=True):
+            generator.set_state(self.states[index].clone())  # a view of the table is misread
+        return made
+
+
+def answer(
+    pipe: Any,
+    questions: Questions,
+    sampling: Sampling,
+    pivots: Pivots,
+    upsamplers: FeatureUpsamplers | None = None,
+    indices: range | None = None,
+) -> Tensor:
+    """The pictures, (N, 3, H, W) in [0, 1], on the CPU, rounded to the 8 bits that their files would have.
+
+    Args:
+        pipe: The pipeline, its U-Net as it was trained.
+        questions: What is asked.
+        sampling: How it is answered.
+        pivots: Base samples of the same questions, which methods that start from one are given.
+        upsamplers: For the tuned version.
+        indices: Of one group of questions; all groups unless given.
+    """
+    tuned = upsamplers is not None and sampling.method == "self-cascade"
+    method = METHODS["self-cascade-tuned" if tuned else sampling.method]
+    given = asdict(sampling.sized(pipe))
+    settings = {name: value for name, value in given.items() if name not in ("method", "scale") and value is not None}
+    settings |= {"upsamplers": upsamplers} if upsamplers is not None else {}
+    made: list[Tensor] = []
+    for group in questions.groups() if indices is None else (indices,):
+        own: dict[str, Any] = {"generator": questions.generators(group)}
+        if method.from_base:
+            pivot = pivots.latents[group.start : group.stop].to(pipe.device)
+            own = {"generator": pivots.generators(group), "pivot": pivot}
+        with reduced_precision(pipe):
+            output = method(pipe, questions.captions(group), **settings, **own, output_type="pt")
+        made.append(output.images.float().cpu())
+    return torch.cat(made).mul(255).round() / 255
+
+
+@contextlib.contextmanager
+def reduced_precision(pipe: Any) -> Iterator[None]:
+    """Within it the U-Net runs in bfloat16 by autocast: half the time, and no figure moves beyond its error."""
+    unet = denoiser(pipe)
+    held = vars(unet).get("forward")
+    unet.forward = torch.autocast(torch.device(pipe.device).type, torch.bfloat16)(unet.forward)
+    try:
+        yield
+    finally:
+        del unet.forward
+        if held is not None:
+            unet.forward = held
+
+
+@torch.no_grad()
+def _base_samples(pipe: Any, questions: Questions, sampling: Sampling, indices: range) -> dict[str, Tensor]:
+    cascade = SelfCascade(pipe)
+    height, width = cascade.native_size
+    generators = questions.generators(indices)
+    settings: dict[str, Any] = {"height": height, "width": width, "output_type": "latent", "generator": generators}
+    settings |= {"num_inference_steps": sampling.num_inference_steps, "guidance_scale": sampling.guidance_scale}
+    with reduced_precision(pipe):
+        out: Any = cascade(questions.captions(indices), **settings)
+    states = torch.stack([generator.get_state() for generator in generators])
+    return {"latents": out.stages[0].latents.float().cpu(), "states": states}

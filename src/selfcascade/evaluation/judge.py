@@ -1,0 +1,129 @@
+"""Pictures -> figures: their distances from real ones, with intervals.
+
+Axis letters: N pictures, D features, H, W pixels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from selfcascade.evaluation.questions import Questions
+from selfcascade.files import write_whole
+from selfcascade.metrics.distances import bootstrap, frechet_distance, kernel_distance, random_patches
+from selfcascade.metrics.sharpness import octave_energies
+
+PART = 50
+
+
+class Judge(ABC):
+    """Measures pictures of one size against real ones of that size, whose features are kept in a folder.
+
+    Args:
+        height, width: Of the pictures judged.
+        folder: The features of the real pictures are kept there.
+        real_count: Real pictures.
+        patch_side: Of the patches, in pixels.
+        patches: Of each picture.
+        draws: Of the bootstrap that gives the intervals.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        folder: Path,
+        real_count: int,
+        patch_side: int,
+        patches: int = 3,
+        draws: int = 100,
+    ) -> None:
+        self.size, self.folder, self.real_count = (height, width), folder, real_count
+        self.patch_side, self.patches, self.draws = patch_side, patches, draws
+
+    @property
+    @abstractmethod
+    def key(self) -> str:
+        """Names the real pictures and the detectors, in what is kept of them."""
+
+    @abstractmethod
+    def real(self) -> Iterator[Tensor]:
+        """The real pictures, `real_count` in all, in parts (n, 3, H, W) in [0, 1]."""
+
+    @abstractmethod
+    def whole(self, pictures: Tensor) -> Tensor:
+        """Features (N, D) of whole pictures (N, 3, H, W) in [0, 1] of any size."""
+
+    @abstractmethod
+    def patch(self, patches: Tensor) -> Tensor:
+        """Features (N, D) of patches in their own pixels."""
+
+    def features(self, pictures: Tensor) -> dict[str, Tensor]:
+        """All that is kept of real pictures, one row a picture."""
+        corners = torch.Generator().manual_seed(1)
+        patches = random_patches(pictures, self.patches, self.patch_side, corners)
+        found = torch.cat([self.patch(part) for part in patches.split(2 * PART)])
+        return {
+            "whole": self._whole(pictures),
+            "patch": found.unflatten(0, (len(pictures), self.patches)),
+            "octaves": octave_energies(pictures),
+        }
+
+    def more(self, pictures: Tensor, questions: Questions) -> dict[str, Any]:
+        """Figures beside the distances."""
+        return {}
+
+    @torch.no_grad()
+    def judge(self, pictures: Tensor, questions: Questions, base: Tensor | None = None) -> dict[str, Any]:
+        """Figures of pictures: distances with 95 % intervals, detail against real pictures, and what else is known.
+
+        Args:
+            pictures: (N, 3, H, W) in [0, 1], of the first N questions.
+            questions: What they were to show.
+            base: Pictures of the base model at its own size, (M, 3, h, w): FID_b and KID_b are measured from those.
+
+        Raises:
+            ValueError: The pictures have another size.
+        """
+        if tuple(pictures.shape[-2:]) != self.size:
+            raise ValueError(f"pictures must be {self.size} pixels high and wide, not {tuple(pictures.shape[-2:])}")
+        result: dict[str, Any] = {"pictures": len(pictures), **self.more(pictures, questions)}
+        real, found = self.of_real, self.features(pictures)
+        compared = {
+            "{}": (real["whole"], found["whole"], 1),
+            "patch_{}": (real["patch"].flatten(0, 1), found["patch"].flatten(0, 1), self.patches),
+        }
+        if base is not None:
+            small = interpolate(pictures, size=base.shape[-2:], mode="area")
+            compared["{}_b"] = (self._whole(base), self._whole(small), 1)
+        for name, (reference, own, unit) in compared.items():
+            for kind, distance in (("fid", frechet_distance), ("kid", kernel_distance)):
+                generator = torch.Generator().manual_seed(0)
+                estimate = bootstrap(distance, reference, own, generator, self.draws, unit)
+                result[name.format(kind)] = [estimate.value, estimate.low, estimate.high]
+        result["detail"] = (found["octaves"].mean(0) / real["octaves"].mean(0)).tolist()
+        return result
+
+    @cached_property
+    def of_real(self) -> dict[str, Tensor]:
+        """The features of the real pictures, made at the first call."""
+        height, width = self.size
+        path = self.folder / f"real-{self.key}-{height}x{width}-{self.real_count}-{self.patch_side}-{self.patches}"
+        path = path.with_name(f"{path.name}.safetensors")
+        if not path.exists():
+            with torch.no_grad():
+                rows = [self.features(part) for part in self.real()]
+            joined = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+            write_whole(path, lambda aside: save_file(joined, aside))
+        return load_file(path)
+
+    def _whole(self, pictures: Tensor) -> Tensor:
+        return torch.cat([self.whole(part) for part in pictures.split(PART)])

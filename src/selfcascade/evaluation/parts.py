@@ -1,0 +1,51 @@
+"""Long sampling in parts: each is a file, whole or absent, so it can be shared and goes on where it was cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from selfcascade.files import write_whole
+
+
+class Alone:
+    """One process, in the words of accelerate's `PartialState`."""
+
+    process_index, num_processes, is_main_process = 0, 1, True
+
+    def wait_for_everyone(self) -> None:
+        """Nobody is waited for."""
+
+
+def in_parts(
+    make: Callable[[range], dict[str, Tensor]],
+    groups: Sequence[range],
+    folder: Path,
+    title: str,
+    processes: Any = None,
+) -> dict[str, Tensor]:
+    """What `make` gives for all groups, joined along the first axis; groups whose file is there are not made again.
+
+    Args:
+        make: Tensors of a group, with a row for each of its members.
+        groups: In order; the n-th falls to process n mod the number of processes.
+        folder: Of the files.
+        title: Of the progress bar.
+        processes: accelerate's `PartialState`; None is this process alone. All processes get everything.
+    """
+    processes = processes or Alone()
+    paths = [folder / f"{number:05d}.safetensors" for number in range(len(groups))]
+    own = range(processes.process_index, len(groups), processes.num_processes)
+    left = [number for number in own if not paths[number].exists()]
+    for number in tqdm(left, title, disable=None if processes.is_main_process else True):
+        made = make(groups[number])
+        write_whole(paths[number], lambda aside, made=made: save_file(made, aside))
+    processes.wait_for_everyone()
+    parts = [load_file(path) for path in paths]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

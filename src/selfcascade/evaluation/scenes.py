@@ -1,0 +1,109 @@
+"""The scenes world: held-out scenes, real renders, and detectors that were trained on it and ship with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selfcascade.data.scenes import caption, render, sample_scene
+from selfcascade.evaluation.judge import PART, Judge
+from selfcascade.evaluation.questions import Questions
+from selfcascade.images import file_sha256
+from selfcascade.metrics.composition import CompositionReader, accuracy
+from selfcascade.metrics.detectors import PatchDetector
+from selfcascade.metrics.repetition import repetition
+from selfcascade.models import BUNDLED
+
+ASKED_FIRST, OTHERS_FIRST, REAL_FIRST = 50_000_000, 55_000_000, 70_000_000
+SEED_STEP = 100_000
+
+
+def scene_questions(count: int, first: int = ASKED_FIRST) -> Questions:
+    """The captions of held-out scenes from number `first` on."""
+    scenes = [sample_scene(number, held_out=True) for number in range(first, first + count)]
+    words = tuple(caption(scene, first + index) for index, scene in enumerate(scenes))
+    return Questions(words, first, tuple(dict(scene.truth) for scene in scenes))
+
+
+class ScenesWorld:
+    """Captions of held-out scenes; what is real is rendered."""
+
+    def questions(self, count: int, seed: int) -> Questions:
+        """What is asked; another seed asks about other scenes."""
+        return scene_questions(count, ASKED_FIRST + SEED_STEP * seed)
+
+    def others(self, count: int) -> Questions:
+        """Captions that are not asked."""
+        return scene_questions(count, OTHERS_FIRST)
+
+    def judge(self, height: int, width: int, folder: Path, real_count: int) -> Judge:
+        """For pictures of that size."""
+        return SceneJudge(height, width, folder, real_count)
+
+
+class SceneJudge(Judge):
+    """Reads the composition off pictures of scenes, and measures their distance from real renders of other scenes.
+
+    FID is of whole pictures, in features of the composition reader, which sees them at 96 pixels and knows no fine
+    detail; patch FID is of patches in their own pixels, in features of the patch detector, which knows nothing else.
+    The paper's patches are 299 of 1024 pixels; the same share of the side is taken here.
+
+    Args:
+        height, width, folder, draws: As in `Judge`.
+        real_count: Real renders, of held-out scenes other than those asked for.
+    """
+
+    def __init__(self, height: int, width: int, folder: Path, real_count: int = 1000, draws: int = 100) -> None:
+        super().__init__(height, width, folder, real_count, round(0.292 * min(height, width)), draws=draws)
+        bundled = BUNDLED.parent
+        self.reader = CompositionReader.from_pretrained(str(bundled / "reader"), local_files_only=True).float().eval()
+        self.detector = PatchDetector.from_pretrained(str(bundled / "detector"), local_files_only=True).float().eval()
+        weights = [bundled / name / "diffusion_pytorch_model.safetensors" for name in ("reader", "detector")]
+        self.detectors = [file_sha256(path)[:12] for path in weights]
+
+    @property
+    def key(self) -> str:
+        """The detectors' weights."""
+        return f"scenes-{'-'.join(self.detectors)}"
+
+    def real(self) -> Iterator[Tensor]:
+        """Renders."""
+        for begin in range(REAL_FIRST, REAL_FIRST + self.real_count, PART):
+            numbers = range(begin, min(begin + PART, REAL_FIRST + self.real_count))
+            renders = np.stack([render(sample_scene(number, held_out=True), *self.size) for number in numbers])
+            yield torch.from_numpy(renders).permute(0, 3, 1, 2).contiguous()
+
+    def whole(self, pictures: Tensor) -> Tensor:
+        """The reader's features."""
+        return self.reader.features(pictures)
+
+    def patch(self, patches: Tensor) -> Tensor:
+        """The patch detector's."""
+        return self.detector.features(patches)
+
+    def features(self, pictures: Tensor) -> dict[str, Tensor]:
+        """With the score of repetition."""
+        return {**super().features(pictures), "repetition": self._repetition(pictures)}
+
+    def more(self, pictures: Tensor, questions: Questions) -> dict[str, Any]:
+        """Composition and repetition."""
+        readings = [reading for part in pictures.split(PART) for reading in self.reader.read(part)]
+        truths = list(questions.truths[: len(pictures)])
+        score = accuracy(readings, truths)
+        for objects in ("1", "2"):
+            kept = [row for row, truth in enumerate(truths) if str(truth["count"]) == objects]
+            if kept:
+                one = accuracy([readings[row] for row in kept], [truths[row] for row in kept])
+                score[f"all_with_{objects}"] = one["all"]
+        real, own = self.of_real["repetition"], self._repetition(pictures)
+        over = own > torch.quantile(real, 0.95)  # what one real picture in twenty exceeds
+        repeated = {"mean": own.mean(), "real_mean": real.mean(), "share_over_real": over.float().mean()}
+        return {"composition": score, "repetition": {name: float(value) for name, value in repeated.items()}}
+
+    def _repetition(self, pictures: Tensor) -> Tensor:
+        return torch.cat([repetition(self.reader.places(part)) for part in pictures.split(PART)])

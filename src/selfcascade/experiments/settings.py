@@ -1,0 +1,84 @@
+"""Experiments as files: a file holds what differs from the defaults.
+
+experiments/defaults.json              what all experiments share
+experiments/SUITE/NAME.json            one experiment: its differences
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+
+from selfcascade.evaluation import Sampling
+
+
+class Experiment(BaseModel):
+    """One method, trained or not, and how it is sampled and measured.
+
+    Raises:
+        ValueError: A setting is out of range (pydantic's `ValidationError` is one); the message names it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field("bundled", description="'bundled', a folder in diffusers' format, or a Hub id.")
+    dtype: str = Field("float32", description="The model's; auto: as `selfcascade generate` chooses it.")
+    data: str = Field("scenes", description="'scenes', a folder of pictures with captions, or .tar shards.")
+    detector: str = Field("scenes", description="For other data: 'inception:FILE' or 'clip:FOLDER_OR_HUB_ID'.")
+    training: dict[str, Any] | None = Field(None, description="Differences from TrainingConfig; none: not trained.")
+    upsamplers: str | None = Field(None, description="Trained upsamplers, by name or folder.")
+    samplings: dict[str, dict[str, Any]] = Field(
+        description="Name of each way to sample: its settings, and its own at_steps where those are fewer."
+    )
+    at_steps: tuple[int, ...] = Field((0,), description="Training steps at which it is measured.")
+    seeds: tuple[int, ...] = Field((0,), description="Of the training; without one, of captions and pictures.")
+    more_seeds: tuple[int, ...] = Field((), description="More of them, trained to one step and measured there.")
+    more_seeds_at: int | None = Field(None, description="That step; the last unless given.")
+    questions: tuple[PositiveInt, ...] = Field((100,), description="Pictures at each step: a result for each count.")
+    questions_at_last: tuple[PositiveInt, ...] = Field((100, 300), description="Pictures at the last step.")
+    real_pictures: PositiveInt = Field(1000, description="Renders that the pictures are compared with.")
+    base_pictures: PositiveInt = Field(300, description="Base samples of other captions, for FID_b and KID_b.")
+    shared: dict[str, Any] = Field({}, description="Settings of all samplings.")
+    shared_training: dict[str, Any] = Field({}, description="Settings of all trainings.")
+
+    def sampling(self, name: str) -> Sampling:
+        """The settings of one way to sample."""
+        own = {key: value for key, value in self.samplings[name].items() if key != "at_steps"}
+        return replace(Sampling(), **{**self.shared, **own})
+
+
+def read_experiment(suite: Path, name: str, changes: dict[str, Any] | None = None) -> Experiment:
+    """The experiment of this name: the defaults beside the suite, its own differences, and those given here.
+
+    Raises:
+        ValueError: There is no such file, or a setting is out of range.
+    """
+    path = suite / f"{name}.json"
+    if not path.is_file():
+        raise ValueError(f"experiment {name!r} is not in {suite}; it must be one of {', '.join(names_of(suite))}")
+    try:
+        experiment = Experiment(**{**_defaults(suite), **json.loads(path.read_text()), **(changes or {})})
+        for sampling in experiment.samplings:
+            experiment.sampling(sampling)
+    except (ValidationError, json.JSONDecodeError, TypeError) as error:
+        raise ValueError(f"experiment {path} cannot be read: {error}") from error
+    return experiment
+
+
+def read_shared(suite: Path) -> dict[str, Any]:
+    """The settings of all samplings of a suite."""
+    return _defaults(suite).get("shared", {})
+
+
+def names_of(suite: Path) -> list[str]:
+    """The experiments of a suite."""
+    return sorted(path.stem for path in suite.glob("*.json"))
+
+
+def _defaults(suite: Path) -> dict[str, Any]:
+    path = suite.parent / "defaults.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
