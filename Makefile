@@ -41,7 +41,7 @@ format: $(READY) ## Put the code in form
 	$(BIN)/ruff format .
 
 experiments: $(READY) ## Make the missing results of all experiment suites (hours; resumable)
-	for suite in training-curves tuning-free table1 table2; do $(BIN)/selfcascade evaluate experiments/$$suite || exit; done
+	for suite in training-curves tuning-free table1 table2 ratios ablation; do $(BIN)/selfcascade evaluate experiments/$$suite || exit; done
 	$(BIN)/python experiments/micro_designs.py
 
 report: $(READY) ## Write docs/results from the results there are

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import selfcascade
+from selfcascade.cascade import Size
 from selfcascade.data.scenes import BACKGROUNDS, caption, render, sample_scene
 from selfcascade.evaluation import Pivots, Sampling, answer
 from selfcascade.evaluation.scenes import SceneJudge, scene_questions
@@ -86,7 +87,7 @@ def test_the_upsamplers_are_for_the_base_model_and_say_where_their_stages_start(
 def test_the_upsamplers_bring_the_patches_nearer_to_real_ones(pipe: Any, name: str, tmp_path: Path) -> None:
     questions, sampling = scene_questions(40), Sampling(pivot_step=700, upsampling="rgb")
     pivots, judge = (
-        Pivots(pipe, questions, sampling, tmp_path),
+        Pivots(pipe, questions, Size(64, 64), sampling, tmp_path),
         SceneJudge(128, 128, tmp_path, real_count=200, draws=10),
     )
     free, tuned = (

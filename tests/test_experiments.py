@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate
 
 from command_line import run, succeed
 from selfcascade import METHODS, SelfCascade, load_bundled
+from selfcascade.cascade import Size
 from selfcascade.data.scenes import render, sample_scene
 from selfcascade.evaluation import Pivots, Questions, Sampling, answer
 from selfcascade.evaluation.scenes import SceneJudge, scene_questions
@@ -52,6 +53,8 @@ def test_real_renders_are_judged_right_and_flawed_ones_by_the_patches(kept: Path
     near, far = (judge.judge(one, questions, base) for one in (pictures, torch.rand_like(pictures)))
     assert near["fid_b"][0] < 0.5 * far["fid_b"][0] and near["kid_b"][0] < far["kid_b"][0]
     assert near["fid"] == real["fid"]
+    wide = SceneJudge(64, 128, kept, real_count=40, draws=4).judge(pictures[..., :64, :], questions)
+    assert "composition" not in wide and wide["repetition"]["mean"] > 0
     with pytest.raises(ValueError, match=r"\(128, 128\) pixels"):
         judge.judge(pictures[..., :64], questions)
 
@@ -61,7 +64,7 @@ def test_answers_are_those_of_whole_cascades_with_the_scenes_seeds(kept: Path) -
     pipe.set_progress_bar_config(disable=True)
     questions = scene_questions(2)
     sampling = Sampling(pivot_step=600, upsampling="rgb", num_inference_steps=3)
-    made = answer(pipe, questions, sampling, Pivots(pipe, questions, sampling, kept))
+    made = answer(pipe, questions, sampling, Pivots(pipe, questions, Size(64, 64), sampling, kept))
     settings: dict[str, Any] = {"height": 128, "width": 128, "num_inference_steps": 3, "guidance_scale": 3.0}
     settings |= {"pivot_step": 600, "upsampling": "rgb", "output_type": "pt"}
     for row, words in enumerate(questions.captions(range(2))):
@@ -75,7 +78,7 @@ def test_every_method_answers_and_those_that_start_from_a_base_sample_take_the_s
     pipe.set_progress_bar_config(disable=True)
     questions = scene_questions(2)
     sampling = Sampling(num_inference_steps=3)
-    pivots = Pivots(pipe, questions, sampling, kept)
+    pivots = Pivots(pipe, questions, Size(64, 64), sampling, kept)
     base = interpolate(pivots.pictures(pipe), scale_factor=2, mode="bicubic", antialias=True)
     for name in METHODS:
         if name in ("self-cascade-tuned", "full-ft", "lora", "sr"):

@@ -77,6 +77,10 @@ class Sampling:
             raise ValueError("height and width must be given; Sampling.sized spells them out for a model")
         return Size(self.height, self.width)
 
+    def base_size(self, pipe: Any) -> Size:
+        """Of the base samples that a cascade of that model starts from."""
+        return SelfCascade(pipe).plan(*self.sized(pipe).size)[0].size
+
     def sized(self, pipe: Any) -> Sampling:
         """The same with height and width spelled out for that model, rounded to the nearest it can make."""
         cascade = SelfCascade(pipe)
@@ -92,20 +96,21 @@ class Pivots:
     Args:
         pipe: The base model's pipeline, not yet trained any further.
         questions: What they answer.
+        size: Of the samples.
         sampling: Its steps and guidance.
         folder: Kept there; another call with the same model, questions and sampling finds them.
         processes: As in `in_parts`.
     """
 
     def __init__(
-        self, pipe: Any, questions: Questions, sampling: Sampling, folder: Path, processes: Any = None
+        self, pipe: Any, questions: Questions, size: Size, sampling: Sampling, folder: Path, processes: Any = None
     ) -> None:
-        own = [*questions.prompts, questions.first, sampling.num_inference_steps, sampling.guidance_scale]
+        own = [*questions.prompts, questions.first, *size, sampling.num_inference_steps, sampling.guidance_scale]
         weights = (round(float(weight.detach().flatten()[0]), 6) for weight in denoiser(pipe).parameters())
         name = hashlib.sha256(json.dumps([*own, *weights]).encode()).hexdigest()[:12]
 
         def make(indices: range) -> dict[str, Tensor]:
-            return _base_samples(pipe, questions, sampling, indices)
+            return _base_samples(pipe, questions, size, sampling, indices)
 
         held = in_parts(make, list(questions.groups()), folder / f"pivots-{name}", "base samples", processes)
         self.name, self.latents, self.states = name, held["latents"], held["states"]
@@ -175,9 +180,8 @@ def reduced_precision(pipe: Any) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _base_samples(pipe: Any, questions: Questions, sampling: Sampling, indices: range) -> dict[str, Tensor]:
-    cascade = SelfCascade(pipe)
-    height, width = cascade.native_size
+def _base_samples(pipe: Any, questions: Questions, size: Size, sampling: Sampling, indices: range) -> dict[str, Tensor]:
+    cascade, (height, width) = SelfCascade(pipe), size
     generators = questions.generators(indices)
     settings: dict[str, Any] = {"height": height, "width": width, "output_type": "latent", "generator": generators}
     settings |= {"num_inference_steps": sampling.num_inference_steps, "guidance_scale": sampling.guidance_scale}

@@ -91,19 +91,24 @@ class SceneJudge(Judge):
         return {**super().features(pictures), "repetition": self._repetition(pictures)}
 
     def more(self, pictures: Tensor, questions: Questions) -> dict[str, Any]:
-        """Composition and repetition."""
+        """Repetition, and composition where the pictures are square: of others the reader misreads real renders."""
+        real, own = self.of_real["repetition"], self._repetition(pictures)
+        over = own > torch.quantile(real, 0.95)  # what one real picture in twenty exceeds
+        repeated = {"mean": own.mean(), "real_mean": real.mean(), "share_over_real": over.float().mean()}
+        found: dict[str, Any] = {"repetition": {name: float(value) for name, value in repeated.items()}}
+        if self.size[0] == self.size[1]:
+            found["composition"] = self._composition(pictures, list(questions.truths[: len(pictures)]))
+        return found
+
+    def _composition(self, pictures: Tensor, truths: list[dict[str, Any]]) -> dict[str, float]:
         readings = [reading for part in pictures.split(PART) for reading in self.reader.read(part)]
-        truths = list(questions.truths[: len(pictures)])
         score = accuracy(readings, truths)
         for objects in ("1", "2"):
             kept = [row for row, truth in enumerate(truths) if str(truth["count"]) == objects]
             if kept:
                 one = accuracy([readings[row] for row in kept], [truths[row] for row in kept])
                 score[f"all_with_{objects}"] = one["all"]
-        real, own = self.of_real["repetition"], self._repetition(pictures)
-        over = own > torch.quantile(real, 0.95)  # what one real picture in twenty exceeds
-        repeated = {"mean": own.mean(), "real_mean": real.mean(), "share_over_real": over.float().mean()}
-        return {"composition": score, "repetition": {name: float(value) for name, value in repeated.items()}}
+        return score
 
     def _repetition(self, pictures: Tensor) -> Tensor:
         return torch.cat([repetition(self.reader.places(part)) for part in pictures.split(PART)])

@@ -89,21 +89,24 @@ class Run:
         pipe = load_model(experiment.model, device, None if experiment.dtype == "auto" else experiment.dtype)
         pipe.set_progress_bar_config(disable=True)
         self.samplings = {name: experiment.sampling(name).sized(pipe) for name in experiment.samplings}
+        self.base_sizes = {name: sampling.base_size(pipe) for name, sampling in self.samplings.items()}
+        first = next(iter(self.samplings.values()))
         sizes = [sampling.size for sampling in self.samplings.values()]
-        first, size = next(iter(self.samplings.values())), sizes[0]
-        world = open_world(experiment.data, experiment.detector, size)
+        world = open_world(experiment.data, experiment.detector, sizes[0])
         most = max(*experiment.questions, *experiment.questions_at_last)
         self.questions = world.questions(most, self.seed if experiment.training is None else 0)
-        self.pivots = Pivots(pipe, self.questions, first, self.runs, processes)
-        others = Pivots(pipe, world.others(experiment.base_pictures), first, self.runs, processes)
-        self.base = others.pictures(pipe)
-        self.judges = {one: world.judge(*one, self.runs, experiment.real_pictures) for one in set(sizes)}
+        others = world.others(experiment.base_pictures)
+        self.pivots, self.base = {}, {}
+        for size in set(self.base_sizes.values()):
+            self.pivots[size] = Pivots(pipe, self.questions, size, first, self.runs, processes)
+            self.base[size] = Pivots(pipe, others, size, first, self.runs, processes).pictures(pipe)
+        self.judges = {size: world.judge(*size, self.runs, experiment.real_pictures) for size in set(sizes)}
         if experiment.training is None:
             self._make_untrained(pipe, processes)
             return
-        config = self._config(size)
+        config = self._config(sizes[0])
         self.resumed_at = self._rewind(config.folder)
-        stream = Stream(open_source(config.train_data, size), (size,), config.seed, fixed_crops=True)
+        stream = Stream(open_source(config.train_data, sizes[0]), sizes[:1], config.seed, fixed_crops=True)
         trainer = Trainer(pipe, config, stream, self)
         self.parameters = sum(parameter.numel() for parameter in trainer.trained.values())
         if self.resumed_at == 0:
@@ -119,12 +122,15 @@ class Run:
         upsamplers = None if experiment.upsamplers is None else load_upsamplers(experiment.upsamplers)
         for (step, name), counts in self.missing().items():
             sampling, asked = self.samplings[name], self.questions.first_of(max(counts))
-            key = [asdict(sampling), self.pivots.name, experiment.upsamplers]
+            pivots = self.pivots[self.base_sizes[name]]
+            key = [asdict(sampling), pivots.name, experiment.upsamplers]
             kept = self.runs / f"pictures-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}"
 
-            def make(indices: range, asked: Questions = asked, sampling: Sampling = sampling) -> dict[str, Tensor]:
+            def make(
+                indices: range, asked: Questions = asked, sampling: Sampling = sampling, pivots: Pivots = pivots
+            ) -> dict[str, Tensor]:
                 began = time.perf_counter()
-                pictures = answer(pipe, asked, sampling, self.pivots, upsamplers, indices)
+                pictures = answer(pipe, asked, sampling, pivots, upsamplers, indices)
                 seconds = torch.full((len(pictures),), (time.perf_counter() - began) / len(pictures))
                 return {"pictures": pictures.mul(255).round().byte(), "seconds": seconds}
 
@@ -142,7 +148,8 @@ class Run:
         for (missing_step, name), counts in self.missing().items():
             if missing_step == step:
                 asked, began = self.questions.first_of(max(counts)), time.perf_counter()
-                pictures = answer(pipe, asked, self.samplings[name], self.pivots, upsamplers)
+                pivots = self.pivots[self.base_sizes[name]]
+                pictures = answer(pipe, asked, self.samplings[name], pivots, upsamplers)
                 shown |= self._judge(step, name, counts, pictures, (time.perf_counter() - began) / len(pictures))
         self.since = time.perf_counter()
         return shown
@@ -154,7 +161,7 @@ class Run:
             self._write_sheet(name, step, pictures)
         judge = self.judges[self.samplings[name].size]
         for count in counts:
-            figures = judge.judge(pictures[:count], self.questions, self.base)
+            figures = judge.judge(pictures[:count], self.questions, self.base[self.base_sizes[name]])
             self._write(step, name, count, seconds, figures)
             shown |= {f"{name}_{key}": figures[key][0] for key in ("fid", "patch_fid")}
         return shown
