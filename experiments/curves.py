@@ -19,7 +19,7 @@ from selfcascade.files import write_whole
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 METHODS = ("micro", "full", "lora-r4", "lora-r32", "full-ft")
-FREE = "K700-rgb"
+FREE = "K600-rgb"
 LINES = {"cascade": "-", "direct": "--"}
 
 
@@ -113,7 +113,7 @@ def plot(found: list[dict[str, Any]], free: dict[str, Any] | None, path: Path) -
         for axis in axes[0]:
             axis.axhline(100 * free["composition"]["all"], color="black", lw=0.8, ls=":")
         for axis in axes[1]:
-            axis.axhline(free["patch_fid"][0], color="black", lw=0.8, ls=":", label="tuning-free, K = 700, RGB")
+            axis.axhline(free["patch_fid"][0], color="black", lw=0.8, ls=":", label="tuning-free, K = 600, RGB")
     for axis, title in zip(
         (axes[0, 0], axes[1, 0], axes[1, 1]),
         (("", "all right, %"), ("training steps of 8 pictures", "patch FID"), ("training seconds, one core", "")),
