@@ -7,10 +7,10 @@ export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 export HF_HUB_OFFLINE ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format experiments report benchmarks bundled clean
+.PHONY: help setup demo test test-slow lint format experiments experiments-quick report benchmarks bundled clean
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make .venv with the pinned versions (skipped while nothing changed)
 
@@ -43,6 +43,10 @@ format: $(READY) ## Put the code in form
 experiments: $(READY) ## Make the missing results of all experiment suites (hours; resumable)
 	for suite in training-curves tuning-free table1 table2 ratios ablation; do $(BIN)/selfcascade evaluate experiments/$$suite || exit; done
 	$(BIN)/python experiments/micro_designs.py
+
+experiments-quick: $(READY) ## Table 1 with ten pictures a method, into outputs/quick (minutes)
+	$(BIN)/selfcascade evaluate experiments/table1 --seed 0 --pictures 10 --real-pictures 100 --output outputs/quick
+	$(BIN)/selfcascade report outputs/quick --output outputs/quick/report
 
 report: $(READY) ## Write docs/results from the results there are
 	$(BIN)/selfcascade report

@@ -54,7 +54,7 @@ class Step:
             shape = (count, unet.config["in_channels"])
             z_t, pivot = torch.randn(*shape, side, side), torch.randn(*shape, side // 2, side // 2)
             words = {"encoder_hidden_states": torch.randn(count, 77, unet.config["cross_attention_dim"])}
-            self.given = (z_t, torch.full((count,), 500), words, pivot, words)
+            self.given = (z_t, torch.full((count,), 500), words, pivot)
         self.weights = [weight for weight in self.trainable.parameters() if weight.requires_grad]
         self.frozen = sum(weight.numel() for weight in unet.parameters() if not weight.requires_grad)
         self.optimizer = torch.optim.AdamW(self.weights)

@@ -130,6 +130,30 @@ def test_a_failed_save_leaves_nothing_and_the_others_alone(tmp_path: Path, monke
     assert load_checkpoint(tmp_path / "checkpoint-000001").step == 1
 
 
+def test_a_kill_between_two_names_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, made(step))
+    rename, place = Path.rename, tmp_path / "checkpoint-000002"
+
+    def killed(self: Path, target: Path) -> Path:
+        if target == place:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", killed)
+        save_checkpoint(tmp_path, made(2))
+    assert not place.exists()
+    assert remove_unfinished(tmp_path) == ["checkpoint-000002.replaced.part"]
+    assert load_checkpoint(place).step == 2 and len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_one_just_written_stays_though_later_steps_are_there(tmp_path: Path) -> None:
+    for step in (4, 6, 2):
+        save_checkpoint(tmp_path, made(step), 2)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-000002", "checkpoint-000006"]
+
+
 @pytest.mark.parametrize("keep", [0, -1, True])
 def test_at_least_one_is_kept(tmp_path: Path, keep: int) -> None:
     with pytest.raises(ValueError, match="checkpoints_total_limit must be a positive whole number"):

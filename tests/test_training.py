@@ -160,6 +160,18 @@ def test_an_earlier_checkpoint_can_be_named(tmp_path: Path) -> None:
     whole = trained(tmp_path)
     again = trained(tmp_path, resume_from_checkpoint="checkpoint-000002")
     assert equal(weights(again), weights(whole))
+    names = sorted(path.name for path in tmp_path.glob("checkpoint-*"))
+    later = [f"checkpoint-{step:06d}.superseded" for step in (4, 6)]  # kept, and never taken for this run's
+    assert names == sorted([*(f"checkpoint-{step:06d}" for step in (2, 4, 6)), *later])
+    assert [row["step"] for row in again.curve.rows()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_fresh_start_does_not_mix_with_an_earlier_run(tmp_path: Path) -> None:
+    trained(tmp_path, max_train_steps=2)
+    before = (tmp_path / "curve.jsonl").read_text()
+    with pytest.raises(CheckpointError, match=r"holds checkpoint-000002 of an earlier run; go on with it by resume"):
+        trained(tmp_path, max_train_steps=1)
+    assert (tmp_path / "curve.jsonl").read_text() == before
 
 
 def test_micro_batches_and_one_batch_take_the_same_step(tmp_path: Path) -> None:
@@ -182,7 +194,7 @@ def test_four_pictures_are_learnt_by_heart(tmp_path: Path) -> None:
     optimizer = torch.optim.AdamW(trainer.trained.values(), lr=1e-2)
     losses = []
     for _ in range(250):
-        prediction = trainer.trainable(z_t, timestep, {"encoder_hidden_states": words}, z_0, {})
+        prediction = trainer.trainable(z_t, timestep, {"encoder_hidden_states": words}, z_0)
         loss = trainer.objective.loss(prediction, z_0, noise, timestep).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -240,7 +252,7 @@ def test_two_processes_take_the_steps_of_one_and_resume_bit_for_bit(tmp_path: Pa
     one = trained(tmp_path / "one", train_batch_size=2, max_train_steps=4)
     two = two_processes(tmp_path / "two", {"train_batch_size": 1, "max_train_steps": 4}, 29_611)
     for name, value in weights(one).items():
-        assert torch.allclose(two[name], value, atol=2e-5), name
+        assert torch.allclose(two[name], value, atol=1e-4), name  # a hundredth of a step
     cut = {"train_batch_size": 1, "max_train_steps": 4, "stop_after": 3}
     two_processes(tmp_path / "cut", cut, 29_612)
     again = {"train_batch_size": 1, "max_train_steps": 4, "resume_from_checkpoint": "latest"}
@@ -261,6 +273,12 @@ def test_cached_latents_give_the_same_weights_and_spare_the_encoder(tmp_path: Pa
     damaged = trained(tmp_path / "damaged", cache_latents=str(tmp_path / "cache"))
     assert equal(weights(damaged), weights(plain))
     assert damaged.cache is not None and damaged.cache.misses > 0
+    dark = Stream(ScenesSource(SIZE), (SIZE,), 0)
+    cropped = dark._cropped
+    dark._cropped = lambda *place: (-torch.ones(3, 64, 64), cropped(*place)[1])  # type: ignore[method-assign]
+    other = Trainer(SD.build(), settings(tmp_path / "other", cache_latents=str(tmp_path / "cache")), dark)
+    other.run()
+    assert other.cache is not None and other.cache.misses == 2  # other pictures under the same names, all alike
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -292,13 +310,66 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(tmp_path: Path, 
     assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize("name", ["stable-diffusion-xl", "animatediff", "text-to-video-synthesis"])
-def test_other_u_nets_make_their_first_steps(tmp_path: Path, name: str) -> None:
-    pipe = TINY[name].build()
-    if TINY[name].video:
-        pytest.skip("video has no data source yet")
+def test_stable_diffusion_xl_reads_the_pivot_with_the_stages_sizes_as_a_cascade_does(tmp_path: Path) -> None:
+    pipe: Any = TINY["stable-diffusion-xl"].build()
+    seen: list[Tensor] = []
+
+    def note(module: Any, positional: tuple, named: dict[str, Any]) -> None:
+        seen.append(named["added_cond_kwargs"]["time_ids"])
+
+    handle = pipe.unet.register_forward_pre_hook(note, with_kwargs=True)
     trained(tmp_path, pipe, max_train_steps=1, gradient_checkpointing=True)
-    FeatureUpsamplers.from_pretrained(tmp_path).check_unet(pipe.unet)
+    handle.remove()
+    upsamplers = FeatureUpsamplers.from_pretrained(tmp_path)
+    upsamplers.check_unet(pipe.unet)
+    assert len(seen) >= 2 and all(torch.equal(ids, seen[0]) for ids in seen)
+    assert seen[0][0].tolist() == [64, 64, 0, 0, 64, 64]
+
+
+@pytest.mark.parametrize("name", ["animatediff", "stable-diffusion-3"])
+def test_models_that_cannot_be_trained_are_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=r"only models with a U-Net are trained|video is not trained yet"):
+        trained(tmp_path, TINY[name].build())
+
+
+def test_the_seed_decides_where_the_upsamplers_start(tmp_path: Path) -> None:
+    def start(seed: int) -> dict[str, Tensor]:
+        stream = Stream(ScenesSource(SIZE), (SIZE,), seed)
+        return weights(Trainer(SD.build(), settings(tmp_path, preset="full", seed=seed), stream))
+
+    first = start(1)
+    torch.rand(3)
+    assert equal(start(1), first) and not equal(start(2), first)
+
+
+class CountingAdam(torch.optim.AdamW):
+    """Keeps its number of steps as 8-bit Adam does: as a plain number."""
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        rows = {key: {**row, "step": int(row["step"])} for key, row in state["state"].items()}
+        return {**state, "state": rows}
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        rows = {key: {**row, "step": torch.tensor(float(row["step"]))} for key, row in state_dict["state"].items()}
+        assert all(isinstance(row["step"], int) for row in state_dict["state"].values())
+        super().load_state_dict({**state_dict, "state": rows})
+
+
+def test_moments_that_are_plain_numbers_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "selfcascade.training.loop.make_optimizer", lambda config, given: CountingAdam(given, lr=config.learning_rate)
+    )
+    whole = trained(tmp_path / "whole")
+    trained(tmp_path / "cut", stop_after=3)
+    assert equal(weights(trained(tmp_path / "cut", resume_from_checkpoint="latest")), weights(whole))
+
+
+def test_half_precision_that_skips_every_step_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selfcascade.training.loop.MAX_SKIPPED", 3)
+    monkeypatch.setattr("accelerate.optimizer.AcceleratedOptimizer.step_was_skipped", True)
+    with pytest.raises(FloatingPointError, match="gradients of 3 steps in a row are not finite at step 3"):
+        trained(tmp_path)
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:

@@ -181,9 +181,9 @@ def reduced_precision(pipe: Any) -> Iterator[None]:
 
 @torch.no_grad()
 def _base_samples(pipe: Any, questions: Questions, size: Size, sampling: Sampling, indices: range) -> dict[str, Tensor]:
-    cascade, (height, width) = SelfCascade(pipe), size
+    cascade = SelfCascade(pipe, native_size=size)
     generators = questions.generators(indices)
-    settings: dict[str, Any] = {"height": height, "width": width, "output_type": "latent", "generator": generators}
+    settings: dict[str, Any] = {**size._asdict(), "output_type": "latent", "generator": generators}
     settings |= {"num_inference_steps": sampling.num_inference_steps, "guidance_scale": sampling.guidance_scale}
     with reduced_precision(pipe):
         out: Any = cascade(questions.captions(indices), **settings)

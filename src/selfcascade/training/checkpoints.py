@@ -2,7 +2,7 @@
 
 A checkpoint is a folder `checkpoint-000123` of safetensors and JSON files with a manifest of their sizes and SHA-256.
 It is written beside its place, every file and folder is synced to disk, and only then renamed, so a kill at any moment
-leaves the checkpoints before it untouched.
+leaves the checkpoints before it untouched; one that was whole but not yet renamed is taken up by the next run.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ MANIFEST = "manifest.json"
 SCHEMA = 1
 NAME = re.compile(r"checkpoint-([0-9]{6,})")
 PART = ".part"
+REPLACED = f".replaced{PART}"
+SUPERSEDED = ".superseded"
 
 
 class CheckpointError(ValueError):
@@ -47,7 +49,7 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int | None = None) -> Path:
-    """Writes `folder/checkpoint-STEP`, whole or not at all; then removes all but the newest `keep`.
+    """Writes `folder/checkpoint-STEP`, whole or not at all; then removes all but it and the newest `keep` - 1 others.
 
     Args:
         folder: The run's output folder.
@@ -77,15 +79,19 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int | None = Non
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         for path in (*aside.iterdir(), aside):
             _sync(path)
-        if place.exists():  # the same step again, after a resume from an earlier one
-            shutil.rmtree(place)
-        aside.rename(place)
-        _sync(folder)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+    replaced = place.with_name(place.name + REPLACED)
+    if place.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
+        place.rename(replaced)
+    aside.rename(place)
+    _sync(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
     if keep is not None:
-        for old in list_checkpoints(folder)[:-keep]:
+        others = [path for path in list_checkpoints(folder) if path != place]
+        for old in others[: len(others) - keep + 1]:
             # Renamed first: a kill while files are removed must not leave half a checkpoint under its name.
             gone = old.with_name(old.name + PART)
             shutil.rmtree(gone, ignore_errors=True)
@@ -144,28 +150,61 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def remove_unfinished(folder: Path) -> list[str]:
-    """Removes what a killed save left behind, and returns the names."""
+    """Removes what a killed save left behind, and returns the names; what was whole but for its name gets that."""
     if not folder.is_dir():
         return []
-    left = [path for path in folder.iterdir() if path.name.endswith(PART) and NAME.match(path.name)]
+    left = sorted(path for path in folder.iterdir() if path.name.endswith(PART) and NAME.match(path.name))
+    removed = []
     for path in left:
-        shutil.rmtree(path)
-    return sorted(path.name for path in left)
+        place = folder / path.name[: -len(PART)]
+        if NAME.fullmatch(place.name) and not place.exists() and _is_whole(path, place.name):
+            path.rename(place)
+        else:
+            shutil.rmtree(path)
+            removed.append(path.name)
+    _sync(folder)
+    return removed
+
+
+def refuse_earlier_run(folder: Path) -> None:
+    """Raises CheckpointError if a run has left checkpoints or a curve, which a fresh start would mix with its own."""
+    found = [path.name for path in (*list_checkpoints(folder)[-1:], folder / "curve.jsonl") if path.exists()]
+    if found:
+        raise CheckpointError(
+            f"output_dir {str(folder)!r} holds {found[0]} of an earlier run; go on with it by resume_from_checkpoint "
+            f"'latest', or give another output_dir"
+        )
+
+
+def set_aside_after(folder: Path, step: int) -> list[str]:
+    """Renames the checkpoints of later steps, which a resumed run will make again, and returns their new names."""
+    renamed = []
+    for place in list_checkpoints(folder):
+        if int(place.name.rpartition("-")[2]) > step:
+            aside = place.with_name(place.name + SUPERSEDED)
+            shutil.rmtree(aside, ignore_errors=True)
+            place.rename(aside)
+            renamed.append(aside.name)
+    return renamed
 
 
 def latest_whole(folder: Path, other_than: Path | None = None) -> Path | None:
     """The newest checkpoint whose files are all as they were written."""
     for place in reversed(list_checkpoints(folder)):
-        if other_than is None or place.name != other_than.name:
-            try:
-                _verified(place)
-            except (CheckpointError, OSError):
-                continue
+        if (other_than is None or place.name != other_than.name) and _is_whole(place, place.name):
             return place
     return None
 
 
-def _verified(place: Path) -> dict[str, Any]:
+def _is_whole(place: Path, name: str) -> bool:
+    try:
+        _verified(place, name)
+    except (CheckpointError, OSError):
+        return False
+    return True
+
+
+def _verified(place: Path, name: str | None = None) -> dict[str, Any]:
     path = place / MANIFEST
     try:
         manifest = json.loads(path.read_text())
@@ -177,18 +216,18 @@ def _verified(place: Path) -> dict[str, Any]:
         raise CheckpointError(f"{place.name}/{MANIFEST} is damaged ({type(error).__name__})") from None
     if schema != SCHEMA:
         raise CheckpointError(f"{place.name} has format {schema!r}, and this version reads {SCHEMA}")
-    if not isinstance(step, int) or place.name != f"checkpoint-{step:06d}" or "state.json" not in files:
+    if not isinstance(step, int) or (name or place.name) != f"checkpoint-{step:06d}" or "state.json" not in files:
         raise CheckpointError(f"{place.name}/{MANIFEST} is damaged: it does not describe this checkpoint")
-    for name, written in files.items():
-        file = place / name
-        if Path(name).name != name or not file.is_file():
-            raise CheckpointError(f"{place.name}/{name} is missing")
+    for key, written in files.items():
+        file = place / key
+        if Path(key).name != key or not file.is_file():
+            raise CheckpointError(f"{place.name}/{key} is missing")
         if file.stat().st_size != written["bytes"]:
             raise CheckpointError(
-                f"{place.name}/{name} is damaged: {file.stat().st_size} bytes, {written['bytes']} written"
+                f"{place.name}/{key} is damaged: {file.stat().st_size} bytes, {written['bytes']} written"
             )
         if _digest(file) != written:
-            raise CheckpointError(f"{place.name}/{name} is damaged: its SHA-256 is not the one that was written")
+            raise CheckpointError(f"{place.name}/{key} is damaged: its SHA-256 is not the one that was written")
     return {**manifest, "files": files}
 
 

@@ -18,17 +18,18 @@ from selfcascade.files import write_whole
 
 
 class LatentCache:
-    """A folder of safetensors files, one a picture and crop; another VAE, size or scale has files of its own.
+    """A folder of safetensors files, one a crop by its content; another VAE or scale has files of its own.
 
     Args:
         folder: Made if it is missing; processes may share it.
-        vae: Its weights' fingerprint is part of every name.
-        settings: Whatever else decides the latents: sizes, scale.
+        vae: Its settings and its weights' fingerprint are part of every name.
+        scale: Of the crops to their pivots.
     """
 
-    def __init__(self, folder: Path, vae: Any, settings: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, vae: Any, scale: float) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        own = {key: value for key, value in vae.config.items() if not key.startswith("_")}
+        digest = hashlib.sha256(json.dumps([scale, own], sort_keys=True, default=str).encode())
         for name, parameter in vae.state_dict().items():
             digest.update(name.encode())
             digest.update(parameter.detach().flatten()[:16].float().cpu().numpy().tobytes())

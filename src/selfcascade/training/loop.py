@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +23,14 @@ from selfcascade.base_models.stage_scheduler import training_steps
 from selfcascade.cascade import Size
 from selfcascade.data import Batch, Position, Stream, prefetched
 from selfcascade.features import fingerprint
-from selfcascade.training.checkpoints import find_checkpoint, load_checkpoint, remove_unfinished, save_checkpoint
+from selfcascade.training.checkpoints import (
+    find_checkpoint,
+    load_checkpoint,
+    refuse_earlier_run,
+    remove_unfinished,
+    save_checkpoint,
+    set_aside_after,
+)
 from selfcascade.training.conditions import encode_captions, unet_arguments
 from selfcascade.training.config import TrainingConfig
 from selfcascade.training.latent_cache import LatentCache
@@ -29,6 +38,8 @@ from selfcascade.training.model_card import write_model_card
 from selfcascade.training.objective import draw, objective_of
 from selfcascade.training.state import Curve, StopRequest, TrainingState, make_optimizer
 from selfcascade.training.trainables import make_trainable
+
+MAX_SKIPPED = 50
 
 Validate = Callable[[int, Any, Any], dict[str, float]]
 
@@ -49,6 +60,10 @@ class Trainer:
 
     def __init__(self, pipe: Any, config: TrainingConfig, stream: Stream, validate: Validate | None = None) -> None:
         self.pipe, self.config, self.stream, self.validate = pipe, config, stream, validate
+        if not hasattr(pipe, "unet"):
+            raise ValueError(f"model {config.model!r} is a {type(pipe).__name__}; only models with a U-Net are trained")
+        if family_of(pipe).video:
+            raise ValueError(f"model {config.model!r} is a {type(pipe).__name__}; video is not trained yet")
         self.accelerator = Accelerator(
             gradient_accumulation_steps=config.gradient_accumulation_steps,
             mixed_precision=config.mixed_precision,
@@ -76,10 +91,9 @@ class Trainer:
         self.wrapped, self.prepared = self.accelerator.prepare(self.trainable, self.optimizer)
         self.state = TrainingState(config, self.trained, self.optimizer, self.rates, base, self.accelerator.scaler)
         self.curve, self.stop = Curve(config.folder / "curve.jsonl"), StopRequest()
-        self.step, self.position = 0, Position()
-        decides = config.model_dump(include={"resolution", "scale", "train_data", "aspect_buckets"})
+        self.step, self.position, self.skipped = 0, Position(), 0
         self.cache = (
-            None if config.cache_latents is None else LatentCache(Path(config.cache_latents), pipe.vae, decides)
+            None if config.cache_latents is None else LatentCache(Path(config.cache_latents), pipe.vae, config.scale)
         )
 
     def run(self) -> Path:
@@ -89,17 +103,21 @@ class Trainer:
             The output folder, with the trained weights if the run came to its end.
 
         Raises:
-            CheckpointError: The checkpoint to resume from is damaged or of another run; no other is taken instead.
+            CheckpointError: The checkpoint to resume from is damaged or of another run, and no other is taken instead;
+                or a fresh start would mix with a run that the folder already holds.
             DataError: The data cannot be used.
-            FloatingPointError: The loss is no finite number.
+            FloatingPointError: The loss or a gradient is no finite number, in half precision 50 steps in a row.
         """
         config, folder = self.config, self.config.folder
         folder.mkdir(parents=True, exist_ok=True)
         if self.accelerator.is_main_process:
             remove_unfinished(folder)
         self.accelerator.wait_for_everyone()
-        if config.resume_from_checkpoint is not None:
+        if config.resume_from_checkpoint is None:
+            refuse_earlier_run(folder)
+        else:
             self._resume(config.resume_from_checkpoint)
+        self.accelerator.wait_for_everyone()
         if config.report_to is not None:
             self.accelerator.init_trackers("selfcascade", config=config.flat())
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
@@ -152,9 +170,14 @@ class Trainer:
                             f"the gradient is not finite at step {self.step + 1}; lower learning_rate"
                         )
                 self.prepared.step()
+                if self.accelerator.sync_gradients:
+                    self.skipped = self.skipped + 1 if self.prepared.step_was_skipped else 0
                 self.prepared.zero_grad()
             self.position = batch.position
             total += loss.item() / config.gradient_accumulation_steps
+        if not math.isfinite(total) or self.skipped >= MAX_SKIPPED:
+            what = "loss is" if self.skipped < MAX_SKIPPED else f"gradients of {MAX_SKIPPED} steps in a row are"
+            raise FloatingPointError(f"the {what} not finite at step {self.step + 1}; lower learning_rate")
         self.rates.step()
         self.state.average_step()
         self.step += 1
@@ -177,19 +200,17 @@ class Trainer:
             for u, words in zip(uniform.tolist(), batch.captions, strict=True)
         ]
         embeds = encode_captions(pipe, captions)
-        given = (batch.original_sizes, batch.crops)
-        conditions = unet_arguments(pipe, embeds, *given, size)
-        pivot_conditions = unet_arguments(pipe, embeds, *given, pivot_size)
+        conditions = unet_arguments(pipe, embeds, batch.original_sizes, batch.crops, size)
         z_t = self.objective.noisy(z_0, noise, timestep)
         dtype = pipe.unet.dtype
         with self.accelerator.autocast():
-            prediction = self.wrapped(z_t.to(dtype), timestep, conditions, pivot.to(dtype), pivot_conditions)
+            prediction = self.wrapped(z_t.to(dtype), timestep, conditions, pivot.to(dtype))
         return self.objective.loss(prediction, z_0, noise, timestep).mean()
 
     @torch.no_grad()
     def _latents(self, batch: Batch, pixels: Tensor, pivot_size: Size) -> tuple[Tensor, Tensor]:
         """E(x) and E(downsample(x)), from the cache where there is one and it has them."""
-        places = [f"{key} {crop}" for key, crop in zip(batch.keys, batch.crops.tolist(), strict=True)]
+        places = [] if self.cache is None else [hashlib.sha256(row.numpy()).hexdigest() for row in batch.pixels]
         known = None if self.cache is None else self.cache.get(places)
         if known is None:
             small = interpolate(pixels, size=tuple(pivot_size), mode="area")
@@ -214,13 +235,14 @@ class Trainer:
 
     def _resume(self, wanted: str) -> None:
         place = find_checkpoint(self.config.folder, wanted)
-        if place is None:
-            return
-        checkpoint = load_checkpoint(place)
-        positions = self.state.restore(checkpoint, place.name, self.accelerator.num_processes)
-        self.step = checkpoint.step
-        self.position = Position.from_json(positions[self.accelerator.process_index])
+        if place is not None:
+            checkpoint = load_checkpoint(place)
+            positions = self.state.restore(checkpoint, place.name, self.accelerator.num_processes)
+            self.step = checkpoint.step
+            self.position = Position.from_json(positions[self.accelerator.process_index])
+        self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
+            set_aside_after(self.config.folder, self.step)
             self.curve.keep_up_to(self.step)
 
     def _save_weights(self) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 
 from selfcascade.cascade import Size
 from selfcascade.data import Stream, bucket_sizes, open_source
@@ -23,12 +24,19 @@ def run_training(config: TrainingConfig) -> Trainer:
     Raises:
         ValueError: The model, the data or a setting cannot be used; the sentence names it.
     """
-    pipe = load_model(config.model, dtype="float32")
+    processes = PartialState()
+    pipe = load_model(config.model, str(processes.device) if processes.num_processes > 1 else None, "float32")
     pipe.set_progress_bar_config(disable=True)
     size = Size(*config.resolution)
-    multiple = SelfCascade(pipe).multiple
-    if size.height % multiple or size.width % multiple:
-        raise ValueError(f"resolution must be multiples of {multiple}, not {size}")
+    cascade = SelfCascade(pipe)
+    if size.height % cascade.multiple or size.width % cascade.multiple:
+        raise ValueError(f"resolution must be multiples of {cascade.multiple}, not {size}")
+    if config.validation_prompt and config.method == "upsamplers" and len(cascade.plan(*size)) == 1:
+        raise ValueError(
+            f"validation_prompt needs a resolution above the model's own, {cascade.native_size}, not {size}: "
+            f"upsamplers only work in a cascade"
+        )
+    multiple = cascade.multiple
     sizes = (
         bucket_sizes(size, max(multiple, min(size) // 8 // multiple * multiple)) if config.aspect_buckets else (size,)
     )

@@ -71,6 +71,9 @@ class TrainingState:
             for index, state in self.optimizer.state_dict()["state"].items()
             for key, value in state.items()
         }
+        # 8-bit Adam counts its steps in plain numbers.
+        numbers = {key: value for key, value in moments.items() if not isinstance(value, Tensor)}
+        moments = {key: value for key, value in moments.items() if isinstance(value, Tensor)}
         tensors: dict[str, dict[str, Tensor]] = {"weights": dict(self.trained), "optimizer": moments}
         if self.average is not None:
             tensors["ema"] = dict(zip(self.trained, self.average.shadow_params, strict=True))
@@ -78,6 +81,7 @@ class TrainingState:
             "config": self.config.model_dump(mode="json"),
             "base": self.base,
             "positions": positions,
+            "optimizer_numbers": numbers,
             "rates": {key: value for key, value in self.rates.state_dict().items() if key != "lr_lambdas"},
             "ema_step": None if self.average is None else self.average.optimization_step,
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
@@ -111,8 +115,8 @@ class TrainingState:
                 raise CheckpointError(f"{name} holds other {part} than method {self.config.method!r} trains")
         for key, parameter in self.trained.items():
             parameter.copy_(tensors["weights"][key])
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors["optimizer"].items():
+        moments: dict[int, dict[str, Any]] = {}
+        for key, value in (*tensors["optimizer"].items(), *state.get("optimizer_numbers", {}).items()):
             index, _, field = key.partition("/")
             moments.setdefault(int(index), {})[field] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})

@@ -18,7 +18,7 @@ LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2",
 class Trainable(Protocol):
     """What accelerate wraps: its parameters that need a gradient are those trained.
 
-    `forward(z_t, timestep, conditions, pivot, pivot_conditions)` is the prediction for z_t.
+    `forward(z_t, timestep, conditions, pivot)` is the prediction for z_t.
     """
 
     def trained(self) -> dict[str, nn.Parameter]:
@@ -40,7 +40,9 @@ class TrainedUpsamplers(nn.Module):
         super().__init__()
         unet.requires_grad_(False)
         self.frozen = [unet]
-        self.upsamplers = FeatureUpsamplers.from_unet(unet, config.preset, pivot_step, upsampling=config.upsampling)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.upsamplers = FeatureUpsamplers.from_unet(unet, config.preset, pivot_step, upsampling=config.upsampling)
         self.upsamplers.float().train()
 
     def forward(
@@ -49,11 +51,13 @@ class TrainedUpsamplers(nn.Module):
         timestep: Tensor,
         conditions: dict[str, Any],
         pivot: Tensor,
-        pivot_conditions: dict[str, Any],
     ) -> Tensor:
-        """The prediction with the pivot's features (eq. 8); the encoder runs without gradient."""
+        """The prediction with the pivot's features (eq. 8), read with the stage's conditions as a cascade reads them.
+
+        The encoder runs without gradient.
+        """
         unet = self.frozen[0]
-        features = read_skip_features(unet, pivot, **pivot_conditions)
+        features = read_skip_features(unet, pivot, **conditions)
         with upsampled(unet, self.upsamplers, features, gradient=True):
             return unet(z_t, timestep, **conditions, return_dict=False)[0]
 
@@ -94,7 +98,6 @@ class TrainedUNet(nn.Module):
         timestep: Tensor,
         conditions: dict[str, Any],
         pivot: Tensor,
-        pivot_conditions: dict[str, Any],
     ) -> Tensor:
         """The plain prediction; the pivot plays no part."""
         return self.unet(z_t, timestep, **conditions, return_dict=False)[0]
