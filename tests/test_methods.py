@@ -1,5 +1,6 @@
 """Every method: a picture of the asked size, the pipeline as it was; and each one's own equation."""
 
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from torch import Tensor
@@ -17,6 +19,7 @@ from selfcascade import METHODS
 from selfcascade.base_models.pipeline import lanczos
 from selfcascade.cascade import Size
 from selfcascade.methods.attention_scaling import scaled_attention
+from selfcascade.methods.fine_tuned import whole_unet
 from tiny import TINY, add_tiny_lora, tiny_controlnet
 from tiny.parts import quiet
 from tiny.unets import super_resolver, unet_2d
@@ -93,6 +96,26 @@ def test_a_fine_tuned_u_net_is_lent_for_one_call(tmp_path: Path) -> None:
     unet_2d(block_out_channels=(8, 8, 8, 8)).save_pretrained(tmp_path / "other" / "unet")
     with pytest.raises(ValueError, match="of another U-Net"):
         made("full-ft", pipe, weights=tmp_path / "other")
+    assert torch.equal(made("direct", pipe), before)
+    adapted, both = add_tiny_lora(pipe), add_tiny_lora(tuned)
+    assert torch.equal(made("full-ft", adapted, weights=tmp_path), made("direct", both))
+    pipe.unet.to("meta")
+    with pytest.raises(ValueError, match="not offloaded in parts, not quantised"), whole_unet(pipe, tmp_path):
+        pass
+
+
+def test_stages_with_settings_of_their_own_start_from_the_cascades_base_sample(tmp_path: Path) -> None:
+    pipe = SD.build()
+    pipe.unet.save_pretrained(tmp_path / "unet")
+    side = SMALL.native[0]
+    own: dict[str, Any] = {"height": 2 * side, "width": 4 * side + 16, "num_inference_steps": [2, 3, 4]}
+    own |= {"pivot_step": [700, 400], "guidance_scale": [2.0, 5.0, 7.5]}
+    whole = METHODS["self-cascade"](pipe, SMALL.inputs["prompt"], native_size=SMALL.native, generator=seeded(), **own)
+    assert len(whole.stages) == 3
+    inside = made("full-ft", pipe, SMALL, weights=tmp_path, in_cascade=True, negative_prompt=None, **own)
+    assert torch.equal(inside, whole.stages[-1].latents)
+    base = METHODS["lanczos"](pipe, SMALL.inputs["prompt"], native_size=SMALL.native, generator=seeded(), **own)
+    assert torch.equal(base.stages[0].latents, whole.stages[0].latents)
 
 
 def test_a_lora_is_lent_beside_those_that_are_active(tmp_path: Path) -> None:
@@ -113,6 +136,41 @@ def test_a_lora_is_lent_beside_those_that_are_active(tmp_path: Path) -> None:
     assert torch.equal(made("direct", both), half) and both.get_active_adapters() == [name]
     with pytest.raises(ValueError, match="hold no LoRA"):
         made("lora", bare, weights=tmp_path / "none")
+    both.unet.disable_adapters()
+    alone = made("direct", both)
+    assert torch.allclose(made("lora", both, weights=tmp_path), tuned, atol=1e-5)
+    assert torch.equal(made("direct", both), alone)
+
+
+def test_a_lora_that_does_not_fit_and_one_on_the_text_encoder_leave_no_trace(tmp_path: Path) -> None:
+    pipe: Any = SD.build()
+    other: Any = add_tiny_lora(SD.build())
+    layers = get_peft_model_state_dict(other.unet)
+    type(other).save_lora_weights(tmp_path / "fits", unet_lora_layers=layers)
+    wrong = {name: torch.randn(value.shape[0] + 1, *value.shape[1:]) for name, value in layers.items()}
+    type(other).save_lora_weights(tmp_path / "wrong", unet_lora_layers=wrong)
+    names = list(pipe.unet.state_dict())
+    with pytest.raises(ValueError, match="hold no LoRA for this model"):
+        made("lora", pipe, weights=tmp_path / "wrong")
+    assert list(pipe.unet.state_dict()) == names
+    target = LoraConfig(r=2, init_lora_weights=False, target_modules=["q_proj", "v_proj"])
+    torch.manual_seed(3)
+    pipe.text_encoder.add_adapter(target, "words")
+    before = made("direct", pipe)
+    assert not torch.equal(made("lora", pipe, weights=tmp_path / "fits"), before)
+    assert torch.equal(made("direct", pipe), before) and "words" in pipe.text_encoder.peft_config
+
+
+@pytest.mark.parametrize("name", ["scalecrafter", "hidiffusion"])
+def test_seamless_convolutions_are_not_overwritten(name: str) -> None:
+    pipe: Any = SD.build()
+    for module in pipe.unet.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module._conv_forward = functools.partial(type(module)._conv_forward, module)
+    with pytest.raises(ValueError, match="convolutions are patched"):
+        made(name, pipe)
+    assert all("_conv_forward" in vars(module) for module in pipe.unet.modules() if isinstance(module, torch.nn.Conv2d))
+    assert not any(module._forward_pre_hooks for module in pipe.unet.modules())
 
 
 @pytest.mark.parametrize("scale", [2, 5])

@@ -4,9 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+from selfcascade.cascade import Size
 from selfcascade.pipeline import SelfCascade
 
+A_STAGE = ("num_inference_steps", "guidance_scale")
 OF_THE_CASCADE = frozenset({"pivot_step", "preset", "upsampling", "native_size", "upsamplers", "upsampler_scale"})
+
+
+def base_sample(cascade: SelfCascade, prompt: str | list[str], target: Size, arguments: dict[str, Any]) -> Any:
+    """The `SelfCascadeOutput` of the base stage alone of a cascade to that target, in latents.
+
+    Args:
+        cascade: Of the pipeline.
+        prompt: One or several.
+        target: Size of the picture wanted.
+        arguments: Of the whole cascade; of those with a value a stage, the first one's is taken.
+    """
+    base = cascade.plan(target.height, target.width)[0].size
+    first = {
+        name: value[0] if name in A_STAGE and isinstance(value, (list, tuple)) else value
+        for name, value in arguments.items()
+    }
+    return Direct()(cascade.pipe, prompt, **base._asdict(), **{**first, "output_type": "latent"})
 
 
 class Direct:

@@ -10,7 +10,7 @@ from torch import Tensor
 from selfcascade.base_models.family import denoiser
 from selfcascade.base_models.pipeline import lanczos
 from selfcascade.cascade import Size
-from selfcascade.methods.direct import Direct
+from selfcascade.methods.direct import base_sample
 from selfcascade.pipeline import SelfCascade, SelfCascadeOutput
 
 
@@ -51,11 +51,9 @@ def base_pixels(
         pivot: The base sample's latents, where they are there already.
         arguments: Of the pipeline.
     """
-    base = cascade.plan(target.height, target.width)[0].size
     output: Any = SelfCascadeOutput(None, None, [])
     if pivot is None:
-        settings = {**arguments, "output_type": "latent"}
-        output = Direct()(cascade.pipe, prompt, height=base.height, width=base.width, **settings)
+        output = base_sample(cascade, prompt, target, arguments)
     z_0 = output.stages[-1].latents if pivot is None else pivot
     with torch.no_grad():
         return output, cascade.family.decode(cascade.pipe, z_0)

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from selfcascade.methods.direct import Direct
+from selfcascade.cascade import Size
+from selfcascade.methods.direct import Direct, base_sample
 from selfcascade.methods.self_cascade import without_tuning
 from selfcascade.pipeline import SelfCascade
 
@@ -63,37 +65,43 @@ class FineTuned:
                 return Direct()(pipe, prompt, height=height, width=width, **arguments)
         cascade = SelfCascade(pipe, native_size=native_size)
         arguments = without_tuning(arguments)
-        base = cascade.plan(height, width)[0].size
-        sized = {"height": height, "width": width}
-        first: Any = cascade(
-            prompt, **{**arguments, "height": base.height, "width": base.width, "output_type": "latent"}
-        )
+        first = base_sample(cascade, prompt, Size(height, width), arguments)
         with self.lent(pipe, Path(weights)):
-            output: Any = cascade(prompt, **sized, **arguments, pivot=first.stages[-1].latents)
+            output: Any = cascade(prompt, height=height, width=width, **arguments, pivot=first.stages[-1].latents)
         output.stages[:0] = first.stages
         return output
 
 
 @contextlib.contextmanager
 def whole_unet(pipe: Any, folder: Path) -> Iterator[None]:
-    """Within it the pipeline has the folder's U-Net.
+    """Within it the pipeline's U-Net has the folder's weights; adapters, processors and hooks on it stay.
 
     Raises:
-        ValueError: The folder has no U-Net, or one of another shape.
+        ValueError: The folder has no U-Net, or one of another shape; or the pipeline's weights are not in reach.
     """
-    own = pipe.unet
+    unet: Any = getattr(pipe.unet, "_orig_mod", pipe.unet)
     try:
-        tuned = type(own).from_pretrained(folder, subfolder="unet", torch_dtype=own.dtype, local_files_only=True)
+        tuned = type(unet).from_pretrained(folder, subfolder="unet", local_files_only=True).state_dict()
     except (OSError, ValueError) as error:
         raise ValueError(f"weights {str(folder)!r} hold no U-Net: {str(error).splitlines()[0]}") from error
-    shapes = {name: tuple(value.shape) for name, value in own.state_dict().items()}
-    if {name: tuple(value.shape) for name, value in tuned.state_dict().items()} != shapes:
+    # What an adapter wraps, it keeps as its base layer.
+    held = {name.replace(".base_layer.", "."): value for name, value in unet.state_dict().items()}
+    if any(value.is_meta or not value.is_floating_point() for name, value in held.items() if name in tuned):
+        raise ValueError("method full-ft needs the U-Net's weights as they are: not offloaded in parts, not quantised")
+    if any(name not in held or held[name].shape != value.shape for name, value in tuned.items()):
         raise ValueError(f"weights {str(folder)!r} are of another U-Net than this pipeline's")
-    pipe.unet = tuned.to(own.device).eval()
+    own = {name: held[name].detach().clone() for name in tuned}
     try:
+        _put(held, tuned)
         yield
     finally:
-        pipe.unet = own
+        _put(held, own)
+
+
+@torch.no_grad()
+def _put(held: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    for name, value in values.items():
+        held[name].copy_(value)
 
 
 @contextlib.contextmanager
@@ -103,35 +111,70 @@ def lora(pipe: Any, folder: Path) -> Iterator[None]:
     Raises:
         ValueError: The folder has no LoRA, or one for another model.
     """
-    active = list(pipe.get_active_adapters()) if getattr(pipe.unet, "peft_config", None) else []
-    strengths = _strengths(pipe)
+    before = {part: list(part.active_adapters()) for part in _adapted(pipe)}
+    disabled = [
+        part for part in before if any(getattr(module, "disable_adapters", False) is True for module in part.modules())
+    ]
+    strengths, trainable = _strengths(pipe), _trainable(pipe)
     try:
-        pipe.load_lora_weights(folder, adapter_name=ADAPTER, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"weights {str(folder)!r} hold no LoRA for this model: {reason}") from error
-    try:
-        _activate(pipe, [*active, ADAPTER], strengths)
+        try:
+            pipe.load_lora_weights(folder, adapter_name=ADAPTER, local_files_only=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"weights {str(folder)!r} hold no LoRA for this model: {reason}") from error
+        for part in _adapted(pipe):
+            if ADAPTER in part.peft_config:
+                part.set_adapter([*([] if part in disabled else before.get(part, [])), ADAPTER])
+                part.enable_adapters()
+        _restore(strengths)
         yield
     finally:
-        if active:
-            pipe.delete_adapters(ADAPTER)
-            _activate(pipe, active, strengths)
-        else:
-            pipe.unload_lora_weights()
+        for part in _modules(pipe):
+            if part not in before:
+                _unwrap(part)
+        for part, names in before.items():
+            if ADAPTER in part.peft_config:
+                part.delete_adapter(ADAPTER) if hasattr(part, "delete_adapter") else part.delete_adapters(ADAPTER)
+            part.set_adapter(names)
+            if part in disabled:
+                part.disable_adapters()
+        _restore(strengths)
+        for weight in trainable:  # loading an adapter freezes all others
+            weight.requires_grad_(True)
 
 
-def _activate(pipe: Any, names: list[str], strengths: dict[Any, dict[str, float]]) -> None:
-    pipe.set_adapters(names)
-    for layer, scaling in strengths.items():  # which set_adapters has put back to 1
-        layer.scaling.update(scaling)
+def _unwrap(part: Any) -> None:
+    """Takes all adapters out of a part, a failed loading's too, which leaves layers wrapped and no settings."""
+    from diffusers.utils.peft_utils import recurse_remove_peft_layers
+
+    recurse_remove_peft_layers(part)
+    if getattr(part, "peft_config", None):
+        del part.peft_config
+        part._hf_peft_config_loaded = False
+
+
+def _modules(pipe: Any) -> list[Any]:
+    return [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+
+
+def _adapted(pipe: Any) -> list[Any]:
+    """The parts of a pipeline that have adapters."""
+    return [part for part in _modules(pipe) if getattr(part, "peft_config", None)]
 
 
 def _strengths(pipe: Any) -> dict[Any, dict[str, float]]:
     """The strengths of the adapters in every layer that has some."""
-    parts = (part for part in pipe.components.values() if isinstance(part, nn.Module))
-    layers: list[Any] = [module for part in parts for module in part.modules()]
+    layers: list[Any] = [module for part in _modules(pipe) for module in part.modules()]
     return {layer: dict(layer.scaling) for layer in layers if isinstance(getattr(layer, "scaling", None), dict)}
+
+
+def _trainable(pipe: Any) -> list[nn.Parameter]:
+    return [weight for part in _modules(pipe) for weight in part.parameters() if weight.requires_grad]
+
+
+def _restore(strengths: dict[Any, dict[str, float]]) -> None:
+    for layer, scaling in strengths.items():  # which activating adapters may have put back to 1
+        layer.scaling.update(scaling)
 
 
 FULL = FineTuned("full-ft", "the whole U-Net fine-tuned at the target size, sampled there directly", whole_unet)

@@ -14,7 +14,7 @@ from torch.nn.functional import conv2d, interpolate
 from selfcascade.base_models.family import denoiser
 from selfcascade.base_models.stage_scheduler import training_steps
 from selfcascade.methods.direct import Direct
-from selfcascade.methods.seams import refuse_compiled, spatial_attention, timestep_of
+from selfcascade.methods.seams import convolving, refuse_compiled, spatial_attention, timestep_of
 from selfcascade.pipeline import SelfCascade
 
 RESIDUALS = (
@@ -104,15 +104,16 @@ def resolution_aware(pipe: Any, scale: float) -> Iterator[None]:
         handles.append(block.register_forward_pre_hook(functools.partial(measure, level), with_kwargs=True))
         upsampler = unet.up_blocks[len(unet.down_blocks) - 2 - level].upsamplers[0]
         handles.append(upsampler.register_forward_pre_hook(functools.partial(restore, level), with_kwargs=True))
-    for convolution, (_, share) in zip(convolutions, blocks, strict=True):
-        convolution._conv_forward = functools.partial(convolve, convolution, share)
+    changes = {
+        convolution: functools.partial(convolve, convolution, share)
+        for convolution, (_, share) in zip(convolutions, blocks, strict=True)
+    }
     try:
-        yield
+        with convolving(changes):
+            yield
     finally:
         for handle in handles:
             handle.remove()
-        for convolution in convolutions:
-            del convolution._conv_forward
 
 
 def _fitted(residuals: Any, sample: Tensor, halved: list[bool]) -> Any:

@@ -15,7 +15,7 @@ from torch.nn.functional import conv2d, interpolate, pad
 from selfcascade.base_models.family import denoiser
 from selfcascade.base_models.stage_scheduler import training_steps
 from selfcascade.methods.direct import Direct
-from selfcascade.methods.seams import convolution_levels, refuse_compiled, timestep_of
+from selfcascade.methods.seams import convolution_levels, convolving, refuse_compiled, timestep_of
 from selfcascade.pipeline import SelfCascade
 
 LARGEST_BLIND = 2.0  # scale up to which plain re-dilation of the inner levels serves
@@ -127,15 +127,13 @@ def redilated(pipe: Any, scale: Factor, share: float) -> Iterator[None]:
         unet.register_forward_pre_hook(begin, with_kwargs=True),
         unet.register_forward_hook(damp, with_kwargs=True),
     ]
-    for module, level in convolutions.items():
-        module._conv_forward = functools.partial(convolve, module, level)  # type: ignore[method-assign]
+    changes = {module: functools.partial(convolve, module, level) for module, level in convolutions.items()}
     try:
-        yield
+        with convolving(changes):
+            yield
     finally:
         for handle in handles:
             handle.remove()
-        for module in convolutions:
-            del module._conv_forward
 
 
 class _State:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -46,6 +48,28 @@ def spatial_attention(unet: Any, method: str) -> dict[Any, int]:
     if not found:
         raise ValueError(f"{type(unet).__name__} has no self-attention to change; {method} needs a U-Net that has")
     return found
+
+
+@contextlib.contextmanager
+def convolving(changes: Mapping[nn.Conv2d, Any]) -> Iterator[None]:
+    """Within it each convolution computes with what `changes` gives.
+
+    Raises:
+        ValueError: A convolution does not pad with zeros, as those patched for seamless pictures, or the user's own
+            patch is in the way.
+    """
+    for module in changes:
+        if module.padding_mode != "zeros" or "_conv_forward" in vars(module):
+            raise ValueError(
+                "the U-Net's convolutions are patched, as for seamless pictures, which this method replaces"
+            )
+    for module, change in changes.items():
+        module._conv_forward = change
+    try:
+        yield
+    finally:
+        for module in changes:
+            del module._conv_forward
 
 
 def blocks_by_level(unet: Any, method: str) -> list[tuple[nn.Module, int]]:

@@ -210,7 +210,9 @@ class Trainer:
     @torch.no_grad()
     def _latents(self, batch: Batch, pixels: Tensor, pivot_size: Size) -> tuple[Tensor, Tensor]:
         """E(x) and E(downsample(x)), from the cache where there is one and it has them."""
-        places = [] if self.cache is None else [hashlib.sha256(row.numpy()).hexdigest() for row in batch.pixels]
+        places = (
+            [] if self.cache is None else [hashlib.sha256(row.numpy().tobytes()).hexdigest() for row in batch.pixels]
+        )
         known = None if self.cache is None else self.cache.get(places)
         if known is None:
             small = interpolate(pixels, size=tuple(pivot_size), mode="area")
