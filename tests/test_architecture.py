@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {
         *("base_models", "cascade", "data", "features", "files", "images", "methods", "metrics", "models", "pipeline")
     },
-    "experiments": {"cascade", "data", "evaluation", "files", "models", "training"},
+    "experiments": {"cascade", "data", "evaluation", "files", "images", "methods", "models", "training"},
     "report": {"files"},
     "cli": {"*"},
     "demo": {"*"},

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,17 @@ def test_frechet_takes_fewer_samples_than_features() -> None:
     x = torch.randn(10, 40, generator=seeded(1))
     shift = torch.full((40,), 0.5)
     assert math.isclose(frechet_distance(x, x + shift), 10.0, rel_tol=1e-4)
+
+
+def test_frechet_of_few_samples_is_that_of_their_covariances() -> None:
+    generator = torch.Generator().manual_seed(4)
+    real, fake = torch.randn(12, 30, generator=generator).double(), torch.randn(9, 30, generator=generator).double()
+    covariances = [torch.cov(x.T).numpy() for x in (real, fake)]
+    values, vectors = np.linalg.eigh(covariances[0])
+    root = vectors * np.sqrt(values.clip(0)) @ vectors.T
+    expected = float((real.mean(0) - fake.mean(0)).square().sum()) + sum(np.trace(one) for one in covariances)
+    expected -= 2 * np.sqrt(np.linalg.eigvalsh(root @ covariances[1] @ root).clip(0)).sum()
+    assert frechet_distance(real, fake) == pytest.approx(expected, rel=1e-6)
 
 
 def test_kernel_is_the_unbiased_estimate_written_as_loops() -> None:

@@ -143,7 +143,7 @@ def test_only_missing_results_are_made(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["table1", "ratios"])
 def test_the_committed_suites_run_in_miniature_and_their_report_has_every_method(name: str, tmp_path: Path) -> None:
     suite = SUITE.parent / name
-    few = ["--pictures", "2", "--steps", "2", "--real-pictures", "20"]
+    few = ["--pictures", "2", "--steps", "4", "--real-pictures", "20"]
     succeed("evaluate", str(suite), "--seed", "0", *few, "--runs", str(tmp_path / "runs"), "--output", str(tmp_path))
     succeed("report", str(tmp_path), "--output", str(tmp_path / "report"))
     table = (tmp_path / "report/README.md").read_text()

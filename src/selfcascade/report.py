@@ -105,7 +105,10 @@ def table(suite: str, rows: list[Row]) -> str:
     head += ["patch FID", "patch KID", "FID_b", "KID_b", "s a picture", *(["FID, paper"] if paper else [])]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in rows:
-        cells = [row.method, f"{row.results[0]['trained_parameters']:,}" if row.results[0]["step"] else "-"]
+        cells = [
+            row.method,
+            f"{row.results[0]['trained_parameters']:,}" if row.results[0]["trained_parameters"] else "-",
+        ]
         cells.append(" + ".join(str(result["pictures"]) for result in row.results))
         cells.append(row.figure(lambda result: 100 * result["composition"]["all"]))
         cells.append(row.figure(lambda result: 100 * result["repetition"]["share_over_real"]))
@@ -129,11 +132,20 @@ def grid(rows: list[Row], columns: int, side: int) -> Image.Image | None:
         return None
     picture = Image.new("RGB", (columns * side, len(shown) * side), "white")
     for line, row in enumerate(shown):
-        sheet = Image.open(row.sheet)  # type: ignore[arg-type]
-        wide = min(columns, sheet.width // sheet.height)
-        part = sheet.crop((0, 0, wide * sheet.height, sheet.height))
-        picture.paste(part.resize((wide * side, side), Image.Resampling.LANCZOS), (0, line * side))
+        sheet, count = _sheet(row)
+        width = sheet.width // count
+        factor = side / max(width, sheet.height)
+        for column in range(min(columns, count)):
+            part = sheet.crop((column * width, 0, (column + 1) * width, sheet.height))
+            size = (round(factor * width), round(factor * sheet.height))
+            picture.paste(part.resize(size, Image.Resampling.LANCZOS), (column * side, line * side))
     return picture
+
+
+def _sheet(row: Row) -> tuple[Image.Image, int]:
+    """A method's pictures side by side, and how many they are."""
+    path: Any = row.sheet
+    return Image.open(path), len(path.with_suffix(".txt").read_text().splitlines())
 
 
 def page(tables: dict[str, list[Row]]) -> str:
@@ -147,11 +159,13 @@ def page(tables: dict[str, list[Row]]) -> str:
         head = "".join(f"<th>{html.escape(words)}</th>" for words in captions)
         body = []
         for number, row in enumerate(shown):
+            sheet, count = _sheet(row)
+            ratio = f"{sheet.width / count / sheet.height:.4f}"
             data = base64.b64encode(row.sheet.read_bytes()).decode()  # type: ignore[union-attr]
             styles.append(f".{suite}-{number}{{background-image:url(data:image/webp;base64,{data})}}")
             score = row.figure(lambda result: 100 * result["composition"]["all"])
             cells = "".join(
-                f'<td><button class="{suite}-{number}" style="--column:{column};--count:{len(captions)}" '
+                f'<td><button class="{suite}-{number}" style="--column:{column};--count:{count};--ratio:{ratio}" '
                 f'aria-label="{html.escape(row.method)}: {html.escape(words)}"></button></td>'
                 for column, words in enumerate(captions)
             )

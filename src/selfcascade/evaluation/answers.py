@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -93,6 +94,8 @@ class Sampling:
 class Pivots:
     """Base samples, made once by the base model as it is, so that every method enlarges the same ones.
 
+    `seconds` is the time that one took.
+
     Args:
         pipe: The base model's pipeline, not yet trained any further.
         questions: What they answer.
@@ -114,6 +117,7 @@ class Pivots:
 
         held = in_parts(make, list(questions.groups()), folder / f"pivots-{name}", "base samples", processes)
         self.name, self.latents, self.states = name, held["latents"], held["states"]
+        self.seconds = float(held["seconds"].mean())
 
     def pictures(self, pipe: Any) -> Tensor:
         """They themselves, (N, 3, h, w) in [0, 1]."""
@@ -182,10 +186,11 @@ def reduced_precision(pipe: Any) -> Iterator[None]:
 @torch.no_grad()
 def _base_samples(pipe: Any, questions: Questions, size: Size, sampling: Sampling, indices: range) -> dict[str, Tensor]:
     cascade = SelfCascade(pipe, native_size=size)
-    generators = questions.generators(indices)
+    generators, began = questions.generators(indices), time.perf_counter()
     settings: dict[str, Any] = {**size._asdict(), "output_type": "latent", "generator": generators}
     settings |= {"num_inference_steps": sampling.num_inference_steps, "guidance_scale": sampling.guidance_scale}
     with reduced_precision(pipe):
         out: Any = cascade(questions.captions(indices), **settings)
     states = torch.stack([generator.get_state() for generator in generators])
-    return {"latents": out.stages[0].latents.float().cpu(), "states": states}
+    seconds = torch.full((len(indices),), (time.perf_counter() - began) / len(indices))
+    return {"latents": out.stages[0].latents.float().cpu(), "states": states, "seconds": seconds}

@@ -26,7 +26,9 @@ from selfcascade.evaluation import Pivots, Questions, Sampling, answer, open_wor
 from selfcascade.evaluation.parts import in_parts
 from selfcascade.experiments.settings import names_of, read_experiment
 from selfcascade.files import write_whole
-from selfcascade.models import load_model, load_upsamplers
+from selfcascade.images import file_sha256
+from selfcascade.methods import METHODS
+from selfcascade.models import BUNDLED_SUPER_RESOLVER, load_model, load_upsamplers
 from selfcascade.training import Trainer, TrainingConfig
 from selfcascade.training.checkpoints import list_checkpoints
 
@@ -105,12 +107,15 @@ class Run:
             self._make_untrained(pipe, processes)
             return
         config = self._config(sizes[0])
-        self.resumed_at = self._rewind(config.folder)
+        missing = self.missing()
+        with processes.main_process_first():
+            self.resumed_at = self._rewind(config.folder, missing)
         stream = Stream(open_source(config.train_data, sizes[0]), sizes[:1], config.seed, fixed_crops=True)
         trainer = Trainer(pipe, config, stream, self)
         self.parameters = sum(parameter.numel() for parameter in trainer.trained.values())
-        if self.resumed_at == 0:
+        if self.resumed_at == 0 and processes.is_main_process:
             self(0, pipe, getattr(trainer.trainable, "upsamplers", None))
+        processes.wait_for_everyone()
         self.seconds, self.since = 0.0, time.perf_counter()
         trainer.run()
         if trainer.stop.asked_by:
@@ -120,10 +125,11 @@ class Run:
         """The missing results of a method that is not trained here, sampled by all processes, group by group."""
         experiment = self.experiment
         upsamplers = None if experiment.upsamplers is None else load_upsamplers(experiment.upsamplers)
+        self.parameters = 0 if upsamplers is None else upsamplers.num_parameters()
         for (step, name), counts in self.missing().items():
             sampling, asked = self.samplings[name], self.questions.first_of(max(counts))
             pivots = self.pivots[self.base_sizes[name]]
-            key = [asdict(sampling), pivots.name, experiment.upsamplers]
+            key = [asdict(sampling), pivots.name, _digests(sampling.weights), _digest(upsamplers)]
             kept = self.runs / f"pictures-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}"
 
             def make(
@@ -166,9 +172,9 @@ class Run:
             shown |= {f"{name}_{key}": figures[key][0] for key in ("fid", "patch_fid")}
         return shown
 
-    def _rewind(self, folder: Path) -> int:
+    def _rewind(self, folder: Path, missing: dict[tuple[int, str], list[int]]) -> int:
         """The step to train on from: that of the newest checkpoint before which nothing is missing; newer ones go."""
-        first, left = min(step for step, _ in self.missing()), 0
+        first, left = min(step for step, _ in missing), 0
         for place in list_checkpoints(folder):
             step = int(place.name.rpartition("-")[2])
             if step <= first:
@@ -190,6 +196,8 @@ class Run:
 
     def _write(self, step: int, name: str, count: int, seconds: float, figures: dict[str, Any]) -> None:
         trained = step - self.resumed_at
+        method = METHODS[self.samplings[name].method]
+        base = self.pivots[self.base_sizes[name]].seconds if method.from_base else 0.0
         result = {
             "experiment": self.name,
             "sampling": {"name": name, **asdict(self.samplings[name])},
@@ -197,7 +205,8 @@ class Run:
             "step": step,
             "trained_parameters": self.parameters,
             "seconds_per_training_step": self.seconds / trained if trained else None,
-            "seconds_per_picture": seconds,
+            "seconds_per_picture": seconds + base,
+            "of_them_for_the_base_sample": base,
             **figures,
         }
         text = json.dumps(rounded(result), indent=1) + "\n"
@@ -242,6 +251,20 @@ def runs_of(
     seeds = {name: (*experiment.seeds, *experiment.more_seeds) for name, experiment in experiments.items()}
     for seed in sorted({seed for own in seeds.values() for seed in own}):
         yield from (Run(suite, name, seed, runs, changes, results) for name in chosen if seed in seeds[name])
+
+
+def _digests(weights: str | None) -> list[str]:
+    """Of the weights' files, where they lie in a folder."""
+    folder = BUNDLED_SUPER_RESOLVER if weights == "bundled" else Path(weights or "")
+    found = sorted(folder.rglob("*.safetensors")) if weights and folder.is_dir() else []
+    return [str(weights), *(file_sha256(path) for path in found)]
+
+
+def _digest(module: Any) -> str:
+    digest = hashlib.sha256()
+    for name, value in ({} if module is None else module.state_dict()).items():
+        digest.update(name.encode() + value.float().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def rounded(value: Any) -> Any:

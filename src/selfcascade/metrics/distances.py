@@ -38,12 +38,12 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
     """
     real, fake = _checked(real, fake)
     mean_gap = (real.mean(0) - fake.mean(0)).square().sum()
-    covariance_real, covariance_fake = torch.cov(real.T), torch.cov(fake.T)
-    if real.shape[1] == 1:
-        covariance_real, covariance_fake = covariance_real.view(1, 1), covariance_fake.view(1, 1)
-    # The eigenvalues of a product of two covariances are real and not negative; rounding makes them slightly other.
-    roots = torch.linalg.eigvals(covariance_real @ covariance_fake).sqrt().real.sum()
-    return float(mean_gap + covariance_real.trace() + covariance_fake.trace() - 2 * roots)
+    factors = [_covariance_factor(x) for x in (real, fake)]
+    # With S_r = A^T A and S_f = B^T B, the roots of the eigenvalues of S_r S_f are the singular values of A B^T.
+    product = factors[0] @ factors[1].T
+    gram = product @ product.T if len(product) <= product.shape[1] else product.T @ product
+    roots = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().sum()
+    return float(mean_gap + sum(factor.square().sum() for factor in factors) - 2 * roots)
 
 
 def kernel_distance(real: Tensor, fake: Tensor) -> float:
@@ -165,3 +165,9 @@ def _checked(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     if real.shape[1] != fake.shape[1]:
         raise ValueError(f"real and fake must have as many features, not {real.shape[1]} and {fake.shape[1]}")
     return real.double(), fake.double()
+
+
+def _covariance_factor(x: Tensor) -> Tensor:
+    """A with A^T A the covariance of (N, D), min(N, D) rows."""
+    centred = (x - x.mean(0)) / (len(x) - 1) ** 0.5
+    return centred if len(x) <= x.shape[1] else torch.linalg.qr(centred, mode="r").R
