@@ -72,6 +72,18 @@ def seeds(found: list[dict[str, Any]], step: int = 400, pictures: int = 100) -> 
     return "\n".join(lines)
 
 
+def pivot_steps(found: list[dict[str, Any]]) -> str:
+    """Composition and patch FID at each K, tuning-free and tuned, as Markdown."""
+    names = {"pivot-step-rgb": "tuning-free", "tuned-micro": "`micro`", "tuned-full": "`full`"}
+    cells: dict[int, dict[str, str]] = defaultdict(dict)
+    for row in found:
+        right, distance = 100 * row["composition"]["all"], row["patch_fid"][0]
+        cells[row["sampling"]["pivot_step"]][row["experiment"]] = f"{right:.0f} %, {distance:.2f}"
+    lines = [f"| K | {' | '.join(names.values())} |", "|---" * (1 + len(names)) + "|"]
+    lines += [f"| {step} | {' | '.join(own.get(name, '-') for name in names)} |" for step, own in sorted(cells.items())]
+    return "\n".join(lines)
+
+
 def designs(found: list[dict[str, Any]]) -> str:
     """The designs of `micro` that were tried, best first, as Markdown."""
     lines = ["| design | parameters | all right | patch FID (95 % interval) | patch KID |", "|---|---|---|---|---|"]
@@ -134,6 +146,10 @@ def main() -> None:
     plot(curves, reference[0] if reference else None, DOCS / "training_curves.webp")
     page = between((DOCS / "upsamplers.md").read_text(), "figures", end_points(curves + free))
     page = between(page, "seeds", seeds(curves))
+    ablation = [row for row in results("ablation") if isinstance(row["sampling"]["pivot_step"], int)]
+    page = between(
+        page, "pivot-steps", pivot_steps([row for row in ablation if row["sampling"]["upsampling"] == "rgb"])
+    )
     text = between(page, "designs", designs(results("micro-designs")))
     write_whole(DOCS / "upsamplers.md", lambda aside: aside.write_text(text))
 
