@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import interpolate
 
 import selfcascade
+from selfcascade import METHODS
 from selfcascade.cascade import Size
 from selfcascade.data.scenes import BACKGROUNDS, caption, render, sample_scene
 from selfcascade.evaluation import Pivots, Sampling, answer
 from selfcascade.evaluation.scenes import SceneJudge, scene_questions
 from selfcascade.metrics.composition import CompositionReader, accuracy
+from selfcascade.metrics.sharpness import octave_energies
 from selfcascade.models import bundled_upsamplers, load_upsamplers
 
 FOLDER = Path(selfcascade.__path__[0]) / "bundled"
@@ -80,6 +83,22 @@ def test_the_upsamplers_are_for_the_base_model_and_say_where_their_stages_start(
     assert "_name_or_path" not in (FOLDER / "upsamplers" / name / "config.json").read_text()
     planned = selfcascade.SelfCascade(pipe, upsamplers).plan(128, 128)
     assert planned[1].pivot_step == upsamplers.config["sampling_pivot_step"] <= upsamplers.config["pivot_step"]
+
+
+def test_the_super_resolver_adds_the_detail_that_lanczos_windows_do_not(pipe: Any) -> None:
+    prompt = ["a large red house on the left at night", "a small blue fish under the sea"]
+    settings: dict[str, Any] = {"height": 256, "width": 256, "num_inference_steps": 8, "guidance_scale": 3.0}
+    base, pictures = None, {}
+    for name, own in (("lanczos", {}), ("sr", {"weights": "bundled"})):
+        generator = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+        out = METHODS[name](pipe, prompt, **settings, **own, generator=generator, output_type="pt")
+        base = out.stages[0].latents if base is None else base
+        assert torch.equal(out.stages[0].latents, base)
+        pictures[name] = out.images.float()
+    small = {name: interpolate(one, size=(64, 64), mode="area") for name, one in pictures.items()}
+    assert (small["sr"] - small["lanczos"]).abs().mean() < 0.05  # the same picture
+    energy = {name: octave_energies(one).mean(0)[0] for name, one in pictures.items()}
+    assert energy["sr"] > 3 * energy["lanczos"]
 
 
 @pytest.mark.slow

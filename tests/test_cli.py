@@ -14,6 +14,7 @@ from PIL import Image
 from command_line import SRC, WITH_MODEL, made, models, record, refuse, run, start, succeed, workplace
 from selfcascade import METHODS
 from tiny import TINY
+from tiny.unets import super_resolver
 
 __all__ = ["models", "workplace"]  # fixtures
 
@@ -124,7 +125,7 @@ def test_compare_makes_a_grid_a_table_and_a_record() -> None:
     assert lines[-1] == "c.png"
     assert any("direct" in line for line in lines)
     assert Image.open("c.png").width > 512
-    without_weights = [name for name in METHODS if name not in ("self-cascade-tuned", "full-ft", "lora")]
+    without_weights = [name for name in METHODS if name not in ("self-cascade-tuned", "full-ft", "lora", "sr")]
     assert [one["settings"]["method"] for one in record("c.png")["pictures"]] == without_weights
     assert "kind" in refuse("generate", "--from", "c.json")
 
@@ -133,7 +134,8 @@ def test_every_method_s_picture_comes_back_bit_for_bit() -> None:
     tuned = TINY["stable-diffusion"].build().unet
     tuned.conv_out.weight.data *= 1.1
     tuned.save_pretrained("trained/unet")
-    options = {"full-ft": ["--weights", "trained"], "restart-late": []}
+    super_resolver().save_pretrained("resolver")
+    options = {"full-ft": ["--weights", "trained"], "sr": ["--weights", "resolver"]}
     pictures = {}
     for name in METHODS:
         if name in ("self-cascade-tuned", "lora"):

@@ -20,6 +20,7 @@ from accelerate import PartialState
 from PIL import Image
 from torch import Tensor
 
+from selfcascade.base_models.family import denoiser
 from selfcascade.cascade import Size
 from selfcascade.data import Stream, open_source
 from selfcascade.evaluation import Pivots, Questions, Sampling, answer, open_world
@@ -90,6 +91,7 @@ class Run:
         device = str(processes.device) if processes.num_processes > 1 else None
         pipe = load_model(experiment.model, device, None if experiment.dtype == "auto" else experiment.dtype)
         pipe.set_progress_bar_config(disable=True)
+        denoiser(pipe).to(memory_format=torch.channels_last)  # a seventh less time on a CPU from 4x the pixels on
         self.samplings = {name: experiment.sampling(name).sized(pipe) for name in experiment.samplings}
         self.base_sizes = {name: sampling.base_size(pipe) for name, sampling in self.samplings.items()}
         first = next(iter(self.samplings.values()))
