@@ -33,11 +33,11 @@ from selfcascade.training.checkpoints import (
 )
 from selfcascade.training.conditions import encode_captions, unet_arguments
 from selfcascade.training.config import TrainingConfig
-from selfcascade.training.latent_cache import LatentCache
 from selfcascade.training.model_card import write_model_card
 from selfcascade.training.objective import draw, objective_of
 from selfcascade.training.state import Curve, StopRequest, TrainingState, make_optimizer
-from selfcascade.training.trainables import make_trainable
+from selfcascade.training.tensor_cache import FeatureCache, TensorCache
+from selfcascade.training.trainables import TrainedUpsamplers, cast_frozen, make_trainable
 
 MAX_SKIPPED = 50
 
@@ -76,10 +76,11 @@ class Trainer:
         base = fingerprint(pipe.unet)
         self.pivot_step = config.steps_of(self.training_steps)
         self.objective = objective_of(pipe.scheduler, config.snr_gamma)
-        for part in (pipe.vae, pipe.text_encoder, getattr(pipe, "text_encoder_2", None)):
-            if part is not None:
-                part.requires_grad_(False)
+        frozen = [pipe.vae, pipe.text_encoder, getattr(pipe, "text_encoder_2", None)]
+        frozen = [part.requires_grad_(False) for part in frozen if part is not None]
         self.trainable = make_trainable(pipe.unet, config, self.pivot_step)
+        for part in (*frozen, pipe.unet) if config.frozen_dtype is not None else ():
+            cast_frozen(part, config.frozen_dtype)
         self.trained = self.trainable.trained()
         self.optimizer = make_optimizer(config, list(self.trained.values()))
         self.rates = get_scheduler(
@@ -92,9 +93,11 @@ class Trainer:
         self.state = TrainingState(config, self.trained, self.optimizer, self.rates, base, self.accelerator.scaler)
         self.curve, self.stop = Curve(config.folder / "curve.jsonl"), StopRequest()
         self.step, self.position, self.skipped = 0, Position(), 0
-        self.cache = (
-            None if config.cache_latents is None else LatentCache(Path(config.cache_latents), pipe.vae, config.scale)
-        )
+        self.cache: TensorCache | None = None
+        if config.cache_latents is not None:
+            self.cache = TensorCache(Path(config.cache_latents), pipe.vae, config.scale)
+            if config.cache_pivot_features and isinstance(self.trainable, TrainedUpsamplers):
+                self.trainable.cache = FeatureCache(Path(config.cache_latents), pipe.unet)
 
     def run(self) -> Path:
         """Trains to `max_train_steps`, or until Ctrl-C or SIGTERM, which end it after the step with a checkpoint.
