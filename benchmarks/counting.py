@@ -27,6 +27,9 @@ class AsOnCuda(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, mixed = kwargs or {}, torch.is_autocast_enabled("cpu")
+        if func is Tensor.backward:  # a mode is off within its own calls, and checkpoints are recomputed in this one
+            with self:
+                return torch.autograd.backward(args[0])
         if mixed and func in (group_norm, layer_norm):
             args, kwargs = tree_map_only(Tensor, lambda x: x.float(), (args, kwargs))
         elif func is scaled_dot_product_attention:

@@ -101,7 +101,7 @@ def test_pictures_are_made_in_between_in_any_precision(
     pipe = SD.build()
     trainer = Trainer(pipe, config, Stream(ScenesSource(SIZE), (SIZE,)), ValidationPictures(config))
     trainer.config.folder.mkdir(exist_ok=True)
-    trainer._validate(trainer.validate)  # type: ignore[arg-type]
+    trainer._validate()
     (path,) = (tmp_path / "validation").iterdir()
     assert path.name == "000000-0.png"
 

@@ -19,6 +19,8 @@ FREE_ON_RESUME = frozenset(
         "output_dir",
         "report_to",
         "resume_from_checkpoint",
+        "num_validation_pictures",
+        "validation_data",
         "validation_prompt",
         "validation_steps",
         "logging_steps",
@@ -85,6 +87,8 @@ class TrainingConfig(BaseModel):
     checkpoints_total_limit: PositiveInt | None = Field(3, description="Checkpoints that are kept.")
     resume_from_checkpoint: str | None = Field(None, description="'latest', or a checkpoint's name or path.")
     validation_prompt: tuple[str, ...] = Field((), description="Pictures of it are made; may be given several times.")
+    validation_data: str | None = Field(None, description="As train_data, of other pictures: their loss is logged.")
+    num_validation_pictures: PositiveInt = Field(16, description="Pictures of validation_data, always the same.")
     validation_steps: PositiveInt = Field(500, description="Steps between validations.")
     logging_steps: PositiveInt = Field(10, description="Steps between rows of the curve.")
     report_to: str | None = Field(None, description="A tracker of accelerate: tensorboard, wandb, all, ...")
