@@ -7,41 +7,48 @@ the memory-efficient kernel, and under autocast normalisations run in float32, a
 
 from __future__ import annotations
 
+import contextlib
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.functional import group_norm, layer_norm, scaled_dot_product_attention
-from torch.overrides import TorchFunctionMode
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 
-class AsOnCuda(TorchFunctionMode):
-    """Runs the operations that a CPU does in another way as CUDA does them."""
+@contextlib.contextmanager
+def as_on_cuda() -> Iterator[None]:
+    """Within it the operations that a CPU does in another way are done as CUDA does them, recomputed ones too."""
+    with (
+        patch.object(functional, "scaled_dot_product_attention", _attention),
+        patch.object(functional, "group_norm", _in_float32(functional.group_norm)),
+        patch.object(functional, "layer_norm", _in_float32(functional.layer_norm)),
+    ):
+        yield
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs, mixed = kwargs or {}, torch.is_autocast_enabled("cpu")
-        if func is Tensor.backward:  # a mode is off within its own calls, and checkpoints are recomputed in this one
-            with self:
-                return torch.autograd.backward(args[0])
-        if mixed and func in (group_norm, layer_norm):
-            args, kwargs = tree_map_only(Tensor, lambda x: x.float(), (args, kwargs))
-        elif func is scaled_dot_product_attention:
-            return self.attention(*args, **kwargs)
-        return func(*args, **kwargs)
 
-    def attention(self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, **settings: Any) -> Tensor:
-        """The kernel that keeps no (N, N) matrix for the backward pass."""
+def _attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, *given: Any, **named: Any) -> Tensor:
+    """The kernel that keeps no (N, N) matrix for the backward pass."""
+    if torch.is_autocast_enabled("cpu"):
+        query, key, value = (x.to(torch.get_autocast_dtype("cpu")) for x in (query, key, value))
+    keeps = any(x.requires_grad for x in (query, key, value))
+    return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, attn_mask, keeps)[0]
+
+
+def _in_float32(function: Any) -> Any:
+    def cast(*given: Any, **named: Any) -> Tensor:
         if torch.is_autocast_enabled("cpu"):
-            query, key, value = (x.to(torch.get_autocast_dtype("cpu")) for x in (query, key, value))
-        keeps = any(x.requires_grad for x in (query, key, value))
-        return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, attn_mask, keeps)[0]
+            given, named = tree_map_only(Tensor, lambda x: x.float(), (given, named))
+        return function(*given, **named)
+
+    return cast
 
 
 class LiveBytes(TorchDispatchMode):
@@ -93,6 +100,6 @@ def counted_step(step: Any, modules: Iterable[nn.Module]) -> dict[str, int]:
         step.optimizer.step()
         step.optimizer.zero_grad()
         kept, live.peak = live.now, live.now
-        with FlopCounterMode(display=False) as counter, AsOnCuda():
+        with FlopCounterMode(display=False) as counter, as_on_cuda():
             step()
     return {"flops": counter.get_total_flops(), "kept": kept, "peak_counted": live.peak}
