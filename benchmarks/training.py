@@ -1,9 +1,10 @@
 """Time and memory of a training step: feature upsamplers and LoRAs against the whole U-Net.
 
-    python benchmarks/training.py [--device cuda] [--repeats N]
+    python benchmarks/training.py [--device cuda] [--repeats N]     everything
+    python benchmarks/training.py --count                           what is counted anew; what was measured stays
 
 writes training.json and, from it, training.md beside this file. The bundled model's steps run, each method in a process
-of its own; those of SD 2.1-base at 512 -> 1024 are counted on meta tensors, and with `--device cuda` run too.
+of its own; those of SD 2.1-base at 512 -> 1024 are counted (`counting.py`), and with `--device cuda` run too.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from statistics import median
 from typing import Any
 
 import torch
+from counting import counted_step
 from diffusers import UNet2DConditionModel  # pyright: ignore[reportPrivateImportUsage]
 from flops import SD_21_BASE
 from seconds import cpu
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
 from selfcascade.models import BUNDLED
 from selfcascade.training import TrainingConfig
-from selfcascade.training.trainables import make_trainable
+from selfcascade.training.trainables import cast_frozen, make_trainable
 
 HERE = Path(__file__).parent
 METHODS: dict[str, dict[str, Any]] = {
@@ -39,29 +40,45 @@ METHODS: dict[str, dict[str, Any]] = {
 SHOWN = {"full-ft": "whole U-Net", "full": "upsamplers `full`", "micro": "upsamplers `micro`"}
 # Name: (pictures of a step, latent side of the stage).
 MODELS = {"bundled": (8, 32), "SD 2.1-base": (1, 128)}
-BYTES = 4
+# Of SD 2.1-base: exactly, and as it is trained in practice.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "float32": {},
+    "bf16": {"mixed_precision": "bf16"},
+}
+MEASURED = ("seconds", "least", "most", "peak")
 
 
 class Step:
     """One optimizer step of a method on random latents, without data and VAE, which all methods share."""
 
-    def __init__(self, model: str, method: str, device: str) -> None:
-        count, side = MODELS[model]
-        config = UNet2DConditionModel.load_config(str(BUNDLED / "unet")) if model == "bundled" else SD_21_BASE
+    def __init__(self, model: str, method: str, device: str, setting: str = "float32") -> None:
+        self.count, self.side = MODELS[model]
+        config = TrainingConfig(**METHODS[method], **SETTINGS[setting])
+        given = UNet2DConditionModel.load_config(str(BUNDLED / "unet")) if model == "bundled" else SD_21_BASE
         with torch.device(device):
-            unet = UNet2DConditionModel.from_config(config)
-            self.trainable = make_trainable(unet, TrainingConfig(**METHODS[method]), 700)
-            shape = (count, unet.config["in_channels"])
-            z_t, pivot = torch.randn(*shape, side, side), torch.randn(*shape, side // 2, side // 2)
-            words = {"encoder_hidden_states": torch.randn(count, 77, unet.config["cross_attention_dim"])}
-            self.given = (z_t, torch.full((count,), 500), words, pivot)
+            self.unet = UNet2DConditionModel.from_config(given)
+            self.trainable = make_trainable(self.unet, config, 700)
+        if config.frozen_dtype is not None:
+            cast_frozen(self.unet, config.frozen_dtype)
+        self.mixed, self.device = config.mixed_precision == "bf16", torch.device(device).type
+        self.ready(device)
+
+    def ready(self, device: str) -> None:
+        """Latents, captions and an optimizer, where the weights are."""
+        with torch.device(device):
+            shape = (self.count, self.unet.config["in_channels"])
+            z_t, pivot = torch.randn(*shape, self.side, self.side), torch.randn(*shape, self.side // 2, self.side // 2)
+            words = torch.randn(self.count, 77, self.unet.config["cross_attention_dim"])
+            z_t, pivot, words = (x.to(self.unet.dtype) for x in (z_t, pivot, words))
+            self.given = (z_t, torch.full((self.count,), 500), {"encoder_hidden_states": words}, pivot)
         self.weights = [weight for weight in self.trainable.parameters() if weight.requires_grad]
-        self.frozen = sum(weight.numel() for weight in unet.parameters() if not weight.requires_grad)
         self.optimizer = torch.optim.AdamW(self.weights)
 
     def forward(self) -> Tensor:
         """The loss."""
-        return self.trainable(*self.given).square().mean()
+        with torch.autocast("cpu" if self.device == "meta" else self.device, torch.bfloat16, enabled=self.mixed):
+            prediction = self.trainable(*self.given)
+        return prediction.float().square().mean()
 
     def __call__(self) -> None:
         """Forward, backward, AdamW."""
@@ -70,35 +87,22 @@ class Step:
         self.optimizer.zero_grad()
 
 
-def counted(model: str, method: str) -> dict[str, Any]:
-    """FLOPs of forward and backward, and float32 bytes: weights, gradients, AdamW's moments, kept activations."""
-    step = Step(model, method, "meta")
-    kept: dict[int, Tensor] = {}
-    own = {id(tensor) for tensor in step.trainable.parameters()}
-
-    def keep(tensor: Tensor) -> Tensor:
-        if id(tensor) not in own and not isinstance(tensor, nn.Parameter) and tensor._base is None:
-            kept[id(tensor)] = tensor
-        elif tensor._base is not None and not isinstance(tensor._base, nn.Parameter):
-            kept[id(tensor._base)] = tensor._base
-        return tensor
-
-    with FlopCounterMode(display=False) as counter:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = step.forward()
-        loss.backward()
+def counted(model: str, method: str, setting: str) -> dict[str, Any]:
+    """FLOPs of forward and backward, and the most bytes alive at once in a whole step."""
+    step = Step(model, method, "meta", setting)
+    upsamplers = getattr(step.trainable, "upsamplers", None)
+    if upsamplers is not None:
+        upsamplers.check_unet = lambda unet: None  # weights without values have no fingerprint
     trained = sum(weight.numel() for weight in step.weights)
-    activations = sum(tensor.numel() * tensor.element_size() for tensor in kept.values())
-    weights = (4 * trained + step.frozen) * BYTES
-    return {"trained": trained, "flops": counter.get_total_flops(), "activations": activations, "weights": weights}
+    return {"trained": trained, **counted_step(step, [step.unet, step.trainable])}
 
 
-def run_steps(model: str, method: str, device: str, repeats: int) -> dict[str, Any]:
+def run_steps(model: str, method: str, device: str, repeats: int, setting: str = "float32") -> dict[str, Any]:
     """Median seconds and peak bytes of steps that run, over what was there before the model."""
     cuda = device.startswith("cuda")
     torch.manual_seed(0)
     before = 0 if cuda else resident("VmRSS")
-    step = Step(model, method, device)
+    step = Step(model, method, device, setting)
     for _ in range(2):
         step()
     if cuda:
@@ -124,25 +128,39 @@ def resident(which: str) -> int:
     raise OSError(f"/proc/self/status has no {which}")
 
 
-def apart(model: str, method: str, device: str, repeats: int) -> dict[str, Any]:
+def apart(model: str, method: str, device: str, repeats: int, setting: str) -> dict[str, Any]:
     """`run_steps` in a process of its own, whose memory nothing else has used."""
-    command = [sys.executable, __file__, "--one", model, method, "--device", device, "--repeats", str(repeats)]
+    one = ["--one", model, method, setting]
+    command = [sys.executable, __file__, *one, "--device", device, "--repeats", str(repeats)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(device: str, repeats: int) -> dict[str, Any]:
-    """All figures."""
+def measure(device: str, repeats: int, earlier: dict[str, Any] | None) -> dict[str, Any]:
+    """All figures; those that were measured are taken from earlier results, if these are given."""
     rows = []
     for model in MODELS:
-        for method in METHODS:
-            row = {"model": model, "method": method, **counted(model, method)}
-            if model == "bundled" or device.startswith("cuda"):
-                row |= apart(model, method, device, repeats)
-            rows.append(row)
-            print(json.dumps(row), flush=True)
+        for setting in SETTINGS if model != "bundled" else ("float32",):
+            for method in METHODS:
+                row = {"model": model, "setting": setting, "method": method, **counted(model, method, setting)}
+                if earlier is not None:
+                    row |= measured(earlier, row)
+                elif model == "bundled" or device.startswith("cuda"):
+                    row |= apart(model, method, device, repeats, setting)
+                rows.append(row)
+                print(json.dumps(row), flush=True)
+    if earlier is not None:
+        return {**{key: value for key, value in earlier.items() if key != "rows"}, "rows": rows}
     name = torch.cuda.get_device_name() if device.startswith("cuda") else cpu()
     return {"torch": torch.__version__, "device": name, "threads": torch.get_num_threads(), "rows": rows}
+
+
+def measured(earlier: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+    """What earlier results have of this model, method and setting that was measured."""
+    for old in earlier["rows"]:
+        if all(old.get(key, "float32") == row[key] for key in ("model", "method", "setting")):
+            return {key: old[key] for key in MEASURED if key in old}
+    return {}
 
 
 def report(results: dict[str, Any]) -> str:
@@ -150,26 +168,35 @@ def report(results: dict[str, Any]) -> str:
     lines = [
         "# Time and memory of a training step",
         "",
-        "Written by `python benchmarks/training.py`: forward, backward and AdamW in float32 on random latents, without",
-        "data and VAE, which all methods share, and without gradient checkpointing. FLOPs are of forward and backward;",
-        "counted bytes are the weights, their gradients and moments, and what is kept for the backward pass. Seconds",
-        f"and peak memory are measured on {results['device']}, {results['threads']} threads, torch {results['torch']}.",
+        "Written by `python benchmarks/training.py`: forward, backward and AdamW on random latents, without data",
+        "and VAE, which all methods share. FLOPs are of forward and backward, the pivot's reading included. Counted",
+        "bytes are those of all storages alive: between steps (weights and AdamW's moments), and at most within one,",
+        "as a GPU would run it (`benchmarks/counting.py`: memory-efficient attention; an allocator's rounding and",
+        "workspaces are left out). In bf16 the passes run under autocast; what is trained is in float32 with float32",
+        "gradients and moments, and what is frozen is held in bf16, as by `selfcascade train --mixed_precision bf16`.",
+        f"Seconds and measured peak: {results['device']}, {results['threads']} threads, torch {results['torch']}.",
     ]
     for model, (count, side) in MODELS.items():
-        rows = [row for row in results["rows"] if row["model"] == model]
-        lines += ["", f"## {model}, {count} picture{'s' * (count > 1)} a step, latents of {side // 2} -> {side}", ""]
-        lines += ["| trained | parameters | TFLOPs | ratio | counted GB | ratio | activations GB | ratio "]
-        lines[-1] += "| seconds | ratio | peak GB | ratio |"
-        lines.append("|---" * 12 + "|")
-        for row in rows:
-            parts = [SHOWN.get(row["method"], f"LoRA r{row['method'][6:]}"), f"{row['trained']:,}"]
-            total = {**row, "counted": row["activations"] + row["weights"]}
-            whole = {**rows[0], "counted": rows[0]["activations"] + rows[0]["weights"]}
-            for name, unit in (("flops", 1e12), ("counted", 1e9), ("activations", 1e9), ("seconds", 1), ("peak", 1e9)):
-                known = name in total
-                parts += [f"{total[name] / unit:.3g}", f"{total[name] / whole[name]:.2f}x"] if known else ["-", "-"]
-            lines.append("| " + " | ".join(parts) + " |")
+        lines += ["", f"## {model}, {count} picture{'s' * (count > 1)} a step, latents of {side // 2} -> {side}"]
+        for setting in SETTINGS:
+            rows = [row for row in results["rows"] if (row["model"], row["setting"]) == (model, setting)]
+            lines += ["", *([f"### {setting}", ""] if model != "bundled" else []), *table(rows)] if rows else []
     return "\n".join([*lines, ""])
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """The methods' rows, each with its ratio to the first's, as Markdown; without seconds where none were measured."""
+    columns = {"flops": ("TFLOPs", 1e12), "kept": ("GB between steps", 1e9), "peak_counted": ("peak GB, counted", 1e9)}
+    if "seconds" in rows[0]:
+        columns |= {"seconds": ("seconds", 1.0), "peak": ("peak GB, measured", 1e9)}
+    lines = [" | ".join(["| trained | parameters", *(f"{title} | ratio" for title, _ in columns.values())]) + " |"]
+    lines.append("|---" * (2 + 2 * len(columns)) + "|")
+    for row in rows:
+        parts = [SHOWN.get(row["method"], f"LoRA r{row['method'][6:]}"), f"{row['trained']:,}"]
+        for name, (_, unit) in columns.items():
+            parts += [f"{row[name] / unit:.3g}", f"{row[name] / rows[0][name]:.2f}x"]
+        lines.append("| " + " | ".join(parts) + " |")
+    return lines
 
 
 def main() -> None:
@@ -177,12 +204,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--one", nargs=2, metavar=("MODEL", "METHOD"), help="only this; prints JSON")
+    parser.add_argument("--count", action="store_true", help="what is counted anew; what was measured stays")
+    parser.add_argument("--one", nargs=3, metavar=("MODEL", "METHOD", "SETTING"), help="only this; prints JSON")
     given = parser.parse_args()
     if given.one:
-        print(json.dumps(run_steps(*given.one, given.device, given.repeats)))
+        model, method, setting = given.one
+        print(json.dumps(run_steps(model, method, given.device, given.repeats, setting)))
         return
-    results = measure(given.device, given.repeats)
+    earlier = json.loads((HERE / "training.json").read_text()) if given.count else None
+    results = measure(given.device, given.repeats, earlier)
     (HERE / "training.json").write_text(json.dumps(results, indent=1) + "\n")
     (HERE / "training.md").write_text(report(results))
 

@@ -97,6 +97,27 @@ def designs(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def sixteen(found: list[dict[str, Any]]) -> str:
+    """The methods at 16x the pixels, the mean over the seeds of captions that there are, as Markdown."""
+    names = {
+        "self-cascade-rgb": "tuning-free, K = 700, 400, RGB",
+        "self-cascade-paper": "tuning-free, paper (K = 700, bilinear latents)",
+        "tuned-micro": "`micro`",
+        "tuned-full": "`full`",
+    }
+    lines = ["| method | seeds | pictures | all right | patch FID | patch KID | FID_b |", "|---" * 7 + "|"]
+    for name, title in names.items():
+        own = [row for row in found if row["experiment"] == name and row["sampling"]["name"] == "table2"]
+        if own:
+            right = mean(100 * row["composition"]["all"] for row in own)
+            patches, kernel, base = (mean(row[key][0] for row in own) for key in ("patch_fid", "patch_kid", "fid_b"))
+            lines.append(
+                f"| {title} | {len(own)} | {sum(row['pictures'] for row in own)} | {right:.1f} % "
+                f"| {patches:.2f} | {kernel:.4f} | {base:.3f} |"
+            )
+    return "\n".join(lines)
+
+
 def between(page: str, mark: str, text: str) -> str:
     """The page with this text between its marks."""
     before, after = page.split(f"<!-- {mark} -->")[0], page.split(f"<!-- /{mark} -->")[1]
@@ -150,6 +171,7 @@ def main() -> None:
     page = between(
         page, "pivot-steps", pivot_steps([row for row in ablation if row["sampling"]["upsampling"] == "rgb"])
     )
+    page = between(page, "sixteen", sixteen(results("table2")))
     text = between(page, "designs", designs(results("micro-designs")))
     write_whole(DOCS / "upsamplers.md", lambda aside: aside.write_text(text))
 

@@ -18,55 +18,16 @@ from torch import Tensor
 
 from cascade_runs import SD
 from selfcascade import FeatureUpsamplers
-from selfcascade.cascade import Size
 from selfcascade.data import ScenesSource, Stream
 from selfcascade.training import Trainer, TrainingConfig
 from selfcascade.training.checkpoints import CheckpointError, list_checkpoints, load_checkpoint
 from selfcascade.training.objective import DiffusionObjective, FlowObjective, draw, objective_of
+from selfcascade.training.tensor_cache import FeatureCache
 from selfcascade.training.trainables import make_trainable
 from tiny import TINY
+from training_runs import SIZE, equal, settings, trained, weights
 
 TESTS = Path(__file__).parent
-SIZE = Size(64, 64)
-
-
-def settings(folder: Path, **changes: Any) -> TrainingConfig:
-    given = {
-        "output_dir": str(folder),
-        "resolution": 64,
-        "train_batch_size": 2,
-        "max_train_steps": 6,
-        "checkpointing_steps": 2,
-        "checkpoints_total_limit": None,
-        "logging_steps": 1,
-        "learning_rate": 1e-2,
-    }
-    return TrainingConfig(**{**given, **changes})
-
-
-def trained(folder: Path, pipe: Any = None, stop_after: int | None = None, **changes: Any) -> Trainer:
-    config = settings(folder, **changes)
-    trainer = Trainer(pipe or SD.build(), config, Stream(ScenesSource(SIZE), (SIZE,), config.seed))
-    if stop_after is not None:
-        step = trainer._optimizer_step
-
-        def counted(batches: Any) -> float:
-            loss = step(batches)
-            if trainer.step == stop_after:
-                trainer.stop.asked_by = "SIGTERM"
-            return loss
-
-        trainer._optimizer_step = counted  # type: ignore[method-assign]
-    trainer.run()
-    return trainer
-
-
-def weights(trainer: Trainer) -> dict[str, Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in trainer.trained.items()}
-
-
-def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def everything(pipe: Any) -> dict[str, Tensor]:
@@ -182,25 +143,39 @@ def test_micro_batches_and_one_batch_take_the_same_step(tmp_path: Path) -> None:
 
 
 def test_four_pictures_are_learnt_by_heart(tmp_path: Path) -> None:
-    """The loss on fixed pictures, noise and timesteps falls tenfold when everything may be learnt."""
-    pipe = SD.build()
-    generator = torch.Generator().manual_seed(0)
-    trainer = Trainer(pipe, settings(tmp_path, method="full"), Stream(ScenesSource(SIZE), (SIZE,)))
+    """The loss of four pictures, always with the same noise and timesteps, falls tenfold if all may be learnt."""
+    trainer = Trainer(
+        SD.build(),
+        settings(tmp_path, method="full", learning_rate=1e-2, prompt_dropout=0),
+        Stream(ScenesSource(SIZE), (SIZE,)),
+    )
     batch = next(trainer.stream.batches(4))
-    z_0, noise = torch.randn(2, 4, 4, 8, 8, generator=generator)
-    timestep = torch.tensor([100, 300, 500, 700])
-    z_t = trainer.objective.noisy(z_0, noise, timestep)
-    words = pipe.text_encoder(pipe.tokenizer(batch.captions, padding=True, return_tensors="pt").input_ids)[0].detach()
-    optimizer = torch.optim.AdamW(trainer.trained.values(), lr=1e-2)
     losses = []
-    for _ in range(250):
-        prediction = trainer.trainable(z_t, timestep, {"encoder_hidden_states": words}, z_0)
-        loss = trainer.objective.loss(prediction, z_0, noise, timestep).mean()
-        optimizer.zero_grad()
+    for _ in range(400):
+        loss = trainer._loss(batch, 0)
+        trainer.optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
+        trainer.optimizer.step()
         losses.append(loss.item())
+        if losses[-1] < losses[0] / 10:
+            break
     assert losses[-1] < losses[0] / 10
+
+
+def test_the_loss_of_pictures_that_are_held_out_is_logged_and_nothing_else_changes(tmp_path: Path) -> None:
+    def run(folder: str, held_out: int | None) -> Trainer:
+        config = settings(tmp_path / folder, max_train_steps=3, validation_steps=2, num_validation_pictures=3)
+        others = None if held_out is None else Stream(ScenesSource(SIZE), (SIZE,), held_out)
+        trainer = Trainer(SD.build(), config, Stream(ScenesSource(SIZE), (SIZE,), 0), held_out=others)
+        trainer.run()
+        return trainer
+
+    plain, watched, again, other = run("plain", None), run("watched", 1), run("again", 1), run("other", 2)
+    assert equal(weights(watched), weights(plain))
+    curves = [[row for row in t.curve.rows() if "validation_loss" in row] for t in (plain, watched, again, other)]
+    assert curves[0] == [] and [row["step"] for row in curves[1]] == [2, 3]
+    assert curves[1] == curves[2] != curves[3]
+    assert 0.1 < curves[1][0]["validation_loss"] < 3 and curves[1][0] != curves[1][1]
 
 
 def test_upsamplers_learn_what_the_pivot_can_tell(tmp_path: Path) -> None:
@@ -222,7 +197,7 @@ def test_upsamplers_learn_what_the_pivot_can_tell(tmp_path: Path) -> None:
 WORKER = """
 import sys, torch
 from pathlib import Path
-from test_training import trained, weights
+from training_runs import trained, weights
 from safetensors.torch import save_file
 torch.set_num_threads(1)
 folder, options = Path(sys.argv[1]), eval(sys.argv[2])
@@ -279,6 +254,59 @@ def test_cached_latents_give_the_same_weights_and_spare_the_encoder(tmp_path: Pa
     other = Trainer(SD.build(), settings(tmp_path / "other", cache_latents=str(tmp_path / "cache")), dark)
     other.run()
     assert other.cache is not None and other.cache.misses == 2  # other pictures under the same names, all alike
+
+
+@pytest.mark.parametrize("name", ["stable-diffusion", "stable-diffusion-xl"])
+def test_cached_pivot_features_give_the_same_weights_and_spare_the_pivots_pass(tmp_path: Path, name: str) -> None:
+    def run(folder: str, cached: bool = True, **changes: Any) -> tuple[Trainer, int]:
+        pipe, passes = TINY[name].build(), []
+        pipe.unet.conv_in.register_forward_hook(lambda *_: passes.append(1))
+        given = {"max_train_steps": 2, "checkpointing_steps": 2, "prompt_dropout": 0.5, **changes}
+        if cached:
+            given |= {"cache_latents": str(tmp_path / "cache"), "cache_pivot_features": True}
+        return trained(tmp_path / folder, pipe, **given), len(passes)
+
+    plain, passes = run("plain", cached=False)
+    first, first_passes = run("first")
+    again, again_passes = run("again")
+    assert (passes, first_passes, again_passes) == (4, 4, 2)
+    assert equal(weights(first), weights(plain)) and equal(weights(again), weights(plain))
+    if name == "stable-diffusion-xl":
+        return
+    for changes in ({"scale": 4.0}, {"prompt_dropout": 1.0}):  # other pivots, other captions: other features
+        other, other_passes = run(f"other {changes}", **changes)
+        assert other_passes > 2 and not equal(weights(other), weights(plain))
+    for path in (tmp_path / "cache").iterdir():
+        path.write_bytes(path.read_bytes()[:70])
+    assert equal(weights(run("damaged")[0]), weights(plain))
+
+
+def test_features_of_another_u_net_are_not_taken(tmp_path: Path) -> None:
+    pipe = SD.build()
+    told = {"encoder_hidden_states": torch.randn(2, 7, pipe.unet.config.cross_attention_dim)}
+    pivot = torch.randn(2, 4, 8, 8)
+    read = FeatureCache(tmp_path, pipe.unet).read(pipe.unet, pivot, told)
+    cache = FeatureCache(tmp_path, pipe.unet)
+    again = cache.read(pipe.unet, pivot, told)
+    for own, expected in zip(again.levels, read.levels, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(own, expected, strict=True))
+    assert (cache.hits, cache.misses) == (2, 0)
+    cache.read(pipe.unet, pivot, {"encoder_hidden_states": told["encoder_hidden_states"] + 1e-6})
+    cache.read(pipe.unet, pivot.flip(0), told)
+    assert (cache.hits, cache.misses) == (2, 4)
+    with torch.no_grad():
+        pipe.unet.mid_block.resnets[0].conv1.weight.add_(1e-3)
+    other = FeatureCache(tmp_path, pipe.unet)
+    other.read(pipe.unet, pivot, told)
+    half = FeatureCache(tmp_path, pipe.unet.bfloat16())
+    half.read(pipe.unet, pivot.bfloat16(), {"encoder_hidden_states": told["encoder_hidden_states"].bfloat16()})
+    assert (other.hits, half.hits) == (0, 0)
+
+
+@pytest.mark.parametrize("changes", [{}, {"cache_latents": "x", "method": "lora"}])
+def test_features_are_cached_beside_latents_and_for_upsamplers_only(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="cache_pivot_features needs cache_latents"):
+        settings(tmp_path, cache_pivot_features=True, **changes)
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:

@@ -252,7 +252,7 @@ def fingerprint(unet: Any) -> list[float] | None:
         weight = getattr(convolution, "base_layer", convolution).weight
         if weight.is_meta or not weight.is_floating_point() or weight.dtype.itemsize < 2:
             return None
-        found += [round(float(value), 6) for value in weight.detach().flatten()[:6]]
+        found += [round(value, 6) for value in weight.detach().flatten()[:6].float().tolist()]
     return found
 
 

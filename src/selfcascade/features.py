@@ -189,7 +189,9 @@ class _Injection:
                 torch.set_grad_enabled(self.grad_was_enabled)
             own, temb = named["res_hidden_states_tuple"], named["temb"]
             pivot = self.current.levels[level]
-            dtype = self.upsamplers.dtype
+            # Trained in float32 on a network in half precision, they compute as it does, and autocast casts them.
+            mixed = torch.is_autocast_enabled(own[0].device.type)
+            dtype = (self.unet if mixed else self.upsamplers).dtype
             timestep = self.timestep.to(own[0].device)
             timestep = timestep.repeat_interleave(len(own[0]) // len(timestep))
             residuals = self.upsamplers(

@@ -22,7 +22,7 @@ def _train(debug: bool = False, **given: Any) -> None:
     from selfcascade.training.run import run_training
 
     quiet_libraries()
-    trainer = run_training(config)
+    trainer = run_training(config, note)
     if not trainer.accelerator.is_main_process:
         return
     note(f"data: {trainer.stream.report}")

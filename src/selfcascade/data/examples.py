@@ -153,4 +153,5 @@ class Report:
 
     def __str__(self) -> str:
         left_out = f"{self.damaged.total()} damaged, {self.filtered.total()} filtered"
-        return f"{self.used} pictures used, {left_out}: {self.reasons()}"
+        reasons = f": {self.reasons()}" if self.damaged or self.filtered else ""
+        return f"{self.used} pictures read, {left_out}{reasons}"

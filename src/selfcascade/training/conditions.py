@@ -44,7 +44,8 @@ def unet_arguments(
     arguments: dict[str, Any] = {"encoder_hidden_states": embeds["encoder_hidden_states"]}
     if takes_sizes(pipe.unet):
         target = torch.tensor(list(size)).expand(len(crops), 2)
-        time_ids = torch.cat([original_sizes, crops, target], 1).to(embeds["pooled"])
+        # In float32 whatever the captions' precision: half precision cannot tell 1023 pixels from 1024.
+        time_ids = torch.cat([original_sizes, crops, target], 1).to(embeds["pooled"].device, torch.float32)
         arguments["added_cond_kwargs"] = {"text_embeds": embeds["pooled"], "time_ids": time_ids}
     return arguments
 

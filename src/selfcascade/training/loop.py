@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -33,13 +34,14 @@ from selfcascade.training.checkpoints import (
 )
 from selfcascade.training.conditions import encode_captions, unet_arguments
 from selfcascade.training.config import TrainingConfig
-from selfcascade.training.latent_cache import LatentCache
 from selfcascade.training.model_card import write_model_card
 from selfcascade.training.objective import draw, objective_of
 from selfcascade.training.state import Curve, StopRequest, TrainingState, make_optimizer
-from selfcascade.training.trainables import make_trainable
+from selfcascade.training.tensor_cache import FeatureCache, TensorCache
+from selfcascade.training.trainables import TrainedUpsamplers, cast_frozen, make_trainable
 
 MAX_SKIPPED = 50
+HELD_OUT = 2**40  # numbers of samples that no training comes to
 
 Validate = Callable[[int, Any, Any], dict[str, float]]
 
@@ -53,13 +55,22 @@ class Trainer:
         stream: The data. Each process has its own, over the same source.
         validate: Called every `validation_steps` with (step, pipe, upsamplers or None) by the main process; what it
             returns is logged. Called at the step of a checkpoint that is resumed from too, as it may have been cut.
+        held_out: Pictures that are not trained on; the loss of the first of them, with the same noise and timesteps
+            each time, is logged with it.
 
     Raises:
         ValueError: The model cannot be trained so, or an argument is out of range.
     """
 
-    def __init__(self, pipe: Any, config: TrainingConfig, stream: Stream, validate: Validate | None = None) -> None:
-        self.pipe, self.config, self.stream, self.validate = pipe, config, stream, validate
+    def __init__(
+        self,
+        pipe: Any,
+        config: TrainingConfig,
+        stream: Stream,
+        validate: Validate | None = None,
+        held_out: Stream | None = None,
+    ) -> None:
+        self.pipe, self.config, self.stream, self.validate, self.held_out = pipe, config, stream, validate, held_out
         if not hasattr(pipe, "unet"):
             raise ValueError(f"model {config.model!r} is a {type(pipe).__name__}; only models with a U-Net are trained")
         if family_of(pipe).video:
@@ -76,10 +87,11 @@ class Trainer:
         base = fingerprint(pipe.unet)
         self.pivot_step = config.steps_of(self.training_steps)
         self.objective = objective_of(pipe.scheduler, config.snr_gamma)
-        for part in (pipe.vae, pipe.text_encoder, getattr(pipe, "text_encoder_2", None)):
-            if part is not None:
-                part.requires_grad_(False)
+        frozen = [pipe.vae, pipe.text_encoder, getattr(pipe, "text_encoder_2", None)]
+        frozen = [part.requires_grad_(False) for part in frozen if part is not None]
         self.trainable = make_trainable(pipe.unet, config, self.pivot_step)
+        for part in (*frozen, pipe.unet) if config.frozen_dtype is not None else ():
+            cast_frozen(part, config.frozen_dtype)
         self.trained = self.trainable.trained()
         self.optimizer = make_optimizer(config, list(self.trained.values()))
         self.rates = get_scheduler(
@@ -92,9 +104,11 @@ class Trainer:
         self.state = TrainingState(config, self.trained, self.optimizer, self.rates, base, self.accelerator.scaler)
         self.curve, self.stop = Curve(config.folder / "curve.jsonl"), StopRequest()
         self.step, self.position, self.skipped = 0, Position(), 0
-        self.cache = (
-            None if config.cache_latents is None else LatentCache(Path(config.cache_latents), pipe.vae, config.scale)
-        )
+        self.cache: TensorCache | None = None
+        if config.cache_latents is not None:
+            self.cache = TensorCache(Path(config.cache_latents), pipe.vae, config.scale)
+            if config.cache_pivot_features and isinstance(self.trainable, TrainedUpsamplers):
+                self.trainable.cache = FeatureCache(Path(config.cache_latents), pipe.unet)
 
     def run(self) -> Path:
         """Trains to `max_train_steps`, or until Ctrl-C or SIGTERM, which end it after the step with a checkpoint.
@@ -123,8 +137,8 @@ class Trainer:
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         batches = prefetched(self.stream.batches(config.train_batch_size, rank, world, self.position))
         began, window, total = time.perf_counter(), 0, 0.0
-        if self.validate is not None and self.step and self.step % config.validation_steps == 0:
-            self._validate(self.validate)
+        if self.step and self.step % config.validation_steps == 0:
+            self._validate()
         bar = tqdm(
             total=config.max_train_steps,
             initial=self.step,
@@ -145,8 +159,8 @@ class Trainer:
                 stopped = self._is_stopped()
                 if self.step % config.checkpointing_steps == 0 or last or stopped:
                     self._save()
-                if self.validate is not None and (self.step % config.validation_steps == 0 or last) and not stopped:
-                    self._validate(self.validate)
+                if (self.step % config.validation_steps == 0 or last) and not stopped:
+                    self._validate()
                 if stopped:
                     break
         if self.step == config.max_train_steps:
@@ -184,28 +198,29 @@ class Trainer:
         return total
 
     def _loss(self, batch: Batch, micro: int) -> Tensor:
-        """Algorithm 1 on one batch: z^r = E(x), pivot z^(r-1) = E(downsample(x)), t ~ U{1..K}."""
+        """The mean loss of the so many-th batch of this step."""
+        rank, world, count = self.accelerator.process_index, self.accelerator.num_processes, len(batch.keys)
+        first = (self.step * self.config.gradient_accumulation_steps + micro) * count * world
+        samples = [first + row * world + rank for row in range(count)]
+        return self._losses(self.wrapped, batch, samples, self.config.prompt_dropout).mean()
+
+    def _losses(self, trainable: Any, batch: Batch, samples: list[int], dropout: float) -> Tensor:
+        """Algorithm 1 on one batch: z^r = E(x), pivot z^(r-1) = E(downsample(x)), t ~ U{1..K}; (B,)."""
         pipe, config, device = self.pipe, self.config, self.accelerator.device
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        pixels, count = batch.pixels.to(device), len(batch.keys)
+        pixels = batch.pixels.to(device)
         size = Size(*pixels.shape[-2:])
         pivot_size = self._pivot_size(size)
         z_0, pivot = self._latents(batch, pixels, pivot_size)
-        first = (self.step * config.gradient_accumulation_steps + micro) * count * world
-        samples = [first + row * world + rank for row in range(count)]
         noise, timestep, uniform = draw(samples, config.seed, z_0.shape[1:], self.pivot_step, self.training_steps)
         noise, timestep = noise.to(z_0), timestep.to(device)
-        captions = [
-            "" if u < config.prompt_dropout else words
-            for u, words in zip(uniform.tolist(), batch.captions, strict=True)
-        ]
+        captions = ["" if u < dropout else words for u, words in zip(uniform.tolist(), batch.captions, strict=True)]
         embeds = encode_captions(pipe, captions)
         conditions = unet_arguments(pipe, embeds, batch.original_sizes, batch.crops, size)
         z_t = self.objective.noisy(z_0, noise, timestep)
         dtype = pipe.unet.dtype
         with self.accelerator.autocast():
-            prediction = self.wrapped(z_t.to(dtype), timestep, conditions, pivot.to(dtype))
-        return self.objective.loss(prediction, z_0, noise, timestep).mean()
+            prediction = trainable(z_t.to(dtype), timestep, conditions, pivot.to(dtype))
+        return self.objective.loss(prediction, z_0, noise, timestep)
 
     @torch.no_grad()
     def _latents(self, batch: Batch, pixels: Tensor, pivot_size: Size) -> tuple[Tensor, Tensor]:
@@ -252,16 +267,26 @@ class Trainer:
             with self.state.averaged():
                 self.trainable.save(self.config.folder, self.pipe)
             (self.config.folder / "training.json").write_text(self.config.model_dump_json(indent=1) + "\n")
-            write_model_card(self.config, self.step, len(self.trained), self.stream.report, self.curve.rows())
+            count = sum(weight.numel() for weight in self.trained.values())
+            write_model_card(self.config, self.step, count, self.stream.report, self.curve.rows())
         self.accelerator.wait_for_everyone()
 
-    def _validate(self, validate: Validate) -> None:
-        if self.accelerator.is_main_process:
-            upsamplers = getattr(self.trainable, "upsamplers", None)
+    def _validate(self) -> None:
+        if self.accelerator.is_main_process and (self.validate is not None or self.held_out is not None):
+            upsamplers, figures = getattr(self.trainable, "upsamplers", None), {}
             with self.state.averaged(), torch.no_grad():
-                figures = validate(self.step, self.pipe, upsamplers)
+                if self.held_out is not None:
+                    figures["loss"] = self._held_out_loss(self.held_out)
+                if self.validate is not None:
+                    figures |= self.validate(self.step, self.pipe, upsamplers)
             self._log(**{f"validation_{name}": value for name, value in figures.items()})
         self.accelerator.wait_for_everyone()
+
+    def _held_out_loss(self, held_out: Stream) -> float:
+        batches = itertools.islice(held_out.batches(1), self.config.num_validation_pictures)
+        samples = itertools.count(HELD_OUT)
+        losses = [float(self._losses(self.trainable, batch, [next(samples)], 0)) for batch in batches]
+        return sum(losses) / len(losses)
 
     def _log(self, **figures: float) -> None:
         if self.accelerator.is_main_process:

@@ -21,7 +21,7 @@ def write_model_card(
     Args:
         config: Of the run.
         step: Optimizer steps done.
-        weights: Tensors that were trained.
+        weights: Numbers that were trained.
         report: What became of the data.
         curve: The run's logged figures.
     """
@@ -40,7 +40,7 @@ def write_model_card(
         LOADING[config.method],
         "```",
         "",
-        f"Trained for {step} steps on `{config.train_data}` ({report}), {weights} tensors.",
+        f"{weights:,} parameters, trained for {step} steps on `{config.train_data}` ({report}).",
         f"Loss: {losses[0]:.4f} at first, {losses[-1]:.4f} at last." if losses else "",
         "",
         "| setting | value |",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,12 @@ from selfcascade.training.loop import Trainer
 VALIDATION_STEPS = 25
 
 
-def run_training(config: TrainingConfig) -> Trainer:
+def run_training(config: TrainingConfig, announce: Callable[[str], None] = lambda _: None) -> Trainer:
     """Loads the model and the data, and trains; the trainer that ran is returned.
+
+    Args:
+        config: All settings.
+        announce: Called with a line about what is trained before it is.
 
     Raises:
         ValueError: The model, the data or a setting cannot be used; the sentence names it.
@@ -40,16 +45,30 @@ def run_training(config: TrainingConfig) -> Trainer:
     sizes = (
         bucket_sizes(size, max(multiple, min(size) // 8 // multiple * multiple)) if config.aspect_buckets else (size,)
     )
-    stream = Stream(
-        open_source(config.train_data, size),
-        sizes,
-        config.seed,
-        config.max_skip_share,
-        config.cache_latents is not None,
-    )
-    trainer = Trainer(pipe, config, stream, ValidationPictures(config) if config.validation_prompt else None)
+    settings = (config.max_skip_share, config.cache_latents is not None)
+    stream = Stream(open_source(config.train_data, size), sizes, config.seed, *settings)
+    held_out = None
+    if config.validation_data is not None:  # scenes have no end; with another seed they are others
+        held_out = Stream(open_source(config.validation_data, size), sizes, config.seed + 1, *settings)
+    trainer = Trainer(pipe, config, stream, ValidationPictures(config) if config.validation_prompt else None, held_out)
+    if processes.is_main_process:
+        announce(description(trainer))
     trainer.run()
     return trainer
+
+
+def description(trainer: Trainer) -> str:
+    """What is trained, on how many pictures a step, and where, in a line."""
+    config, count = trainer.config, sum(weight.numel() for weight in trainer.trained.values())
+    what = {"upsamplers": f"{config.preset} upsamplers", "lora": f"a rank-{config.rank} LoRA", "full": "the U-Net"}
+    processes = trainer.accelerator.num_processes
+    pictures = config.train_batch_size * config.gradient_accumulation_steps * processes
+    precision = {"no": "float32"}.get(config.mixed_precision, config.mixed_precision)
+    return (
+        f"training {what[config.method]} ({count:,} parameters) at {Size(*config.resolution)} with t up to "
+        f"{trainer.pivot_step}, {pictures} picture{'s' * (pictures > 1)} a step, {precision} on "
+        f"{trainer.accelerator.device.type}{f', {processes} processes' * (processes > 1)}; Ctrl-C saves and ends"
+    )
 
 
 class ValidationPictures:

@@ -1,0 +1,110 @@
+"""What frozen networks make of each picture, kept on disk: its latents, and the skip features of its pivot."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from selfcascade.features import SkipFeatures, read_skip_features
+from selfcascade.files import write_whole
+
+SAMPLED = 64
+
+
+class TensorCache:
+    """A folder of safetensors files, one a picture; another network or setting has files of its own.
+
+    Args:
+        folder: Made if it is missing; processes may share it, and so may caches of other kinds.
+        network: Its settings, its weights' precision and some of its weights are part of every name.
+        settings: What else the tensors depend on, apart from what the key says; JSON-able.
+    """
+
+    def __init__(self, folder: Path, network: Any, *settings: Any) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        own = {key: value for key, value in network.config.items() if not key.startswith("_")}
+        digest = hashlib.sha256(json.dumps([*settings, own], sort_keys=True, default=str).encode())
+        for name, weight in network.state_dict().items():
+            flat = weight.detach().flatten()
+            some = flat[:: max(1, len(flat) // SAMPLED)][:SAMPLED].float().cpu()
+            digest.update(f"{name} {weight.dtype}".encode() + some.numpy().tobytes())
+        self.folder, self.digest = folder, digest.hexdigest()
+        self.hits = self.misses = 0
+
+    def get(self, keys: Sequence[str]) -> dict[str, Tensor] | None:
+        """The tensors of all these pictures, stacked; None if one of them is missing or damaged."""
+        rows: list[dict[str, Tensor]] = []
+        for key in keys:
+            try:
+                rows.append(load_file(self._path(key)))
+            except (OSError, SafetensorError):
+                self.misses += len(keys)
+                return None
+        self.hits += len(keys)
+        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def put(self, keys: Sequence[str], tensors: Mapping[str, Tensor]) -> None:
+        """Writes each picture's row of the tensors, whole or not at all."""
+        for row, key in enumerate(keys):
+            own = {name: value[row].cpu().contiguous() for name, value in tensors.items()}
+            write_whole(self._path(key), functools.partial(save_file, own))
+
+    def _path(self, key: str) -> Path:
+        name = hashlib.sha256(f"{self.digest} {key}".encode()).hexdigest()
+        return self.folder / f"{name}.safetensors"
+
+
+class FeatureCache(TensorCache):
+    """The pivots' skip features: each is a function of the frozen U-Net, the pivot and what the U-Net is told with it.
+
+    The key is the *content* of these: the pivot's latents, the caption's embedding and, for SDXL, the sizes. So a
+    caption left out, another text encoder or another crop has features of its own.
+    """
+
+    def read(self, unet: Any, pivot: Tensor, conditions: Mapping[str, Any]) -> SkipFeatures:
+        """As `read_skip_features`, from the disk where it has those of the whole batch.
+
+        Args:
+            unet: The network that the cache is of.
+            pivot: (B, C, h, w).
+            conditions: The U-Net's keyword arguments, tensors of B rows or dictionaries of such.
+        """
+        told = [pivot, *_tensors(conditions)]
+        mixed = torch.is_autocast_enabled(pivot.device.type) and torch.get_autocast_dtype(pivot.device.type)
+        keys = [f"{mixed} {content_of([value[row] for value in told])}" for row in range(len(pivot))]
+        known = self.get(keys)
+        if known is None:
+            features = read_skip_features(unet, pivot, **conditions)
+            named = {f"{n}.{s}": h for n, level in enumerate(features.levels) for s, h in enumerate(level)}
+            self.put(keys, named)
+            return features
+        levels: dict[int, dict[int, Tensor]] = {}
+        for name, value in known.items():
+            level, _, skip = name.partition(".")
+            levels.setdefault(int(level), {})[int(skip)] = value.to(pivot.device)
+        return SkipFeatures(tuple(tuple(own[skip] for skip in sorted(own)) for _, own in sorted(levels.items())))
+
+
+def content_of(tensors: Sequence[Tensor]) -> str:
+    """A digest of shapes, types and values."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        data = tensor.detach().cpu().contiguous()
+        digest.update(f"{tuple(data.shape)} {data.dtype}".encode() + data.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _tensors(conditions: Mapping[str, Any]) -> list[Tensor]:
+    found: list[Tensor] = []
+    for _, value in sorted(conditions.items()):
+        found += _tensors(value) if isinstance(value, Mapping) else [value]
+    return found
