@@ -20,8 +20,9 @@ const verdict = wrong => wrong.length ? `${wrong.length} wrong` : 'right';
 
 function show() {  // the grid of the present section
   grid.replaceChildren(make('div', {className: 'label corner head'}));
-  grid.style.setProperty('--columns', section.captions.length);
-  document.documentElement.style.setProperty('--ratio', section.width / section.height);
+  const root = document.documentElement.style;
+  root.setProperty('--columns', section.captions.length);
+  root.setProperty('--ratio', section.width / section.height);
   for (const caption of columns()) grid.append(make('div', {className: 'head', textContent: section.captions[caption]}));
   for (const method of visible()) {
     grid.append(make('div', {className: 'label'}, method.name, ...method.figures.map(text => make('small', {textContent: text}))));
@@ -56,7 +57,7 @@ function switches() {  // the buttons of sizes, above the grid and in the dialog
   }
 }
 
-// The base sample beside a picture; beside the base sample itself, the method that was there or the last.
+// What stands beside a method: what did so before, else the base sample, else the last or the first method.
 const compared = name => {
   const wanted = [state?.other, base, section.methods.at(-1).name, section.methods[0].name];
   return wanted.find(other => other && other !== name && named(other)) ?? name;
@@ -67,7 +68,7 @@ function turn(to) {  // to another size, with the same methods and caption where
   show();
   if (!state) return void remember();
   const method = named(state.method) ? state.method : section.methods[0].name;
-  enlarge({method, other: named(state.other) ? state.other : compared(method),
+  enlarge({method, other: compared(method),
     caption: Math.min(state.caption, section.captions.length - 1)});
 }
 
@@ -86,7 +87,10 @@ function enlarge(next) {
   find('.caption').textContent = section.captions[state.caption];
   find('.place').textContent = `${columns().indexOf(state.caption) + 1} / ${section.captions.length}`;
   dialog.classList.remove('near');
-  if (!dialog.open) dialog.showModal();
+  if (!dialog.open) {
+    dialog.showModal();
+    dialog.focus();
+  }
   remember();
 }
 
@@ -138,7 +142,7 @@ dialog.addEventListener('keydown', event => {
   if (act) { event.preventDefault(); act(); }
 });
 document.addEventListener('click', event => {
-  if (!event.target.closest('.filter')) find('.filter').open = false;
+  if (!event.composedPath().includes(find('.filter'))) find('.filter').open = false;  // its boxes are made anew when clicked
 });
 window.addEventListener('hashchange', recall);
 recall();

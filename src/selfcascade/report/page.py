@@ -7,16 +7,18 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from PIL import Image
 
 from selfcascade.report.paper import TITLES
 from selfcascade.report.pictures import Shown, hardest, of_one_size
+from selfcascade.report.results import decimals_of
 from selfcascade.report.tables import BESIDE
 
 HERE = Path(__file__).parent
-PICTURES, QUALITY = 8, 80  # a row, and of their WebP: the page stays under three megabytes
+PICTURES, QUALITY = 8, 75  # a row, and of their WebP: the page stays under three megabytes
 BASE = "lanczos"  # what a picture is first compared with: the base sample, enlarged and nothing else
 
 
@@ -57,14 +59,15 @@ def _section(suite: str, size: tuple[int, int], rows: Sequence[Shown], several: 
 def _method(shown: Shown, count: int, several: bool) -> dict[str, Any]:
     row = shown.row
     figures = {
-        "all right": (row.figure(BESIDE["all right, %"], 2), " %"),
-        "pFID_r": (row.figure(lambda result: result["patch_fid"][0], 2), ""),
-        "FID_b": (row.figure(lambda result: result["fid_b"][0], 2), ""),
+        "all right {} %": row.values(BESIDE["all right, %"]),
+        "pFID_r {}": row.values(lambda result: result["patch_fid"][0]),
+        "FID_b {}": row.values(lambda result: result["fid_b"][0]),
     }
+    words = {text: mean(values) for text, values in figures.items() if values}
     return {
         # Where sizes have sections of their own, the name of the way to sample that made them says nothing more.
         "name": row.method.rpartition(", ")[0] or row.method if several else row.method,
-        "figures": [f"{name} {value}{unit}" for name, (value, unit) in figures.items() if value != "-"],
+        "figures": [text.format(f"{value:.{decimals_of(value, 2)}f}") for text, value in words.items()],
         "pictures": [_encoded(picture) for picture in shown.pictures[:count]],
         "wrong": None if shown.wrong is None else shown.wrong[:count],
     }

@@ -64,6 +64,10 @@ def quality_against_cost(tables: Mapping[str, Sequence[Row]], costs: Costs, path
                 _point(axis, costs.tflops(row), row.values(reading), names.index(row.method), row.method)
             if "log" in quality:
                 axis.set_yscale("log")
+                axis.yaxis.set_major_formatter("{x:g}")
+                axis.yaxis.set_minor_formatter("{x:g}")
+                axis.tick_params(axis="y", which="minor", labelsize=7)
+            axis.set_xlim(left=0)
             axis.set_ylabel(quality if column == 0 else "")
         axes[0, column].set_title(title, fontsize=9)
         axes[-1, column].set_xlabel("TFLOP a picture")

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import floor, log10
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -15,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from selfcascade.report.paper import by_title, place
 
 Reading = Callable[[dict[str, Any]], float]  # one figure of a result; a KeyError where it was not measured
+
+MOST_DECIMALS = 4
 
 
 class Borrowed(BaseModel):
@@ -44,7 +47,7 @@ class Settings(BaseModel):
 
     borrowed: dict[str, dict[str, Borrowed]] = {}  # suite: name of the row in its table: where its results are
     training_steps: dict[str, int] = {}  # of weights that ship with the package, by row
-    page: tuple[str, ...] = ()  # suites on the page; all unless given
+    page: tuple[str, ...] = ()  # suites whose pictures are shown; all unless given
 
 
 @dataclass
@@ -56,12 +59,14 @@ class Row:
         results: One a seed.
         sheet: The first pictures of the first seed side by side, a WebP with a text file of captions beside it.
         steps: Of the training; 0: none.
+        borrowed: Whether another suite measured it.
     """
 
     method: str
     results: list[dict[str, Any]] = field(default_factory=list)
     sheet: Path | None = None
     steps: int = 0
+    borrowed: bool = False
 
     def values(self, reading: Reading) -> list[float]:
         """A figure of each seed that has it."""
@@ -78,15 +83,21 @@ class Row:
         values = self.values(reading)
         if not values:
             return "-"
-        spread = f" ± {stdev(values):.{max(1, digits - 1)}g}" if len(values) > 1 else ""
+        decimals = decimals_of(mean(values), digits)
+        spread = f" ± {stdev(values):.{decimals}f}" if len(values) > 1 else ""
         missing = f" ({len(values)} of {len(self.results)} seeds)" if len(values) < len(self.results) else ""
-        return f"{mean(values):.{digits}g}{spread}{missing}"
+        return f"{mean(values):.{decimals}f}{spread}{missing}"
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of its pictures; zeros where the results do not say."""
         sampling = self.results[0]["sampling"]
         return sampling.get("height") or 0, sampling.get("width") or 0
+
+
+def decimals_of(value: float, digits: int = 3) -> int:
+    """Decimal places that show so many digits of a value, four at most."""
+    return min(MOST_DECIMALS, max(0, digits - 1 - floor(log10(abs(value))))) if value else 0
 
 
 def read_settings(experiments: Path) -> Settings:
@@ -157,7 +168,7 @@ def _borrowed_row(experiments: Path, name: str, source: Borrowed) -> Row | None:
     if not (experiments / source.suite).is_dir():
         raise ValueError(f"row {name!r} is borrowed from suite {source.suite!r}, which is not in {experiments}")
     folders = (experiments / source.suite / "results" / source.experiment).glob("seed-*")
-    row = Row(name, steps=source.step)
+    row = Row(name, steps=source.step, borrowed=True)
     for folder in sorted(folders):
         path = folder / f"{source.sampling}-step{source.step:06d}-n{source.pictures}.json"
         if path.exists():

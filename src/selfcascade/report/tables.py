@@ -8,7 +8,7 @@ from statistics import mean, median
 from typing import Any
 
 from selfcascade.report.paper import DISTANCES, PAPER, PaperRow
-from selfcascade.report.results import Reading, Row
+from selfcascade.report.results import Reading, Row, decimals_of
 
 BESIDE = {
     "all right, %": lambda result: 100 * result["composition"]["all"],
@@ -110,16 +110,18 @@ def _beside(ours: str, theirs: object) -> str:
 
 def _time(row: Row, direct: Row | None, costs: Costs | None) -> str:
     """Seconds a picture and their ratio to direct inference: the benchmark's, or those of the results themselves."""
-    base = None if costs is None or direct is None else costs.seconds(direct)
-    if base is not None and costs is not None:
-        own = costs.seconds(row)
-    elif direct is not None:
-        own, base = (mean(one.values(lambda result: result["seconds_per_picture"])) for one in (row, direct))
+    if costs is not None and direct is not None and costs.seconds(direct) is not None:
+        own, base = costs.seconds(row), costs.seconds(direct)
     else:
-        own = mean(row.values(lambda result: result["seconds_per_picture"]))
+        own = _sampled(row)
+        base = None if direct is None or row.borrowed else _sampled(direct)  # another suite's machine was not as busy
     if own is None:
         return "-"
     return f"{own:.2g} s" + (f" ({own / base:.2f}x)" if base else "")
+
+
+def _sampled(row: Row) -> float:
+    return mean(row.values(lambda result: result["seconds_per_picture"]))
 
 
 def _right(result: dict[str, Any]) -> str:
@@ -133,7 +135,8 @@ def _right(result: dict[str, Any]) -> str:
 def _interval(estimate: Sequence[float] | None) -> str:
     if estimate is None:
         return "-"
-    value, low, high = (f"{number:.3g}" for number in estimate)
+    decimals = decimals_of(estimate[0])
+    value, low, high = (f"{number:.{decimals}f}" for number in estimate)
     return f"{value} ({low} to {high})"
 
 

@@ -17,7 +17,7 @@ from selfcascade.report.plots import quality_against_cost, quality_against_train
 from selfcascade.report.results import Row, read_settings, read_tables
 from selfcascade.report.tables import Costs, seeds_table, table
 
-GRID_WIDTH = 1300  # pixels of a grid's pictures, about
+GRID_WIDTH, FEWEST, MOST = 1100, 4, 6  # pixels of a grid's pictures, about, and how many these are
 CURVES, FREE = "training-curves", ("tuning-free", "K600-rgb")
 HEAD = """# Results
 
@@ -26,8 +26,8 @@ Written by `make report` from the JSON files in `experiments/*/results`; what ea
 ours, are of Stable Diffusion 2.1 on LAION-5B: another model, other data, other detectors.** Only the *order* of the
 methods compares. [index.html](index.html) shows the pictures of all methods side by side, to be enlarged.
 """
-HOW = """Pictures: of each seed x seeds. Figures: mean over the seeds ± standard deviation. A seed has captions and noise
-of its own; where a row was trained here, it is the training's, on the same captions. "-": not measured.
+HOW = """Pictures: of each seed x seeds. Figures: mean over the seeds ± standard deviation. A seed has captions and
+noise of its own; where a row was trained here, it is the training's, on the same captions. "-": not measured.
 Repeats: share of pictures that repeat more than 95 % of real ones do. Detail: energy of the finest octave, 1 is right.
 """
 
@@ -50,7 +50,7 @@ def write_report(experiments: Path, output: Path, costs: Path | None = None) -> 
     measured = None if costs is None else Costs(json.loads(costs.read_text()))
     findings = experiments / "findings.md"
     lines = [HEAD, findings.read_text() if findings.is_file() else "", "## Tables\n", HOW]
-    pictures = {suite: shown(rows) for suite, rows in tables.items()}
+    pictures = {suite: shown(rows) for suite, rows in tables.items() if suite in (settings.page or tables)}
     written: list[Path] = []
     for suite, rows in tables.items():
         lines += [f"## {TITLES.get(suite, suite)}\n", table(suite, rows, measured), ""]
@@ -58,12 +58,11 @@ def write_report(experiments: Path, output: Path, costs: Path | None = None) -> 
             lines += [_folded("Every seed, with 95 % intervals", SEEDS + seeds_table(rows)), ""]
         if suite == CURVES:
             lines += _curves(experiments, output, written)
-        lines += _grids(suite, pictures[suite], output, written)
+        lines += _grids(suite, pictures.get(suite, []), output, written)
     if measured is not None:
         lines += _costs(tables, measured, output, written)
-    chosen = settings.page or tuple(pictures)
-    paged = {suite: rows for suite, rows in pictures.items() if rows and suite in chosen}
-    for name, text in (("README.md", "\n".join(lines)), ("index.html", page(paged))):
+    paged = page({suite: rows for suite, rows in pictures.items() if rows})
+    for name, text in (("README.md", "\n".join(lines)), ("index.html", paged)):
         write_whole(output / name, lambda aside, text=text: aside.write_text(text))
         written.append(output / name)
     return written
@@ -79,8 +78,8 @@ def _grids(suite: str, rows: Sequence[Shown], output: Path, written: list[Path])
     """The first captions of a suite, and the hardest where the reader can tell."""
     lines: list[str] = []
     for (height, width), own in of_one_size(rows).items():
-        count = max(1, min(GRID_WIDTH // width, *(len(row.pictures) for row in own)))
-        count = min(count, 8)
+        wanted = max(FEWEST, min(MOST, GRID_WIDTH // width))
+        count = min(wanted, *(len(row.pictures) for row in own))
         place = f"{suite}-{height}x{width}"
         chosen = {"first": (list(range(count)), "The first captions; methods from top to bottom as in the table.")}
         if suite in PAPER and any(row.wrong is not None for row in own):
@@ -131,5 +130,5 @@ def _folded(title: str, text: str) -> str:
 
 
 def _save(picture: Image.Image, path: Path) -> None:
-    settings: dict[str, Any] = {"format": "WEBP", "quality": 80, "method": 6}
+    settings: dict[str, Any] = {"format": "WEBP", "quality": 75, "method": 6}
     write_whole(path, lambda aside: picture.save(aside, **settings))
