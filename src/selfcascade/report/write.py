@@ -61,8 +61,11 @@ def write_report(experiments: Path, output: Path, costs: Path | None = None) -> 
         lines += _grids(suite, pictures.get(suite, []), output, written)
     if measured is not None:
         lines += _costs(tables, measured, output, written)
-    paged = page({suite: rows for suite, rows in pictures.items() if rows})
-    for name, text in (("README.md", "\n".join(lines)), ("index.html", paged)):
+    texts = {"README.md": "\n".join(lines)}
+    paged = {suite: rows for suite, rows in pictures.items() if rows}
+    if paged:
+        texts["index.html"] = page(paged)
+    for name, text in texts.items():
         write_whole(output / name, lambda aside, text=text: aside.write_text(text))
         written.append(output / name)
     return written
