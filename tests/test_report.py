@@ -73,7 +73,11 @@ def experiments(tmp_path: Path) -> Path:
             )
     lent = {"suite": "training-curves", "experiment": "full-ft", "sampling": "direct", "step": 400, "pictures": 100}
     absent = {**lent, "experiment": "lora-r4"}
-    (root / "report.json").write_text(json.dumps({"borrowed": {"table1": {"full-ft": lent, "lora-r4": absent}}}))
+    borrowed = {
+        "table1": {"full-ft": lent, "lora-r4": absent},
+        "table1-equal-steps": {"full-ft": {**lent, "step": 100}},
+    }
+    (root / "report.json").write_text(json.dumps({"borrowed": borrowed, "titles": {"table1-equal-steps": "Equal"}}))
     return root
 
 
@@ -88,6 +92,8 @@ def test_rows_stand_in_the_papers_order_with_its_figures_under_ours(experiments:
     write_report(experiments, tmp_path / "out")
     text = (tmp_path / "out/README.md").read_text()
     assert "## Findings\n\nDirect inference *repeats*.\n" in text
+    assert "## Equal\n" in text and text.index("Table 1)") < text.index("## Equal") < text.index("Figure 5)")
+    assert cells(text[text.index("## Equal") :], "full-ft")[2] == "100<br>*18k*"
     names = [row.method for row in read_tables(experiments, read_settings(experiments))["table1"]]
     assert names == ["direct", "self-cascade-paper", "full-ft"]
     direct, ours, trained = (cells(text, name) for name in names)
@@ -98,6 +104,14 @@ def test_rows_stand_in_the_papers_order_with_its_figures_under_ours(experiments:
     assert trained[:4] == ["full-ft", "7", "400<br>*18k*", "100 x 2"]
     assert trained[8] == "3.00 (1 of 2 seeds)<br>*17.14*" and trained[10] == "2 s<br>*1x*"
     assert "| direct | 1 | 100 | 30 (22 to 40) | 4.00 (3.00 to 5.00) |" in text
+
+
+def test_rows_of_fewer_pictures_are_pointed_out(experiments: Path, tmp_path: Path) -> None:
+    write_report(experiments, tmp_path / "out")
+    assert "pictures a seed:" not in (tmp_path / "out/README.md").read_text()
+    write_result(experiments / "table1/results/lanczos/seed-0", "table1", 0.2, pictures=60)
+    write_report(experiments, tmp_path / "out")
+    assert "60 and 100 pictures a seed: Fréchet" in (tmp_path / "out/README.md").read_text()
 
 
 def test_a_row_cannot_be_borrowed_twice_nor_from_nowhere(experiments: Path) -> None:
@@ -117,13 +131,13 @@ def test_a_row_cannot_be_borrowed_twice_nor_from_nowhere(experiments: Path) -> N
 def test_the_committed_settings_name_results_that_are_there() -> None:
     settings = read_settings(COMMITTED)
     borrowed = [source for rows in settings.borrowed.values() for source in rows.values()]
-    assert len(borrowed) == 8
+    assert len(borrowed) == 14
     for source in borrowed:
         folders = list((COMMITTED / source.suite / "results" / source.experiment).glob("seed-*"))
         found = [
             list(folder.glob(f"{source.sampling}-step{source.step:06d}-n{source.pictures}.json")) for folder in folders
         ]
-        assert len(found) == 3 and all(found)
+        assert len(found) == (3 if source.step else 1) and all(found)
 
 
 def test_pictures_are_read_for_what_is_wrong_in_them(experiments: Path) -> None:

@@ -86,6 +86,19 @@ def place(method: str) -> tuple[int, str]:
 
 
 def by_title(suites: list[str]) -> list[str]:
-    """The suites in the order in which they are shown."""
+    """The suites in the order in which they are shown, `table1-more` after `table1`."""
     known = list(TITLES)
-    return sorted(suites, key=lambda suite: (known.index(suite) if suite in known else len(known), suite))
+
+    def order(suite: str) -> tuple[int, str]:
+        return next((index for index, name in enumerate(known) if _of(suite, name)), len(known)), suite
+
+    return sorted(suites, key=order)
+
+
+def paper_rows(suite: str) -> dict[str, PaperRow]:
+    """The paper's rows that stand beside a suite's; none for most."""
+    return next((rows for name, rows in PAPER.items() if _of(suite, name)), {})
+
+
+def _of(suite: str, name: str) -> bool:
+    return suite == name or suite.startswith(f"{name}-")

@@ -45,7 +45,8 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    borrowed: dict[str, dict[str, Borrowed]] = {}  # suite: name of the row in its table: where its results are
+    borrowed: dict[str, dict[str, Borrowed]] = {}  # table: name of the row in it: where its results are
+    titles: dict[str, str] = {}  # of tables that no suite has
     training_steps: dict[str, int] = {}  # of weights that ship with the package, by row
     page: tuple[str, ...] = ()  # suites whose pictures are shown; all unless given
 
@@ -114,23 +115,27 @@ def read_settings(experiments: Path) -> Settings:
 
 
 def read_tables(experiments: Path, settings: Settings) -> dict[str, list[Row]]:
-    """The rows of every suite with results, suites and rows in the order in which they are shown.
+    """The rows of every table with results, tables and rows in the order in which they are shown.
+
+    A table is a suite's, with rows that it borrows; or all of its rows are borrowed.
 
     Raises:
         ValueError: There is no result; a borrowed row has the name of one that is there, or an unknown suite.
     """
     suites = {path.parent.name for path in experiments.glob("*/results")}
-    tables = {suite: _own_rows(experiments / suite, settings) for suite in by_title(list(suites))}
-    for suite, borrowed in settings.borrowed.items():
+    tables = {suite: _own_rows(experiments / suite, settings) for suite in suites}
+    for table, borrowed in settings.borrowed.items():
+        rows = tables.setdefault(table, [])
         for name, source in borrowed.items():
             row = _borrowed_row(experiments, name, source)
-            rows = tables.get(suite, [])
-            if row is None or not rows:
+            if row is None:
                 continue
             if name in {own.method for own in rows}:
-                raise ValueError(f"row {name!r} of {suite} has results of its own; take it out of report.json")
+                raise ValueError(f"row {name!r} of {table} has results of its own; take it out of report.json")
             rows.append(row)
-    shown = {suite: sorted(rows, key=lambda row: place(row.method)) for suite, rows in tables.items() if rows}
+    shown = {table: tables[table] for table in by_title(list(tables)) if tables[table]}
+    for rows in shown.values():
+        rows.sort(key=lambda row: place(row.method))
     if not shown:
         raise ValueError(f"experiments {str(experiments)!r} hold no results; make them with `selfcascade evaluate`")
     return shown

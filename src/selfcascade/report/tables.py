@@ -7,7 +7,7 @@ from math import sqrt
 from statistics import mean, median
 from typing import Any
 
-from selfcascade.report.paper import DISTANCES, PAPER, PaperRow
+from selfcascade.report.paper import DISTANCES, PaperRow, paper_rows
 from selfcascade.report.results import Reading, Row, decimals_of
 
 BESIDE = {
@@ -20,10 +20,15 @@ Z = 1.96  # of a 95 % interval
 
 def table(suite: str, rows: Sequence[Row], costs: Costs | None = None) -> str:
     """The rows in the columns of the paper's tables and ours, its figures in italics under ours."""
-    paper = PAPER.get(suite, {})
+    paper = paper_rows(suite)
     head = ["method", "trained parameters", "training steps", "pictures", *DISTANCES.values(), "time", *BESIDE]
     direct = next((row for row in rows if row.method == "direct"), None)
-    return markdown(head, [_cells(row, paper.get(row.method), direct, costs) for row in rows])
+    text = markdown(head, [_cells(row, paper.get(row.method), direct, costs) for row in rows])
+    counts = sorted({result["pictures"] for row in rows for result in row.results})
+    if len(counts) == 1:
+        return text
+    words = " and ".join(map(str, counts))
+    return f"{text}\n\n{words} pictures a seed: Fréchet distances of fewer are larger, so compare those of as many."
 
 
 def seeds_table(rows: Sequence[Row]) -> str:
@@ -50,11 +55,11 @@ class Costs:
 
     def tflops(self, row: Row) -> float | None:
         """Of one picture; None where they were not counted for that method and size."""
-        return self.rows.get((row.size, row.method.removesuffix(", equal steps")), {}).get("tflops")
+        return self.rows.get((row.size, row.method), {}).get("tflops")
 
     def seconds(self, row: Row) -> float | None:
         """Of one picture, the median; None where they were not measured."""
-        found = self.rows.get((row.size, row.method.removesuffix(", equal steps")), {}).get("seconds")
+        found = self.rows.get((row.size, row.method), {}).get("seconds")
         return median(found) if found else None
 
     def table(self, pixels: int) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from selfcascade.files import write_whole
 from selfcascade.report.page import page
-from selfcascade.report.paper import PAPER, TITLES
+from selfcascade.report.paper import PAPER, TITLES, paper_rows
 from selfcascade.report.pictures import Shown, grid, hardest, of_one_size, shown
 from selfcascade.report.plots import quality_against_cost, quality_against_training
 from selfcascade.report.results import Row, read_settings, read_tables
@@ -53,8 +53,9 @@ def write_report(experiments: Path, output: Path, costs: Path | None = None) -> 
     pictures = {suite: shown(rows) for suite, rows in tables.items() if suite in (settings.page or tables)}
     written: list[Path] = []
     for suite, rows in tables.items():
-        lines += [f"## {TITLES.get(suite, suite)}\n", table(suite, rows, measured), ""]
-        if suite in PAPER:
+        title = settings.titles.get(suite) or TITLES.get(suite, suite)
+        lines += [f"## {title}\n", table(suite, rows, measured), ""]
+        if paper_rows(suite):
             lines += [_folded("Every seed, with 95 % intervals", SEEDS + seeds_table(rows)), ""]
         if suite == CURVES:
             lines += _curves(experiments, output, written)
