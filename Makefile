@@ -49,12 +49,13 @@ experiments-quick: $(READY) ## Table 1 with ten pictures a method, into outputs/
 	$(BIN)/selfcascade report outputs/quick --output outputs/quick/report
 
 report: $(READY) ## Write docs/results from the results there are
-	$(BIN)/selfcascade report
+	$(BIN)/selfcascade report --costs benchmarks/methods.json
 
 benchmarks: $(READY) ## Measure costs again: benchmarks/*.md
 	$(BIN)/python benchmarks/flops.py
 	$(BIN)/python benchmarks/seconds.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/methods.py
 
 bundled: $(READY) ## Train the bundled models again (hours; resumable; runs/bundled holds logs)
 	cd recipes/bundled && SELFCASCADE_RUNS=$(CURDIR)/runs/bundled sh recipe.sh ../../$(BIN)

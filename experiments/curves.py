@@ -1,6 +1,6 @@
-"""Writes the training curves into docs/, a picture and the tables of docs/upsamplers.md, from the results there are.
+"""Writes the tables of docs/upsamplers.md from the results there are; the curves themselves are in docs/results.
 
-python experiments/curves.py        needs the extra "eval"
+python experiments/curves.py
 """
 
 from __future__ import annotations
@@ -8,19 +8,13 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 from typing import Any
-
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 
 from selfcascade.files import write_whole
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
-METHODS = ("micro", "full", "lora-r4", "lora-r32", "full-ft")
-FREE = "K600-rgb"
-LINES = {"cascade": "-", "direct": "--"}
 
 
 def results(suite: str) -> list[dict[str, Any]]:
@@ -124,47 +118,9 @@ def between(page: str, mark: str, text: str) -> str:
     return f"{before}<!-- {mark} -->\n{text}\n<!-- /{mark} -->{after}"
 
 
-def plot(found: list[dict[str, Any]], free: dict[str, Any] | None, path: Path) -> None:
-    """Composition and patch FID over steps and over seconds of training, seeds averaged."""
-    mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
-    figure, axes = plt.subplots(2, 2, figsize=(9, 6), sharey="row", layout="constrained")
-    curves: dict[tuple[str, str], dict[int, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
-    for row in found:
-        if row["pictures"] == 100 and row["sampling"]["name"] in LINES:
-            curves[row["experiment"], row["sampling"]["name"]][row["step"]].append(row)
-    for (name, sampling), points in sorted(curves.items()):
-        steps = sorted(points)
-        speed = [row["seconds_per_training_step"] for rows in points.values() for row in rows]
-        speed = median(second for second in speed if second is not None)
-        seconds = [step * speed for step in steps]
-        style: dict[str, Any] = {"color": f"C{METHODS.index(name)}", "marker": "o", "ms": 3, "ls": LINES[sampling]}
-        for line, figures in enumerate((lambda row: 100 * row["composition"]["all"], lambda row: row["patch_fid"][0])):
-            values = [sum(map(figures, points[step])) / len(points[step]) for step in steps]
-            axes[line, 0].plot(steps, values, label=f"{name}, {sampling}", **style)
-            axes[line, 1].plot(seconds, values, **style)
-    if free is not None:
-        for axis in axes[0]:
-            axis.axhline(100 * free["composition"]["all"], color="black", lw=0.8, ls=":")
-        for axis in axes[1]:
-            axis.axhline(free["patch_fid"][0], color="black", lw=0.8, ls=":", label="tuning-free, K = 600, RGB")
-    for axis, title in zip(
-        (axes[0, 0], axes[1, 0], axes[1, 1]),
-        (("", "all right, %"), ("training steps of 8 pictures", "patch FID"), ("training seconds, one core", "")),
-        strict=True,
-    ):
-        axis.set_xlabel(title[0])
-        axis.set_ylabel(title[1])
-    handles, labels = axes[1, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", frameon=False)
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=130, pil_kwargs={"quality": 85})
-
-
 def main() -> None:
-    """Writes both."""
+    """Writes them."""
     curves, free = results("training-curves"), results("tuning-free")
-    reference = [row for row in free if row["sampling"]["name"] == FREE and row["pictures"] == 100]
-    plot(curves, reference[0] if reference else None, DOCS / "training_curves.webp")
     page = between((DOCS / "upsamplers.md").read_text(), "figures", end_points(curves + free))
     page = between(page, "seeds", seeds(curves))
     ablation = [row for row in results("ablation") if isinstance(row["sampling"]["pivot_step"], int)]

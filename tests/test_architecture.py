@@ -34,8 +34,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {
         *("base_models", "cascade", "data", "features", "files", "images", "methods", "metrics", "models", "pipeline")
     },
-    "experiments": {"cascade", "data", "evaluation", "files", "images", "methods", "models", "training"},
-    "report": {"files"},
+    "experiments": {"base_models", "cascade", "data", "evaluation", "files", "images", "methods", "models", "training"},
+    "report": {"data", "evaluation", "files", "metrics", "models"},
     "cli": {"*"},
     "demo": {"*"},
 }

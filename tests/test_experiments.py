@@ -17,7 +17,6 @@ from selfcascade.evaluation import Pivots, Questions, Sampling, answer
 from selfcascade.evaluation.scenes import SceneJudge, scene_questions
 from selfcascade.experiments import read_experiment
 from selfcascade.metrics.detectors import PatchDetector
-from selfcascade.report import write_report
 
 SUITE = Path(__file__).parents[1] / "experiments/training-curves"
 
@@ -122,12 +121,10 @@ def test_only_missing_results_are_made(tmp_path: Path) -> None:
     sheet = suite / "results/free/seed-0/cascade-step000000.webp"
     assert Image.open(sheet).size == (4 * 128, 128) and len(sheet.with_suffix(".txt").read_text().splitlines()) == 4
     assert succeed("report", str(tmp_path), "--output", str(tmp_path / "report"))[-1].endswith("index.html")
-    page = (tmp_path / "report/index.html").read_text()
-    assert page.count("<td><button") == 8 and page.count("data:image/webp;base64,") == 2
     table = (tmp_path / "report/README.md").read_text()
     (line,) = [line for line in table.splitlines() if line.startswith("| micro")]
     cells = [cell.strip() for cell in line.split("|")]
-    assert cells[2:4] == ["1,644", "4"] and float(cells[7]) == pytest.approx(last["fid"][0], rel=0.01)
+    assert cells[2:5] == ["1,644", "3", "4 x 1"] and float(cells[5]) == pytest.approx(last["fid"][0], rel=0.01)
     before = (folder / names[1]).read_text()
     (folder / names[1]).unlink()
     (folder / names[2]).unlink()
@@ -156,29 +153,6 @@ def test_the_committed_experiments_can_be_read(name: str) -> None:
     experiment = read_experiment(SUITE, name)
     assert experiment.shared_training["train_batch_size"] == 8
     assert all(experiment.sampling(sampling).scale == 2 for sampling in experiment.samplings)
-
-
-def test_seeds_are_shown_by_their_mean_and_spread_in_the_papers_order(tmp_path: Path) -> None:
-    for name, seed, right in (("self-cascade-paper", 0, 0.5), ("direct", 0, 0.1), ("direct", 1, 0.3)):
-        result = {
-            "sampling": {"name": "table1"},
-            "step": 0,
-            "pictures": 20,
-            "trained_parameters": 0,
-            "seconds_per_picture": 2.0 if name == "direct" else 1.0,
-            "composition": {"all": right},
-            "fid": [4.0, 3.0, 5.0],
-        }
-        path = tmp_path / f"table1/results/{name}/seed-{seed}/table1-step000000-n20.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result))
-    write_report(tmp_path, tmp_path / "out")
-    lines = [line for line in (tmp_path / "out/README.md").read_text().splitlines() if line.startswith("| ")]
-    direct, ours = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[1:])
-    assert direct[0] == "direct" and direct[2] == "20 + 20" and direct[3] == "20 ± 14.1" and direct[-1] == "29.89"
-    assert ours[0] == "self-cascade-paper" and ours[3] == "50" and ours[-2:] == ["1 (0.50x)", "12.25"]
-    with pytest.raises(ValueError, match="hold no results"):
-        write_report(tmp_path / "out", tmp_path)
 
 
 def test_bad_suites_are_named(tmp_path: Path) -> None:

@@ -1,0 +1,79 @@
+"""One self-contained HTML page to browse method x caption x size, with zoom and comparison."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from PIL import Image
+
+from selfcascade.report.paper import TITLES
+from selfcascade.report.pictures import Shown, hardest, of_one_size
+from selfcascade.report.results import decimals_of
+from selfcascade.report.tables import BESIDE
+
+HERE = Path(__file__).parent
+PICTURES, QUALITY = 8, 75  # a row, and of their WebP: the page stays under three megabytes
+BASE = "lanczos"  # what a picture is first compared with: the base sample, enlarged and nothing else
+
+
+def page(tables: Mapping[str, Sequence[Shown]]) -> str:
+    """The page, with all pictures in it.
+
+    Args:
+        tables: The rows of each suite that have pictures.
+    """
+    sections = []
+    for suite, rows in tables.items():
+        sizes = of_one_size(rows)
+        sections += [_section(suite, size, own, len(sizes) > 1) for size, own in sizes.items()]
+    data = json.dumps({"sections": sections, "base": BASE}, separators=(",", ":")).replace("</", "<\\/")
+    text = (HERE / "page.html").read_text()
+    for mark, value in (("STYLE", "page.css"), ("SCRIPT", "page.js")):
+        text = text.replace(f"/* {mark} */", (HERE / value).read_text())
+    return text.replace("DATA", data, 1)
+
+
+def _section(suite: str, size: tuple[int, int], rows: Sequence[Shown], several: bool) -> dict[str, Any]:
+    """One size of a suite: what the page shows at a time."""
+    count = min(PICTURES, *(len(row.pictures) for row in rows))
+    height, width = size
+    judged = any(row.wrong is not None for row in rows)
+    return {
+        "id": f"{suite}-{height}x{width}" if several else suite,
+        "title": TITLES.get(suite, suite).partition(" (")[0] if not several else f"{height} x {width}",
+        "about": TITLES.get(suite, suite),
+        "height": height,
+        "width": width,
+        "captions": rows[0].captions[:count],
+        "hardest": [index for index in hardest(rows) if index < count] if judged else None,
+        "methods": [_method(row, count, several) for row in rows],
+    }
+
+
+def _method(shown: Shown, count: int, several: bool) -> dict[str, Any]:
+    row = shown.row
+    figures = {
+        "all right {} %": row.values(BESIDE["all right, %"]),
+        "pFID_r {}": row.values(lambda result: result["patch_fid"][0]),
+        "FID_b {}": row.values(lambda result: result["fid_b"][0]),
+    }
+    words = {text: mean(values) for text, values in figures.items() if values}
+    return {
+        # Where sizes have sections of their own, the name of the way to sample that made them says nothing more.
+        "name": row.method.rpartition(", ")[0] or row.method if several else row.method,
+        "figures": [text.format(f"{value:.{decimals_of(value, 2)}f}") for text, value in words.items()],
+        "pictures": [_encoded(picture) for picture in shown.pictures[:count]],
+        "wrong": None if shown.wrong is None else shown.wrong[:count],
+    }
+
+
+def _encoded(picture: Image.Image) -> str:
+    held = io.BytesIO()
+    picture.save(held, format="WEBP", quality=QUALITY, method=6)
+    return base64.b64encode(held.getvalue()).decode()

@@ -1,0 +1,147 @@
+"""The methods' pictures with the same captions and seeds, read for what is wrong in them, as grids.
+
+Axis letters: N pictures, H, W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from selfcascade.data.scenes import caption, sample_scene
+from selfcascade.evaluation.scenes import ASKED_FIRST, SEED_STEP
+from selfcascade.metrics.composition import CompositionReader
+from selfcascade.models import BUNDLED
+from selfcascade.report.results import Row, seed_of
+
+INK, GOOD, BAD, PAPER = (24, 24, 27), (21, 128, 61), (190, 24, 60), (255, 255, 255)
+LABEL, LINE, GAP, FONT = 150, 16, 4, 12
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A row's first pictures.
+
+    Attributes:
+        row: Its figures.
+        pictures: One a caption.
+        captions: What they were to show.
+        wrong: For each picture what the composition reader reads otherwise, such as "count: 2 for 1"; None where what
+            is to be seen is not known, or the picture is not square, which the reader was not made for.
+    """
+
+    row: Row
+    pictures: list[Image.Image]
+    captions: list[str]
+    wrong: list[list[str]] | None
+
+
+def shown(rows: Sequence[Row]) -> list[Shown]:
+    """The rows that have pictures, with these."""
+    return [_open(row) for row in rows if row.sheet is not None]
+
+
+def of_one_size(rows: Sequence[Shown]) -> dict[tuple[int, int], list[Shown]]:
+    """The rows by height and width of their pictures."""
+    sizes: dict[tuple[int, int], list[Shown]] = {}
+    for row in rows:
+        sizes.setdefault((row.pictures[0].height, row.pictures[0].width), []).append(row)
+    return sizes
+
+
+def hardest(rows: Sequence[Shown]) -> list[int]:
+    """The captions' indices, first those that most methods get wrong, and of these that with most attributes wrong."""
+    judged = [row.wrong for row in rows if row.wrong is not None]
+    count = min(len(row.pictures) for row in rows)
+
+    def failures(index: int) -> tuple[int, int]:
+        return -sum(bool(wrong[index]) for wrong in judged), -sum(len(wrong[index]) for wrong in judged)
+
+    return sorted(range(count), key=failures)
+
+
+def grid(rows: Sequence[Shown], columns: Sequence[int]) -> Image.Image:
+    """One method a row, one caption a column, pictures in their own pixels; below each whether the reader agrees.
+
+    Args:
+        rows: At least one, all of one size and with the same captions.
+        columns: Indices of captions.
+    """
+    width, height = rows[0].pictures[0].size
+    font, line = ImageFont.load_default(FONT), height + LINE + GAP
+    heads = [_wrapped(rows[0].captions[column], font, width) for column in columns]
+    top = LINE * max(map(len, heads)) + GAP
+    canvas = Image.new("RGB", (LABEL + len(columns) * (width + GAP), top + len(rows) * line), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    for place, head in enumerate(heads):
+        for number, text in enumerate(head):
+            draw.text((LABEL + place * (width + GAP), number * LINE), text, INK, font)
+    for number, row in enumerate(rows):
+        for index, text in enumerate(_wrapped(row.row.method, font, LABEL - 2 * GAP)):
+            draw.text((GAP, top + number * line + index * LINE), text, INK, font)
+        for place, column in enumerate(columns):
+            left, upper = LABEL + place * (width + GAP), top + number * line
+            canvas.paste(row.pictures[column], (left, upper))
+            if row.wrong is not None:
+                count = len(row.wrong[column])
+                draw.text((left, upper + height), f"{count} wrong" if count else "right", BAD if count else GOOD, font)
+    return canvas
+
+
+def _open(row: Row) -> Shown:
+    path: Any = row.sheet
+    sheet = Image.open(path).convert("RGB")
+    captions = path.with_suffix(".txt").read_text().splitlines()
+    width = sheet.width // len(captions)
+    pictures = [sheet.crop((width * index, 0, width * (index + 1), sheet.height)) for index in range(len(captions))]
+    return Shown(row, pictures, captions, _wrong(pictures, captions, seed_of(path)))
+
+
+def _wrong(pictures: Sequence[Image.Image], captions: list[str], seed: int) -> list[list[str]] | None:
+    """What the reader reads otherwise than the scenes of these captions have it."""
+    truths = _truths(tuple(captions), seed)
+    if truths is None or pictures[0].width != pictures[0].height:
+        return None
+    pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))  # (N, H, W, 3)
+    readings = _reader().read(pixels.permute(0, 3, 1, 2).float() / 255)
+    return [_differences(reading, truth) for reading, truth in zip(readings, truths, strict=True)]
+
+
+def _differences(reading: dict[str, str], truth: dict[str, Any]) -> list[str]:
+    """In words; of a lone object, which is first and last, only the first is told."""
+    lone = str(truth.get("count")) == "1"
+    names = [name for name in truth if not (lone and name.startswith("last_"))]
+    pairs = [(name, str(reading[name]), str(truth[name])) for name in names]
+    return [f"{name.replace('_', ' ')}: {read} for {true}" for name, read, true in pairs if read != true]
+
+
+def _truths(captions: tuple[str, ...], seed: int) -> list[dict[str, Any]] | None:
+    """The scenes' attributes, where these captions are those of held-out scenes: of that seed, or of a training."""
+    for first in (ASKED_FIRST + SEED_STEP * seed, ASKED_FIRST):
+        scenes = [sample_scene(first + index, held_out=True) for index in range(len(captions))]
+        if all(caption(scene, first + index) == captions[index] for index, scene in enumerate(scenes)):
+            return [dict(scene.truth) for scene in scenes]
+    return None
+
+
+@cache
+def _reader() -> Any:
+    folder = str(BUNDLED.parent / "reader")
+    return CompositionReader.from_pretrained(folder, local_files_only=True).float().eval()
+
+
+def _wrapped(text: str, font: Any, width: int) -> list[str]:
+    lines: list[str] = []
+    for word in text.split():
+        joined = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(joined) <= width:
+            lines[-1] = joined
+        else:
+            lines.append(word)
+    return lines

@@ -1,0 +1,193 @@
+"""Result files -> rows: a method of a suite with each seed's result, some borrowed from other suites."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import floor, log10
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from selfcascade.report.paper import by_title, place
+
+Reading = Callable[[dict[str, Any]], float]  # one figure of a result; a KeyError where it was not measured
+
+MOST_DECIMALS = 4
+
+
+class Borrowed(BaseModel):
+    """A row of a table that another suite measured.
+
+    Raises:
+        ValueError: A setting is unknown or of the wrong type (pydantic's `ValidationError` is one).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    suite: str
+    experiment: str
+    sampling: str
+    step: int
+    pictures: int
+
+
+class Settings(BaseModel):
+    """The report's settings, `report.json` beside the suites: what the results themselves do not say.
+
+    Raises:
+        ValueError: As in `Borrowed`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    borrowed: dict[str, dict[str, Borrowed]] = {}  # table: name of the row in it: where its results are
+    titles: dict[str, str] = {}  # of tables that no suite has
+    training_steps: dict[str, int] = {}  # of weights that ship with the package, by row
+    page: tuple[str, ...] = ()  # suites whose pictures are shown; all unless given
+
+
+@dataclass
+class Row:
+    """One method in one table.
+
+    Attributes:
+        method: Its name there; several ways to sample one experiment follow its name after a comma.
+        results: One a seed.
+        sheet: The first pictures of the first seed side by side, a WebP with a text file of captions beside it.
+        steps: Of the training; 0: none.
+        borrowed: Whether another suite measured it.
+    """
+
+    method: str
+    results: list[dict[str, Any]] = field(default_factory=list)
+    sheet: Path | None = None
+    steps: int = 0
+    borrowed: bool = False
+
+    def values(self, reading: Reading) -> list[float]:
+        """A figure of each seed that has it."""
+        found = []
+        for result in self.results:
+            try:
+                found.append(float(reading(result)))
+            except KeyError:  # measured before the figure existed
+                continue
+        return found
+
+    def figure(self, reading: Reading, digits: int = 3) -> str:
+        """Mean over the seeds, with their standard deviation where there are several; "-" where none has it."""
+        values = self.values(reading)
+        if not values:
+            return "-"
+        decimals = decimals_of(mean(values), digits)
+        spread = f" ± {stdev(values):.{decimals}f}" if len(values) > 1 else ""
+        missing = f" ({len(values)} of {len(self.results)} seeds)" if len(values) < len(self.results) else ""
+        return f"{mean(values):.{decimals}f}{spread}{missing}"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of its pictures; zeros where the results do not say."""
+        sampling = self.results[0]["sampling"]
+        return sampling.get("height") or 0, sampling.get("width") or 0
+
+
+def decimals_of(value: float, digits: int = 3) -> int:
+    """Decimal places that show so many digits of a value, four at most."""
+    return min(MOST_DECIMALS, max(0, digits - 1 - floor(log10(abs(value))))) if value else 0
+
+
+def read_settings(experiments: Path) -> Settings:
+    """Those of `report.json` in the folder of suites; the defaults where there is none.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    path = experiments / "report.json"
+    try:
+        return Settings(**json.loads(path.read_text())) if path.is_file() else Settings()
+    except (ValidationError, json.JSONDecodeError, TypeError) as error:
+        raise ValueError(f"settings {path} cannot be read: {error}") from error
+
+
+def read_tables(experiments: Path, settings: Settings) -> dict[str, list[Row]]:
+    """The rows of every table with results, tables and rows in the order in which they are shown.
+
+    A table is a suite's, with rows that it borrows; or all of its rows are borrowed.
+
+    Raises:
+        ValueError: There is no result; a borrowed row has the name of one that is there, or an unknown suite.
+    """
+    suites = {path.parent.name for path in experiments.glob("*/results")}
+    tables = {suite: _own_rows(experiments / suite, settings) for suite in suites}
+    for table, borrowed in settings.borrowed.items():
+        rows = tables.setdefault(table, [])
+        for name, source in borrowed.items():
+            row = _borrowed_row(experiments, name, source)
+            if row is None:
+                continue
+            if name in {own.method for own in rows}:
+                raise ValueError(f"row {name!r} of {table} has results of its own; take it out of report.json")
+            rows.append(row)
+    shown = {table: tables[table] for table in by_title(list(tables)) if tables[table]}
+    for rows in shown.values():
+        rows.sort(key=lambda row: place(row.method))
+    if not shown:
+        raise ValueError(f"experiments {str(experiments)!r} hold no results; make them with `selfcascade evaluate`")
+    return shown
+
+
+def _own_rows(suite: Path, settings: Settings) -> list[Row]:
+    """Each experiment's and sampling's last training step, of the most pictures."""
+    found: dict[tuple[str, str], Row] = {}
+    for folder in sorted((suite / "results").glob("*/seed-*")):
+        for name, result in _last(folder).items():
+            row = found.setdefault((folder.parent.name, name), Row(folder.parent.name))
+            row.results.append(result)
+            row.steps = result["step"] or settings.training_steps.get(folder.parent.name, 0)
+            row.sheet = row.sheet or _sheet(folder, name, result["step"])
+    samplings: dict[str, int] = {}
+    for experiment, _ in found:
+        samplings[experiment] = samplings.get(experiment, 0) + 1
+    for (experiment, name), row in found.items():
+        row.method = f"{experiment}, {name}" if samplings[experiment] > 1 else experiment
+    return list(found.values())
+
+
+def _last(folder: Path) -> dict[str, dict[str, Any]]:
+    last: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("*.json")):
+        result = json.loads(path.read_text())
+        name, reached = result["sampling"]["name"], (result["step"], result["pictures"])
+        if name not in last or reached > (last[name]["step"], last[name]["pictures"]):
+            last[name] = result
+    return last
+
+
+def _borrowed_row(experiments: Path, name: str, source: Borrowed) -> Row | None:
+    """The row, or None where none of its results is there yet."""
+    if not (experiments / source.suite).is_dir():
+        raise ValueError(f"row {name!r} is borrowed from suite {source.suite!r}, which is not in {experiments}")
+    folders = (experiments / source.suite / "results" / source.experiment).glob("seed-*")
+    row = Row(name, steps=source.step, borrowed=True)
+    for folder in sorted(folders):
+        path = folder / f"{source.sampling}-step{source.step:06d}-n{source.pictures}.json"
+        if path.exists():
+            row.results.append(json.loads(path.read_text()))
+            row.sheet = row.sheet or _sheet(folder, source.sampling, source.step)
+    return row if row.results else None
+
+
+def _sheet(folder: Path, name: str, step: int) -> Path | None:
+    path = folder / f"{name}-step{step:06d}.webp"
+    return path if path.exists() and path.with_suffix(".txt").exists() else None
+
+
+def seed_of(sheet: Path) -> int:
+    """The seed that a sheet's folder is named after."""
+    found = re.fullmatch(r"seed-(\d+)", sheet.parent.name)
+    return int(found[1]) if found else 0

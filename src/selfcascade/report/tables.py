@@ -1,0 +1,162 @@
+"""Rows -> Markdown: ours beside the paper's, every seed with its interval, and what each method costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+from statistics import mean, median
+from typing import Any
+
+from selfcascade.report.paper import DISTANCES, PaperRow, paper_rows
+from selfcascade.report.results import Reading, Row, decimals_of
+
+BESIDE = {
+    "all right, %": lambda result: 100 * result["composition"]["all"],
+    "repeats, %": lambda result: 100 * result["repetition"]["share_over_real"],
+    "detail": lambda result: result["detail"][0],
+}
+Z = 1.96  # of a 95 % interval
+
+
+def table(suite: str, rows: Sequence[Row], costs: Costs | None = None) -> str:
+    """The rows in the columns of the paper's tables and ours, its figures in italics under ours."""
+    paper = paper_rows(suite)
+    head = ["method", "trained parameters", "training steps", "pictures", *DISTANCES.values(), "time", *BESIDE]
+    direct = next((row for row in rows if row.method == "direct"), None)
+    text = markdown(head, [_cells(row, paper.get(row.method), direct, costs) for row in rows])
+    counts = sorted({result["pictures"] for row in rows for result in row.results})
+    if len(counts) == 1:
+        return text
+    words = " and ".join(map(str, counts))
+    return f"{text}\n\n{words} pictures a seed: Fréchet distances of fewer are larger, so compare those of as many."
+
+
+def seeds_table(rows: Sequence[Row]) -> str:
+    """Every seed alone: the share that is all right and each distance, with their 95 % intervals."""
+    head = ["method", "seed", "pictures", "all right, %", *DISTANCES.values()]
+    lines = []
+    for row in rows:
+        for result in sorted(row.results, key=lambda result: result.get("seed", 0)):
+            cells = [row.method, str(result.get("seed", 0)), str(result["pictures"]), _right(result)]
+            lines.append(cells + [_interval(result.get(name)) for name in DISTANCES])
+    return markdown(head, lines)
+
+
+class Costs:
+    """What methods cost on the bundled model, as `benchmarks/methods.py` measured it.
+
+    Args:
+        measured: Its JSON.
+    """
+
+    def __init__(self, measured: dict[str, Any]) -> None:
+        self.measured = measured
+        self.rows = {(tuple(row["size"]), row["method"]): row for row in measured["rows"]}
+
+    def tflops(self, row: Row) -> float | None:
+        """Of one picture; None where they were not counted for that method and size."""
+        return self.rows.get((row.size, row.method), {}).get("tflops")
+
+    def seconds(self, row: Row) -> float | None:
+        """Of one picture, the median; None where they were not measured."""
+        found = self.rows.get((row.size, row.method), {}).get("seconds")
+        return median(found) if found else None
+
+    def table(self, pixels: int) -> str:
+        """All that was measured at so many times the native pixels."""
+        rows = [row for row in self.measured["rows"] if row["pixels"] == pixels]
+        direct = next(row for row in rows if row["method"] == "direct")
+        head = ["method", "trained parameters", "U-Net passes, by side", "TFLOP", "to direct", "peak memory, MiB"]
+        return markdown([*head, "seconds", "to direct"], [_cost_cells(row, direct) for row in rows])
+
+    @property
+    def pixels(self) -> list[int]:
+        """The sizes, as multiples of the native pixels."""
+        return sorted({row["pixels"] for row in self.measured["rows"]})
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in rows)])
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """The 95 % score interval of a share of `count` (Wilson 1927)."""
+    centre = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)
+    half = Z / (1 + Z**2 / count) * sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
+    return centre - half, centre + half
+
+
+def _cells(row: Row, paper: PaperRow | None, direct: Row | None, costs: Costs | None) -> list[str]:
+    parameters = row.results[0]["trained_parameters"]
+    counts = [result["pictures"] for result in row.results]
+    pictures = f"{counts[0]} x {len(counts)}" if len(set(counts)) == 1 else " + ".join(map(str, counts))
+    theirs = paper or PaperRow({})
+    cells = [
+        row.method,
+        f"{parameters:,}" if parameters else "-",
+        _beside(f"{row.steps:,}" if row.steps else "-", theirs.steps),
+    ]
+    cells.append(pictures)
+    for name in DISTANCES:
+        cells.append(_beside(row.figure(_first(name)), theirs.distances.get(name)))
+    cells.append(_beside(_time(row, direct, costs), None if theirs.time is None else f"{theirs.time}x"))
+    return cells + [row.figure(reading) for reading in BESIDE.values()]
+
+
+def _first(name: str) -> Reading:
+    return lambda result: result[name][0]
+
+
+def _beside(ours: str, theirs: object) -> str:
+    return ours if theirs is None else f"{ours}<br>*{theirs}*"
+
+
+def _time(row: Row, direct: Row | None, costs: Costs | None) -> str:
+    """Seconds a picture and their ratio to direct inference: the benchmark's, or those of the results themselves."""
+    if costs is not None and direct is not None and costs.seconds(direct) is not None:
+        own, base = costs.seconds(row), costs.seconds(direct)
+    else:
+        own = _sampled(row)
+        base = None if direct is None or row.borrowed else _sampled(direct)  # another suite's machine was not as busy
+    if own is None:
+        return "-"
+    return f"{own:.2g} s" + (f" ({own / base:.2f}x)" if base else "")
+
+
+def _sampled(row: Row) -> float:
+    return mean(row.values(lambda result: result["seconds_per_picture"]))
+
+
+def _right(result: dict[str, Any]) -> str:
+    if "composition" not in result:
+        return "-"
+    share = result["composition"]["all"]
+    low, high = wilson(share, result["pictures"])
+    return f"{100 * share:.0f} ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def _interval(estimate: Sequence[float] | None) -> str:
+    if estimate is None:
+        return "-"
+    decimals = decimals_of(estimate[0])
+    value, low, high = (f"{number:.{decimals}f}" for number in estimate)
+    return f"{value} ({low} to {high})"
+
+
+def _cost_cells(row: dict[str, Any], direct: dict[str, Any]) -> list[str]:
+    passes = ", ".join(f"{side}: {number}" for side, number in row.get("unet_passes", {}).items())
+    cells = [row["method"], f"{row['trained_parameters']:,}" if row["trained_parameters"] else "-", passes or "-"]
+    if "tflops" in row and "tflops" in direct:
+        cells += [
+            f"{row['tflops']:.3g}",
+            f"{row['tflops'] / direct['tflops']:.2f}x",
+            f"{row['peak_bytes'] / 2**20:.0f}",
+        ]
+    else:
+        cells += ["-", "-", "-"]
+    if row.get("seconds") and direct.get("seconds"):
+        own = median(row["seconds"])
+        return [*cells, f"{own:.2f}", f"{own / median(direct['seconds']):.2f}x"]
+    return [*cells, "-", "-"]

@@ -1,0 +1,138 @@
+"""Everything of the report into one folder, from committed files alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from selfcascade.files import write_whole
+from selfcascade.report.page import page
+from selfcascade.report.paper import PAPER, TITLES, paper_rows
+from selfcascade.report.pictures import Shown, grid, hardest, of_one_size, shown
+from selfcascade.report.plots import quality_against_cost, quality_against_training
+from selfcascade.report.results import Row, read_settings, read_tables
+from selfcascade.report.tables import Costs, seeds_table, table
+
+GRID_WIDTH, FEWEST, MOST = 1100, 4, 6  # pixels of a grid's pictures, about, and how many these are
+CURVES, FREE = "training-curves", ("tuning-free", "K600-rgb")
+HEAD = """# Results
+
+Written by `make report` from the JSON files in `experiments/*/results`; what each figure means is in
+[evaluation.md](../evaluation.md). **Ours are of the bundled model on procedural scenes; the paper's, in italics under
+ours, are of Stable Diffusion 2.1 on LAION-5B: another model, other data, other detectors.** Only the *order* of the
+methods compares. [index.html](index.html) shows the pictures of all methods side by side, to be enlarged.
+"""
+HOW = """Pictures: of each seed x seeds. Figures: mean over the seeds ± standard deviation. A seed has captions and
+noise of its own; where a row was trained here, it is the training's, on the same captions. "-": not measured.
+Repeats: share of pictures that repeat more than 95 % of real ones do. Detail: energy of the finest octave, 1 is right.
+"""
+
+
+def write_report(experiments: Path, output: Path, costs: Path | None = None) -> list[Path]:
+    """Writes `README.md`, its plots and picture grids, and `index.html`; the files are returned.
+
+    Args:
+        experiments: Folder of suites, with `report.json` and `findings.md` where there are such.
+        output: Made if it is missing.
+        costs: JSON of `benchmarks/methods.py`, measured on the model that the results are of.
+
+    Raises:
+        ValueError: There is no result, a file cannot be read, or matplotlib is missing.
+    """
+    settings = read_settings(experiments)
+    tables = read_tables(experiments, settings)
+    if costs is not None and not costs.is_file():
+        raise ValueError(f"costs {str(costs)!r} is no file; `python benchmarks/methods.py` writes it")
+    measured = None if costs is None else Costs(json.loads(costs.read_text()))
+    findings = experiments / "findings.md"
+    lines = [HEAD, findings.read_text() if findings.is_file() else "", "## Tables\n", HOW]
+    pictures = {suite: shown(rows) for suite, rows in tables.items() if suite in (settings.page or tables)}
+    written: list[Path] = []
+    for suite, rows in tables.items():
+        title = settings.titles.get(suite) or TITLES.get(suite, suite)
+        lines += [f"## {title}\n", table(suite, rows, measured), ""]
+        if paper_rows(suite):
+            lines += [_folded("Every seed, with 95 % intervals", SEEDS + seeds_table(rows)), ""]
+        if suite == CURVES:
+            lines += _curves(experiments, output, written)
+        lines += _grids(suite, pictures.get(suite, []), output, written)
+    if measured is not None:
+        lines += _costs(tables, measured, output, written)
+    texts = {"README.md": "\n".join(lines)}
+    paged = {suite: rows for suite, rows in pictures.items() if rows}
+    if paged:
+        texts["index.html"] = page(paged)
+    for name, text in texts.items():
+        write_whole(output / name, lambda aside, text=text: aside.write_text(text))
+        written.append(output / name)
+    return written
+
+
+SEEDS = """All right: Wilson's interval. Distances: the middle 95 % of a bootstrap over pictures. The fewer
+pictures, the larger the distances.
+
+"""
+
+
+def _grids(suite: str, rows: Sequence[Shown], output: Path, written: list[Path]) -> list[str]:
+    """The first captions of a suite, and the hardest where the reader can tell."""
+    lines: list[str] = []
+    for (height, width), own in of_one_size(rows).items():
+        wanted = max(FEWEST, min(MOST, GRID_WIDTH // width))
+        count = min(wanted, *(len(row.pictures) for row in own))
+        place = f"{suite}-{height}x{width}"
+        chosen = {"first": (list(range(count)), "The first captions; methods from top to bottom as in the table.")}
+        if suite in PAPER and any(row.wrong is not None for row in own):
+            words = "The captions that most methods get wrong, worst first, of the first twelve."
+            chosen["hardest"] = (hardest(own)[:count], words)
+        for name, (columns, words) in chosen.items():
+            path = output / f"{place}-{name}.webp"
+            _save(grid(own, columns), path)
+            written.append(path)
+            lines += [f"{words} {READ if own[0].wrong is not None else ''}\n", f"![{words}]({path.name})\n"]
+    return lines
+
+
+READ = "Under each picture: attributes that the composition reader reads otherwise than asked."
+
+
+def _curves(experiments: Path, output: Path, written: list[Path]) -> list[str]:
+    """Quality over training, from all results of the suite."""
+    suite, sampling = FREE
+    found = [json.loads(path.read_text()) for path in sorted((experiments / CURVES / "results").rglob("*.json"))]
+    free = sorted((experiments / suite / "results").rglob(f"{sampling}-*-n100.json"))
+    path = output / f"{CURVES}.webp"
+    quality_against_training(found, json.loads(free[0].read_text()) if free else None, path)
+    written.append(path)
+    return [f"![Composition and patch FID over training steps and seconds]({path.name})\n"]
+
+
+def _costs(tables: Mapping[str, Sequence[Row]], costs: Costs, output: Path, written: list[Path]) -> list[str]:
+    """What each method costs, and its quality over that."""
+    lines = ["## Cost\n", COST.format(**costs.measured)]
+    for pixels in costs.pixels:
+        lines += [f"### {pixels}x the pixels\n", costs.table(pixels), ""]
+    path = output / "quality-against-cost.webp"
+    plotted = {TITLES[suite]: rows for suite, rows in tables.items() if suite in PAPER}
+    if quality_against_cost(plotted, costs, path):
+        written.append(path)
+        lines += [f"![Quality over TFLOPs of one picture]({path.name})\n"]
+    return lines
+
+
+COST = """One picture of the bundled model from prompt to pixels, {steps} steps, guidance {guidance_scale}, by
+`python benchmarks/methods.py`, which says how each figure is measured.
+"""
+
+
+def _folded(title: str, text: str) -> str:
+    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    settings: dict[str, Any] = {"format": "WEBP", "quality": 75, "method": 6}
+    write_whole(path, lambda aside: picture.save(aside, **settings))

@@ -1,0 +1,36 @@
+"""The benchmark of all methods counts what `selfcascade plan` derives from shapes."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from selfcascade import SelfCascade, Size, load_bundled
+from selfcascade.cost import estimate
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def methods(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("methods")
+
+
+def test_a_cascade_costs_what_its_plan_says(methods) -> None:
+    pipe = load_bundled()
+    pipe.set_progress_bar_config(disable=True)
+    case = methods.Case("self-cascade", 0, {"preset": "paper"})
+    counted = methods.count(pipe, case, Size(128, 128), 2)
+    planned = estimate(pipe, SelfCascade(pipe).plan(128, 128, 2, preset="paper"))
+    assert counted["unet_passes"] == {"64": planned[0].steps, "128": planned[1].steps}
+    tflops = sum(cost.tflops for cost in planned if cost.tflops is not None)
+    assert counted["tflops"] == pytest.approx(tflops, rel=0.02)  # the plan leaves the text encoder out
+    peak = max(cost.peak_bytes for cost in planned if cost.peak_bytes is not None)
+    assert counted["weights_bytes"] < counted["peak_bytes"] < 1.2 * peak
+
+
+def test_the_report_shows_what_is_measured_and_a_dash_elsewhere(methods) -> None:
+    row = {"pixels": 4, "size": [128, 128], "trained_parameters": 0, "method": "direct", "seconds": [2.0, 4.0, 3.0]}
+    results = {"steps": 25, "guidance_scale": 3.0, "torch": "2", "timing": None, "rows": [row]}
+    assert methods.report(results).splitlines()[-1] == "| direct | - | - | - | - | - | 3.00 | 1.00x |"

@@ -1,0 +1,202 @@
+"""The report: tables, pictures read for what is wrong, plots and the page, from result files alone."""
+
+import base64
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from command_line import run
+from selfcascade.data.scenes import caption, render, sample_scene
+from selfcascade.evaluation.scenes import ASKED_FIRST
+from selfcascade.report import write_report
+from selfcascade.report.pictures import grid, hardest, shown
+from selfcascade.report.results import Row, decimals_of, read_settings, read_tables
+from selfcascade.report.tables import wilson
+
+COMMITTED = Path(__file__).parents[1] / "experiments"
+SIDE = 48
+
+
+def write_result(folder: Path, name: str, right: float, step: int = 0, **more: Any) -> Path:
+    result = {
+        "experiment": folder.parent.name,
+        "sampling": {"name": name, "height": 128, "width": 128},
+        "seed": int(folder.name.removeprefix("seed-")),
+        "step": step,
+        "pictures": 100,
+        "trained_parameters": 7 if step else 0,
+        "seconds_per_training_step": 0.5 if step else None,
+        "seconds_per_picture": 2.0,
+        "composition": {"all": right},
+        "fid": [4.0, 3.0, 5.0],
+        "kid": [0.00123, 0.0, 0.01],
+        "patch_fid": [12.345, 11.0, 14.0],
+        "patch_kid": [0.1, 0.05, 0.2],
+        **more,
+    }
+    path = folder / f"{name}-step{step:06d}-n100.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result))
+    return path
+
+
+def write_sheet(result: Path, numbers: list[int], count: int = 3) -> None:
+    """Renders of the scenes of these numbers, under the captions of the first scenes that are asked for."""
+    pictures = [render(sample_scene(ASKED_FIRST + number, held_out=True), SIDE, SIDE) for number in numbers]
+    sheet = Image.fromarray((np.concatenate(pictures, 1) * 255).astype(np.uint8))
+    path = result.with_name(f"{result.name.rpartition('-')[0]}.webp")
+    sheet.save(path, quality=95)
+    scenes = [sample_scene(ASKED_FIRST + index, held_out=True) for index in range(count)]
+    words = [caption(scene, ASKED_FIRST + index) for index, scene in enumerate(scenes)]
+    path.with_suffix(".txt").write_text("\n".join(words) + "\n")
+
+
+@pytest.fixture
+def experiments(tmp_path: Path) -> Path:
+    """Two methods of Table 1 with pictures, and a training that lends it a row."""
+    root = tmp_path / "experiments"
+    fid_b = {"fid_b": [3.0, 2.0, 4.0], "repetition": {"share_over_real": 0.5}, "detail": [0.9]}
+    write_sheet(write_result(root / "table1/results/direct/seed-0", "table1", 0.1, **fid_b), [1, 2, 0])
+    write_result(root / "table1/results/direct/seed-1", "table1", 0.3, **fid_b)
+    paper = write_result(root / "table1/results/self-cascade-paper/seed-0", "table1", 0.5, seconds_per_picture=1.0)
+    write_sheet(paper, [0, 1, 2])
+    for seed, more in ((0, {}), (1, fid_b)):
+        for step in (100, 400):
+            write_result(
+                root / f"training-curves/results/full-ft/seed-{seed}", "direct", 0.2 + 0.1 * seed, step, **more
+            )
+    lent = {"suite": "training-curves", "experiment": "full-ft", "sampling": "direct", "step": 400, "pictures": 100}
+    absent = {**lent, "experiment": "lora-r4"}
+    borrowed = {
+        "table1": {"full-ft": lent, "lora-r4": absent},
+        "table1-equal-steps": {"full-ft": {**lent, "step": 100}},
+    }
+    (root / "report.json").write_text(json.dumps({"borrowed": borrowed, "titles": {"table1-equal-steps": "Equal"}}))
+    return root
+
+
+def cells(text: str, method: str) -> list[str]:
+    """The first line of that method in a table."""
+    line = next(line for line in text.splitlines() if line.startswith(f"| {method} |"))
+    return [cell.strip() for cell in line.split("|")[1:-1]]
+
+
+def test_rows_stand_in_the_papers_order_with_its_figures_under_ours(experiments: Path, tmp_path: Path) -> None:
+    (experiments / "findings.md").write_text("## Findings\n\nDirect inference *repeats*.\n")
+    write_report(experiments, tmp_path / "out")
+    text = (tmp_path / "out/README.md").read_text()
+    assert "## Findings\n\nDirect inference *repeats*.\n" in text
+    assert "## Equal\n" in text and text.index("Table 1)") < text.index("## Equal") < text.index("Figure 5)")
+    assert cells(text[text.index("## Equal") :], "full-ft")[2] == "100<br>*18k*"
+    names = [row.method for row in read_tables(experiments, read_settings(experiments))["table1"]]
+    assert names == ["direct", "self-cascade-paper", "full-ft"]
+    direct, ours, trained = (cells(text, name) for name in names)
+    assert direct[:5] == ["direct", "-", "-", "100 x 2", "4.00 ± 0.00<br>*29.89*"]
+    assert direct[5:8] == ["0.0012 ± 0.0000<br>*0.01*", "12.3 ± 0.0<br>*20.88*", "0.100 ± 0.000<br>*0.007*"]
+    assert direct[8:] == ["3.00 ± 0.00<br>*24.21*", "-<br>*0.007*", "2 s (1.00x)<br>*1x*", "20.0 ± 14.1", *direct[12:]]
+    assert ours[8] == "-<br>*6.09*" and ours[10:] == ["1 s (0.50x)<br>*1.04x*", "50.0", "-", "-"]
+    assert trained[:4] == ["full-ft", "7", "400<br>*18k*", "100 x 2"]
+    assert trained[8] == "3.00 (1 of 2 seeds)<br>*17.14*" and trained[10] == "2 s<br>*1x*"
+    assert "| direct | 1 | 100 | 30 (22 to 40) | 4.00 (3.00 to 5.00) |" in text
+
+
+def test_rows_of_fewer_pictures_are_pointed_out(experiments: Path, tmp_path: Path) -> None:
+    write_report(experiments, tmp_path / "out")
+    assert "pictures a seed:" not in (tmp_path / "out/README.md").read_text()
+    write_result(experiments / "table1/results/lanczos/seed-0", "table1", 0.2, pictures=60)
+    write_report(experiments, tmp_path / "out")
+    assert "60 and 100 pictures a seed: Fréchet" in (tmp_path / "out/README.md").read_text()
+
+
+def test_a_row_cannot_be_borrowed_twice_nor_from_nowhere(experiments: Path) -> None:
+    write_result(experiments / "table1/results/full-ft/seed-0", "table1", 0.2, 400)
+    with pytest.raises(ValueError, match=r"'full-ft' of table1 has results of its own"):
+        read_tables(experiments, read_settings(experiments))
+    path = experiments / "report.json"
+    path.write_text(path.read_text().replace("training-curves", "nowhere"))
+    with pytest.raises(ValueError, match=r"suite 'nowhere', which is not in"):
+        read_tables(experiments, read_settings(experiments))
+    path.write_text('{"borrowd": {}}')
+    with pytest.raises(ValueError, match="borrowd"):
+        read_settings(experiments)
+    assert "hold no results" in run("report", str(experiments / "table1"), "--output", str(experiments / "out")).stderr
+
+
+def test_the_committed_settings_name_results_that_are_there() -> None:
+    settings = read_settings(COMMITTED)
+    borrowed = [source for rows in settings.borrowed.values() for source in rows.values()]
+    assert len(borrowed) == 14
+    for source in borrowed:
+        folders = list((COMMITTED / source.suite / "results" / source.experiment).glob("seed-*"))
+        found = [
+            list(folder.glob(f"{source.sampling}-step{source.step:06d}-n{source.pictures}.json")) for folder in folders
+        ]
+        assert len(found) == (3 if source.step else 1) and all(found)
+
+
+def test_pictures_are_read_for_what_is_wrong_in_them(experiments: Path) -> None:
+    moved, right = shown(read_tables(experiments, read_settings(experiments))["table1"][:2])
+    assert right.wrong == [[], [], []]
+    assert moved.wrong is not None and all(moved.wrong)
+    assert any(" for " in words for words in moved.wrong[0])
+    assert [picture.size for picture in moved.pictures] == [(SIDE, SIDE)] * 3
+    order = hardest([moved, right])
+    counts = [len(moved.wrong[index]) for index in order]
+    assert sorted(order) == [0, 1, 2] and counts == sorted(counts, reverse=True)
+    drawn = np.asarray(grid([moved, right], [2, 0]))
+    tile = np.asarray(right.pictures[2])
+    places = [x for x in range(drawn.shape[1] - SIDE) if np.array_equal(drawn[-SIDE - 20 : -20, x : x + SIDE], tile)]
+    assert len(places) == 1  # the second method's third caption, in its own pixels, in the first column
+
+
+def test_other_captions_than_those_of_scenes_are_not_judged(experiments: Path) -> None:
+    (sheet,) = experiments.glob("table1/results/direct/seed-0/*.txt")
+    sheet.write_text("a dog\na cat\na cow\n")
+    assert shown([Row("direct", sheet=sheet.with_suffix(".webp"))])[0].wrong is None
+
+
+def test_the_page_holds_every_picture_and_asks_for_nothing(experiments: Path, tmp_path: Path) -> None:
+    write_report(experiments, tmp_path / "out")
+    text = (tmp_path / "out/index.html").read_text()
+    assert not re.search(r"(?:src|href)=|https?://|@import|url\(", text.split("<script type", 1)[0])
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert found is not None
+    (section,) = json.loads(found[1])["sections"]
+    assert [method["name"] for method in section["methods"]] == ["direct", "self-cascade-paper"]
+    assert len(section["captions"]) == 3 and len(section["hardest"]) == 3
+    direct = section["methods"][0]
+    assert direct["figures"] == ["all right 20 %", "pFID_r 12", "FID_b 3.0"]
+    for method in section["methods"]:
+        for picture in method["pictures"]:
+            assert Image.open(io.BytesIO(base64.b64decode(picture))).size == (SIDE, SIDE)
+
+
+def test_the_same_files_make_the_same_report(experiments: Path, tmp_path: Path) -> None:
+    costs = tmp_path / "methods.json"
+    row = {"size": [128, 128], "pixels": 4, "trained_parameters": 0, "peak_bytes": 2**20, "unet_passes": {"128": 25}}
+    rows = [{**row, "method": "direct", "tflops": 2.0, "seconds": [4.0, 3.0, 9.0]}]
+    rows += [{**row, "method": "self-cascade-paper", "tflops": 1.0, "seconds": [2.0]}]
+    costs.write_text(json.dumps({"rows": rows, "steps": 25, "guidance_scale": 3.0}))
+    names = [[path.name for path in write_report(experiments, tmp_path / out, costs)] for out in ("one", "two")]
+    assert names[0] == names[1] and {"training-curves.webp", "quality-against-cost.webp"} <= set(names[0])
+    for name in names[0]:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    text = (tmp_path / "one/README.md").read_text()
+    assert cells(text, "self-cascade-paper")[10] == "2 s (0.50x)<br>*1.04x*"  # the benchmark's, not the results'
+    assert "| self-cascade-paper | - | 128: 25 | 1 | 0.50x | 1 | 2.00 | 0.50x |" in text
+    assert all(f"]({name})" in text for name in names[0] if name.endswith(".webp"))
+    with pytest.raises(ValueError, match="is no file"):
+        write_report(experiments, tmp_path / "one", tmp_path / "absent.json")
+
+
+def test_numbers_show_as_many_digits_as_they_mean() -> None:
+    assert [decimals_of(value) for value in (0, 123.4, 12.34, 1.234, -0.1234, 0.00001)] == [0, 0, 1, 2, 3, 4]
+    low, high = wilson(0.5, 100)
+    assert (low, high) == pytest.approx((0.4038, 0.5962), abs=1e-4)
+    assert wilson(0, 100) == pytest.approx((0, 0.0370), abs=1e-4)
