@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "images": set(),
     "files": set(),
     "clips": set(),
-    "data": {"cascade", "images"},
+    "data": {"cascade", "clips", "images"},
     "metrics": set(),
     "models": {"feature_upsamplers"},
     "base_models": {"cascade"},

@@ -141,8 +141,10 @@ def _check(frames: int | None, fps: float | None, stride: int | None, start: flo
 @contextlib.contextmanager
 def _opened(name: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its video; whatever PyAV raises meanwhile becomes a ClipError."""
-    import av
-
+    try:
+        import av
+    except ImportError as error:
+        raise ClipError(f"clip {name!r} needs PyAV to be read: pip install av", "PyAV is missing") from error
     if not Path(name).is_file():
         raise ClipError(f"clip {name!r} does not exist or is no regular file", "clip is missing")
     if Path(name).stat().st_size == 0:

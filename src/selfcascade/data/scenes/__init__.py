@@ -3,6 +3,7 @@
 from selfcascade.data.scenes.clips import render_clip
 from selfcascade.data.scenes.motion import (
     DIRECTIONS,
+    SECONDS,
     MovingScene,
     is_held_out_motion,
     sample_moving_scene,
@@ -31,6 +32,7 @@ __all__ = [
     "KINDS",
     "MOTION_WORDS",
     "PLACES",
+    "SECONDS",
     "SIZES",
     "Item",
     "Motion",
