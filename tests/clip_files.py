@@ -24,23 +24,23 @@ def write_clip(
 ) -> Path:
     """Writes a clip of (height, width); `times` are the frames' milliseconds; with no frames it has audio alone."""
     with av.open(str(path), "w", options=options) as container:
+        # All streams are there before the first packet is written.
         video: Any = container.add_stream(codec, rate=1000 if times else fps) if frames else None
         sound: Any = container.add_stream("aac", rate=44100) if audio else None
-        if video is not None:
+        if frames:
             video.height, video.width = size
             video.pix_fmt = "yuv420p"
             if rotation:
                 video.set_display_rotation(rotation)
-        for number in range(frames):
-            pixels = np.full((*size, 3), STEP * number % 256, np.uint8)
-            pixels[: size[0] // 3, : size[1] // 3] = (255, 0, 0)
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            if times is not None:
-                frame.pts, frame.time_base = times[number], Fraction(1, 1000)
-            container.mux(video.encode(frame))
-        if video is not None:
+            for number in range(frames):
+                pixels = np.full((*size, 3), STEP * number % 256, np.uint8)
+                pixels[: size[0] // 3, : size[1] // 3] = (255, 0, 0)
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                if times is not None:
+                    frame.pts, frame.time_base = times[number], Fraction(1, 1000)
+                container.mux(video.encode(frame))
             container.mux(video.encode())
-        if sound is not None:
+        if audio:
             for number in range(20):
                 beat = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
                 beat.sample_rate, beat.pts = 44100, number * 1024
