@@ -1,23 +1,32 @@
-"""Training data: the scenes world, folders of pictures, tar shards; endless, deterministic, resumable batches."""
+"""Training data: scenes, folders of pictures or clips, tar shards, tables; endless, deterministic, resumable."""
 
 from __future__ import annotations
 
+import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 from selfcascade.cascade import Size
-from selfcascade.data.examples import Batch, DataError, Entry, Position, Report, Skip, Source
-from selfcascade.data.folders import EXTENSIONS, FolderSource
-from selfcascade.data.scenes_source import ScenesSource
+from selfcascade.data.clip_files import ClipFiles
+from selfcascade.data.clip_table import ClipTableSource
+from selfcascade.data.decode import EXTENSIONS
+from selfcascade.data.examples import Batch, DataError, Entry, Position, Report, Sample, Skip, Source
+from selfcascade.data.folders import FolderSource
+from selfcascade.data.scenes_source import MovingScenesSource, ScenesSource
 from selfcascade.data.shards import ShardFilter, ShardSource
 from selfcascade.data.stream import Stream, bucket_sizes, prefetched
 
 __all__ = [
     "Batch",
+    "ClipFiles",
+    "ClipTableSource",
     "DataError",
     "Entry",
     "FolderSource",
+    "MovingScenesSource",
     "Position",
     "Report",
+    "Sample",
     "ScenesSource",
     "ShardFilter",
     "ShardSource",
@@ -30,19 +39,25 @@ __all__ = [
 ]
 
 
-def open_source(name: str, size: Size, wanted: ShardFilter | None = None) -> Source:
+def open_source(name: str, size: Size, wanted: ShardFilter | None = None, clips: ClipFiles | None = None) -> Source:
     """Training data by name.
 
     Args:
-        name: "scenes"; a folder of pictures; a folder, a file or a pattern ("data/*.tar") of tar shards.
-        size: Target; smaller pictures are filtered out.
+        name: "scenes"; a folder of pictures; a folder, a file or a pattern ("data/*.tar") of tar shards. With `clips`:
+            "moving-scenes"; a folder of clips; a .csv that lists clips, as WebVid's do.
+        size: Target; smaller pictures and clips are filtered out.
         wanted: What the JSON of tar shards must say; None: the target's size, and the defaults.
+        clips: The data is clips: which, and which of their frames; without `min_size` the target's size is asked for.
 
     Raises:
         DataError: There is nothing by that name.
     """
+    if clips is not None:
+        return _open_clips(name, size, clips)
     if name == "scenes":
         return ScenesSource(size)
+    if name == "moving-scenes":
+        raise DataError("train_data 'moving-scenes' is clips, which a model of pictures cannot learn; use 'scenes'")
     path = Path(name).expanduser()
     if name and path.is_dir():
         shards = sorted(path.glob("*.tar"))
@@ -58,3 +73,15 @@ def open_source(name: str, size: Size, wanted: ShardFilter | None = None) -> Sou
     if name and path.is_dir():
         return FolderSource(path, size)
     raise DataError(f"train_data must be 'scenes', a folder of pictures, or .tar shards, not {name!r}")
+
+
+def _open_clips(name: str, size: Size, clips: ClipFiles) -> Source:
+    if name == "moving-scenes":
+        return MovingScenesSource(size, clips.frames, clips.fps or 8.0 / (clips.stride or 1))
+    path = Path(name).expanduser()
+    clips = clips if clips.min_size is not None else replace(clips, min_size=size)
+    if name and (path.is_dir() or (path.is_file() and path.suffix.lower() == ".csv")):
+        if importlib.util.find_spec("av") is None:
+            raise DataError(f"train_data {name!r} needs PyAV to be read: pip install 'selfcascade[train]'")
+        return FolderSource(path, media=clips) if path.is_dir() else ClipTableSource(path, clips)
+    raise DataError(f"train_data of clips must be 'moving-scenes', a folder of clips, or a .csv file, not {name!r}")

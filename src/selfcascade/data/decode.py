@@ -2,18 +2,68 @@
 
 from __future__ import annotations
 
-from typing import IO
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, ClassVar, Protocol
 
 from PIL import Image
 
 from selfcascade.cascade import Size
-from selfcascade.data.examples import Skip
+from selfcascade.data.examples import Sample, Skip
 from selfcascade.images import decode_image
 
 EXTENSIONS = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 MAX_CAPTION_BYTES = 64_000
 # At 1:2, a picture of the target's area has a shorter side of 0.707 of the target's.
 SHORTEST = 0.7
+
+
+class Media(Protocol):
+    """What the files of a collection are, and how one is read.
+
+    Attributes:
+        noun: One of them, in words.
+        extensions: Endings of their names, with the dot, in lower case.
+    """
+
+    noun: ClassVar[str]
+    extensions: ClassVar[frozenset[str]]
+
+    def load(self, path: Path, key: str, draw: str) -> Sample:
+        """The file's sample; `draw` decides what is random about it.
+
+        Raises:
+            Skip: It cannot be used.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """Picture files, of which those smaller than `min_size` are left out."""
+
+    min_size: Size | None = None
+    noun: ClassVar[str] = "picture"
+    extensions: ClassVar[frozenset[str]] = EXTENSIONS
+
+    def load(self, path: Path, key: str, draw: str) -> Image.Image:
+        """The whole picture; nothing about it is random."""
+        try:
+            with path.open("rb") as file:
+                return decode_picture(file, self.min_size, key)
+        except OSError as error:
+            raise Skip("picture cannot be read", key) from error
+
+
+def check_inside(path: Path, folder: Path, key: str) -> None:
+    """Raises Skip if a path leads out of a folder, through links or by itself; `folder` is resolved already."""
+    try:
+        inside = Path(os.path.realpath(path)).is_relative_to(folder)
+    except ValueError as error:  # a zero byte, which only metadata can name
+        raise Skip("bad file name", key) from error
+    if not inside:
+        raise Skip("leads out of the folder", key)
 
 
 def decode_caption(data: bytes, key: str) -> str:

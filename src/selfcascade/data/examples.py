@@ -1,19 +1,30 @@
 """What training data is made of, whatever it is kept in: entries that may be skipped, batches, and a place to go on.
 
-Axis letters: B pictures, H, W pixels.
+Axis letters: B samples, F frames, H, W pixels.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from PIL import Image
 from torch import Tensor
 
 MIN_SEEN = 100
+
+# A picture, or a clip's frames, (F, H, W, 3) uint8.
+Sample = Image.Image | np.ndarray
+
+
+def drawn_from(words: str) -> np.random.Generator:
+    """A generator that the words alone decide."""
+    digest = hashlib.sha256(words.encode()).digest()
+    return np.random.default_rng(np.frombuffer(digest, np.uint32))
 
 
 class DataError(ValueError):
@@ -41,12 +52,12 @@ class Entry:
     Attributes:
         key: Names it, and seeds its crop.
         caption: Its words.
-        load: Decodes it to RGB; raises `Skip`.
+        load: Decodes it to RGB; raises `Skip`. Of a clip it gives the frames that this epoch takes.
     """
 
     key: str
     caption: str
-    load: Callable[[], Image.Image]
+    load: Callable[[], Sample]
 
 
 class Source(Protocol):
@@ -63,7 +74,7 @@ class Position(NamedTuple):
     Attributes:
         epoch: The current one, from 0.
         index: Entries of that epoch offered so far to all processes together.
-        pending: (epoch, index) of each picture that waits in a bucket.
+        pending: (epoch, index) of each sample that waits in a bucket.
     """
 
     epoch: int = 0
@@ -93,10 +104,10 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures of one size.
+    """Pictures, or clips, of one size.
 
     Attributes:
-        pixels: (B, 3, H, W) float32 in [-1, 1].
+        pixels: (B, 3, H, W), of clips (B, F, 3, H, W), float32 in [-1, 1].
         captions, keys: B each.
         original_sizes: (B, 2) int64, height and width before resizing.
         crops: (B, 2) int64, top and left of the crop.
@@ -154,4 +165,4 @@ class Report:
     def __str__(self) -> str:
         left_out = f"{self.damaged.total()} damaged, {self.filtered.total()} filtered"
         reasons = f": {self.reasons()}" if self.damaged or self.filtered else ""
-        return f"{self.used} pictures read, {left_out}{reasons}"
+        return f"{self.used} samples read, {left_out}{reasons}"

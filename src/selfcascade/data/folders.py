@@ -1,4 +1,4 @@
-"""A folder of pictures with captions: a .txt beside each, or one metadata.jsonl or metadata.csv a folder."""
+"""A folder of pictures or clips with captions: a .txt beside each, or a metadata.jsonl or metadata.csv a folder."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from selfcascade.cascade import Size
 from selfcascade.data.decode import (
-    EXTENSIONS,
     MAX_CAPTION_BYTES,
+    Media,
+    PictureFiles,
     check_caption,
+    check_inside,
     decode_caption,
-    decode_picture,
     printable,
 )
 from selfcascade.data.examples import DataError, Entry, Skip
@@ -30,38 +30,40 @@ CAPTION_KEYS = ("text", "caption", "prompt")
 
 
 class FolderSource:
-    """Pictures below a folder, at any depth; no symbolic link and no metadata path leads out of it.
+    """Pictures or clips below a folder, at any depth; no symbolic link and no metadata path leads out of it.
 
     Args:
-        folder: Read once, on construction; pictures are opened when they are used.
+        folder: Read once, on construction; its files are opened when they are used.
         min_size: Smaller pictures are filtered out; None takes all.
+        media: What the files are; None: pictures of `min_size`.
 
     Raises:
-        DataError: The folder is missing, or has no pictures.
+        DataError: The folder is missing, or has no such files.
     """
 
-    def __init__(self, folder: Path, min_size: Size | None = None) -> None:
+    def __init__(self, folder: Path, min_size: Size | None = None, media: Media | None = None) -> None:
         if not folder.is_dir():
             raise DataError(f"train_data {str(folder)!r} is no folder")
-        self.folder, self.min_size = folder.resolve(), min_size
+        self.folder, self.media = folder.resolve(), media or PictureFiles(min_size)
         self.captions: dict[Path, str | Skip] = {}
         self.faults: list[Skip] = []
         files = sorted(self._files())
         for path in files:
             if path.name in METADATA:
                 self._read_metadata(path)
-        found = {path for path in files if path.suffix.lower() in EXTENSIONS}
+        found = {path for path in files if path.suffix.lower() in self.media.extensions}
         self.samples: list[Path | Skip] = [*sorted(found | self.captions.keys()), *self.faults]
         if not self.samples:
-            raise DataError(f"train_data {str(folder)!r} has no pictures ({', '.join(sorted(EXTENSIONS))})")
+            endings = ", ".join(sorted(self.media.extensions))
+            raise DataError(f"train_data {str(folder)!r} has no {self.media.noun}s ({endings})")
 
     def entries(self, seed: int, epoch: int, first: int = 0) -> Iterator[Entry | Skip]:
-        """All pictures in an order drawn from seed and epoch."""
+        """All files in an order drawn from seed and epoch."""
         order = np.random.default_rng([seed, epoch]).permutation(len(self.samples))
         for row in order[first:]:
             sample = self.samples[int(row)]
             try:
-                yield sample if isinstance(sample, Skip) else self._entry(sample)
+                yield sample if isinstance(sample, Skip) else self._entry(sample, f"{seed} {epoch}")
             except Skip as skip:
                 yield skip
 
@@ -76,21 +78,17 @@ class FolderSource:
             yield from (Path(place, name) for name in names)
 
     def _check_inside(self, path: Path) -> None:
-        try:
-            inside = Path(os.path.realpath(path)).is_relative_to(self.folder)
-        except ValueError as error:  # a zero byte, which only metadata can name
-            raise Skip("bad file name", self._key(path)) from error
-        if not inside:
-            raise Skip("leads out of the folder", self._key(path))
+        check_inside(path, self.folder, self._key(path))
 
-    def _entry(self, path: Path) -> Entry:
+    def _entry(self, path: Path, draw: str) -> Entry:
         key, caption = self._key(path), self.captions.get(path)
         if isinstance(caption, Skip):
             raise caption
         self._check_inside(path)
         if not os.path.isfile(path):  # noqa: PTH113 (pathlib's raises at a name that is too long)
-            raise Skip("picture is missing", key)
-        return Entry(key, caption or self._caption_beside(path), functools.partial(self._load, path))
+            raise Skip(f"{self.media.noun} is missing", key)
+        load = functools.partial(self.media.load, path, key, f"{draw} {key}")
+        return Entry(key, caption or self._caption_beside(path), load)
 
     def _caption_beside(self, path: Path) -> str:
         beside = path.with_suffix(".txt")
@@ -103,13 +101,6 @@ class FolderSource:
         except OSError as error:
             raise Skip("caption cannot be read", self._key(path)) from error
 
-    def _load(self, path: Path) -> Image.Image:
-        try:
-            with path.open("rb") as file:
-                return decode_picture(file, self.min_size, self._key(path))
-        except OSError as error:
-            raise Skip("picture cannot be read", self._key(path)) from error
-
     def _read_metadata(self, path: Path) -> None:
         try:
             self._check_inside(path)
@@ -119,30 +110,30 @@ class FolderSource:
             return
         for number, row in enumerate(rows, 1):
             try:
-                picture, caption = self._listed(row, path, f"{self._key(path)}:{number}")
+                listed, caption = self._listed(row, path, f"{self._key(path)}:{number}")
             except Skip as skip:
                 self.faults.append(skip)
             else:
-                self.captions[picture] = caption
+                self.captions[listed] = caption
 
     def _listed(self, row: dict[str, Any] | Skip, path: Path, key: str) -> tuple[Path, str | Skip]:
-        """The picture that a row of metadata names, and its caption."""
+        """The file that a row of metadata names, and its caption."""
         if isinstance(row, Skip):
             raise row
         name = row.get("file_name")
         if not isinstance(name, str) or not name:
             raise Skip("metadata names no file", key)
-        picture = Path(os.path.normpath(path.parent / name))
-        if not picture.is_relative_to(self.folder):
+        listed = Path(os.path.normpath(path.parent / name))
+        if not listed.is_relative_to(self.folder):
             raise Skip("leads out of the folder", key)
-        self._check_inside(picture)
-        if picture in self.captions:
+        self._check_inside(listed)
+        if listed in self.captions:
             raise Skip("listed twice", key)
         words = next((row[word] for word in CAPTION_KEYS if isinstance(row.get(word), str)), None)
         try:
-            return picture, check_caption(words, key)
+            return listed, check_caption(words, key)
         except Skip as skip:
-            return picture, skip
+            return listed, skip
 
     def _key(self, path: Path) -> str:
         return printable(path.relative_to(self.folder).as_posix())

@@ -1,4 +1,4 @@
-"""The scenes world as training data: rendered as it is asked for, at any size, without end."""
+"""The scenes world as training data, still and moving: rendered as it is asked for, at any size, without end."""
 
 from __future__ import annotations
 
@@ -9,8 +9,16 @@ import numpy as np
 from PIL import Image
 
 from selfcascade.cascade import Size
-from selfcascade.data.examples import Entry, Skip
-from selfcascade.data.scenes import caption, render, sample_scene
+from selfcascade.data.examples import DataError, Entry, Skip
+from selfcascade.data.scenes import (
+    SECONDS,
+    caption,
+    moving_caption,
+    render,
+    render_clip,
+    sample_moving_scene,
+    sample_scene,
+)
 
 EPOCH = 1_000_000
 HELD_OUT_FIRST = 60_000_000
@@ -29,11 +37,47 @@ class ScenesSource:
 
     def entries(self, seed: int, epoch: int, first: int = 0) -> Iterator[Entry | Skip]:
         """The epoch's scenes in order of their numbers; seed and epoch move the first one."""
-        begin = (HELD_OUT_FIRST if self.held_out else 0) + (seed * 7919 + epoch) % 4096 * EPOCH
-        for number in range(begin + first, begin + EPOCH):
+        for number in _numbers(seed, epoch, first, self.held_out):
             words = caption(sample_scene(number, self.held_out), number)
             yield Entry(f"scene-{number}", words, functools.partial(self._render, number))
 
     def _render(self, number: int) -> Image.Image:
         pixels = render(sample_scene(number, self.held_out), self.size.height, self.size.width)
         return Image.fromarray((pixels * 255).round().astype(np.uint8))
+
+
+class MovingScenesSource:
+    """Moving scenes by number; an epoch is a million of them.
+
+    Args:
+        size: Of the renders.
+        frames: Of each clip, from its beginning.
+        fps: Frames a second.
+        held_out: As in `ScenesSource`.
+
+    Raises:
+        DataError: So many frames last longer than the scenes' two seconds, after which objects leave the picture.
+    """
+
+    def __init__(self, size: Size, frames: int = 16, fps: float = 8.0, held_out: bool = False) -> None:
+        if not 0 < frames / fps <= SECONDS:
+            raise DataError(
+                f"moving scenes last {SECONDS:g} seconds; {frames} frames at {fps:g} fps are {frames / fps:g}"
+            )
+        self.size, self.frames, self.fps, self.held_out = size, frames, fps, held_out
+
+    def entries(self, seed: int, epoch: int, first: int = 0) -> Iterator[Entry | Skip]:
+        """The epoch's moving scenes in order of their numbers; seed and epoch move the first one."""
+        for number in _numbers(seed, epoch, first, self.held_out):
+            words = moving_caption(sample_moving_scene(number, self.held_out), number)
+            yield Entry(f"moving-scene-{number}", words, functools.partial(self._render, number))
+
+    def _render(self, number: int) -> np.ndarray:
+        moving = sample_moving_scene(number, self.held_out)
+        pixels = render_clip(moving, self.size.height, self.size.width, self.frames, self.fps)
+        return (pixels * 255).round().astype(np.uint8)
+
+
+def _numbers(seed: int, epoch: int, first: int, held_out: bool) -> range:
+    begin = (HELD_OUT_FIRST if held_out else 0) + (seed * 7919 + epoch) % 4096 * EPOCH
+    return range(begin + first, begin + EPOCH)

@@ -1,8 +1,7 @@
-"""Endless batches from a source: skips counted, pictures cropped to a size of about their ratio, exact resume."""
+"""Endless batches from a source: skips counted, pictures and clips cropped to a size of their ratio, exact resume."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import queue
 import threading
@@ -15,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from selfcascade.cascade import Size
-from selfcascade.data.examples import Batch, DataError, Entry, Position, Report, Skip, Source
+from selfcascade.data.examples import Batch, DataError, Entry, Position, Report, Sample, Skip, Source, drawn_from
 
 MAX_RATIO = 2.0
 
@@ -37,24 +36,26 @@ def bucket_sizes(size: Size, multiple: int = 64, max_ratio: float = MAX_RATIO) -
 
 
 class _Row(NamedTuple):
-    """An entry that is decoded, where it came from, and the size it goes to."""
+    """An entry that is decoded and cropped, where it came from, and the sizes it had and has."""
 
     epoch: int
     index: int
     entry: Entry
-    image: Image.Image
+    original: Size
     size: Size
+    pixels: Tensor
+    corner: tuple[int, int]
 
 
 class Stream:
-    """A source's pictures as batches of one size each.
+    """A source's pictures, or clips, as batches of one size each.
 
     Args:
         source: Where they come from.
-        sizes: Of the batches; a picture goes to the one nearest its ratio, and is left out if it is smaller.
+        sizes: Of the batches; a sample goes to the one nearest its ratio, and is left out if it is smaller.
         seed: Of the order and the crops.
         max_skip_share: Share of damaged samples from which the data counts as broken.
-        fixed_crops: Crop a picture at the same place in every epoch.
+        fixed_crops: Crop a sample at the same place in every epoch.
 
     Raises:
         DataError: While iterating: no sample is usable, or too many are damaged.
@@ -124,53 +125,63 @@ class Stream:
         return waiting
 
     def _row(self, epoch: int, index: int, entry: Entry | Skip) -> _Row | None:
-        """An entry decoded, or None, with the reason counted."""
+        """An entry decoded and cropped, or None, with the reason counted."""
         try:
             if isinstance(entry, Skip):
                 raise entry
-            image = entry.load()
-            size = nearest_ratio(image.size, self.sizes)
-            # Enlarged pictures would teach blur; only here is it known which size a picture goes to.
-            if image.height < size.height or image.width < size.width:
+            sample = entry.load()
+            original = size_of(sample)
+            size = nearest_ratio(original, self.sizes)
+            # Enlarged pictures would teach blur; only here is it known which size a sample goes to.
+            if original.height < size.height or original.width < size.width:
                 raise Skip("smaller than the target", entry.key, damaged=False)
         except Skip as skip:
             self.report.count(skip)
             return None
         self.report.used += 1
-        return _Row(epoch, index, entry, image, size)
+        pixels, corner = self._cropped(sample, size, f"{0 if self.fixed_crops else epoch} {entry.key}")
+        return _Row(epoch, index, entry, original, size, pixels, corner)
 
     def _batch(self, rows: list[_Row], position: Position) -> Batch:
-        cut = [
-            self._cropped(row.image, row.size, f"{0 if self.fixed_crops else row.epoch} {row.entry.key}")
-            for row in rows
-        ]
         return Batch(
-            torch.stack([pixels for pixels, _ in cut]),
+            torch.stack([row.pixels for row in rows]),
             [row.entry.caption for row in rows],
             [row.entry.key for row in rows],
-            torch.tensor([[row.image.height, row.image.width] for row in rows]),
-            torch.tensor([corner for _, corner in cut]),
+            torch.tensor([tuple(row.original) for row in rows]),
+            torch.tensor([row.corner for row in rows]),
             position,
         )
 
-    def _cropped(self, image: Image.Image, size: Size, words: str) -> tuple[Tensor, tuple[int, int]]:
-        """The picture resized to cover `size` and cropped at a place drawn from the seed, the epoch and the key."""
-        factor = max(size.height / image.height, size.width / image.width)
-        height, width = (
-            max(wanted, round(factor * side)) for wanted, side in zip(size, (image.height, image.width), strict=True)
-        )
-        if (width, height) != image.size:
-            image = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
-        digest = hashlib.sha256(f"{self.seed} {words}".encode()).digest()
-        rng = np.random.default_rng(np.frombuffer(digest, np.uint32))
+    def _cropped(self, sample: Sample, size: Size, words: str) -> tuple[Tensor, tuple[int, int]]:
+        """The sample resized to cover `size` and cropped at a place drawn from the seed, the epoch and the key.
+
+        A clip's frames are all cropped alike.
+        """
+        sides = size_of(sample)
+        factor = max(size.height / sides.height, size.width / sides.width)
+        height, width = (max(wanted, round(factor * side)) for wanted, side in zip(size, sides, strict=True))
+        rng = drawn_from(f"{self.seed} {words}")
         top, left = (int(rng.integers(side - wanted + 1)) for side, wanted in zip((height, width), size, strict=True))
-        array = np.asarray(image.crop((left, top, left + size.width, top + size.height)), np.float32)
-        return torch.from_numpy(array).permute(2, 0, 1) / 127.5 - 1, (top, left)
+
+        def cut(image: Image.Image) -> Tensor:
+            if (width, height) != image.size:
+                image = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+            array = np.asarray(image.crop((left, top, left + size.width, top + size.height)), np.float32)
+            return torch.from_numpy(array).permute(2, 0, 1) / 127.5 - 1
+
+        if isinstance(sample, Image.Image):
+            return cut(sample), (top, left)
+        return torch.stack([cut(Image.fromarray(frame)) for frame in sample]), (top, left)
 
 
-def nearest_ratio(size: tuple[int, int], sizes: Sequence[Size]) -> Size:
-    """The one of `sizes` whose ratio is nearest that of a picture of (width, height)."""
-    ratio = np.log(size[0] / size[1])
+def size_of(sample: Sample) -> Size:
+    """The size of a picture, or of a clip's frames."""
+    return Size(sample.height, sample.width) if isinstance(sample, Image.Image) else Size(*sample.shape[1:3])
+
+
+def nearest_ratio(size: Size, sizes: Sequence[Size]) -> Size:
+    """The one of `sizes` whose ratio is nearest that of `size`."""
+    ratio = np.log(size.width / size.height)
     return min(sizes, key=lambda other: abs(np.log(other.width / other.height) - ratio))
 
 

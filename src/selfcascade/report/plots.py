@@ -21,7 +21,12 @@ QUALITY: dict[str, Reading] = {
     "pFID_r (log)": lambda result: result["patch_fid"][0],
     "FID_b (log)": lambda result: result["fid_b"][0],
 }
-RED = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "selfcascade"}
+RED: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "selfcascade",
+}
 
 
 def pyplot() -> Any:

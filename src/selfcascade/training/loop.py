@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ class Trainer:
         frozen = [pipe.vae, pipe.text_encoder, getattr(pipe, "text_encoder_2", None)]
         frozen = [part.requires_grad_(False) for part in frozen if part is not None]
         self.trainable = make_trainable(pipe.unet, config, self.pivot_step)
-        for part in (*frozen, pipe.unet) if config.frozen_dtype is not None else ():
+        for part in (*frozen, pipe.unet):
             cast_frozen(part, config.frozen_dtype)
         self.trained = self.trainable.trained()
         self.optimizer = make_optimizer(config, list(self.trained.values()))
@@ -204,7 +204,7 @@ class Trainer:
         samples = [first + row * world + rank for row in range(count)]
         return self._losses(self.wrapped, batch, samples, self.config.prompt_dropout).mean()
 
-    def _losses(self, trainable: Any, batch: Batch, samples: list[int], dropout: float) -> Tensor:
+    def _losses(self, trainable: Any, batch: Batch, samples: Sequence[int], dropout: float) -> Tensor:
         """Algorithm 1 on one batch: z^r = E(x), pivot z^(r-1) = E(downsample(x)), t ~ U{1..K}; (B,)."""
         pipe, config, device = self.pipe, self.config, self.accelerator.device
         pixels = batch.pixels.to(device)

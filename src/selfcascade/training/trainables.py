@@ -128,11 +128,14 @@ class TrainedUNet(nn.Module):
         type(pipe).save_lora_weights(folder, unet_lora_layers=layers, unet_lora_adapter_metadata=settings)
 
 
-def cast_frozen(module: nn.Module, dtype: torch.dtype) -> None:
+def cast_frozen(module: nn.Module, dtype: torch.dtype | None) -> None:
     """Holds the floating-point weights that are not trained in a precision of their own; the trained stay as they are.
 
-    Half the memory of a frozen network, and no copy of its weights for each pass, which autocast would make.
+    Half the memory of a frozen network, and no copy of its weights for each pass, which autocast would make. None
+    leaves all as they are.
     """
+    if dtype is None:
+        return
     for tensor in (*module.parameters(), *module.buffers()):
         if not tensor.requires_grad and tensor.is_floating_point():
             tensor.data = tensor.data.to(dtype)

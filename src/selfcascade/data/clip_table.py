@@ -1,0 +1,140 @@
+"""A table of captioned clips as WebVid is kept: a CSV, and the clips in folders of `page_dir` under one folder."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import math
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from selfcascade.data.clip_files import ClipFiles
+from selfcascade.data.decode import check_caption, check_inside, printable
+from selfcascade.data.examples import DataError, Entry, Skip
+
+CAPTION_COLUMNS = ("name", "caption", "text")
+# WebVid writes PT00H00M21S.
+ISO_DURATION = re.compile(r"PT(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?")
+
+
+class ClipTableSource:
+    """The clips that a CSV lists: columns `videoid`, `name` (or `caption`, `text`), and `page_dir`, `duration` if any.
+
+    A clip is FOLDER/PAGE_DIR/VIDEOID.mp4. The table is gone through once, on construction, and of each row only its
+    place is kept, so ten million of them fit.
+
+    Args:
+        table: The CSV.
+        media: Which clips are used; by the table's `duration` before a file is opened.
+        folder: Where the clips are; None: `videos` beside the table, or the table's own folder if there is none.
+
+    Raises:
+        DataError: The table cannot be read, lacks a column, or has no rows.
+    """
+
+    def __init__(self, table: Path, media: ClipFiles | None = None, folder: Path | None = None) -> None:
+        self.table, self.media = table, media or ClipFiles()
+        beside = table.parent / "videos"
+        self.folder = (folder or (beside if beside.is_dir() else table.parent)).resolve()
+        try:
+            with table.open("rb") as file:
+                places = [place for _, place, row in _records(file) if row or row is None]
+                file.seek(0)
+                header = next(_records(file), (0, 0, None))[2] or []
+        except OSError as error:
+            raise DataError(f"train_data {str(table)!r} cannot be read: {error.strerror}") from error
+        self.columns = {name.strip().removeprefix("\ufeff").lower(): index for index, name in enumerate(header)}
+        self.caption = next((name for name in CAPTION_COLUMNS if name in self.columns), None)
+        if "videoid" not in self.columns or self.caption is None:
+            raise DataError(
+                f"train_data {str(table)!r} must have columns videoid and name (or caption, text), "
+                f"not {', '.join(self.columns) or 'none'}"
+            )
+        self.places = np.array(places[1:], np.int64)
+        if not len(self.places):
+            raise DataError(f"train_data {str(table)!r} has no rows")
+
+    def entries(self, seed: int, epoch: int, first: int = 0) -> Iterator[Entry | Skip]:
+        """All rows in an order drawn from seed and epoch."""
+        order = np.random.default_rng([seed, epoch]).permutation(len(self.places))
+        with self.table.open("rb") as file:
+            for number in order[first:]:
+                try:
+                    yield self._entry(file, int(number), f"{seed} {epoch}")
+                except Skip as skip:
+                    yield skip
+
+    def _entry(self, file: BinaryIO, number: int, draw: str) -> Entry:
+        place = f"{printable(self.table.name)}:{number + 1}"
+        file.seek(int(self.places[number]))
+        row = next(_records(file), (0, 0, None))[2]
+        if row is None:
+            raise Skip("bad CSV", place)
+        video = self._field(row, "videoid")
+        if not video or len(row) != len(self.columns):
+            raise Skip("bad row", place)
+        self._check_duration(self._field(row, "duration"), place)
+        path = self._path(self._field(row, "page_dir"), video, place)
+        caption = check_caption(self._field(row, self.caption or ""), place)
+        key = printable(path.relative_to(self.folder).as_posix())
+        if not os.path.isfile(path):  # noqa: PTH113 (pathlib's raises at a name that is too long)
+            raise Skip("clip is missing", key)
+        return Entry(key, caption, functools.partial(self.media.load, path, key, f"{draw} {key}"))
+
+    def _field(self, row: list[str], name: str) -> str:
+        index = self.columns.get(name)
+        return row[index].strip() if index is not None and index < len(row) else ""
+
+    def _path(self, page: str, video: str, place: str) -> Path:
+        """Where a row's clip is; no row and no link leads out of the folder."""
+        path = Path(os.path.normpath(self.folder / page / f"{video}.mp4"))
+        if not path.is_relative_to(self.folder):
+            raise Skip("leads out of the folder", place)
+        check_inside(path, self.folder, place)
+        return path
+
+    def _check_duration(self, words: str, place: str) -> None:
+        """Raises Skip if the table's duration rules the clip out, or is none; an empty one rules nothing out."""
+        if not words:
+            return
+        parts = ISO_DURATION.fullmatch(words)
+        try:
+            if parts and any(parts.groups()):
+                seconds = sum(float(part or 0) * unit for part, unit in zip(parts.groups(), (3600, 60, 1), strict=True))
+            else:
+                seconds = float(words)
+        except ValueError as error:
+            raise Skip("bad duration", place) from error
+        if not 0 <= seconds < math.inf:
+            raise Skip("bad duration", place)
+        self.media.check_duration(seconds, place)
+
+
+def _records(file: BinaryIO) -> Iterator[tuple[int, int, list[str] | None]]:
+    """Number, place in the file and fields of each record from where the file stands; None for what is no CSV."""
+    place = file.tell()
+
+    def lines() -> Iterator[str]:
+        nonlocal place
+        for line in file:
+            place += len(line)
+            yield line.decode("utf-8", "surrogateescape")
+
+    source, number = lines(), 0
+    while True:
+        began = place
+        try:
+            row = next(csv.reader(source), None)
+            if row is None:
+                return
+        except csv.Error:
+            row = None
+            if place == began:
+                return
+        yield number, began, row
+        number += 1
