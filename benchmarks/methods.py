@@ -200,7 +200,7 @@ def report(results: dict[str, Any]) -> str:
         "# What each method costs",
         "",
         f"Written by `python benchmarks/methods.py`: one picture of the bundled model, {results['steps']} steps,",
-        f"guidance {results['guidance_scale']}, float32, from the prompt to pixels, text encoder and base sample included.",
+        f"guidance {results['guidance_scale']}, float32, from the prompt to pixels, with text encoder and base sample.",
         "TFLOPs are those of `torch.utils.flop_counter` on the real run (matrix products, convolutions, attention; two",
         "operations a multiply-add). Memory is the weights of all networks used and the most bytes of tensors alive at",
         "once, without a kernel's workspace. A U-Net pass, counted by the side of its pictures, has two latents where",
