@@ -40,15 +40,20 @@ def target(output: Path | None, default: str, settings: Settings, video: bool, s
         path = output or Path("outputs", "clip.mp4" if default == "picture" else f"{default}.mp4")
         check_clip_output(path, settings.fps or FPS)
         return path
-    given = [name for name in OF_CLIPS if getattr(settings, name) is not None] + (["sheet"] if sheet else [])
-    if given:
-        raise ValueError(f"{given[0]} is for video, and model {settings.model!r} makes pictures")
+    check_of_clips(settings, sheet)
     path = output or Path(f"outputs/{default}.png")
     if path.suffix.lower() not in EXTENSIONS:
         known = ", ".join(EXTENSIONS)
         raise ValueError(f"output {str(path)!r} is for video, and model {settings.model!r} makes pictures: use {known}")
     check_output(path)
     return path
+
+
+def check_of_clips(settings: Settings, sheet: bool = False) -> None:
+    """Raises ValueError if an option is given that is for video, and the settings' model makes pictures."""
+    given = [name for name in OF_CLIPS if getattr(settings, name) is not None] + (["sheet"] if sheet else [])
+    if given:
+        raise ValueError(f"{given[0]} is for video, and model {settings.model!r} makes pictures")
 
 
 def save(made: Made, path: Path, force: bool, sheet: bool) -> list[Path]:
