@@ -17,6 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "presets": set(),
     "images": set(),
     "files": set(),
+    "clips": set(),
     "data": {"cascade", "images"},
     "metrics": set(),
     "models": {"feature_upsamplers"},

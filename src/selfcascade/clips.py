@@ -1,0 +1,286 @@
+"""Clips in video files, read with PyAV: sizes and lengths from the header, frames by their times, upright.
+
+Files are not trusted: containers that refer to other files are not opened, and whatever is wrong with a file is a
+`ClipError` that names it. Axis letters: F frames, H, W pixels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+CLIP_EXTENSIONS = frozenset({".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"})
+# Containers that hold their own frames: a playlist would make the library open the files that it names.
+DEMUXERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,ogg,flv,asf,gif"
+MAX_PIXELS = 7680 * 4320
+MAX_BYTES = 4 * 2**30
+# Containers round times, GIF to hundredths: frames count as shown so many seconds early, a quarter of theirs at most.
+EARLY, EARLY_SHARE = 0.006, 0.25
+# A header's rate that is higher than the frames' by this factor is the clock's.
+TOO_FAST = 1.1
+
+
+class ClipError(ValueError):
+    """A video file cannot be used; the sentence says why.
+
+    Attributes:
+        reason: In a few words, the same for all files with that fault.
+    """
+
+    def __init__(self, sentence: str, reason: str = "clip is damaged") -> None:
+        super().__init__(sentence)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """What a video file holds.
+
+    Attributes:
+        height, width: Pixels of the upright picture.
+        fps: Frames a second; their mean where the rate varies.
+        duration: Seconds.
+        frames: How many there are.
+    """
+
+    height: int
+    width: int
+    fps: float
+    duration: float
+    frames: int
+
+
+def probe_clip(path: str | os.PathLike[str]) -> ClipInfo:
+    """A file's size and length, without decoding more than its first frame, which alone says how it is turned.
+
+    Raises:
+        ClipError: The file is missing, no video, damaged, has one frame only, or over 7680 x 4320 pixels.
+    """
+    name = os.fspath(path)
+    with _opened(name) as (container, stream):
+        count, fps = _count_and_rate(container, stream)
+        first = next(_decoded(name, container, stream), None)
+        if first is None:
+            raise ClipError(f"clip {name!r} is damaged or truncated: no frame can be read")
+        if count < 2:
+            raise _one_frame(name)
+        height, width = (first.width, first.height) if _quarter_turns(first) % 2 else (first.height, first.width)
+        return ClipInfo(height, width, fps, _end(container, stream) or count / fps, count)
+
+
+def read_clip(
+    path: str | os.PathLike[str],
+    frames: int | None = None,
+    fps: float | None = None,
+    stride: int | None = None,
+    start: float = 0.0,
+) -> tuple[np.ndarray, float]:
+    """A file's frames at even times, upright; of each time the frame that is shown then.
+
+    So a variable rate becomes a constant one, and of a constant rate each frame is taken once.
+
+    Args:
+        path: The file.
+        frames: How many; None takes all there are.
+        fps: Frames a second to take, above or below the file's own rate; None takes the file's (mean) rate.
+        stride: Instead of `fps`: every stride-th frame of the file's own rate.
+        start: Seconds from the beginning to the first frame taken.
+
+    Returns:
+        (F, H, W, 3) uint8, and their frames a second.
+
+    Raises:
+        ClipError: As in `probe_clip`; or the file has too few frames, is truncated before them, changes its size, or
+            gives over 4 GiB of frames.
+        ValueError: An argument is out of its range, or `fps` and `stride` are both given.
+    """
+    _check(frames, fps, stride, start)
+    name = os.fspath(path)
+    with _opened(name) as (container, stream):
+        own = _count_and_rate(container, stream)[1]
+        rate = fps or own / (stride or 1)
+        rows: list[np.ndarray] = []
+        for frame in _at_even_times(name, container, stream, (own, rate), start, frames):
+            rows.append(_upright(frame))
+            if rows[-1].shape != rows[0].shape:
+                raise ClipError(f"clip {name!r} changes its size on the way", "clip changes its size")
+            if rows[0].nbytes * max(len(rows), frames or 0) > MAX_BYTES:
+                sentence = f"clip {name!r} has more than 4 GiB of frames; read fewer at a time with frames and start"
+                raise ClipError(sentence, "clip is too large")
+    wanted = frames or 1
+    if len(rows) < wanted:
+        sentence = f"clip {name!r} has {len(rows)} frames at {rate:g} fps from {start:g} s on, {wanted} are wanted"
+        raise ClipError(sentence, "clip is too short")
+    return np.stack(rows), float(rate)
+
+
+def _check(frames: int | None, fps: float | None, stride: int | None, start: float) -> None:
+    if frames is not None and frames < 1:
+        raise ValueError(f"frames must be 1 or more, not {frames}")
+    if fps is not None and stride is not None:
+        raise ValueError("fps and stride must not both be given")
+    if fps is not None and not 0 < fps <= 1000:
+        raise ValueError(f"fps must be above 0 and at most 1000, not {fps}")
+    if stride is not None and stride < 1:
+        raise ValueError(f"stride must be 1 or more, not {stride}")
+    if not 0 <= start < float("inf"):
+        raise ValueError(f"start must be 0 seconds or more, not {start}")
+
+
+@contextlib.contextmanager
+def _opened(name: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container and its video; whatever PyAV raises meanwhile becomes a ClipError."""
+    import av
+
+    if not Path(name).is_file():
+        raise ClipError(f"clip {name!r} does not exist or is no regular file", "clip is missing")
+    if Path(name).stat().st_size == 0:
+        raise ClipError(f"clip {name!r} is empty (0 bytes)", "clip is empty")
+    options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
+    try:
+        with av.open(f"file:{name}", options=options) as container:
+            yield container, _video(name, container)
+    except ClipError:
+        raise
+    except PermissionError as error:
+        raise ClipError(f"clip {name!r} may not be read: permission denied", "clip cannot be read") from error
+    except MemoryError as error:
+        raise ClipError(f"clip {name!r} does not fit in memory", "clip is too large") from error
+    except (av.FFmpegError, OSError, UnicodeError, ValueError) as error:
+        words = getattr(error, "strerror", None) or error
+        raise ClipError(f"clip {name!r} is no video that can be read, or is damaged or truncated: {words}") from error
+
+
+def _video(name: str, container: InputContainer) -> VideoStream:
+    import av.stream
+
+    cover = av.stream.Disposition.attached_pic
+    streams = [stream for stream in container.streams.video if not stream.disposition & cover]
+    if not streams:
+        if container.streams.audio:
+            raise ClipError(f"clip {name!r} has no video, only audio", "no video")
+        raise ClipError(f"clip {name!r} is damaged or truncated, or has no video")
+    stream = streams[0]
+    if stream.codec_context is None:
+        raise ClipError(f"clip {name!r} is damaged, or in a video format that is not read")
+    if not stream.width or not stream.height:
+        raise ClipError(f"clip {name!r} is damaged or truncated: its frames have no size")
+    if stream.width * stream.height > MAX_PIXELS:
+        size = f"{stream.width}x{stream.height}"
+        raise ClipError(f"clip {name!r} has {size} pixels; at most 7680x4320 are read", "clip is too large")
+    return stream
+
+
+def _one_frame(name: str) -> ClipError:
+    return ClipError(f"clip {name!r} has one frame only; it is a picture, not a clip", "one frame only")
+
+
+def _count_and_rate(container: InputContainer, stream: VideoStream) -> tuple[int, float]:
+    """How many frames there are, and how many a second in the mean (25 where nothing tells)."""
+    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+    rate = float(rate) if rate and 0 < rate <= 1000 else 25.0
+    if stream.frames:
+        return stream.frames, rate
+    # Matroska and MPEG headers do not say; looking through the packets decodes nothing.
+    packets = [packet.pts for packet in container.demux(stream) if packet.size]
+    container.seek(0)
+    times = [pts for pts in packets if pts is not None]
+    span = float((max(times) - min(times)) * (stream.time_base or 0)) if times else 0.0
+    if span and rate > TOO_FAST * (len(times) - 1) / span:
+        rate = (len(times) - 1) / span
+    return len(packets), rate
+
+
+def _end(container: InputContainer, stream: VideoStream) -> float | None:
+    """Seconds that the video lasts, as the header has it; None if it does not say."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    if container.duration and len(container.streams) == 1:
+        return container.duration / 1e6
+    return None
+
+
+def _decoded(name: str, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    for frame in container.decode(stream):
+        if frame.is_corrupt:
+            raise ClipError(f"clip {name!r} is damaged or truncated: a frame cannot be decoded")
+        yield frame
+
+
+def _decoded_from(
+    name: str, container: InputContainer, stream: VideoStream, start: float
+) -> Iterator[tuple[float, VideoFrame]]:
+    """Seconds from the beginning and frames, from the one shown at `start`, or an earlier one, on."""
+    unit = float(stream.time_base or 0)
+    origin = None if stream.start_time is None else stream.start_time * unit
+    if start and unit and stream.start_time is not None:
+        container.seek(stream.start_time + int(start / unit), stream=stream, backward=True)
+        first = next(container.decode(stream), None)
+        landed = None if first is None or first.time is None or first.is_corrupt else first.time - (origin or 0.0)
+        # Not every container can be sought; those that cannot are read from their beginning.
+        later = landed is None or landed > start + EARLY
+        container.seek(0 if later else stream.start_time + int(start / unit), stream=None if later else stream)
+    for frame in _decoded(name, container, stream):
+        time = frame.time or 0.0
+        origin = time if origin is None else origin
+        yield time - origin, frame
+
+
+def _at_even_times(
+    name: str,
+    container: InputContainer,
+    stream: VideoStream,
+    rates: tuple[float, float],
+    start: float,
+    wanted: int | None,
+) -> Iterator[VideoFrame]:
+    """The frame shown at each of the times start + i / rate, as far as there are any; `rates` are own and wanted."""
+    lasts, taken, seen, end = 1 / rates[0], 0, 0, 0.0
+    early = min(EARLY, EARLY_SHARE * lasts)
+    shown: VideoFrame | None = None
+
+    def due(at: float, early: float = early) -> bool:
+        return start + taken / rates[1] + early < at and (wanted is None or taken < wanted)
+
+    for time, frame in _decoded_from(name, container, stream, start):
+        while due(time):
+            yield shown or frame
+            taken += 1
+        shown, seen, end = frame, seen + 1, time + lasts
+        if wanted is not None and taken >= wanted:
+            return
+    if shown is None:
+        return
+    if seen == 1 and not start:
+        raise _one_frame(name)
+    promised = _end(container, stream)
+    if promised is not None and end < promised - max(1.5 * lasts, 0.1):
+        sentence = f"clip {name!r} is truncated: it ends after {end:.2f} of {promised:.2f} seconds"
+        raise ClipError(sentence, "clip is truncated")
+    last = end - lasts
+    if promised is not None and last < promised < end:
+        end = promised
+    while due(end, min(early, (end - last) / 2)):
+        yield shown
+        taken += 1
+
+
+def _quarter_turns(frame: VideoFrame) -> int:
+    """How often the frame must be turned a quarter against the clock to stand upright."""
+    return round(frame.rotation / 90) % 4
+
+
+def _upright(frame: VideoFrame) -> np.ndarray:
+    """The frame as (H, W, 3) uint8."""
+    return np.rot90(frame.to_ndarray(format="rgb24"), _quarter_turns(frame))
