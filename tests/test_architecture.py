@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "forward_cost": {"base_models", "cascade"},
     "cost": {"forward_cost", "pipeline", "base_models", "cascade"},
     "outputs": set(),
+    "clip_outputs": {"files", "grid", "outputs"},
     "grid": {"images"},
     "training": {"base_models", "cascade", "data", "feature_upsamplers", "features", "files", "models", "pipeline"},
     "evaluation": {

@@ -53,7 +53,7 @@ def check_clip_output(path: Path, fps: float) -> None:
         raise ValueError(f"output of video must end in {_endings()}, or be a folder for frames, not {path.name!r}")
     check_output(path, CLIP_EXTENSIONS)
     if path.suffix.lower() == ".mp4":
-        _pyav()
+        pyav()
 
 
 def check_fps(fps: Any) -> None:
@@ -120,7 +120,7 @@ def write_mp4(frames: Sequence[Image.Image], fps: float, file: Path, comment: st
     Raises:
         ValueError: A side is odd, or PyAV is not installed.
     """
-    av = _pyav()
+    av = pyav()
     width, height = frames[0].size
     if width % 2 or height % 2:
         raise ValueError(f"an .mp4 needs even sides, not {width}x{height}; write a .webp or a folder of frames")
@@ -211,13 +211,18 @@ def _encoder(av: Any) -> tuple[str, dict[str, str]]:
     raise ValueError("this build of PyAV has no encoder for .mp4; write a .webp, a .gif or a folder of frames")
 
 
-def _pyav() -> Any:
+def pyav() -> Any:
+    """The library that reads and writes video files.
+
+    Raises:
+        ValueError: It is not installed.
+    """
     try:
         import av
         import av.video.reformatter
     except ImportError as error:
         wanted = "pip install 'selfcascade[video]'"
-        raise ValueError(f"an .mp4 needs PyAV ({wanted}); .webp, .gif and folders of frames do not") from error
+        raise ValueError(f"video files need PyAV ({wanted}); only .webp, .gif and folders can do without") from error
     return av
 
 

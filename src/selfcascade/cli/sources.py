@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfcascade.cli.settings import Settings
+from selfcascade.clip_outputs import pyav
 from selfcascade.clips import CLIP_EXTENSIONS, probe_clip, read_clip
 from selfcascade.images import file_sha256, read_image
 
@@ -27,6 +28,7 @@ def read_source(settings: Settings) -> tuple[Image.Image | None, Settings]:
     if settings.image is None:
         raise ValueError("image is missing")
     if Path(settings.image).suffix.lower() in VIDEO_EXTENSIONS:
+        pyav()
         probe_clip(settings.image)
         image = None
     else:
@@ -52,6 +54,7 @@ def source_for(cascade: SelfCascade, settings: Settings, image: Image.Image | No
         return image, settings
     from selfcascade.arguments import check_clips
 
+    pyav()
     frames, fps = read_clip(settings.image, settings.frames, settings.fps, start=settings.start or 0.0)
     try:
         check_clips(cascade.family, cascade.pipe, len(frames), settings.shared_noise or 0.0)
