@@ -96,7 +96,7 @@ BAD = {
     "no video": (["upscale", "text.mp4", *VIDEO], "text.mp4"),
     "missing video": (["upscale", "missing.mp4", *VIDEO], "does not exist"),
     "too long": (["upscale", "long.mp4", *VIDEO[:-2]], "has 40 frames: num_frames must be at most 32"),
-    "too short": (["upscale", "own.mp4", *VIDEO[:-1], "12"], "12 wanted"),
+    "too short": (["upscale", "own.mp4", *VIDEO[:-1], "12"], "12 are wanted"),
     "starts nowhere": (["upscale", "own.mp4", *VIDEO, "--start", "-1"], "start must be a number from 0"),
     "plan": (["plan", *PICTURE, "--frames", "4"], "frames is for video"),
     "long plan": (["plan", *VIDEO[:-1], "33"], "num_frames must be at most 32"),
