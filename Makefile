@@ -56,6 +56,7 @@ benchmarks: $(READY) ## Measure costs again: benchmarks/*.md
 	$(BIN)/python benchmarks/seconds.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/methods.py
+	$(BIN)/python benchmarks/clip_decoding.py
 
 bundled: $(READY) ## Train the bundled models again (hours; resumable; runs/bundled holds logs)
 	cd recipes/bundled && SELFCASCADE_RUNS=$(CURDIR)/runs/bundled sh recipe.sh ../../$(BIN)

@@ -84,7 +84,7 @@ BAD = {
     "empty folder": (["info", "--model", "folder.png"], "model_index.json"),
     "file as model": (["plan", "--model", "text.png"], "is a file"),
     "damaged model": (["plan", "--model", "damaged"], "cannot be loaded"),
-    "video model": (["generate", "a", "--model", "video"], "makes video"),
+    "video model": (["compare", "a", "--model", "video"], "makes video"),
     "not divisible": (["generate", "a", "--height", "257"], "height must be a multiple of 8, not 257"),
     "smaller than native": (["generate", "a", "--height", "64", "--width", "64"], "smaller than the native size"),
     "too many steps": (["generate", "a", "--steps", "2000"], "num_inference_steps"),

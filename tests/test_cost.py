@@ -10,13 +10,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
 
-from selfcascade import SelfCascade, forward_cost
+from selfcascade import SelfCascade, cost, forward_cost
 from selfcascade.cascade import Size, Stage
 from selfcascade.cost import estimate, scheduled_steps, unet_tflops
-from selfcascade.forward_cost import LiveBytes, MeasuredNetwork, unet_cost, unet_forward, vae_decode
+from selfcascade.forward_cost import LiveBytes, MeasuredNetwork, clip_forward, unet_cost, unet_forward, vae_decode
 from tiny import TINY
 
 KNOWN = ("stable-diffusion", "stable-diffusion-xl")
+KNOWN_CLIPS = ("animatediff", "text-to-video-synthesis")
 MIB = 2**20
 
 
@@ -54,6 +55,31 @@ def test_flops_on_meta_are_those_of_the_real_unet(name: str, shape: tuple[int, i
     batch, height, width = shape
     assert unet_cost(unet.config, height, width, batch).flops == counter.get_total_flops() > 0
     assert unet_tflops(unet.config, height, width, batch) == counter.get_total_flops() / 1e12
+
+
+@pytest.mark.parametrize("name", KNOWN_CLIPS)
+def test_flops_of_a_clip_are_those_of_the_real_unet(name: str) -> None:
+    unet, shape = TINY[name].build().unet, (2, 8, 16)
+    counts = []
+    for frames in (1, 3):
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            clip_forward(frames)(unet, shape)
+        counts.append(counter.get_total_flops())
+        assert MeasuredNetwork(unet, clip_forward(frames), frames).cost(shape).flops == counts[-1]
+    assert 2.9 < counts[1] / counts[0] < 3.2  # attention over time grows faster, the rest in proportion
+
+
+def test_a_clip_is_decoded_a_few_frames_at_a_time() -> None:
+    pipe: Any = TINY["animatediff"].build()
+    pieces = cost._pieces(pipe, pipe.vae, Size(512, 512), 1, 10, 4)
+    assert pieces == {(4, 64, 64): 2, (2, 64, 64): 1}
+    two, four = (estimate(pipe, [base_stage(64)], frames=frames)[0] for frames in (2, 4))
+    assert two.tflops is not None and four.tflops is not None
+    assert 1.9 < four.tflops / two.tflops < 2.2
+    assert four.peak_bytes is not None and four.seconds is not None
+    for frames in (0, -1, True, 1.5):
+        with pytest.raises(ValueError, match="frames must be a positive whole number"):
+            estimate(pipe, [base_stage(64)], frames=frames)  # type: ignore[arg-type]
 
 
 def test_attention_is_four_n_n_c_a_layer() -> None:
@@ -188,7 +214,7 @@ def test_the_pipeline_is_left_as_it_was() -> None:
     assert not any(parameter.is_meta for parameter in pipe.unet.parameters())
 
 
-@pytest.mark.parametrize("name", sorted(set(TINY) - set(KNOWN)))
+@pytest.mark.parametrize("name", sorted(set(TINY) - {*KNOWN, *KNOWN_CLIPS}))
 def test_other_families_are_not_guessed(name: str) -> None:
     pipe = TINY[name].build()
     (cost,) = estimate(pipe, [tail(num_inference_steps=10)])

@@ -7,10 +7,16 @@ from typing import Any
 
 from torch import Tensor
 
+from selfcascade.base_models.family import Family
 from selfcascade.base_models.pipeline import UPSAMPLINGS
-from selfcascade.cascade import Size, Stage
+from selfcascade.base_models.stage_scheduler import check_pivot_step, training_steps
+from selfcascade.cascade import Size, Stage, plan_stages
+from selfcascade.presets import Preset
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+MAX_STEPS = 10_000
+MAX_GUIDANCE = 1000.0
+MAX_FRAMES = 10_000
 
 
 def is_count(value: Any) -> bool:
@@ -49,13 +55,113 @@ def check_call(arguments: Mapping[str, Any], upsampling: str, output_type: str, 
             raise ValueError(f"{name} cannot be given: stages make their own; use pivot_step, or upscale(image)")
     if arguments.get("prompt") == []:
         raise ValueError("prompt is an empty list; give at least one prompt")
-    for name in ("num_images_per_prompt", "num_videos_per_prompt"):
+    for name in ("num_images_per_prompt", "num_videos_per_prompt", "decode_chunk_size"):
         if not is_count(arguments.get(name, 1)):
             raise ValueError(f"{name} must be a positive whole number, not {arguments[name]!r}")
     if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not -10 <= scale <= 10:
         raise ValueError(f"upsampler_scale must be a number from -10 to 10, not {scale!r}")
     if not tuned and scale != 1:
         raise ValueError("upsampler_scale is for the tuned version; give SelfCascade upsamplers, or leave it out")
+
+
+def check_clips(family: Family, pipe: Any, frames: Any, shared_noise: Any) -> None:
+    """Raises ValueError, naming the argument, if the model makes no such clips.
+
+    Args:
+        family, pipe: The model.
+        frames: `num_frames`; None is the pipeline's default.
+        shared_noise: As in `SelfCascade.__call__`.
+    """
+    if isinstance(shared_noise, bool) or not isinstance(shared_noise, (int, float)) or not 0 <= shared_noise <= 1:
+        raise ValueError(f"shared_noise must be a number from 0 to 1, not {shared_noise!r}")
+    if not family.video:
+        if shared_noise:
+            raise ValueError(f"shared_noise is for frames of video, and {type(pipe).__name__} makes pictures")
+        return
+    if frames is None:
+        return
+    if not is_count(frames) or frames > MAX_FRAMES:
+        raise ValueError(f"num_frames must be a whole number from 1 to {MAX_FRAMES}, not {frames!r}")
+    most, each = family.most_frames(pipe), family.frame_step(pipe)
+    if most is not None and frames > most:
+        raise ValueError(f"num_frames must be at most {most}, where the motion adapter's positions end, not {frames}")
+    if (frames - 1) % each:
+        near = max(1, round((frames - 1) / each)) * each + 1
+        raise ValueError(
+            f"num_frames must be one more than a multiple of {each} for {type(pipe).__name__}, not {frames}; "
+            f"{near} is the nearest"
+        )
+
+
+def target_size(native: Size, multiple: int, height: Any, width: Any) -> Size:
+    """(height, width) in pixels, each twice the native one where it is None.
+
+    Raises:
+        ValueError: A side is no multiple of what the model's sizes are multiples of.
+    """
+    target = Size(2 * native.height if height is None else height, 2 * native.width if width is None else width)
+    for name, side in zip(("height", "width"), target, strict=True):
+        if not is_count(side):
+            raise ValueError(f"{name} must be a positive whole number of pixels, not {side!r}")
+        if side % multiple:
+            near = max(multiple, round(side / multiple) * multiple)
+            raise ValueError(f"{name} must be a multiple of {multiple}, not {side}; {near} is the nearest")
+    return target
+
+
+def sizes_from(own: Size, target: Size, native: Size, multiple: int) -> tuple[list[Size], Size]:
+    """The stages' sizes above the user's own picture, and the size of the stage before them, had there been one.
+
+    Raises:
+        ValueError: The target has fewer pixels than the picture.
+    """
+    if target.area < own.area:
+        raise ValueError(f"target {target} is smaller than the image, {own}; it must have at least its pixels")
+    planned = plan_stages(native, target, multiple)
+    sizes = [size for size in planned if size.area > 1.05 * own.area] or [target]
+    half = Size(*(max(1, side // 2 // multiple) * multiple for side in sizes[0]))
+    return sizes, [half, *(size for size in planned if size.area < sizes[0].area)][-1]
+
+
+def stages_of(
+    scheduler: Any,
+    sizes: Sequence[Size],
+    first_pivot: int,
+    num_inference_steps: int | Sequence[int],
+    pivot_step: int | Sequence[int] | None,
+    preset: Preset,
+    guidance_scale: float | Sequence[float] | None,
+) -> tuple[Stage, ...]:
+    """The plan with these sizes.
+
+    Args:
+        scheduler: The pipeline's.
+        sizes: Of all stages.
+        first_pivot: Index of the first stage that starts from a pivot.
+        num_inference_steps, pivot_step, guidance_scale: As in `SelfCascade.plan`.
+        preset: Gives the pivot steps where there are none.
+
+    Raises:
+        ValueError: An argument is out of range; the sentence names it.
+    """
+    limit = training_steps(scheduler)
+    scaling = len(sizes) - first_pivot
+    shares = [preset.pivot_share] + [preset.later_pivot_share] * (scaling - 1)
+    default = [round(share * limit) for share in shares[:scaling]]
+    pivots = per_stage("pivot_step", default if pivot_step is None else pivot_step, scaling)
+    steps = per_stage("num_inference_steps", num_inference_steps, len(sizes))
+    guidance = per_stage("guidance_scale", guidance_scale, len(sizes))
+    for value in pivots:
+        check_pivot_step(value, limit)
+    for value in steps:
+        if not is_count(value) or value > min(limit, MAX_STEPS):
+            raise ValueError(f"num_inference_steps must be a whole number from 1 to {limit}, not {value!r}")
+    for value in guidance:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not (number and 0 <= value <= MAX_GUIDANCE):
+            raise ValueError(f"guidance_scale must be a number from 0 to {MAX_GUIDANCE:g}, not {value!r}")
+    plan = zip(sizes, steps, [None] * first_pivot + pivots, guidance, strict=True)
+    return tuple(Stage(index, len(sizes), *values) for index, values in enumerate(plan))
 
 
 def stages_after(pivot: Any, stages: Sequence[Stage], factor: int) -> Sequence[Stage]:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import warnings
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -144,3 +144,38 @@ def pixels_of(image: Image.Image | Tensor | list[Image.Image]) -> Tensor:
         raise ValueError("image must be pictures of one size; call upscale once for each size")
     arrays = [np.asarray(to_rgb(picture), np.float32) / 255 for picture in pictures]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+
+
+def clips_of(clip: Any) -> Tensor:
+    """One clip, or several of one size and length, as (B, F, 3, H, W) floats in [0, 1].
+
+    Args:
+        clip: A list of PIL images, the frames of one clip; (F, H, W, 3) bytes; a list of either; or a tensor that is
+            (B, F, 3, H, W) floats in [0, 1] already.
+
+    Raises:
+        ValueError: It is no clip, the sizes or lengths differ, or a tensor has another shape, type or range.
+    """
+    import torch
+
+    if isinstance(clip, torch.Tensor):
+        if clip.ndim != 5 or clip.shape[2] != 3 or not clip.numel() or not clip.is_floating_point():
+            raise ValueError(f"clip must be (B, F, 3, H, W) floats in [0, 1], not {tuple(clip.shape)} {clip.dtype}")
+        return pixels_of(clip.flatten(0, 1)).unflatten(0, clip.shape[:2])
+    several = isinstance(clip, list) and clip and isinstance(clip[0], (list, np.ndarray))
+    clips = [_frames_of(one) for one in (clip if several else [clip])]
+    if len({one.shape for one in clips}) > 1:
+        raise ValueError("clip must be clips of one size and length; call upscale once for each")
+    return torch.stack(clips)
+
+
+def _frames_of(clip: Any) -> Tensor:
+    import torch
+
+    if isinstance(clip, np.ndarray):
+        if clip.ndim != 4 or clip.shape[-1] != 3 or clip.dtype != np.uint8 or not clip.size:
+            raise ValueError(f"clip must be (F, H, W, 3) bytes, not {clip.shape} {clip.dtype}")
+        return torch.from_numpy(clip.astype(np.float32) / 255).permute(0, 3, 1, 2)
+    if not isinstance(clip, list) or not all(isinstance(frame, Image.Image) for frame in clip):
+        raise ValueError(f"clip must be a list of frames, bytes (F, H, W, 3) or a tensor, not {type(clip).__name__}")
+    return pixels_of(clip)

@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +33,32 @@ def versions() -> dict[str, str]:
     }
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, extensions: tuple[str, ...] = EXTENSIONS) -> None:
     """Tries, before anything expensive runs, whether a picture can be written there.
+
+    Args:
+        path: Of the file.
+        extensions: It may have, in small letters.
 
     Raises:
         ValueError: The extension is unknown, the path a folder, or its folder cannot be written to.
     """
-    if path.suffix.lower() not in EXTENSIONS:
-        raise ValueError(f"output must end in {', '.join(EXTENSIONS)}, not {path.name!r}")
+    if path.suffix.lower() not in extensions:
+        raise ValueError(f"output must end in {', '.join(extensions)}, not {path.name!r}")
+    check_place(path)
+    if path.is_dir():
+        raise ValueError(f"output {str(path)!r} is a folder; give a file name in it")
+
+
+def check_place(path: Path) -> None:
+    """The part of `check_output` that holds for folders too.
+
+    Raises:
+        ValueError: The name is too long, or its folder cannot be written to.
+    """
     if len(os.fsencode(path.name)) > MAX_NAME:
         raise ValueError(f"output's file name has over {MAX_NAME} bytes: {path.name[:40]!r}...")
     try:
-        if path.is_dir():
-            raise ValueError(f"output {str(path)!r} is a folder; give a file name in it")
         folder = path.parent
         while not folder.exists():
             folder = folder.parent
@@ -71,12 +84,22 @@ def save_picture(
     Returns:
         The paths of the picture and the sidecar.
     """
+
+    def encode(file: Path) -> None:
+        _encode(image, file, path.suffix.lower(), parameters, record)
+
+    return save_with_record(path, record, encode, force)
+
+
+def save_with_record(
+    path: Path, record: dict[str, Any], encode: Callable[[Path], None], force: bool = False
+) -> tuple[Path, Path]:
+    """Writes what `encode` fills an empty file with, and its JSON sidecar; the rest is as in `save_picture`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    sidecar = (json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
     with _temporary(path.parent) as picture_file, _temporary(path.parent) as sidecar_file:
-        _encode(image, picture_file, path.suffix.lower(), parameters, record)
-        sidecar_file.write_bytes(sidecar)
-        for picture in _names(path, force):
+        encode(picture_file)
+        sidecar_file.write_bytes(sidecar_bytes(record))
+        for picture in free_names(path, force):
             beside = picture.with_suffix(".json")
             # The sidecar goes first: a picture that is there can be reproduced.
             if (force or not os.path.lexists(picture)) and _publish(sidecar_file, beside, force):
@@ -86,12 +109,17 @@ def save_picture(
     raise OSError(f"no free name beside {path}")
 
 
-def read_record(path: Path, kind: str) -> dict[str, Any]:
+def sidecar_bytes(record: dict[str, Any]) -> bytes:
+    """A record as its file holds it."""
+    return (json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def read_record(path: Path, *kinds: str) -> dict[str, Any]:
     """The record in a sidecar, or in the own chunk of a PNG.
 
     Args:
         path: .json or .png.
-        kind: What the record must be of.
+        kinds: What the record may be of.
 
     Raises:
         ValueError: The file is missing, unreadable or of another form; the sentence names it.
@@ -108,8 +136,8 @@ def read_record(path: Path, kind: str) -> dict[str, Any]:
         raise ValueError(f"{name!r} cannot be read: {error.strerror or error}") from error
     except (ValueError, SyntaxError, RecursionError) as error:
         raise ValueError(f"{name!r} holds no record of selfcascade: {' '.join(str(error).split())}") from error
-    if not isinstance(record, dict) or record.get("kind") != kind:
-        raise ValueError(f"{name!r} is no record of kind {kind!r}")
+    if not isinstance(record, dict) or record.get("kind") not in kinds:
+        raise ValueError(f"{name!r} is no record of kind {' or '.join(map(repr, kinds))}")
     if record.get("schema") != SCHEMA:
         raise ValueError(f"{name!r} has schema {record.get('schema')!r}; this version reads {SCHEMA}")
     return record
@@ -156,7 +184,8 @@ def _untimed(value: Any) -> Any:
     return [_untimed(item) for item in value] if isinstance(value, list) else value
 
 
-def _names(path: Path, force: bool) -> Iterator[Path]:
+def free_names(path: Path, force: bool) -> Iterator[Path]:
+    """The path, and unless it is to be overwritten the numbered names to try after it."""
     yield path
     if not force:
         yield from (path.with_stem(f"{path.stem}-{number}") for number in range(2, 100_000))

@@ -8,23 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from selfcascade.arguments import check_call, is_count, per_stage, stages_after
+from selfcascade.arguments import check_call, check_clips, sizes_from, stages_after, stages_of, target_size
 from selfcascade.base_models import family_of
 from selfcascade.base_models.family import denoiser, tiled_vae
 from selfcascade.base_models.pipeline import PipelineBaseModel
-from selfcascade.base_models.stage_scheduler import check_pivot_step, stage_scheduler, training_steps
+from selfcascade.base_models.stage_scheduler import stage_scheduler, training_steps
 from selfcascade.cascade import Size, Stage, StageResult, plan_stages, self_cascade
 from selfcascade.features import FeatureUpsamplers, check_hookable, upsampled
-from selfcascade.images import pixels_of
+from selfcascade.images import clips_of, pixels_of
 from selfcascade.presets import Preset, preset_named
 
 # From here on a decoded picture alone takes gigabytes inside a VAE, so it is decoded in tiles unless told otherwise.
 TILING_AREA = 2048 * 2048
-MAX_STEPS = 10_000
-MAX_GUIDANCE = 1000.0
 
 
 @dataclass
@@ -100,9 +97,10 @@ class SelfCascade:
         Raises:
             ValueError: An argument is out of range; the sentence names it.
         """
-        target = self._target(height, width)
+        target = target_size(self.native_size, self.multiple, height, width)
         sizes = plan_stages(self.native_size, target, self.multiple)
-        return self._stages(sizes, 1, num_inference_steps, pivot_step, self.preset(preset), guidance_scale)
+        chosen, scheduler = self.preset(preset), self.pipe.scheduler
+        return stages_of(scheduler, sizes, 1, num_inference_steps, pivot_step, chosen, guidance_scale)
 
     def __call__(
         self,
@@ -120,6 +118,7 @@ class SelfCascade:
         return_dict: bool = True,
         vae_tiling: bool | None = None,
         upsampler_scale: float = 1.0,
+        shared_noise: float = 0.0,
         pivot: Tensor | None = None,
         **arguments: Any,
     ) -> SelfCascadeOutput | tuple:
@@ -134,6 +133,8 @@ class SelfCascade:
             return_dict: False returns the tuple (pictures, stages).
             vae_tiling: Whether the last stage is decoded in tiles; None: from 2048 x 2048 pixels on.
             upsampler_scale: Strength of the feature upsamplers; 0 is the tuning-free version, bit for bit.
+            shared_noise: For video, the share in [0, 1] of the renoise variance that all frames have in common: 0, each
+                frame has noise of its own; 1, all have the same (`base_models.frames.mixed_noise`).
             pivot: z_0 of an earlier call's stage, `out.stages[r].latents`: that stage and those before are not run
                 again. So a base sample can be chosen first, and enlarged afterwards.
             arguments: Passed to the pipeline as they are, at every stage. `callback_on_step_end` finds the `Stage`
@@ -145,7 +146,8 @@ class SelfCascade:
         stages = self.plan(height, width, num_inference_steps, pivot_step, preset, guidance_scale)
         if prompt is not None:
             arguments["prompt"] = prompt
-        base = self._base(arguments, generator, upsampling, self.preset(preset), output_type, upsampler_scale)
+        chosen = self.preset(preset)
+        base = self._base(arguments, generator, upsampling, chosen, output_type, upsampler_scale, shared_noise)
         if pivot is None:
             return self._run(base, stages, None, vae_tiling, return_dict)
         after = stages_after(pivot, stages, self.family.factor(self.pipe))
@@ -153,7 +155,7 @@ class SelfCascade:
 
     def upscale(
         self,
-        image: Image.Image | Tensor | list[Image.Image],
+        image: Any,
         /,
         prompt: str | list[str] | None = None,
         *,
@@ -169,13 +171,15 @@ class SelfCascade:
         return_dict: bool = True,
         vae_tiling: bool | None = None,
         upsampler_scale: float = 1.0,
+        shared_noise: float = 0.0,
         **arguments: Any,
     ) -> SelfCascadeOutput | tuple:
-        """The user's own image as the first pivot: larger, with new detail, in the same composition.
+        """The user's own image or clip as the first pivot: larger, with new detail, in the same composition.
 
         Args:
-            image: A picture, a list of pictures of one size, or (B, 3, H, W) in [0, 1]. It is cropped at the centre to
-                the target's ratio and enlarged in RGB for the first stage.
+            image: A picture, a list of pictures of one size, or (B, 3, H, W) in [0, 1]. For a video model a clip: its
+                frames in a list, (F, H, W, 3) bytes, a list of such clips, or (B, F, 3, H, W) in [0, 1]. It is cropped
+                at the centre to the target's ratio and enlarged in RGB for the first stage.
             prompt: What the image shows; None is the empty prompt, unless `prompt_embeds` are given.
             height, width: Pixels; None is twice the image's.
             The others: as in `__call__`.
@@ -183,24 +187,22 @@ class SelfCascade:
         Raises:
             ValueError: An argument is out of range, or the target has fewer pixels than the image.
         """
-        pixels = pixels_of(image)
+        pixels = clips_of(image).transpose(1, 2) if self.family.video else pixels_of(image)
         if self.family.video:
-            raise ValueError(f"upscale takes an image, and {type(self.pipe).__name__} makes video")
+            frames = arguments.setdefault("num_frames", pixels.shape[2])
+            if frames != pixels.shape[2]:
+                raise ValueError(f"num_frames is the clip's, {pixels.shape[2]}, not {frames!r}; leave it out")
         own = Size(*pixels.shape[-2:])
         doubled = (self.multiple * max(1, round(2 * side / self.multiple)) for side in own)
         given = zip((height, width), doubled, strict=True)
-        target = self._target(*(default if side is None else side for side, default in given))
-        if target.area < own.area:
-            raise ValueError(f"target {target} is smaller than the image, {own}; it must have at least its pixels")
-        planned = plan_stages(self.native_size, target, self.multiple)
-        sizes = [size for size in planned if size.area > 1.05 * own.area] or [target]
-        half = Size(*(max(1, side // 2 // self.multiple) * self.multiple for side in sizes[0]))
-        before = [half, *(size for size in planned if size.area < sizes[0].area)][-1]
-        chosen = self.preset(preset)
-        stages = self._stages(sizes, 0, num_inference_steps, pivot_step, chosen, guidance_scale)
+        wanted = (default if side is None else side for side, default in given)
+        target = target_size(self.native_size, self.multiple, *wanted)
+        sizes, before = sizes_from(own, target, self.native_size, self.multiple)
+        chosen, scheduler = self.preset(preset), self.pipe.scheduler
+        stages = stages_of(scheduler, sizes, 0, num_inference_steps, pivot_step, chosen, guidance_scale)
         if prompt is not None or "prompt_embeds" not in arguments:
             arguments["prompt"] = prompt or ""
-        base = self._base(arguments, generator, upsampling, chosen, output_type, upsampler_scale)
+        base = self._base(arguments, generator, upsampling, chosen, output_type, upsampler_scale, shared_noise)
         pivot = functools.partial(base.encode_image, pixels, sizes[0], before)
         return self._run(base, stages, pivot, vae_tiling, return_dict)
 
@@ -212,9 +214,11 @@ class SelfCascade:
         preset: Preset,
         output: str,
         scale: float,
+        shared_noise: float,
     ) -> PipelineBaseModel:
         upsampling = preset.upsampling if upsampling is None else upsampling
         check_call(arguments, upsampling, output, scale, tuned=self.upsamplers is not None)
+        check_clips(self.family, self.pipe, arguments.get("num_frames"), shared_noise)
         if generator is not None:
             arguments = {**arguments, "generator": generator}
         tuned = None
@@ -222,7 +226,7 @@ class SelfCascade:
             check_hookable(denoiser(self.pipe))
             upsamplers = self.upsamplers.to(self.pipe._execution_device)
             tuned = functools.partial(upsampled, denoiser(self.pipe), upsamplers, scale=scale)
-        return PipelineBaseModel(self.pipe, self.family, arguments, upsampling, output, tuned)
+        return PipelineBaseModel(self.pipe, self.family, arguments, upsampling, output, tuned, shared_noise)
 
     def preset(self, name: str | None = None) -> Preset:
         """The settings of this name; None: those that the upsamplers were trained for, or "paper"."""
@@ -244,54 +248,9 @@ class SelfCascade:
         tiled = stages[-1].size.area >= TILING_AREA if tiling is None else tiling
         with tiled_vae(self.pipe, tiled), torch.no_grad():
             results = self_cascade(base, stages, None if pivot is None else pivot())
-            if results[-1].stage.is_last:
-                made = getattr(base.output, "frames" if self.family.video else "images")
-                flagged = getattr(base.output, "nsfw_content_detected", None)
-            else:
-                made, flagged = base.postprocess(results[-1].latents)
+            made, flagged = base.made or base.postprocess(results[-1].latents)
         if not named:
             return made, results
         images, frames = (None, made) if self.family.video else (made, None)
         upsampling = None if stages[-1].pivot_step is None else base.upsampling
         return SelfCascadeOutput(images, frames, results, base.interrupted, flagged, upsampling)
-
-    def _target(self, height: int | None, width: int | None) -> Size:
-        target = Size(
-            2 * self.native_size.height if height is None else height,
-            2 * self.native_size.width if width is None else width,
-        )
-        for name, side in zip(("height", "width"), target, strict=True):
-            if not is_count(side):
-                raise ValueError(f"{name} must be a positive whole number of pixels, not {side!r}")
-            if side % self.multiple:
-                near = max(self.multiple, round(side / self.multiple) * self.multiple)
-                raise ValueError(f"{name} must be a multiple of {self.multiple}, not {side}; {near} is the nearest")
-        return target
-
-    def _stages(
-        self,
-        sizes: Sequence[Size],
-        first_pivot: int,
-        steps: int | Sequence[int],
-        pivot_step: int | Sequence[int] | None,
-        preset: Preset,
-        guidance_scale: float | Sequence[float] | None,
-    ) -> tuple[Stage, ...]:
-        limit = training_steps(self.pipe.scheduler)
-        scaling = len(sizes) - first_pivot
-        shares = [preset.pivot_share] + [preset.later_pivot_share] * (scaling - 1)
-        default = [round(share * limit) for share in shares[:scaling]]
-        pivots = per_stage("pivot_step", default if pivot_step is None else pivot_step, scaling)
-        steps = per_stage("num_inference_steps", steps, len(sizes))
-        guidance = per_stage("guidance_scale", guidance_scale, len(sizes))
-        for value in pivots:
-            check_pivot_step(value, limit)
-        for value in steps:
-            if not is_count(value) or value > min(limit, MAX_STEPS):
-                raise ValueError(f"num_inference_steps must be a whole number from 1 to {limit}, not {value!r}")
-        for value in guidance:
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if value is not None and not (number and 0 <= value <= MAX_GUIDANCE):
-                raise ValueError(f"guidance_scale must be a number from 0 to {MAX_GUIDANCE:g}, not {value!r}")
-        plan = zip(sizes, steps, [None] * first_pivot + pivots, guidance, strict=True)
-        return tuple(Stage(index, len(sizes), *values) for index, values in enumerate(plan))

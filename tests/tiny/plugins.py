@@ -6,12 +6,20 @@
 from typing import Any
 
 import torch
-from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline
+from diffusers import (
+    AnimateDiffControlNetPipeline,
+    AnimateDiffPipeline,
+    ControlNetModel,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from peft import LoraConfig
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from .parts import embeds, quiet
+from .unets import animatediff_unet
 
 IMAGE_DIM = 16
 IMAGE_TOKENS = 4
@@ -19,17 +27,28 @@ IMAGE_TOKENS = 4
 
 def tiny_controlnet(pipe: StableDiffusionPipeline) -> StableDiffusionControlNetPipeline:
     """A ControlNet pipeline on `pipe`'s own components; takes `image`, resized to the call's height and width."""
+    controlnet = random_controlnet(pipe.unet)
+    return quiet(
+        StableDiffusionControlNetPipeline(**pipe.components, controlnet=controlnet, requires_safety_checker=False)
+    )
+
+
+def tiny_video_controlnet(pipe: AnimateDiffPipeline) -> AnimateDiffControlNetPipeline:
+    """The same for AnimateDiff; takes `conditioning_frames`, one a frame."""
+    controlnet = random_controlnet(animatediff_unet())
+    return quiet(AnimateDiffControlNetPipeline(**pipe.components, controlnet=controlnet))
+
+
+def random_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
+    """A ControlNet of the U-Net whose zero convolutions are random: as initialised they would change nothing."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        controlnet = ControlNetModel.from_unet(pipe.unet, conditioning_embedding_out_channels=(4, 4, 4, 4))
-        # The zero convolutions as initialised would leave the U-Net's output as it is.
+        controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 4, 4, 4))
         for block in (*controlnet.controlnet_down_blocks, controlnet.controlnet_mid_block):
             nn.init.normal_(block.weight, std=0.5)
         for parameter in controlnet.controlnet_cond_embedding.parameters():
             nn.init.normal_(parameter, std=0.5)
-    return quiet(
-        StableDiffusionControlNetPipeline(**pipe.components, controlnet=controlnet, requires_safety_checker=False)
-    )
+    return controlnet
 
 
 def add_tiny_lora(pipe: StableDiffusionPipeline) -> StableDiffusionPipeline:

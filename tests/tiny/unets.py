@@ -125,9 +125,9 @@ def stable_diffusion_xl() -> StableDiffusionXLPipeline:
     )
 
 
-def animatediff() -> AnimateDiffPipeline:
-    """AnimateDiffPipeline: a two-dimensional U-Net with a motion adapter put into it, 64 pixels."""
-    unet = unet_2d(
+def animatediff_unet() -> UNet2DConditionModel:
+    """The two-dimensional U-Net that the motion adapter is put into."""
+    return unet_2d(
         sample_size=8,
         block_out_channels=(8, 8),
         layers_per_block=1,
@@ -135,6 +135,11 @@ def animatediff() -> AnimateDiffPipeline:
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         use_linear_projection=False,
     )
+
+
+def animatediff() -> AnimateDiffPipeline:
+    """AnimateDiffPipeline: a two-dimensional U-Net with a motion adapter put into it, 64 pixels."""
+    unet = animatediff_unet()
     adapter = MotionAdapter(
         block_out_channels=(8, 8),
         motion_layers_per_block=1,

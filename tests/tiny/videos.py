@@ -89,7 +89,7 @@ def cogvideox() -> CogVideoXPipeline:
         num_layers=1,
         sample_width=8,
         sample_height=8,
-        sample_frames=5,
+        sample_frames=9,
         max_text_seq_length=TEXT_TOKENS,
     )
     vae = AutoencoderKLCogVideoX(
@@ -116,7 +116,7 @@ VIDEOS = (
         "cogvideox",
         cogvideox,
         NATIVE,
-        text_inputs() | {"num_frames": 5},
+        text_inputs() | {"num_frames": 9},
         "dit",
         twin_of(CogVideoXVideoToVideoPipeline),
         video=True,

@@ -25,12 +25,15 @@ class Family:
         classes: Names of the pipeline classes it serves; subclasses of those classes are served too.
         video: Whether latents have a frame axis.
         frames_first: Whether the pipeline keeps video latents (B, F, C, h, w) rather than (B, C, F, h, w).
+        framewise: Whether its VAE knows single pictures only: frames are then coded a few at a time, however many there
+            are. The pipeline's `decode_latents` takes any part of a clip.
         fixed_arguments: Passed to every call of the pipeline that accepts them.
     """
 
     classes: tuple[str, ...] = ()
     video: bool = False
     frames_first: bool = False
+    framewise: bool = False
     fixed_arguments: dict[str, Any] = {"use_resolution_binning": False}  # noqa: RUF012 - constant of the class
 
     def factor(self, pipe: Any) -> int:
@@ -70,9 +73,16 @@ class Family:
         """The inverse: what the pipeline takes as `latents`."""
         return z
 
-    def from_step(self, pipe: Any, latents: Tensor, batch: int) -> Tensor:
-        """What the scheduler steps on, as the pipeline's latents."""
-        return latents
+    def frame_step(self, pipe: Any) -> int:
+        """n, where clips have k n + 1 frames: a latent frame stands for as many, the first one for one."""
+        for name in ("vae_scale_factor_temporal", "vae_temporal_compression_ratio"):
+            if isinstance(getattr(pipe, name, None), int):
+                return getattr(pipe, name)
+        return 1
+
+    def most_frames(self, pipe: Any) -> int | None:
+        """Frames of the longest clip that the model takes; None where nothing in it says."""
+        return None
 
     def to_vae(self, pipe: Any, z: Tensor) -> Tensor:
         """Latents with the scale and mean that the VAE decodes."""

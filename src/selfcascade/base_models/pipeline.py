@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from selfcascade.base_models.family import Family, denoiser
+from selfcascade.base_models.frames import frames_at_once, joined, mixed_noise, over_frames
+from selfcascade.base_models.remembering import remembering
 from selfcascade.base_models.stage_scheduler import ScheduleKnown, add_noise_at_start, stage_scheduler
 from selfcascade.cascade import Size, Stage
 
@@ -35,6 +37,10 @@ class PipelineBaseModel:
         output_type: What the last stage's call returns.
         tuned: Makes a context from the pivot's clean latents, in which the denoiser sees its skip features; None for
             the tuning-free version.
+        shared_noise: The share of each stage's renoise variance that all frames of a clip have in common.
+
+    Attributes:
+        made: What the last stage made in the asked output type, and what the safety checker says of it; None before.
     """
 
     def __init__(
@@ -45,16 +51,17 @@ class PipelineBaseModel:
         upsampling: str,
         output_type: str,
         tuned: Callable[[Tensor], contextlib.AbstractContextManager[None]] | None = None,
+        shared_noise: float = 0.0,
     ) -> None:
         self.pipe, self.family, self.upsampling, self.output_type = pipe, family, upsampling, output_type
         accepted = inspect.signature(pipe.__call__).parameters
         fixed = {name: value for name, value in family.fixed_arguments.items() if name in accepted}
         self.arguments = {**fixed, **arguments}
-        self.encode_prompt = _remembering(pipe.encode_prompt) if hasattr(pipe, "encode_prompt") else None
+        self.encode_prompt = remembering(pipe.encode_prompt) if hasattr(pipe, "encode_prompt") else None
         self.scheduler: Any = None
-        self.output: Any = None
+        self.made: tuple[Any, list[bool] | None] | None = None
         self.base_mu = 0.0
-        self.tuned = tuned
+        self.tuned, self.shared_noise = tuned, shared_noise
         self.image_pivot: Tensor | None = None
 
     @property
@@ -90,7 +97,11 @@ class PipelineBaseModel:
         if tuple(pivot.shape[-2:]) == target:
             return pivot
         if self.upsampling == "rgb":
-            return self.family.encode(self.pipe, lanczos(self.family.decode(self.pipe, pivot), size)).to(pivot.dtype)
+
+            def enlarged(z: Tensor) -> Tensor:
+                return self.family.encode(self.pipe, lanczos(self.family.decode(self.pipe, z), size)).to(pivot.dtype)
+
+            return self._in_parts(enlarged, pivot, size)
         folded = pivot.transpose(1, 2).flatten(0, 1) if pivot.ndim == 5 else pivot  # (B F, C, h, w)
         mode = self.upsampling.removeprefix("latent-")
         larger = interpolate(folded.float(), size=target, mode=mode, align_corners=False).to(pivot.dtype)
@@ -100,11 +111,14 @@ class PipelineBaseModel:
         """z_K at the first scheduled step at or below K, with noise from the caller's generators."""
         self.scheduler = stage_scheduler(self.pipe.scheduler, stage.pivot_step, self.base_mu)
         self._find_schedule(stage, z_0)
-        shape, swapped = z_0.shape, self.family.frames_first
-        if swapped:
-            shape = z_0.transpose(1, 2).shape
-        noise = randn_tensor(shape, self.arguments.get("generator"), z_0.device, z_0.dtype)
-        return add_noise_at_start(self.scheduler, z_0, noise.transpose(1, 2) if swapped else noise).to(z_0.dtype)
+        swapped, generator = self.family.frames_first, self.arguments.get("generator")
+        shape = z_0.transpose(1, 2).shape if swapped else z_0.shape  # as the pipeline draws its own
+        noise = randn_tensor(shape, generator, z_0.device, z_0.dtype)
+        noise = noise.transpose(1, 2) if swapped else noise
+        if self.shared_noise > 0:
+            one_frame = randn_tensor((*z_0.shape[:2], 1, *z_0.shape[3:]), generator, z_0.device, z_0.dtype)
+            noise = mixed_noise(noise, one_frame, self.shared_noise)
+        return add_noise_at_start(self.scheduler, z_0, noise).to(z_0.dtype)
 
     def denoise(self, z_K: Tensor, stage: Stage, pivot: Tensor) -> Tensor:
         """The pipeline run over the tail of the schedule, from the given latents."""
@@ -114,10 +128,10 @@ class PipelineBaseModel:
             return self._call(stage, self.family.from_spatial(self.pipe, z_K))
 
     def encode_image(self, pixels: Tensor, size: Size, pivot_size: Size) -> Tensor:
-        """The first pivot from a user's picture: cropped at the centre to the size's ratio, resized, encoded.
+        """The first pivot from a user's picture or clip: cropped at the centre to the size's ratio, resized, encoded.
 
         Args:
-            pixels: (B, 3, H, W) in [0, 1].
+            pixels: (B, 3, H, W) or (B, 3, F, H, W) in [0, 1].
             size: Of the first stage.
             pivot_size: Of the stage before it, had there been one; tuned, the pivot's features are read at that size.
 
@@ -127,6 +141,7 @@ class PipelineBaseModel:
         """
         prompt, embeds, generator = (self.arguments.get(name) for name in ("prompt", "prompt_embeds", "generator"))
         copies = self.arguments.get("num_images_per_prompt", 1)
+        kind, things = ("clip", "clips") if self.family.video else ("image", "pictures")
         prompts = len(prompt) if isinstance(prompt, list) else 1 if embeds is None else len(embeds)
         if prompts == 1 and len(pixels) > 1 and isinstance(prompt, (str, list)):
             prompts = len(pixels)
@@ -135,23 +150,30 @@ class PipelineBaseModel:
                 if isinstance(words, str) or (isinstance(words, list) and len(words) == 1):
                     self.arguments[name] = [words if isinstance(words, str) else words[0]] * prompts
         if len(pixels) not in (1, prompts):
-            raise ValueError(f"image has {len(pixels)} pictures, and there are {prompts} prompts; give one, or as many")
+            raise ValueError(
+                f"{kind} has {len(pixels)} {things}, and there are {prompts} prompts; give one, or as many"
+            )
         if isinstance(generator, list) and len(generator) != prompts * copies:
             raise ValueError(f"generator has {len(generator)} entries, and there are {prompts * copies} results")
 
         def latents(size: Size) -> Tensor:
-            resized = lanczos(_cropped(pixels, size), size).clamp(0, 1) * 2 - 1
-            z_0 = self.family.encode(self.pipe, resized.to(self.pipe._execution_device))
-            return z_0.repeat(prompts // len(pixels), 1, 1, 1).repeat_interleave(copies, 0)
+            def encoded(part: Tensor) -> Tensor:
+                resized = lanczos(_cropped(part, size), size).clamp(0, 1) * 2 - 1
+                return self.family.encode(self.pipe, resized.to(self.pipe._execution_device))
+
+            z_0 = self._in_parts(encoded, pixels, size)
+            return torch.cat([z_0] * (prompts // len(pixels))).repeat_interleave(copies, 0)
 
         if self.tuned is not None:
             self.image_pivot = latents(pivot_size)
         return latents(size)
 
     def postprocess(self, latents: Tensor) -> tuple[Any, list[bool] | None]:
-        """Latents of an unfinished cascade in the asked output type, and what the pipeline's safety checker says."""
+        """Latents of any stage in the asked output type, and what the pipeline's safety checker says."""
         if self.output_type == "latent":
             return latents, None
+        if self.family.framewise:
+            return self._decoded_frames(latents), None
         pixels = self.family.decode(self.pipe, latents).float()
         if self.family.video:
             return self.pipe.video_processor.postprocess_video(pixels, output_type=self.output_type), None
@@ -161,6 +183,25 @@ class PipelineBaseModel:
         shown = [not flag for flag in flagged]  # a flagged picture comes back black already
         shown = self.pipe.image_processor.postprocess(pixels, output_type=self.output_type, do_denormalize=shown)
         return shown, flagged if getattr(self.pipe, "safety_checker", None) is not None else None
+
+    def _decoded_frames(self, z: Tensor) -> Any:
+        """The pipeline's own decoding of clips, a few frames at a time up to the asked output type."""
+        factor, chunk = self.family.factor(self.pipe), self.arguments.get("decode_chunk_size")
+        size = Size(z.shape[-2] * factor, z.shape[-1] * factor)
+        count = frames_at_once(len(z), size) if chunk is None else max(1, chunk // len(z))
+
+        def shown(start: int) -> Any:
+            pixels = self.pipe.decode_latents(z[:, :, start : start + count])
+            return self.pipe.video_processor.postprocess_video(pixels, output_type=self.output_type)
+
+        frames = z.shape[2]
+        made = joined((shown(start) for start in range(0, frames, count)), frames, axis=1)
+        self.pipe.maybe_free_model_hooks()
+        return made
+
+    def _in_parts(self, function: Callable[[Tensor], Tensor], clip: Tensor, size: Size) -> Tensor:
+        """`function(clip)`, a few frames at a time where the VAE knows single pictures only."""
+        return over_frames(function, clip, frames_at_once(len(clip), size)) if self.family.framewise else function(clip)
 
     def _find_schedule(self, stage: Stage, z_0: Tensor) -> None:
         # Only the pipeline knows which sigmas and shift it asks for at this size, so it is asked, and stopped there.
@@ -173,14 +214,17 @@ class PipelineBaseModel:
     def _call(self, stage: Stage, latents: Tensor | None) -> Tensor:
         final = stage.is_last and self.output_type != "latent"
         extra = {} if latents is None else {"latents": latents}
+        at_once = final and not self.family.framewise
         with self._borrowed(stage):
-            output_type = self.output_type if final else "latent"
-            self.output = self.pipe(**self._stage_arguments(stage), **extra, output_type=output_type)
-        result = getattr(self.output, "frames" if self.family.video else "images")
-        if final:
-            batch = len(result)
-            result = self.family.from_step(self.pipe, self.scheduler.stage_latents, batch)
-        return self.family.to_spatial(self.pipe, result, stage.size)
+            output_type = self.output_type if at_once else "latent"
+            output = self.pipe(**self._stage_arguments(stage), **extra, output_type=output_type)
+        result = getattr(output, "frames" if self.family.video else "images")
+        z_0 = self.family.to_spatial(self.pipe, self.scheduler.stage_latents if at_once else result, stage.size)
+        if stage.is_last:
+            decoded = final and not at_once
+            flagged = getattr(output, "nsfw_content_detected", None)
+            self.made = (self._decoded_frames(z_0), None) if decoded else (result, flagged)
+        return z_0
 
     def _stage_arguments(self, stage: Stage) -> dict[str, Any]:
         arguments = {**self.arguments, "height": stage.size.height, "width": stage.size.width}
@@ -240,26 +284,3 @@ def _cropped(pixels: Tensor, size: Size) -> Tensor:
     rows, columns = max(1, round(size.height * scale)), max(1, round(size.width * scale))
     top, left = (height - rows) // 2, (width - columns) // 2
     return pixels[..., top : top + rows, left : left + columns]
-
-
-def _remembering(encode_prompt: Callable[..., Any]) -> Callable[..., Any]:
-    """`encode_prompt` that runs once for the same arguments: all stages share the prompt."""
-    known: list[tuple[tuple, dict, Any]] = []
-
-    def remembered(*args: Any, **kwargs: Any) -> Any:
-        for old_args, old_kwargs, result in known:
-            if _same(args, old_args) and _same(kwargs, old_kwargs):
-                return result
-        result = encode_prompt(*args, **kwargs)
-        known.append((args, kwargs, result))
-        return result
-
-    return remembered
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
-    return a is b or (isinstance(a, (str, int, float, torch.device, torch.dtype)) and type(a) is type(b) and a == b)

@@ -174,6 +174,9 @@ class CogVideoX(Family):
     video = True
     frames_first = True
 
+    def frame_step(self, pipe: Any) -> int:
+        return 2 * super().frame_step(pipe)  # its VAE decodes latent frames in pairs, after the first
+
     def native_size(self, pipe: Any) -> Size:
         config = pipe.transformer.config
         return Size(config.sample_height * self.factor(pipe), config.sample_width * self.factor(pipe))

@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from selfcascade.base_models.family import Family
+from selfcascade.base_models.frames import frames_at_once, over_frames
+from selfcascade.cascade import Size
 
 
 class StableDiffusion(Family):
@@ -27,40 +29,45 @@ class StableDiffusionXL(Family):
         return max(8, self.factor(pipe))
 
 
-class AnimateDiff(Family):
-    """AnimateDiff: a motion U-Net whose latents are (B, C, F, h, w); frames are decoded as a batch."""
+class FramewiseVideo(Family):
+    """Video models with a VAE for pictures: latents are (B, C, F, h, w), frames are coded as a batch, in parts."""
+
+    video = True
+    framewise = True
+
+    def multiple(self, pipe: Any) -> int:
+        return max(8, self.factor(pipe))
+
+    def decode(self, pipe: Any, z: Tensor) -> Tensor:
+        def decoded(part: Tensor) -> Tensor:
+            return _unfold(super(FramewiseVideo, self).decode(pipe, _fold(part)), len(part))
+
+        factor = self.factor(pipe)
+        size = Size(z.shape[-2] * factor, z.shape[-1] * factor)
+        return over_frames(decoded, z, frames_at_once(len(z), size))
+
+    def encode(self, pipe: Any, pixels: Tensor) -> Tensor:
+        def encoded(part: Tensor) -> Tensor:
+            return _unfold(super(FramewiseVideo, self).encode(pipe, _fold(part)), len(part))
+
+        return over_frames(encoded, pixels, frames_at_once(len(pixels), Size(*pixels.shape[-2:])))
+
+
+class AnimateDiff(FramewiseVideo):
+    """AnimateDiff: a Stable Diffusion U-Net with a motion adapter, whose places for frames are numbered."""
 
     classes = ("AnimateDiffPipeline", "AnimateDiffControlNetPipeline", "AnimateDiffSDXLPipeline")
-    video = True
 
-    def multiple(self, pipe: Any) -> int:
-        return max(8, self.factor(pipe))
-
-    def decode(self, pipe: Any, z: Tensor) -> Tensor:
-        pixels = super().decode(pipe, _fold(z))
-        return _unfold(pixels, len(z))
-
-    def encode(self, pipe: Any, pixels: Tensor) -> Tensor:
-        return _unfold(super().encode(pipe, _fold(pixels)), len(pixels))
+    def most_frames(self, pipe: Any) -> int | None:
+        if getattr(pipe, "free_noise_enabled", False):  # a window slides over clips of any length
+            return None
+        return pipe.unet.config.get("motion_max_seq_length")
 
 
-class TextToVideo(Family):
-    """ModelScope text-to-video: its scheduler steps on folded frames, (B F, C, h, w)."""
+class TextToVideo(FramewiseVideo):
+    """ModelScope text-to-video: convolutions and attention along time, so clips of any length."""
 
     classes = ("TextToVideoSDPipeline",)
-    video = True
-
-    def multiple(self, pipe: Any) -> int:
-        return max(8, self.factor(pipe))
-
-    def from_step(self, pipe: Any, latents: Tensor, batch: int) -> Tensor:
-        return _unfold(latents, batch)
-
-    def decode(self, pipe: Any, z: Tensor) -> Tensor:
-        return _unfold(super().decode(pipe, _fold(z)), len(z))
-
-    def encode(self, pipe: Any, pixels: Tensor) -> Tensor:
-        return _unfold(super().encode(pipe, _fold(pixels)), len(pixels))
 
 
 def _fold(z: Tensor) -> Tensor:

@@ -41,15 +41,21 @@ def info(
 
 def model_facts(settings: Settings) -> dict[str, str]:
     """Class, sizes, scheduler and parameters of the settings' model."""
-    cascade, settings = load(settings)
+    cascade, settings = load(settings, video=True)
     pipe: Any = cascade.pipe
     modules = {name: part for name, part in pipe.components.items() if hasattr(part, "parameters")}
     counts = {name: sum(weight.numel() for weight in part.parameters()) for name, part in modules.items()}
     sizes = ", ".join(f"{name} {count / 1e6:.1f}M" for name, count in counts.items())
+    clips = {}
+    if cascade.family.video:
+        most, step = cascade.family.most_frames(pipe), cascade.family.frame_step(pipe)
+        text = f"{settings.frames} by default" + (f", {step} k + 1" if step > 1 else "")
+        clips = {"frames": text + ("" if most is None else f", at most {most}")}
     return {
         "name": settings.model,
         "class": type(pipe).__name__,
         "native size (HxW)": str(cascade.native_size),
+        **clips,
         "sizes are multiples of": f"{cascade.multiple} pixels",
         "scheduler": type(pipe.scheduler).__name__,
         "parameters": f"{sum(counts.values()) / 1e6:.1f}M ({sizes})",

@@ -1,4 +1,4 @@
-"""From settings to a picture and its record; what `generate`, `upscale` and `compare` share."""
+"""From settings to a picture or clip and its record; what `generate`, `upscale` and `compare` share."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from selfcascade.cli.console import note, stage_progress
-from selfcascade.cli.settings import FINE_TUNED, KIND, TUNED, WITH_WEIGHTS, Settings
-from selfcascade.images import file_sha256, pixels_sha256, read_image
+from selfcascade.cli.settings import CLIP_KIND, FINE_TUNED, KIND, TUNED, WITH_WEIGHTS, Settings
+from selfcascade.clip_outputs import clip_sha256
+from selfcascade.images import pixels_sha256
 from selfcascade.outputs import SCHEMA, parameters_text, versions
 
 if TYPE_CHECKING:
@@ -20,31 +21,41 @@ if TYPE_CHECKING:
 
     from selfcascade.pipeline import SelfCascade
 
+FPS = 8.0  # AnimateDiff's and ModelScope's own
 BUNDLED_STEPS, STEPS = 25, 50
 BUNDLED_GUIDANCE = 3.0
 
 
 @dataclass(frozen=True)
 class Made:
-    """A picture, the settings it was made with (nothing left to defaults), and what its stages did."""
+    """A picture, the settings it was made with (nothing left to defaults), and what its stages did.
+
+    Attributes:
+        image: The picture, or a clip's first frame.
+        frames: Of a clip; None for a picture.
+    """
 
     image: Image.Image
     settings: Settings
     stages: list[dict[str, Any]]
     seconds: float
     sampler: str
+    frames: list[Image.Image] | None = None
 
     def record(self) -> dict[str, Any]:
         """What the sidecar holds."""
+        clip = {} if self.frames is None else {"frames": len(self.frames), "fps": self.settings.fps}
         result = {
-            "sha256": pixels_sha256(self.image),
+            "sha256": pixels_sha256(self.image) if self.frames is None else clip_sha256(self.frames),
+            **clip,
             "height": self.image.height,
             "width": self.image.width,
             "seconds": self.seconds,
             "stages": self.stages,
         }
         settings = self.settings.as_record()
-        return {"schema": SCHEMA, "kind": KIND, "settings": settings, "result": result, "versions": versions()}
+        kind = KIND if self.frames is None else CLIP_KIND
+        return {"schema": SCHEMA, "kind": kind, "settings": settings, "result": result, "versions": versions()}
 
     def parameters(self) -> str:
         """What other tools read."""
@@ -55,6 +66,8 @@ class Made:
             "CFG scale": settings.guidance_scale,
             "Seed": settings.seed,
             "Size": f"{self.image.width}x{self.image.height}",
+            "Frames": settings.frames,
+            "FPS": None if settings.fps is None else f"{settings.fps:g}",
             "Model": settings.model,
             "Method": settings.method,
             "Upsamplers": settings.upsamplers if settings.method == TUNED else None,
@@ -63,6 +76,7 @@ class Made:
             if pivots
             else None,
             "Hires pivot steps": " ".join(map(str, pivots)) if pivots else None,
+            "Shared noise": settings.shared_noise,
             "Version": f"selfcascade {versions()['selfcascade']}",
         }
         return parameters_text(settings.prompt, settings.negative_prompt, fields)
@@ -84,28 +98,18 @@ def check_names(settings: Settings) -> None:
             raise ValueError(f"{name} must be one of {', '.join(names)}, not {value!r}")
 
 
-def read_source(settings: Settings) -> tuple[Image.Image, Settings]:
-    """The picture that `upscale` enlarges, and the settings with its checksum.
-
-    Raises:
-        ValueError: It cannot be read, or is not the one that the settings were recorded with.
-    """
-    if settings.image is None:
-        raise ValueError("image is missing")
-    image = read_image(settings.image)
-    sha256 = file_sha256(settings.image)
-    if settings.image_sha256 not in (None, sha256):
-        raise ValueError(f"image {settings.image!r} is not the file that was recorded (its SHA-256 differs)")
-    return image, settings.changed(image_sha256=sha256)
-
-
-def load(settings: Settings) -> tuple[SelfCascade, Settings]:
+def load(settings: Settings, video: bool = False) -> tuple[SelfCascade, Settings]:
     """The settings' model, ready to run, and the settings with the model's defaults filled in.
+
+    Args:
+        settings: As given.
+        video: Whether a model that makes video will do.
 
     Raises:
         ValueError: There is no such model, or it makes no pictures.
     """
     from selfcascade import SelfCascade, load_model
+    from selfcascade.arguments import check_clips
     from selfcascade.models import load_upsamplers
 
     quiet_libraries()
@@ -115,8 +119,8 @@ def load(settings: Settings) -> tuple[SelfCascade, Settings]:
     upsamplers = None if name is None else load_upsamplers(name)
     settings = settings.changed(upsamplers=name)
     cascade = SelfCascade(pipe, upsamplers, settings.native_size)
-    if cascade.family.video:
-        raise ValueError(f"model {settings.model!r} makes video; this command writes pictures, use the library")
+    if cascade.family.video and not video:
+        raise ValueError(f"model {settings.model!r} makes video, and this command makes pictures; use `generate`")
     bundled = settings.model == "bundled"
     guidance = BUNDLED_GUIDANCE if bundled else _default_guidance(pipe)
     settings = settings.changed(
@@ -125,6 +129,9 @@ def load(settings: Settings) -> tuple[SelfCascade, Settings]:
         device=str(pipe.device),
         dtype=str(pipe.dtype).removeprefix("torch."),
     )
+    if cascade.family.video and settings.image is None:
+        settings = settings.changed(frames=settings.frames or _default_frames(pipe), fps=settings.fps or FPS)
+        check_clips(cascade.family, pipe, settings.frames, settings.shared_noise or 0.0)
     if settings.image is None:
         height, width = (2 * side for side in cascade.native_size)
         settings = settings.changed(height=settings.height or height, width=settings.width or width)
@@ -141,20 +148,20 @@ def upsamplers_of(settings: Settings) -> str | None:
     return settings.upsamplers
 
 
-def make(cascade: SelfCascade, settings: Settings, source: Image.Image | None = None) -> Made:
-    """One picture: the same whatever was made before it.
+def make(cascade: SelfCascade, settings: Settings, source: Any = None) -> Made:
+    """One picture or clip: the same whatever was made before it.
 
     Args:
         cascade: From `load`.
         settings: From `load`.
-        source: For settings with an image, that image.
+        source: For settings with an image, what `source_for` gave.
     """
     from selfcascade import METHODS
 
     began = time.perf_counter()
     output: Any
     with stage_progress() as callback:
-        arguments = _arguments(settings, callback)
+        arguments = _arguments(cascade, settings, callback)
         if source is not None:
             size = {"height": settings.height, "width": settings.width}
             output = cascade.upscale(source, settings.prompt, **size, **arguments)
@@ -169,13 +176,16 @@ def make(cascade: SelfCascade, settings: Settings, source: Image.Image | None = 
     seconds = time.perf_counter() - began
     if any(getattr(output, "nsfw_content_detected", None) or ()):
         note("the model's own safety checker has blacked this picture out")
-    image, results = output.images[0], getattr(output, "stages", ())  # a method may know no stages
+    frames = output.frames[0] if cascade.family.video else None
+    image = output.images[0] if frames is None else frames[0]
+    results = getattr(output, "stages", ())  # a method may know no stages
     pivots = tuple(result.pivot_step for result in results if result.pivot_step is not None)
     settings = settings.changed(
         height=image.height,
         width=image.width,
         pivot_step=pivots or None,
         upsampling=getattr(output, "upsampling", None),
+        frames=None if frames is None else len(frames),
     )
     stages = [
         {
@@ -188,7 +198,7 @@ def make(cascade: SelfCascade, settings: Settings, source: Image.Image | None = 
         for result in results
     ]
     sampler = type(cascade.pipe.scheduler).__name__.removesuffix("Scheduler")
-    return Made(image, settings, stages, round(seconds, 3), sampler)
+    return Made(image, settings, stages, round(seconds, 3), sampler, frames)
 
 
 def plan_arguments(settings: Settings) -> dict[str, Any]:
@@ -216,7 +226,9 @@ def quiet_libraries() -> None:
     warnings.simplefilter("ignore", FutureWarning)
 
 
-def _arguments(settings: Settings, callback: Callable[..., dict[str, Any]] | None) -> dict[str, Any]:
+def _arguments(
+    cascade: SelfCascade, settings: Settings, callback: Callable[..., dict[str, Any]] | None
+) -> dict[str, Any]:
     import torch
 
     arguments = plan_arguments(settings)
@@ -228,9 +240,21 @@ def _arguments(settings: Settings, callback: Callable[..., dict[str, Any]] | Non
         arguments["upsampler_scale"] = settings.upsampler_scale
     if settings.negative_prompt is not None:
         arguments["negative_prompt"] = settings.negative_prompt
-    if callback is not None:
+    if settings.shared_noise is not None:
+        arguments["shared_noise"] = settings.shared_noise
+    if settings.frames is not None and settings.image is None:
+        arguments["num_frames"] = settings.frames
+    # ModelScope's pipeline is older than this callback: no bar there.
+    if callback is not None and "callback_on_step_end" in inspect.signature(cascade.pipe.__call__).parameters:
         arguments["callback_on_step_end"] = callback
     return arguments
+
+
+def _default_frames(pipe: Any) -> int | None:
+    parameter = inspect.signature(pipe.__call__).parameters.get("num_frames")
+    if parameter is not None and isinstance(parameter.default, int):
+        return parameter.default
+    return getattr(getattr(pipe, "transformer", None), "config", {}).get("sample_frames")
 
 
 def _default_guidance(pipe: Any) -> float | None:

@@ -42,11 +42,25 @@ Seed = Annotated[int | None, typer.Option(help="Of the first picture, 0 unless g
 Count = Annotated[int, typer.Option(help="Pictures to make.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is unless given.")]
 Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")]
+Frames = Annotated[
+    int | None, typer.Option(help="Of a clip, for a model that makes video; its own default unless given.")
+]
+Fps = Annotated[float | None, typer.Option(help="Frames a second of a clip, 8 unless given.")]
+SharedNoise = Annotated[
+    float | None, typer.Option(help="Share of each stage's noise that a clip's frames have in common, from 0 to 1.")
+]
+Sheet = Annotated[bool, typer.Option("--sheet", help="Write a contact sheet of a clip beside it, NAME.sheet.png.")]
 Output = Annotated[Path, typer.Option(help="A .png, .jpg or .webp; a taken name gets a number.")]
+AnyOutput = Annotated[
+    Path | None,
+    typer.Option(
+        help="A .png, .jpg or .webp; for video a .mp4, .gif, .webp or a folder for frames. A taken name gets a number."
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite instead of numbering.")]
 Record = Annotated[
     Path | None,
-    typer.Option("--from", metavar="FILE", help="Settings from the .json beside a picture, or from a .png."),
+    typer.Option("--from", metavar="FILE", help="Settings from the .json beside a picture or clip, or from a .png."),
 ]
 
 

@@ -1,4 +1,4 @@
-"""`plan`: what a picture will cost, before anything runs."""
+"""`plan`: what a picture or clip will cost, before anything runs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from rich.table import Table
 from selfcascade.cli import options
 from selfcascade.cli.console import Debug, note, show
 from selfcascade.cli.making import check_names, load, plan_arguments
+from selfcascade.cli.saving import check_of_clips
 from selfcascade.cli.settings import check_count
 
-Batch = Annotated[int, typer.Option(help="Pictures made at once.")]
+Batch = Annotated[int, typer.Option(help="Pictures or clips made at once.")]
 
 
 def plan(
@@ -25,18 +26,22 @@ def plan(
     upsamplers: options.Upsamplers = None,
     guidance_scale: options.GuidanceScale = None,
     native_size: options.NativeSize = None,
+    frames: options.Frames = None,
     batch: Batch = 1,
     device: options.Device = None,
     dtype: options.Dtype = None,
     debug: Debug = False,
 ) -> None:
-    """Show the stages of a picture, and the work, time and memory that each will take."""
+    """Show the stages of a picture or clip, and the work, time and memory that each will take."""
     given: dict[str, Any] = dict(model=model, height=height, width=width, num_inference_steps=steps, preset=preset)
     given.update(pivot_step=pivot_step, native_size=native_size, guidance_scale=guidance_scale, upsamplers=upsamplers)
+    given["frames"] = frames
     settings, _ = options.gather(None, device=device, dtype=dtype, **given)
     check_count(batch, "batch")
     check_names(settings)
-    cascade, settings = load(settings)
+    cascade, settings = load(settings, video=True)
+    if not cascade.family.video:
+        check_of_clips(settings)
     stages = cascade.plan(**plan_arguments(settings))
 
     from selfcascade.cost import estimate
@@ -44,7 +49,7 @@ def plan(
     table = Table("stage", "size (HxW)", "pivot step", "steps")
     for column in ("TFLOPs", "seconds", "memory (GiB)"):
         table.add_column(column, justify="right")
-    costs = list(estimate(cascade.pipe, stages, batch))
+    costs = list(estimate(cascade.pipe, stages, batch, frames=settings.frames))
     for stage, cost in zip(stages, costs, strict=True):
         pivot = "-" if stage.pivot_step is None else str(stage.pivot_step)
         figures = (_figure(cost.tflops), _figure(cost.seconds), _figure(cost.peak_bytes, 2**30))
@@ -57,6 +62,9 @@ def plan(
     show(table)
     if cascade.upsamplers is not None:
         note("the upsamplers' own share, 0.2 to 2 % of a stage, is not counted (docs/upsamplers.md)")
+    if cascade.family.video:
+        most = cascade.family.most_frames(cascade.pipe)
+        note(f"clips of {settings.frames} frames" + ("" if most is None else f", at most {most}"))
     note(f"native size {cascade.native_size}; sizes are multiples of {cascade.multiple} pixels")
 
 

@@ -1,4 +1,4 @@
-"""What makes one picture, checked as soon as it is given: before torch is imported or a model is loaded."""
+"""What makes one picture or clip, checked as soon as it is given: before torch is imported or a model is loaded."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from selfcascade.clip_outputs import MAX_FPS
 from selfcascade.outputs import read_record
 
-KIND = "selfcascade.picture"
+KIND, CLIP_KIND = "selfcascade.picture", "selfcascade.clip"
 RECORD_KEYS = frozenset({"schema", "kind", "settings", "result", "versions"})
 MAX_SEED = 2**63 - 1
 MAX_SIDE = 16_384
 MAX_STEPS = 10_000
 MAX_PROMPT = 8_000
 MAX_GUIDANCE = 1_000.0
+MAX_FRAMES = 10_000
+MAX_START = 86_400.0
 TUNING_FREE, TUNED = "self-cascade", "self-cascade-tuned"
 FINE_TUNED = ("full-ft", "lora")
 WITH_WEIGHTS = (*FINE_TUNED, "sr")
@@ -36,16 +39,20 @@ OPTIONAL_TEXTS = (
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides a picture's pixels; None where the model's own default is meant.
+    """Everything that decides a picture's or a clip's pixels; None where the model's own default is meant.
 
     Attributes:
-        image: Path of the picture that was enlarged, as given; None for a picture from a prompt.
+        image: Path of the picture or clip that was enlarged, as given; None for a picture from a prompt.
         image_sha256: Of that file's bytes.
         native_size: (height, width), None where the model says it.
         pivot_step: One value for all up-scaling stages, or one each.
         upsamplers: Folder of feature upsamplers, or the name of bundled ones.
         weights: Folder of a fine-tuned U-Net or LoRA, or a super-resolver, for the methods that sample with one.
         in_cascade: The fine-tuned are used above the native size only, in a cascade.
+        frames: Of a clip; None for pictures.
+        fps: Frames a second of a clip.
+        start: Seconds into the clip that was enlarged where its first frame was taken.
+        shared_noise: As in `SelfCascade.__call__`.
 
     Raises:
         ValueError: A value is out of its range; the sentence names the option.
@@ -72,6 +79,10 @@ class Settings:
     dtype: str | None = None
     image: str | None = None
     image_sha256: str | None = None
+    frames: int | None = None
+    fps: float | None = None
+    start: float | None = None
+    shared_noise: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("prompt", "model", "method"):
@@ -92,6 +103,10 @@ class Settings:
         strength = self.upsampler_scale
         if strength is not None and not (_is_number(strength) and -10 <= strength <= 10):
             raise ValueError(f"upsampler_scale must be a number from -10 to 10, not {_shown(strength)}")
+        _whole("frames", self.frames, 1, MAX_FRAMES, optional=True)
+        _number("fps", self.fps, MAX_FPS, above=True)
+        _number("start", self.start, MAX_START)
+        _number("shared_noise", self.shared_noise, 1.0)
         if not isinstance(self.in_cascade, bool):
             raise ValueError(f"in_cascade must be true or false, not {_shown(self.in_cascade)}")
         if (self.weights is not None) != (self.method in WITH_WEIGHTS):
@@ -102,6 +117,10 @@ class Settings:
             raise ValueError(f"method {self.method} {takes if self.weights is not None else needs}")
         if self.in_cascade and self.method not in FINE_TUNED:
             raise ValueError(f"in_cascade is for methods {', '.join(FINE_TUNED)}, not {self.method}")
+        if self.start is not None and self.image is None:
+            raise ValueError("start is for a clip that is enlarged, not for one from a prompt")
+        if self.shared_noise is not None and self.method not in (TUNING_FREE, TUNED):
+            raise ValueError(f"shared_noise is for methods {TUNING_FREE} and {TUNED}, not {self.method}")
         if self.image is not None and self.method not in (TUNING_FREE, TUNED):
             raise ValueError(f"method must be self-cascade where an image is enlarged, not {self.method!r}")
 
@@ -120,7 +139,7 @@ def read_settings(path: Path) -> tuple[Settings, str | None]:
     Raises:
         ValueError: The file cannot be read, has an unknown key, or a value is out of range; the file is named.
     """
-    record = read_record(path, KIND)
+    record = read_record(path, KIND, CLIP_KIND)
     given = record.get("settings")
     if not isinstance(given, dict):
         raise ValueError(f"{str(path)!r} has no settings")
@@ -188,6 +207,13 @@ def _whole(name: str, value: Any, low: int, high: int, optional: bool = False) -
         return
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise ValueError(f"{name} must be a whole number from {low} to {high}, not {_shown(value)}")
+
+
+def _number(name: str, value: Any, high: float, above: bool = False) -> None:
+    """Refuses a number that is not from 0 to `high`; `above`: 0 itself too."""
+    if value is None or (_is_number(value) and 0 <= value <= high and not (above and value == 0)):
+        return
+    raise ValueError(f"{name} must be a number {'over' if above else 'from'} 0 to {high:g}, not {_shown(value)}")
 
 
 def _tuple(name: str, value: Any, length: int | None = None) -> tuple[Any, ...]:

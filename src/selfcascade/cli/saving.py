@@ -1,0 +1,66 @@
+"""Where pictures and clips go, and what of a command's options is for one of the two alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from selfcascade.cli.making import FPS, Made
+from selfcascade.cli.settings import Settings
+from selfcascade.clip_outputs import CLIP_EXTENSIONS, check_clip_output, save_clip, save_sheet
+from selfcascade.outputs import EXTENSIONS, check_output, save_picture
+
+OF_CLIPS = ("frames", "fps", "start", "shared_noise")
+
+
+def check_target(output: Path | None, settings: Settings) -> None:
+    """What can be said of an output before it is known whether the model makes pictures or video.
+
+    Raises:
+        ValueError: Nothing can be written there.
+    """
+    if output is None:
+        return
+    extension = output.suffix.lower()
+    if extension not in (*EXTENSIONS, *CLIP_EXTENSIONS, ""):
+        known = ", ".join(dict.fromkeys((*EXTENSIONS, *CLIP_EXTENSIONS)))
+        raise ValueError(f"output must end in {known}, not {output.name!r}")
+    if extension in EXTENSIONS:
+        check_output(output)
+    else:
+        check_clip_output(output, settings.fps or FPS)
+
+
+def target(output: Path | None, default: str, settings: Settings, video: bool, sheet: bool) -> Path:
+    """The path to write to, now that the model is known.
+
+    Raises:
+        ValueError: The model makes no such thing.
+    """
+    if video:
+        path = output or Path("outputs", "clip.mp4" if default == "picture" else f"{default}.mp4")
+        check_clip_output(path, settings.fps or FPS)
+        return path
+    check_of_clips(settings, sheet)
+    path = output or Path(f"outputs/{default}.png")
+    if path.suffix.lower() not in EXTENSIONS:
+        known = ", ".join(EXTENSIONS)
+        raise ValueError(f"output {str(path)!r} is for video, and model {settings.model!r} makes pictures: use {known}")
+    check_output(path)
+    return path
+
+
+def check_of_clips(settings: Settings, sheet: bool = False) -> None:
+    """Raises ValueError if an option is given that is for video, and the settings' model makes pictures."""
+    given = [name for name in OF_CLIPS if getattr(settings, name) is not None] + (["sheet"] if sheet else [])
+    if given:
+        raise ValueError(f"{given[0]} is for video, and model {settings.model!r} makes pictures")
+
+
+def save(made: Made, path: Path, force: bool, sheet: bool) -> list[Path]:
+    """Writes what was made, with its sidecar and, if asked for, a contact sheet; the paths to tell the user."""
+    if made.frames is None:
+        return [save_picture(made.image, made.record(), path, made.parameters(), force)[0]]
+    fps = made.settings.fps or FPS
+    clip, _ = save_clip(made.frames, fps, made.record(), path, made.parameters(), force)
+    heading = f"{made.settings.prompt}  (seed {made.settings.seed}, {len(made.frames)} frames at {fps:g} a second)"
+    return [clip, save_sheet(made.frames, fps, clip, heading)] if sheet else [clip]

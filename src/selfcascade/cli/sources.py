@@ -1,0 +1,63 @@
+"""The picture or clip that `upscale` enlarges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfcascade.cli.settings import Settings
+from selfcascade.clip_outputs import pyav
+from selfcascade.clips import CLIP_EXTENSIONS, probe_clip, read_clip
+from selfcascade.images import file_sha256, read_image
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from selfcascade.pipeline import SelfCascade
+
+# A .gif is read as a picture first, and as a clip where the model makes video.
+VIDEO_EXTENSIONS = CLIP_EXTENSIONS - {".gif"}
+
+
+def read_source(settings: Settings) -> tuple[Image.Image | None, Settings]:
+    """The picture that `upscale` enlarges, None where it is a video file, and the settings with its checksum.
+
+    Raises:
+        ValueError: It cannot be read, or is not the one that the settings were recorded with.
+    """
+    if settings.image is None:
+        raise ValueError("image is missing")
+    if Path(settings.image).suffix.lower() in VIDEO_EXTENSIONS:
+        pyav()
+        probe_clip(settings.image)
+        image = None
+    else:
+        image = read_image(settings.image)
+    sha256 = file_sha256(settings.image)
+    if settings.image_sha256 not in (None, sha256):
+        raise ValueError(f"image {settings.image!r} is not the file that was recorded (its SHA-256 differs)")
+    return image, settings.changed(image_sha256=sha256)
+
+
+def source_for(cascade: SelfCascade, settings: Settings, image: Image.Image | None) -> tuple[Any, Settings]:
+    """What `SelfCascade.upscale` takes, now that the model is known: the picture, or the frames of the clip.
+
+    Returns:
+        The picture or frames, (F, H, W, 3) bytes, and the settings with the clip's length and frame rate.
+
+    Raises:
+        ValueError: The model makes pictures and the file is a video, or the other way round.
+    """
+    if not cascade.family.video:
+        if image is None:
+            raise ValueError(f"image {settings.image!r} is a video, and model {settings.model!r} makes pictures")
+        return image, settings
+    from selfcascade.arguments import check_clips
+
+    pyav()
+    frames, fps = read_clip(settings.image, settings.frames, settings.fps, start=settings.start or 0.0)
+    try:
+        check_clips(cascade.family, cascade.pipe, len(frames), settings.shared_noise or 0.0)
+    except ValueError as error:
+        raise ValueError(f"image {settings.image!r} has {len(frames)} frames: {error}; use --frames") from error
+    return frames, settings.changed(frames=len(frames), fps=float(fps))

@@ -1,0 +1,230 @@
+"""Clips on disk: an .mp4, an animated .gif or .webp, or a folder of .png frames, each with its JSON sidecar."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image, PngImagePlugin
+
+from selfcascade.files import write_whole
+from selfcascade.grid import Panel, picture_grid
+from selfcascade.outputs import check_output, check_place, free_names, save_with_record, sidecar_bytes
+
+CLIP_EXTENSIONS = (".mp4", ".gif", ".webp")
+FRAME_NAME = re.compile(r"[0-9]{4,}\.png")
+MAX_FPS = 240.0
+SHEET_FRAMES, SHEET_COLUMNS, SHEET_SIDE = 16, 4, 192
+# x264 gives the same bytes for the same number of threads, so one; at this quality the coding is not to be seen.
+ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
+    ("libx264", {"crf": "14", "preset": "medium", "threads": "1"}),
+    ("libopenh264", {"rc_mode": "quality", "allow_skip_frames": "0"}),
+    ("mpeg4", {"qmin": "1", "qmax": "3", "flags": "+qscale", "global_quality": "236", "threads": "1"}),
+)
+
+
+def check_clip_output(path: Path, fps: float) -> None:
+    """Tries, before anything expensive runs, whether a clip can be written there.
+
+    Args:
+        path: Of a file, or without an extension, of a folder of frames.
+        fps: Frames a second.
+
+    Raises:
+        ValueError: The extension is unknown, the place cannot be written to, PyAV is missing, or `fps` out of range.
+    """
+    check_fps(fps)
+    if not path.suffix:
+        check_place(path)
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"output {str(path)!r} is a file; give a folder for the frames, or {_endings()}")
+        return
+    if path.suffix.lower() not in CLIP_EXTENSIONS:
+        raise ValueError(f"output of video must end in {_endings()}, or be a folder for frames, not {path.name!r}")
+    check_output(path, CLIP_EXTENSIONS)
+    if path.suffix.lower() == ".mp4":
+        pyav()
+
+
+def check_fps(fps: Any) -> None:
+    """Raises ValueError unless it is a number of frames a second that players take."""
+    number = isinstance(fps, (int, float)) and not isinstance(fps, bool)
+    if not (number and 0 < fps <= MAX_FPS):
+        raise ValueError(f"fps must be a number over 0, at most {MAX_FPS:g}, not {fps!r}")
+
+
+def save_clip(
+    frames: Sequence[Image.Image], fps: float, record: dict[str, Any], path: Path, parameters: str, force: bool = False
+) -> tuple[Path, Path]:
+    """Writes a clip and its JSON sidecar, each complete from the moment its name exists.
+
+    The same frames give the same bytes. Only a .webp and a folder keep every pixel: an .mp4 halves the resolution of
+    colours (4:2:0, which every player takes), and a .gif has 256 of them a frame.
+
+    Args:
+        frames: RGB, of one size; even sides for .mp4.
+        fps: Frames a second; a .gif's frames last whole hundredths, a .webp's whole thousandths, right on average.
+        record: What made it, for the sidecar.
+        path: .mp4, .gif or .webp (lossless), or a folder, without an extension, for 0001.png and so on.
+        parameters: Text for the container's comment, the GIF's, the WebP's EXIF, or the frames' `parameters` chunk.
+        force: Overwrites; otherwise a taken name gets the first free number, "name-2.mp4".
+
+    Returns:
+        The paths of the clip and the sidecar.
+
+    Raises:
+        ValueError: There are no frames, their sizes differ or are odd, or the path or `fps` is not acceptable.
+    """
+    if not frames or len({frame.size for frame in frames}) > 1:
+        raise ValueError(f"frames must be pictures of one size, not {len(frames)} of {len({f.size for f in frames})}")
+    check_clip_output(path, fps)
+    if not path.suffix:
+        return _save_folder(frames, record, path, parameters, force)
+    encode = {".mp4": write_mp4, ".gif": _write_gif, ".webp": _write_webp}[path.suffix.lower()]
+    return save_with_record(path, record, lambda file: encode(frames, fps, file, parameters), force)
+
+
+def save_sheet(frames: Sequence[Image.Image], fps: float, clip: Path, heading: str = "") -> Path:
+    """A contact sheet beside a clip, "name.sheet.png": up to 16 frames evenly spread, each with its time."""
+    count = min(len(frames), SHEET_FRAMES)
+    chosen = [round(index * (len(frames) - 1) / max(1, count - 1)) for index in range(count)]
+    panels = [Panel(frames[index], f"{index / fps:.2f} s", f"frame {index + 1} of {len(frames)}") for index in chosen]
+    sheet = picture_grid(panels, min(count, SHEET_COLUMNS), SHEET_SIDE, heading)
+    path = clip.with_name(f"{clip.stem}.sheet.png")
+    write_whole(path, lambda file: sheet.save(file, "PNG"))
+    return path
+
+
+def clip_sha256(frames: Sequence[Image.Image]) -> str:
+    """The SHA-256 of all frames' sizes and pixels, in hexadecimal; the file format does not enter."""
+    digest = hashlib.sha256(f"{len(frames)} frames ".encode())
+    for frame in frames:
+        digest.update(f"{frame.mode} {frame.width} {frame.height} ".encode())
+        digest.update(frame.tobytes())
+    return digest.hexdigest()
+
+
+def write_mp4(frames: Sequence[Image.Image], fps: float, file: Path, comment: str = "") -> None:
+    """An .mp4: H.264 where the build of PyAV has it, else MPEG-4, in 4:2:0.
+
+    Raises:
+        ValueError: A side is odd, or PyAV is not installed.
+    """
+    av = pyav()
+    width, height = frames[0].size
+    if width % 2 or height % 2:
+        raise ValueError(f"an .mp4 needs even sides, not {width}x{height}; write a .webp or a folder of frames")
+    name, options = _encoder(av)
+    rate = Fraction(fps).limit_denominator(1001)
+    container: Any = av.open(str(file), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"})
+    with container:
+        container.metadata["comment"] = comment
+        stream = container.add_stream(name, rate=rate, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = 1 / rate
+        # swscale's own matrix, said aloud: readers that ignore the tags assume it too.
+        colours, levels = av.video.reformatter.Colorspace.SMPTE170M, av.video.reformatter.ColorRange.MPEG
+        stream.codec_context.colorspace, stream.codec_context.color_range = colours, levels
+        for index, picture in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.asarray(picture.convert("RGB")), format="rgb24")
+            frame = frame.reformat(format="yuv420p", dst_colorspace=colours, dst_color_range=levels)
+            frame.pts, frame.time_base = index, 1 / rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def _write_gif(frames: Sequence[Image.Image], fps: float, file: Path, comment: str) -> None:
+    options: dict[str, Any] = {"duration": [10 * length for length in _durations(len(frames), 100 / fps)], "loop": 0}
+    frames[0].save(
+        file, "GIF", save_all=True, append_images=list(frames[1:]), comment=comment.encode(), disposal=1, **options
+    )
+
+
+def _write_webp(frames: Sequence[Image.Image], fps: float, file: Path, comment: str) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"UNICODE\0" + comment.encode("utf-16-be")
+    options: dict[str, Any] = {"duration": _durations(len(frames), 1000 / fps), "loop": 0}
+    frames[0].save(file, "WEBP", save_all=True, append_images=list(frames[1:]), lossless=True, exif=exif, **options)
+
+
+def _save_folder(
+    frames: Sequence[Image.Image], record: dict[str, Any], path: Path, parameters: str, force: bool
+) -> tuple[Path, Path]:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("parameters", parameters)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".selfcascade-", dir=path.parent) as place:
+        filled = Path(place) / "frames"
+        filled.mkdir()
+        for index, frame in enumerate(frames, 1):
+            frame.save(filled / f"{index:04}.png", pnginfo=info)
+        for folder in free_names(path, force):
+            beside = folder.with_suffix(".json")
+            if force:
+                _remove_frames(folder)
+            elif os.path.lexists(folder) or os.path.lexists(beside):
+                continue
+            write_whole(beside, lambda file: file.write_bytes(sidecar_bytes(record)))
+            with contextlib.suppress(OSError):  # another process has made it just now
+                filled.rename(folder)
+                return folder, beside
+            beside.unlink()
+    raise OSError(f"no free name beside {path}")
+
+
+def _remove_frames(folder: Path) -> None:
+    """Takes an earlier clip's folder away, and no other folder.
+
+    Raises:
+        ValueError: Something in it is no frame.
+    """
+    if not folder.exists():
+        return
+    if not all(FRAME_NAME.fullmatch(entry.name) for entry in folder.iterdir()):
+        raise ValueError(f"output folder {str(folder)!r} holds other files than frames, and is not overwritten")
+    shutil.rmtree(folder)
+
+
+def _durations(count: int, length: float) -> list[int]:
+    """Whole durations whose sums stay within half a unit of the true times."""
+    ends = [round(index * length) for index in range(count + 1)]
+    return [max(1, end - start) for start, end in itertools.pairwise(ends)]
+
+
+def _encoder(av: Any) -> tuple[str, dict[str, str]]:
+    for name, options in ENCODERS:
+        try:
+            av.codec.Codec(name, "w")
+        except ValueError:  # UnknownCodecError is one
+            continue
+        return name, options
+    raise ValueError("this build of PyAV has no encoder for .mp4; write a .webp, a .gif or a folder of frames")
+
+
+def pyav() -> Any:
+    """The library that reads and writes video files.
+
+    Raises:
+        ValueError: It is not installed.
+    """
+    try:
+        import av
+        import av.video.reformatter
+    except ImportError as error:
+        wanted = "pip install 'selfcascade[video]'"
+        raise ValueError(f"video files need PyAV ({wanted}); only .webp, .gif and folders can do without") from error
+    return av
+
+
+def _endings() -> str:
+    return ", ".join(CLIP_EXTENSIONS)
