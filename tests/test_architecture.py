@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "base_models": {"cascade"},
     "feature_upsamplers": set(),
     "features": {"feature_upsamplers"},
-    "arguments": {"base_models", "cascade"},
+    "arguments": {"base_models", "cascade", "presets"},
     "pipeline": {"arguments", "base_models", "cascade", "features", "images", "presets"},
     "methods": {"pipeline", "base_models", "cascade", "features", "images", "models", "presets"},
     "forward_cost": {"base_models", "cascade"},

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from selfcascade.base_models.pipeline import UPSAMPLINGS
+from selfcascade.base_models.stage_scheduler import check_pivot_step, matched_step, training_steps
 from selfcascade.cascade import Size, Stage
+from selfcascade.presets import Preset
 
+MAX_STEPS = 10_000
+MAX_GUIDANCE = 1000.0
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
@@ -29,6 +34,71 @@ def per_stage(name: str, value: Any, count: int) -> list[Any]:
     if len(value) != count:
         raise ValueError(f"{name} has {len(value)} values, and there are {count} stages it applies to")
     return list(value)
+
+
+def with_changes(preset: Preset, **changes: Any) -> Preset:
+    """The preset with those of the changes that are not None.
+
+    Raises:
+        ValueError: `anchor` or `energy` is no number in [0, 1].
+    """
+    chosen = replace(preset, **{name: value for name, value in changes.items() if value is not None})
+    for name in ("anchor", "energy"):
+        value = getattr(chosen, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise ValueError(f"{name} must be a number from 0 to 1, not {value!r}")
+    return chosen
+
+
+def planned(
+    scheduler: Any,
+    native: Size,
+    sizes: Sequence[Size],
+    first_pivot: int,
+    steps: int | Sequence[int],
+    pivot_step: int | Sequence[int] | None,
+    preset: Preset,
+    guidance_scale: float | Sequence[float] | None,
+) -> tuple[Stage, ...]:
+    """The stages of a cascade, their settings checked.
+
+    Args:
+        scheduler: The pipeline's.
+        native: The size that a `matched` preset's shares are meant at.
+        sizes: Of the stages.
+        first_pivot: Index of the first stage that starts from a pivot.
+        steps, pivot_step, preset, guidance_scale: As in `SelfCascade.plan`.
+
+    Raises:
+        ValueError: A setting is out of range; the sentence names it.
+    """
+    limit = training_steps(scheduler)
+    scaling = len(sizes) - first_pivot
+    default = preset_pivots(scheduler, native, sizes[first_pivot:], preset)
+    pivots = per_stage("pivot_step", default if pivot_step is None else pivot_step, scaling)
+    steps = per_stage("num_inference_steps", steps, len(sizes))
+    guidance = per_stage("guidance_scale", guidance_scale, len(sizes))
+    for value in pivots:
+        check_pivot_step(value, limit)
+    for value in steps:
+        if not is_count(value) or value > min(limit, MAX_STEPS):
+            raise ValueError(f"num_inference_steps must be a whole number from 1 to {limit}, not {value!r}")
+    for value in guidance:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not (number and 0 <= value <= MAX_GUIDANCE):
+            raise ValueError(f"guidance_scale must be a number from 0 to {MAX_GUIDANCE:g}, not {value!r}")
+    plan = zip(sizes, steps, [None] * first_pivot + pivots, guidance, strict=True)
+    return tuple(Stage(index, len(sizes), *values) for index, values in enumerate(plan))
+
+
+def preset_pivots(scheduler: Any, native: Size, sizes: Sequence[Size], preset: Preset) -> list[int]:
+    """K of each stage with a pivot: the preset's share of T, carried to the stage's size where `matched`."""
+    limit = training_steps(scheduler)
+    shares = [preset.pivot_share] + [preset.later_pivot_share] * (len(sizes) - 1)
+    steps = [round(share * limit) for share in shares[: len(sizes)]]
+    if not preset.matched:
+        return steps
+    return [matched_step(scheduler, step, size.area / native.area) for step, size in zip(steps, sizes, strict=True)]
 
 
 def check_call(arguments: Mapping[str, Any], upsampling: str, output_type: str, scale: Any, tuned: bool) -> None:

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from selfcascade.arguments import check_call, is_count, per_stage, stages_after
+from selfcascade.arguments import check_call, is_count, planned, stages_after, with_changes
 from selfcascade.base_models import family_of
 from selfcascade.base_models.family import denoiser, tiled_vae
+from selfcascade.base_models.levers import Levers, check_anchorable
 from selfcascade.base_models.pipeline import PipelineBaseModel
-from selfcascade.base_models.stage_scheduler import check_pivot_step, stage_scheduler, training_steps
+from selfcascade.base_models.stage_scheduler import stage_scheduler, training_steps
 from selfcascade.cascade import Size, Stage, StageResult, plan_stages, self_cascade
 from selfcascade.features import FeatureUpsamplers, check_hookable, upsampled
 from selfcascade.images import pixels_of
@@ -23,8 +24,6 @@ from selfcascade.presets import Preset, preset_named
 
 # From here on a decoded picture alone takes gigabytes inside a VAE, so it is decoded in tiles unless told otherwise.
 TILING_AREA = 2048 * 2048
-MAX_STEPS = 10_000
-MAX_GUIDANCE = 1000.0
 
 
 @dataclass
@@ -38,6 +37,7 @@ class SelfCascadeOutput:
         interrupted: Whether the caller stopped it; the pictures are then those of the last stage that ran.
         nsfw_content_detected: As the pipeline reports it; None where it does not.
         upsampling: How pivots were enlarged; None where no stage had one.
+        levers: How far stages were held to their pivots; None where no stage had one.
     """
 
     images: Any
@@ -46,6 +46,7 @@ class SelfCascadeOutput:
     interrupted: bool = False
     nsfw_content_detected: list[bool] | None = None
     upsampling: str | None = None
+    levers: Levers | None = None
 
 
 class SelfCascade:
@@ -83,7 +84,7 @@ class SelfCascade:
         width: int | None = None,
         num_inference_steps: int | Sequence[int] = 50,
         pivot_step: int | Sequence[int] | None = None,
-        preset: str | None = None,
+        preset: str | Preset | None = None,
         guidance_scale: float | Sequence[float] | None = None,
     ) -> tuple[Stage, ...]:
         """The stages of a call with these arguments; nothing runs.
@@ -94,7 +95,8 @@ class SelfCascade:
             num_inference_steps: Steps of the whole schedule, for all stages or one value a stage.
             pivot_step: K, a training timestep in (0, T], for all up-scaling stages or one value each; None: the
                 preset's.
-            preset: A name of `selfcascade.PRESETS`; None is "paper", or with upsamplers what they were trained for.
+            preset: A name of `selfcascade.PRESETS`, or a `Preset` of your own; None is "paper", or with upsamplers what
+                they were trained for.
             guidance_scale: For all stages or one value a stage; None leaves the pipeline's default.
 
         Raises:
@@ -104,6 +106,9 @@ class SelfCascade:
         sizes = plan_stages(self.native_size, target, self.multiple)
         return self._stages(sizes, 1, num_inference_steps, pivot_step, self.preset(preset), guidance_scale)
 
+    def _stages(self, sizes: Sequence[Size], *settings: Any) -> tuple[Stage, ...]:
+        return planned(self.pipe.scheduler, self.native_size, sizes, *settings)
+
     def __call__(
         self,
         prompt: str | list[str] | None = None,
@@ -112,8 +117,10 @@ class SelfCascade:
         width: int | None = None,
         num_inference_steps: int | Sequence[int] = 50,
         pivot_step: int | Sequence[int] | None = None,
-        preset: str | None = None,
+        preset: str | Preset | None = None,
         upsampling: str | None = None,
+        anchor: float | None = None,
+        energy: float | None = None,
         guidance_scale: float | Sequence[float] | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: str = "pil",
@@ -129,6 +136,8 @@ class SelfCascade:
             prompt: One or several; None where `prompt_embeds` are given.
             height, width, num_inference_steps, pivot_step, preset, guidance_scale: As in `plan`.
             upsampling: "latent-bilinear", "latent-bicubic" or "rgb"; None: the preset's.
+            anchor: Share of a stage's steps, the first, whose low band is the pivot's, in [0, 1]; None: the preset's.
+            energy: Strength in [0, 1] at which the enlarged pivot's high band gets its energy back; None: the preset's.
             generator: Source of every random draw; a list gives each picture its own.
             output_type: "pil", "np", "pt" or "latent".
             return_dict: False returns the tuple (pictures, stages).
@@ -145,7 +154,8 @@ class SelfCascade:
         stages = self.plan(height, width, num_inference_steps, pivot_step, preset, guidance_scale)
         if prompt is not None:
             arguments["prompt"] = prompt
-        base = self._base(arguments, generator, upsampling, self.preset(preset), output_type, upsampler_scale)
+        chosen = with_changes(self.preset(preset), upsampling=upsampling, anchor=anchor, energy=energy)
+        base = self._base(arguments, generator, chosen, output_type, upsampler_scale)
         if pivot is None:
             return self._run(base, stages, None, vae_tiling, return_dict)
         after = stages_after(pivot, stages, self.family.factor(self.pipe))
@@ -161,8 +171,10 @@ class SelfCascade:
         width: int | None = None,
         num_inference_steps: int | Sequence[int] = 50,
         pivot_step: int | Sequence[int] | None = None,
-        preset: str | None = None,
+        preset: str | Preset | None = None,
         upsampling: str | None = None,
+        anchor: float | None = None,
+        energy: float | None = None,
         guidance_scale: float | Sequence[float] | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: str = "pil",
@@ -196,25 +208,20 @@ class SelfCascade:
         sizes = [size for size in planned if size.area > 1.05 * own.area] or [target]
         half = Size(*(max(1, side // 2 // self.multiple) * self.multiple for side in sizes[0]))
         before = [half, *(size for size in planned if size.area < sizes[0].area)][-1]
-        chosen = self.preset(preset)
+        chosen = with_changes(self.preset(preset), upsampling=upsampling, anchor=anchor, energy=energy)
         stages = self._stages(sizes, 0, num_inference_steps, pivot_step, chosen, guidance_scale)
         if prompt is not None or "prompt_embeds" not in arguments:
             arguments["prompt"] = prompt or ""
-        base = self._base(arguments, generator, upsampling, chosen, output_type, upsampler_scale)
+        base = self._base(arguments, generator, chosen, output_type, upsampler_scale)
         pivot = functools.partial(base.encode_image, pixels, sizes[0], before)
         return self._run(base, stages, pivot, vae_tiling, return_dict)
 
     def _base(
-        self,
-        arguments: dict[str, Any],
-        generator: Any,
-        upsampling: str | None,
-        preset: Preset,
-        output: str,
-        scale: float,
+        self, arguments: dict[str, Any], generator: Any, preset: Preset, output: str, scale: float
     ) -> PipelineBaseModel:
-        upsampling = preset.upsampling if upsampling is None else upsampling
-        check_call(arguments, upsampling, output, scale, tuned=self.upsamplers is not None)
+        check_call(arguments, preset.upsampling, output, scale, tuned=self.upsamplers is not None)
+        if preset.anchor > 0:
+            check_anchorable(self.pipe.scheduler)
         if generator is not None:
             arguments = {**arguments, "generator": generator}
         tuned = None
@@ -222,9 +229,10 @@ class SelfCascade:
             check_hookable(denoiser(self.pipe))
             upsamplers = self.upsamplers.to(self.pipe._execution_device)
             tuned = functools.partial(upsampled, denoiser(self.pipe), upsamplers, scale=scale)
-        return PipelineBaseModel(self.pipe, self.family, arguments, upsampling, output, tuned)
+        levers = Levers(preset.anchor, preset.energy)
+        return PipelineBaseModel(self.pipe, self.family, arguments, preset.upsampling, output, tuned, levers)
 
-    def preset(self, name: str | None = None) -> Preset:
+    def preset(self, name: str | Preset | None = None) -> Preset:
         """The settings of this name; None: those that the upsamplers were trained for, or "paper"."""
         if name is None and self.upsamplers is not None:
             config = self.upsamplers.config
@@ -252,8 +260,10 @@ class SelfCascade:
         if not named:
             return made, results
         images, frames = (None, made) if self.family.video else (made, None)
-        upsampling = None if stages[-1].pivot_step is None else base.upsampling
-        return SelfCascadeOutput(images, frames, results, base.interrupted, flagged, upsampling)
+        output = SelfCascadeOutput(images, frames, results, base.interrupted, flagged)
+        if stages[-1].pivot_step is not None:
+            output.upsampling, output.levers = base.upsampling, base.levers
+        return output
 
     def _target(self, height: int | None, width: int | None) -> Size:
         target = Size(
@@ -267,31 +277,3 @@ class SelfCascade:
                 near = max(self.multiple, round(side / self.multiple) * self.multiple)
                 raise ValueError(f"{name} must be a multiple of {self.multiple}, not {side}; {near} is the nearest")
         return target
-
-    def _stages(
-        self,
-        sizes: Sequence[Size],
-        first_pivot: int,
-        steps: int | Sequence[int],
-        pivot_step: int | Sequence[int] | None,
-        preset: Preset,
-        guidance_scale: float | Sequence[float] | None,
-    ) -> tuple[Stage, ...]:
-        limit = training_steps(self.pipe.scheduler)
-        scaling = len(sizes) - first_pivot
-        shares = [preset.pivot_share] + [preset.later_pivot_share] * (scaling - 1)
-        default = [round(share * limit) for share in shares[:scaling]]
-        pivots = per_stage("pivot_step", default if pivot_step is None else pivot_step, scaling)
-        steps = per_stage("num_inference_steps", steps, len(sizes))
-        guidance = per_stage("guidance_scale", guidance_scale, len(sizes))
-        for value in pivots:
-            check_pivot_step(value, limit)
-        for value in steps:
-            if not is_count(value) or value > min(limit, MAX_STEPS):
-                raise ValueError(f"num_inference_steps must be a whole number from 1 to {limit}, not {value!r}")
-        for value in guidance:
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if value is not None and not (number and 0 <= value <= MAX_GUIDANCE):
-                raise ValueError(f"guidance_scale must be a number from 0 to {MAX_GUIDANCE:g}, not {value!r}")
-        plan = zip(sizes, steps, [None] * first_pivot + pivots, guidance, strict=True)
-        return tuple(Stage(index, len(sizes), *values) for index, values in enumerate(plan))

@@ -15,6 +15,10 @@ class Preset:
         pivot_share: K / T of the first up-scaling stage, in (0, 1].
         later_pivot_share: K / T of the stages after it, whose composition is made already.
         upsampling: phi: "latent-bilinear", "latent-bicubic" or "rgb" (decode, Lanczos, encode).
+        matched: Whether the two shares are meant at the native size; each stage then starts at the step that hides as
+            much of its larger picture (`matched_step`: SNR(K) = SNR(share T) / the ratio of the pixels).
+        anchor: Share of a stage's steps, the first ones, whose low band is the pivot's, in [0, 1].
+        energy: Strength at which the enlarged pivot's high band gets its energy back, in [0, 1].
     """
 
     name: str
@@ -22,6 +26,9 @@ class Preset:
     pivot_share: float
     later_pivot_share: float
     upsampling: str
+    matched: bool = False
+    anchor: float = 0.0
+    energy: float = 0.0
 
 
 PRESETS: dict[str, Preset] = {
@@ -33,12 +40,14 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def preset_named(name: str) -> Preset:
-    """The preset of this name.
+def preset_named(name: str | Preset) -> Preset:
+    """The preset of this name; one that is no name but a preset is returned as it is.
 
     Raises:
         ValueError: There is none.
     """
+    if isinstance(name, Preset):
+        return name
     if not isinstance(name, str) or name not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, not {name!r}")
     return PRESETS[name]

@@ -74,6 +74,10 @@ class Family:
         """What the scheduler steps on, as the pipeline's latents."""
         return latents
 
+    def to_step(self, pipe: Any, z: Tensor) -> Tensor:
+        """Latents (B, C, h, w) or (B, C, F, h, w) as the scheduler steps on them."""
+        return self.from_spatial(pipe, z)
+
     def to_vae(self, pipe: Any, z: Tensor) -> Tensor:
         """Latents with the scale and mean that the VAE decodes."""
         scale, shift, mean, std = (pipe.vae.config.get(key) for key in LATENT_KEYS)

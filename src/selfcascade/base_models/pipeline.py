@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from selfcascade.base_models.family import Family, denoiser
+from selfcascade.base_models.levers import Anchor, Levers, restored
 from selfcascade.base_models.stage_scheduler import ScheduleKnown, add_noise_at_start, stage_scheduler
 from selfcascade.cascade import Size, Stage
 
@@ -35,6 +37,7 @@ class PipelineBaseModel:
         output_type: What the last stage's call returns.
         tuned: Makes a context from the pivot's clean latents, in which the denoiser sees its skip features; None for
             the tuning-free version.
+        levers: How far stages are held to their pivots.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class PipelineBaseModel:
         upsampling: str,
         output_type: str,
         tuned: Callable[[Tensor], contextlib.AbstractContextManager[None]] | None = None,
+        levers: Levers | None = None,
     ) -> None:
         self.pipe, self.family, self.upsampling, self.output_type = pipe, family, upsampling, output_type
         accepted = inspect.signature(pipe.__call__).parameters
@@ -54,8 +58,10 @@ class PipelineBaseModel:
         self.scheduler: Any = None
         self.output: Any = None
         self.base_mu = 0.0
-        self.tuned = tuned
+        self.tuned, self.levers = tuned, levers or Levers()
         self.image_pivot: Tensor | None = None
+        self.image_band: Size | None = None
+        self.enlarged: Tensor | None = None
 
     @property
     def steps(self) -> int:
@@ -89,6 +95,9 @@ class PipelineBaseModel:
         target = (size.height // factor, size.width // factor)
         if tuple(pivot.shape[-2:]) == target:
             return pivot
+        return restored(self._enlarged(pivot, size, target), pivot, self.levers.energy)
+
+    def _enlarged(self, pivot: Tensor, size: Size, target: tuple[int, int]) -> Tensor:
         if self.upsampling == "rgb":
             return self.family.encode(self.pipe, lanczos(self.family.decode(self.pipe, pivot), size)).to(pivot.dtype)
         folded = pivot.transpose(1, 2).flatten(0, 1) if pivot.ndim == 5 else pivot  # (B F, C, h, w)
@@ -100,6 +109,7 @@ class PipelineBaseModel:
         """z_K at the first scheduled step at or below K, with noise from the caller's generators."""
         self.scheduler = stage_scheduler(self.pipe.scheduler, stage.pivot_step, self.base_mu)
         self._find_schedule(stage, z_0)
+        self.enlarged = z_0
         shape, swapped = z_0.shape, self.family.frames_first
         if swapped:
             shape = z_0.transpose(1, 2).shape
@@ -110,8 +120,23 @@ class PipelineBaseModel:
         """The pipeline run over the tail of the schedule, from the given latents."""
         if stage.index == 0 and self.image_pivot is not None:
             pivot = self.image_pivot
+        if self.levers.anchor > 0:
+            self.scheduler.anchor = self._anchor(stage, pivot)
         with self.tuned(pivot) if self.tuned is not None else contextlib.nullcontext():
             return self._call(stage, self.family.from_spatial(self.pipe, z_K))
+
+    def _anchor(self, stage: Stage, pivot: Tensor) -> Anchor:
+        """Holds the stage's predicted x_0 to the enlarged pivot, below the size that the pivot had."""
+        enlarged, pipe, family = self.enlarged, self.pipe, self.family
+        assert enlarged is not None
+        band = pivot.shape[-2:]
+        if stage.index == 0 and self.image_band is not None:
+            band = Size(*(side // family.factor(pipe) for side in self.image_band))
+
+        def to_spatial(latents: Tensor) -> Tensor:
+            return family.to_spatial(pipe, family.from_step(pipe, latents, len(enlarged)), stage.size)
+
+        return Anchor(enlarged, *band, self.levers.anchor, to_spatial, functools.partial(family.to_step, pipe))
 
     def encode_image(self, pixels: Tensor, size: Size, pivot_size: Size) -> Tensor:
         """The first pivot from a user's picture: cropped at the centre to the size's ratio, resized, encoded.
@@ -144,6 +169,7 @@ class PipelineBaseModel:
             z_0 = self.family.encode(self.pipe, resized.to(self.pipe._execution_device))
             return z_0.repeat(prompts // len(pixels), 1, 1, 1).repeat_interleave(copies, 0)
 
+        self.image_band = pivot_size
         if self.tuned is not None:
             self.image_pivot = latents(pivot_size)
         return latents(size)

@@ -56,6 +56,9 @@ class TextToVideo(Family):
     def from_step(self, pipe: Any, latents: Tensor, batch: int) -> Tensor:
         return _unfold(latents, batch)
 
+    def to_step(self, pipe: Any, z: Tensor) -> Tensor:
+        return _fold(z)
+
     def decode(self, pipe: Any, z: Tensor) -> Tensor:
         return _unfold(super().decode(pipe, _fold(z)), len(z))
 

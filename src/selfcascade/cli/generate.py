@@ -30,6 +30,8 @@ def generate(
     pivot_step: options.PivotStep = None,
     preset: options.Preset = None,
     upsampling: options.Upsampling = None,
+    anchor: options.Anchor = None,
+    energy: options.Energy = None,
     upsamplers: options.Upsamplers = None,
     upsampler_scale: options.UpsamplerScale = None,
     guidance_scale: options.GuidanceScale = None,
@@ -50,6 +52,7 @@ def generate(
         raise ValueError("give a PROMPT, or --from with the .json or .png of an earlier picture")
     given: dict[str, Any] = dict(prompt=prompt, model=model, method=method, height=height, width=width, seed=seed)
     given.update(num_inference_steps=steps, pivot_step=pivot_step, preset=preset, upsampling=upsampling)
+    given.update(anchor=anchor, energy=energy)
     given.update(upsamplers=upsamplers, upsampler_scale=upsampler_scale, weights=weights, in_cascade=in_cascade)
     given.update(guidance_scale=guidance_scale, negative_prompt=negative_prompt, native_size=native_size)
     settings, sha256 = options.gather(record, device=device, dtype=dtype, **given)
@@ -71,6 +74,8 @@ def upscale(
     pivot_step: options.PivotStep = None,
     preset: options.Preset = None,
     upsampling: options.Upsampling = None,
+    anchor: options.Anchor = None,
+    energy: options.Energy = None,
     upsamplers: options.Upsamplers = None,
     upsampler_scale: options.UpsamplerScale = None,
     guidance_scale: options.GuidanceScale = None,
@@ -85,6 +90,7 @@ def upscale(
     """Enlarge your own IMAGE, twice a side unless --height and --width say otherwise."""
     given: dict[str, Any] = dict(image=image, prompt=prompt, model=model, height=height, width=width, seed=seed)
     given.update(num_inference_steps=steps, pivot_step=pivot_step, preset=preset, upsampling=upsampling)
+    given.update(anchor=anchor, energy=energy)
     given.update(upsamplers=upsamplers, upsampler_scale=upsampler_scale)
     given.update(guidance_scale=guidance_scale, negative_prompt=negative_prompt, native_size=native_size)
     settings, _ = options.gather(None, device=device, dtype=dtype, **given)

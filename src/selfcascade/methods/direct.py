@@ -8,7 +8,9 @@ from selfcascade.cascade import Size
 from selfcascade.pipeline import SelfCascade
 
 A_STAGE = ("num_inference_steps", "guidance_scale")
-OF_THE_CASCADE = frozenset({"pivot_step", "preset", "upsampling", "native_size", "upsamplers", "upsampler_scale"})
+OF_THE_CASCADE = frozenset(
+    {"pivot_step", "preset", "upsampling", "anchor", "energy", "native_size", "upsamplers", "upsampler_scale"}
+)
 
 
 def base_sample(cascade: SelfCascade, prompt: str | list[str], target: Size, arguments: dict[str, Any]) -> Any:
