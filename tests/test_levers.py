@@ -208,12 +208,16 @@ def test_an_own_picture_is_anchored_at_the_size_below_its_own() -> None:
 
 def test_a_preset_of_ones_own_starts_at_steps_of_equal_signal_to_noise_ratio() -> None:
     pipe: Any = SD.build()
-    own = Preset("own", "for this test", 0.4, 0.2, "rgb", matched=True, anchor=0.5, energy=1.0)
+    own = Preset("own", "for this test", 0.4, 0.2, "rgb", matched=True, step_share=0.5, anchor=0.5, energy=1.0)
     planned = SelfCascade(pipe, native_size=(64, 64)).plan(256, 256, preset=own)
     expected = [matched_step(pipe.scheduler, 400, 4.0), matched_step(pipe.scheduler, 200, 16.0)]
     assert [stage.pivot_step for stage in planned[1:]] == expected
+    assert [stage.num_inference_steps for stage in planned] == [50, 25, 25]
+    given = SelfCascade(pipe, native_size=(64, 64)).plan(256, 256, num_inference_steps=[9, 8, 7], preset=own)
+    assert [stage.num_inference_steps for stage in given] == [9, 8, 7]
     made = run(pipe, SMALL, preset=own)
-    spelled = run(pipe, SMALL, pivot_step=expected[0], upsampling="rgb", anchor=0.5, energy=1.0)
+    spelled_out: dict[str, Any] = {"pivot_step": expected[0], "upsampling": "rgb", "anchor": 0.5, "energy": 1.0}
+    spelled = run(pipe, SMALL, num_inference_steps=[4, 2], **spelled_out)
     assert torch.equal(made.images, spelled.images)
 
 

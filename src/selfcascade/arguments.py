@@ -76,18 +76,20 @@ def planned(
     scaling = len(sizes) - first_pivot
     default = preset_pivots(scheduler, native, sizes[first_pivot:], preset)
     pivots = per_stage("pivot_step", default if pivot_step is None else pivot_step, scaling)
-    steps = per_stage("num_inference_steps", steps, len(sizes))
+    all_steps = per_stage("num_inference_steps", steps, len(sizes))
     guidance = per_stage("guidance_scale", guidance_scale, len(sizes))
     for value in pivots:
         check_pivot_step(value, limit)
-    for value in steps:
+    for value in all_steps:
         if not is_count(value) or value > min(limit, MAX_STEPS):
             raise ValueError(f"num_inference_steps must be a whole number from 1 to {limit}, not {value!r}")
     for value in guidance:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if value is not None and not (number and 0 <= value <= MAX_GUIDANCE):
             raise ValueError(f"guidance_scale must be a number from 0 to {MAX_GUIDANCE:g}, not {value!r}")
-    plan = zip(sizes, steps, [None] * first_pivot + pivots, guidance, strict=True)
+    if isinstance(steps, int):
+        all_steps[first_pivot:] = [max(1, round(preset.step_share * steps))] * scaling
+    plan = zip(sizes, all_steps, [None] * first_pivot + pivots, guidance, strict=True)
     return tuple(Stage(index, len(sizes), *values) for index, values in enumerate(plan))
 
 

@@ -17,6 +17,7 @@ class Preset:
         upsampling: phi: "latent-bilinear", "latent-bicubic" or "rgb" (decode, Lanczos, encode).
         matched: Whether the two shares are meant at the native size; each stage then starts at the step that hides as
             much of its larger picture (`matched_step`: SNR(K) = SNR(share T) / the ratio of the pixels).
+        step_share: Steps of up-scaling stages' schedules, as a share of num_inference_steps where that is one number.
         anchor: Share of a stage's steps, the first ones, whose low band is the pivot's, in [0, 1].
         energy: Strength at which the enlarged pivot's high band gets its energy back, in [0, 1].
     """
@@ -27,6 +28,7 @@ class Preset:
     later_pivot_share: float
     upsampling: str
     matched: bool = False
+    step_share: float = 1.0
     anchor: float = 0.0
     energy: float = 0.0
 
