@@ -129,14 +129,14 @@ class PipelineBaseModel:
         """Holds the stage's predicted x_0 to the enlarged pivot, below the size that the pivot had."""
         enlarged, pipe, family = self.enlarged, self.pipe, self.family
         assert enlarged is not None
-        band = pivot.shape[-2:]
+        height, width = pivot.shape[-2:]
         if stage.index == 0 and self.image_band is not None:
-            band = Size(*(side // family.factor(pipe) for side in self.image_band))
+            height, width = (side // family.factor(pipe) for side in self.image_band)
 
         def to_spatial(latents: Tensor) -> Tensor:
             return family.to_spatial(pipe, family.from_step(pipe, latents, len(enlarged)), stage.size)
 
-        return Anchor(enlarged, *band, self.levers.anchor, to_spatial, functools.partial(family.to_step, pipe))
+        return Anchor(enlarged, height, width, self.levers.anchor, to_spatial, functools.partial(family.to_step, pipe))
 
     def encode_image(self, pixels: Tensor, size: Size, pivot_size: Size) -> Tensor:
         """The first pivot from a user's picture: cropped at the centre to the size's ratio, resized, encoded.

@@ -75,8 +75,8 @@ def gather(source: Path | None, **given: Any) -> tuple[Settings, str | None]:
         given["method"] = TUNED
     settings, sha256 = (Settings(), None) if source is None else read_settings(source)
     # A record has its preset's values spelled out; another preset is to replace them.
-    spelled_out = dict.fromkeys(("pivot_step", "upsampling", "anchor", "energy"))
-    replaced: dict[str, Any] = spelled_out if given.get("preset") is not None else {}
+    spelled_out = ("pivot_step", "upsampling", "anchor", "energy") if given.get("preset") is not None else ()
+    replaced: dict[str, Any] = {name: None for name in spelled_out}
     if given.get("height") is not None or given.get("width") is not None:
         replaced["pivot_step"] = None  # one value a stage, and another size can have other stages
     if given.get("method") not in (None, TUNED):
