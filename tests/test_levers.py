@@ -224,6 +224,19 @@ def test_a_preset_of_ones_own_starts_at_steps_of_equal_signal_to_noise_ratio() -
     assert torch.equal(made.images, spelled.images)
 
 
+@pytest.mark.parametrize(
+    ("name", "spelled_out"),
+    [
+        ("quality", {"pivot_step": 500, "upsampling": "rgb", "anchor": 0.5, "energy": 0.5}),
+        ("fast", {"pivot_step": 400, "upsampling": "rgb", "num_inference_steps": [8, 4]}),
+    ],
+)
+def test_named_presets_are_what_was_measured(name: str, spelled_out: dict[str, Any]) -> None:
+    pipe: Any = SD.build()
+    made = run(pipe, SMALL, preset=name, num_inference_steps=8)
+    assert torch.equal(made.images, run(pipe, SMALL, **{"num_inference_steps": 8, **spelled_out}).images)
+
+
 @pytest.mark.parametrize("lever", ["anchor", "energy"])
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), "1", True])
 def test_bad_strengths_are_refused_by_name(lever: str, value: Any) -> None:

@@ -38,6 +38,23 @@ PRESETS: dict[str, Preset] = {
     for preset in (
         Preset("paper", "K = 700 of 1000, bilinear latents (Guo et al. 2024)", 0.7, 0.7, "latent-bilinear"),
         Preset("rgb", "K = 700, then 400; the pivot enlarged as a picture (docs/bundled.md)", 0.7, 0.4, "rgb"),
+        Preset(
+            "quality",
+            "K = 500, half of each stage's steps anchored, half of the energy restored (docs/presets.md)",
+            0.5,
+            0.5,
+            "rgb",
+            anchor=0.5,
+            energy=0.5,
+        ),
+        Preset(
+            "fast",
+            "K = 400, then 300, in half the steps; RGB pivots (docs/presets.md)",
+            0.4,
+            0.3,
+            "rgb",
+            step_share=0.5,
+        ),
     )
 }
 
