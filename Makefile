@@ -41,8 +41,9 @@ format: $(READY) ## Put the code in form
 	$(BIN)/ruff format .
 
 experiments: $(READY) ## Make the missing results of all experiment suites (hours; resumable)
-	for suite in training-curves tuning-free table1 table2 ratios ablation; do $(BIN)/selfcascade evaluate experiments/$$suite || exit; done
+	for suite in training-curves tuning-free table1 table2 ratios ablation levers; do $(BIN)/selfcascade evaluate experiments/$$suite || exit; done
 	$(BIN)/python experiments/micro_designs.py
+	$(BIN)/python experiments/levers.py
 
 experiments-quick: $(READY) ## Table 1 with ten pictures a method, into outputs/quick (minutes)
 	$(BIN)/selfcascade evaluate experiments/table1 --seed 0 --pictures 10 --real-pictures 100 --output outputs/quick

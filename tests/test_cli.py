@@ -40,6 +40,8 @@ CASES = {
     "defaults": "",
     "all": "--height 320 --width 256 --seed 7 --pivot-step 600 --preset rgb --guidance-scale 2 --negative-prompt blur",
     "stages": "--height 512 --width 512 --pivot-step 800 --pivot-step 500 --upsampling latent-bicubic",
+    "quality": "--preset quality --energy 0.25",
+    "fast": "--preset fast",
     "native": "--height 128 --width 128",
     "small native": "--native-size 64x64 --height 128 --width 128",
     "direct": "--method direct --dtype float32 --device cpu",

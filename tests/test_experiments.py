@@ -16,6 +16,7 @@ from selfcascade.data.scenes import render, sample_scene
 from selfcascade.evaluation import Pivots, Questions, Sampling, answer
 from selfcascade.evaluation.scenes import SceneJudge, scene_questions
 from selfcascade.experiments import read_experiment
+from selfcascade.experiments.settings import names_of
 from selfcascade.metrics.detectors import PatchDetector
 
 SUITE = Path(__file__).parents[1] / "experiments/training-curves"
@@ -153,6 +154,15 @@ def test_the_committed_experiments_can_be_read(name: str) -> None:
     experiment = read_experiment(SUITE, name)
     assert experiment.shared_training["train_batch_size"] == 8
     assert all(experiment.sampling(sampling).scale == 2 for sampling in experiment.samplings)
+
+
+@pytest.mark.parametrize("name", names_of(SUITE.parent / "levers"))
+def test_the_committed_levers_name_one_setting_each_for_stages_that_exist(name: str) -> None:
+    experiment = read_experiment(SUITE.parent / "levers", name)
+    for sampling in map(experiment.sampling, experiment.samplings):
+        stages = {2: 1, 4: 2}[int(sampling.scales[0])]
+        assert sampling.upsampling in ("rgb", "latent-bilinear") and sampling.of_base["num_inference_steps"] == 25
+        assert not isinstance(sampling.pivot_step, list) or len(sampling.pivot_step) == stages
 
 
 def test_bad_suites_are_named(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.pipeline import UPSAMPLINGS
-from selfcascade.base_models.stage_scheduler import check_pivot_step, training_steps
+from selfcascade.base_models.stage_scheduler import check_pivot_step, matched_step, training_steps
 from selfcascade.cascade import Size, Stage, plan_stages
 from selfcascade.presets import Preset
 
@@ -35,6 +36,73 @@ def per_stage(name: str, value: Any, count: int) -> list[Any]:
     if len(value) != count:
         raise ValueError(f"{name} has {len(value)} values, and there are {count} stages it applies to")
     return list(value)
+
+
+def with_changes(preset: Preset, **changes: Any) -> Preset:
+    """The preset with those of the changes that are not None.
+
+    Raises:
+        ValueError: `anchor` or `energy` is no number in [0, 1].
+    """
+    chosen = replace(preset, **{name: value for name, value in changes.items() if value is not None})
+    for name in ("anchor", "energy"):
+        value = getattr(chosen, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise ValueError(f"{name} must be a number from 0 to 1, not {value!r}")
+    return chosen
+
+
+def planned(
+    scheduler: Any,
+    native: Size,
+    sizes: Sequence[Size],
+    first_pivot: int,
+    steps: int | Sequence[int],
+    pivot_step: int | Sequence[int] | None,
+    preset: Preset,
+    guidance_scale: float | Sequence[float] | None,
+) -> tuple[Stage, ...]:
+    """The stages of a cascade, their settings checked.
+
+    Args:
+        scheduler: The pipeline's.
+        native: The size that a `matched` preset's shares are meant at.
+        sizes: Of the stages.
+        first_pivot: Index of the first stage that starts from a pivot.
+        steps, pivot_step, preset, guidance_scale: As in `SelfCascade.plan`.
+
+    Raises:
+        ValueError: A setting is out of range; the sentence names it.
+    """
+    limit = training_steps(scheduler)
+    scaling = len(sizes) - first_pivot
+    default = preset_pivots(scheduler, native, sizes[first_pivot:], preset)
+    pivots = per_stage("pivot_step", default if pivot_step is None else pivot_step, scaling)
+    all_steps = per_stage("num_inference_steps", steps, len(sizes))
+    guidance = per_stage("guidance_scale", guidance_scale, len(sizes))
+    for value in pivots:
+        check_pivot_step(value, limit)
+    for value in all_steps:
+        if not is_count(value) or value > min(limit, MAX_STEPS):
+            raise ValueError(f"num_inference_steps must be a whole number from 1 to {limit}, not {value!r}")
+    for value in guidance:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not (number and 0 <= value <= MAX_GUIDANCE):
+            raise ValueError(f"guidance_scale must be a number from 0 to {MAX_GUIDANCE:g}, not {value!r}")
+    if isinstance(steps, int):
+        all_steps[first_pivot:] = [max(1, round(preset.step_share * steps))] * scaling
+    plan = zip(sizes, all_steps, [None] * first_pivot + pivots, guidance, strict=True)
+    return tuple(Stage(index, len(sizes), *values) for index, values in enumerate(plan))
+
+
+def preset_pivots(scheduler: Any, native: Size, sizes: Sequence[Size], preset: Preset) -> list[int]:
+    """K of each stage with a pivot: the preset's share of T, carried to the stage's size where `matched`."""
+    limit = training_steps(scheduler)
+    shares = [preset.pivot_share] + [preset.later_pivot_share] * (len(sizes) - 1)
+    steps = [round(share * limit) for share in shares[: len(sizes)]]
+    if not preset.matched:
+        return steps
+    return [matched_step(scheduler, step, size.area / native.area) for step, size in zip(steps, sizes, strict=True)]
 
 
 def check_call(arguments: Mapping[str, Any], upsampling: str, output_type: str, scale: Any, tuned: bool) -> None:
@@ -121,47 +189,6 @@ def sizes_from(own: Size, target: Size, native: Size, multiple: int) -> tuple[li
     sizes = [size for size in planned if size.area > 1.05 * own.area] or [target]
     half = Size(*(max(1, side // 2 // multiple) * multiple for side in sizes[0]))
     return sizes, [half, *(size for size in planned if size.area < sizes[0].area)][-1]
-
-
-def stages_of(
-    scheduler: Any,
-    sizes: Sequence[Size],
-    first_pivot: int,
-    num_inference_steps: int | Sequence[int],
-    pivot_step: int | Sequence[int] | None,
-    preset: Preset,
-    guidance_scale: float | Sequence[float] | None,
-) -> tuple[Stage, ...]:
-    """The plan with these sizes.
-
-    Args:
-        scheduler: The pipeline's.
-        sizes: Of all stages.
-        first_pivot: Index of the first stage that starts from a pivot.
-        num_inference_steps, pivot_step, guidance_scale: As in `SelfCascade.plan`.
-        preset: Gives the pivot steps where there are none.
-
-    Raises:
-        ValueError: An argument is out of range; the sentence names it.
-    """
-    limit = training_steps(scheduler)
-    scaling = len(sizes) - first_pivot
-    shares = [preset.pivot_share] + [preset.later_pivot_share] * (scaling - 1)
-    default = [round(share * limit) for share in shares[:scaling]]
-    pivots = per_stage("pivot_step", default if pivot_step is None else pivot_step, scaling)
-    steps = per_stage("num_inference_steps", num_inference_steps, len(sizes))
-    guidance = per_stage("guidance_scale", guidance_scale, len(sizes))
-    for value in pivots:
-        check_pivot_step(value, limit)
-    for value in steps:
-        if not is_count(value) or value > min(limit, MAX_STEPS):
-            raise ValueError(f"num_inference_steps must be a whole number from 1 to {limit}, not {value!r}")
-    for value in guidance:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if value is not None and not (number and 0 <= value <= MAX_GUIDANCE):
-            raise ValueError(f"guidance_scale must be a number from 0 to {MAX_GUIDANCE:g}, not {value!r}")
-    plan = zip(sizes, steps, [None] * first_pivot + pivots, guidance, strict=True)
-    return tuple(Stage(index, len(sizes), *values) for index, values in enumerate(plan))
 
 
 def stages_after(pivot: Any, stages: Sequence[Stage], factor: int) -> Sequence[Stage]:

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfcascade.arguments import check_call, check_clips, sizes_from, stages_after, stages_of, target_size
+from selfcascade.arguments import check_call, check_clips, planned, sizes_from, stages_after, target_size, with_changes
 from selfcascade.base_models import family_of
 from selfcascade.base_models.family import denoiser, tiled_vae
+from selfcascade.base_models.levers import Levers, check_anchorable
 from selfcascade.base_models.pipeline import PipelineBaseModel
 from selfcascade.base_models.stage_scheduler import stage_scheduler, training_steps
 from selfcascade.cascade import Size, Stage, StageResult, plan_stages, self_cascade
@@ -35,6 +36,7 @@ class SelfCascadeOutput:
         interrupted: Whether the caller stopped it; the pictures are then those of the last stage that ran.
         nsfw_content_detected: As the pipeline reports it; None where it does not.
         upsampling: How pivots were enlarged; None where no stage had one.
+        levers: How far stages were held to their pivots; None where no stage had one.
     """
 
     images: Any
@@ -43,6 +45,7 @@ class SelfCascadeOutput:
     interrupted: bool = False
     nsfw_content_detected: list[bool] | None = None
     upsampling: str | None = None
+    levers: Levers | None = None
 
 
 class SelfCascade:
@@ -80,7 +83,7 @@ class SelfCascade:
         width: int | None = None,
         num_inference_steps: int | Sequence[int] = 50,
         pivot_step: int | Sequence[int] | None = None,
-        preset: str | None = None,
+        preset: str | Preset | None = None,
         guidance_scale: float | Sequence[float] | None = None,
     ) -> tuple[Stage, ...]:
         """The stages of a call with these arguments; nothing runs.
@@ -91,7 +94,8 @@ class SelfCascade:
             num_inference_steps: Steps of the whole schedule, for all stages or one value a stage.
             pivot_step: K, a training timestep in (0, T], for all up-scaling stages or one value each; None: the
                 preset's.
-            preset: A name of `selfcascade.PRESETS`; None is "paper", or with upsamplers what they were trained for.
+            preset: A name of `selfcascade.PRESETS`, or a `Preset` of your own; None is "paper", or with upsamplers what
+                they were trained for.
             guidance_scale: For all stages or one value a stage; None leaves the pipeline's default.
 
         Raises:
@@ -99,8 +103,10 @@ class SelfCascade:
         """
         target = target_size(self.native_size, self.multiple, height, width)
         sizes = plan_stages(self.native_size, target, self.multiple)
-        chosen, scheduler = self.preset(preset), self.pipe.scheduler
-        return stages_of(scheduler, sizes, 1, num_inference_steps, pivot_step, chosen, guidance_scale)
+        return self._stages(sizes, 1, num_inference_steps, pivot_step, self.preset(preset), guidance_scale)
+
+    def _stages(self, sizes: Sequence[Size], *settings: Any) -> tuple[Stage, ...]:
+        return planned(self.pipe.scheduler, self.native_size, sizes, *settings)
 
     def __call__(
         self,
@@ -110,8 +116,10 @@ class SelfCascade:
         width: int | None = None,
         num_inference_steps: int | Sequence[int] = 50,
         pivot_step: int | Sequence[int] | None = None,
-        preset: str | None = None,
+        preset: str | Preset | None = None,
         upsampling: str | None = None,
+        anchor: float | None = None,
+        energy: float | None = None,
         guidance_scale: float | Sequence[float] | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: str = "pil",
@@ -128,6 +136,8 @@ class SelfCascade:
             prompt: One or several; None where `prompt_embeds` are given.
             height, width, num_inference_steps, pivot_step, preset, guidance_scale: As in `plan`.
             upsampling: "latent-bilinear", "latent-bicubic" or "rgb"; None: the preset's.
+            anchor: Share of a stage's steps, the first, whose low band is the pivot's, in [0, 1]; None: the preset's.
+            energy: Strength in [0, 1] at which the enlarged pivot's high band gets its energy back; None: the preset's.
             generator: Source of every random draw; a list gives each picture its own.
             output_type: "pil", "np", "pt" or "latent".
             return_dict: False returns the tuple (pictures, stages).
@@ -146,8 +156,8 @@ class SelfCascade:
         stages = self.plan(height, width, num_inference_steps, pivot_step, preset, guidance_scale)
         if prompt is not None:
             arguments["prompt"] = prompt
-        chosen = self.preset(preset)
-        base = self._base(arguments, generator, upsampling, chosen, output_type, upsampler_scale, shared_noise)
+        chosen = with_changes(self.preset(preset), upsampling=upsampling, anchor=anchor, energy=energy)
+        base = self._base(arguments, generator, chosen, output_type, upsampler_scale, shared_noise)
         if pivot is None:
             return self._run(base, stages, None, vae_tiling, return_dict)
         after = stages_after(pivot, stages, self.family.factor(self.pipe))
@@ -163,8 +173,10 @@ class SelfCascade:
         width: int | None = None,
         num_inference_steps: int | Sequence[int] = 50,
         pivot_step: int | Sequence[int] | None = None,
-        preset: str | None = None,
+        preset: str | Preset | None = None,
         upsampling: str | None = None,
+        anchor: float | None = None,
+        energy: float | None = None,
         guidance_scale: float | Sequence[float] | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: str = "pil",
@@ -198,11 +210,11 @@ class SelfCascade:
         wanted = (default if side is None else side for side, default in given)
         target = target_size(self.native_size, self.multiple, *wanted)
         sizes, before = sizes_from(own, target, self.native_size, self.multiple)
-        chosen, scheduler = self.preset(preset), self.pipe.scheduler
-        stages = stages_of(scheduler, sizes, 0, num_inference_steps, pivot_step, chosen, guidance_scale)
+        chosen = with_changes(self.preset(preset), upsampling=upsampling, anchor=anchor, energy=energy)
+        stages = self._stages(sizes, 0, num_inference_steps, pivot_step, chosen, guidance_scale)
         if prompt is not None or "prompt_embeds" not in arguments:
             arguments["prompt"] = prompt or ""
-        base = self._base(arguments, generator, upsampling, chosen, output_type, upsampler_scale, shared_noise)
+        base = self._base(arguments, generator, chosen, output_type, upsampler_scale, shared_noise)
         pivot = functools.partial(base.encode_image, pixels, sizes[0], before)
         return self._run(base, stages, pivot, vae_tiling, return_dict)
 
@@ -210,15 +222,15 @@ class SelfCascade:
         self,
         arguments: dict[str, Any],
         generator: Any,
-        upsampling: str | None,
         preset: Preset,
         output: str,
         scale: float,
         shared_noise: float,
     ) -> PipelineBaseModel:
-        upsampling = preset.upsampling if upsampling is None else upsampling
-        check_call(arguments, upsampling, output, scale, tuned=self.upsamplers is not None)
+        check_call(arguments, preset.upsampling, output, scale, tuned=self.upsamplers is not None)
         check_clips(self.family, self.pipe, arguments.get("num_frames"), shared_noise)
+        if preset.anchor > 0:
+            check_anchorable(self.pipe.scheduler)
         if generator is not None:
             arguments = {**arguments, "generator": generator}
         tuned = None
@@ -226,9 +238,10 @@ class SelfCascade:
             check_hookable(denoiser(self.pipe))
             upsamplers = self.upsamplers.to(self.pipe._execution_device)
             tuned = functools.partial(upsampled, denoiser(self.pipe), upsamplers, scale=scale)
-        return PipelineBaseModel(self.pipe, self.family, arguments, upsampling, output, tuned, shared_noise)
+        given = (self.pipe, self.family, arguments, preset.upsampling, output, tuned, shared_noise)
+        return PipelineBaseModel(*given, Levers(preset.anchor, preset.energy))
 
-    def preset(self, name: str | None = None) -> Preset:
+    def preset(self, name: str | Preset | None = None) -> Preset:
         """The settings of this name; None: those that the upsamplers were trained for, or "paper"."""
         if name is None and self.upsamplers is not None:
             config = self.upsamplers.config
@@ -252,5 +265,7 @@ class SelfCascade:
         if not named:
             return made, results
         images, frames = (None, made) if self.family.video else (made, None)
-        upsampling = None if stages[-1].pivot_step is None else base.upsampling
-        return SelfCascadeOutput(images, frames, results, base.interrupted, flagged, upsampling)
+        output = SelfCascadeOutput(images, frames, results, base.interrupted, flagged)
+        if stages[-1].pivot_step is not None:
+            output.upsampling, output.levers = base.upsampling, base.levers
+        return output

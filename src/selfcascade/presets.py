@@ -15,6 +15,11 @@ class Preset:
         pivot_share: K / T of the first up-scaling stage, in (0, 1].
         later_pivot_share: K / T of the stages after it, whose composition is made already.
         upsampling: phi: "latent-bilinear", "latent-bicubic" or "rgb" (decode, Lanczos, encode).
+        matched: Whether the two shares are meant at the native size; each stage then starts at the step that hides as
+            much of its larger picture (`matched_step`: SNR(K) = SNR(share T) / the ratio of the pixels).
+        step_share: Steps of up-scaling stages' schedules, as a share of num_inference_steps where that is one number.
+        anchor: Share of a stage's steps, the first ones, whose low band is the pivot's, in [0, 1].
+        energy: Strength at which the enlarged pivot's high band gets its energy back, in [0, 1].
     """
 
     name: str
@@ -22,6 +27,10 @@ class Preset:
     pivot_share: float
     later_pivot_share: float
     upsampling: str
+    matched: bool = False
+    step_share: float = 1.0
+    anchor: float = 0.0
+    energy: float = 0.0
 
 
 PRESETS: dict[str, Preset] = {
@@ -29,16 +38,35 @@ PRESETS: dict[str, Preset] = {
     for preset in (
         Preset("paper", "K = 700 of 1000, bilinear latents (Guo et al. 2024)", 0.7, 0.7, "latent-bilinear"),
         Preset("rgb", "K = 700, then 400; the pivot enlarged as a picture (docs/bundled.md)", 0.7, 0.4, "rgb"),
+        Preset(
+            "quality",
+            "K = 500, half of each stage's steps anchored, half of the energy restored (docs/presets.md)",
+            0.5,
+            0.5,
+            "rgb",
+            anchor=0.5,
+            energy=0.5,
+        ),
+        Preset(
+            "fast",
+            "K = 400, then 300, in half the steps; RGB pivots (docs/presets.md)",
+            0.4,
+            0.3,
+            "rgb",
+            step_share=0.5,
+        ),
     )
 }
 
 
-def preset_named(name: str) -> Preset:
-    """The preset of this name.
+def preset_named(name: str | Preset) -> Preset:
+    """The preset of this name; one that is no name but a preset is returned as it is.
 
     Raises:
         ValueError: There is none.
     """
+    if isinstance(name, Preset):
+        return name
     if not isinstance(name, str) or name not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, not {name!r}")
     return PRESETS[name]

@@ -84,6 +84,14 @@ class Family:
         """Frames of the longest clip that the model takes; None where nothing in it says."""
         return None
 
+    def from_step(self, pipe: Any, latents: Tensor, batch: int) -> Tensor:
+        """What the scheduler steps on, as the pipeline's latents."""
+        return latents
+
+    def to_step(self, pipe: Any, z: Tensor) -> Tensor:
+        """Latents (B, C, h, w) or (B, C, F, h, w) as the scheduler steps on them."""
+        return self.from_spatial(pipe, z)
+
     def to_vae(self, pipe: Any, z: Tensor) -> Tensor:
         """Latents with the scale and mean that the VAE decodes."""
         scale, shift, mean, std = (pipe.vae.config.get(key) for key in LATENT_KEYS)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers.utils.torch_utils import randn_tensor
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from selfcascade.base_models.family import Family, denoiser
 from selfcascade.base_models.frames import frames_at_once, joined, mixed_noise, over_frames
+from selfcascade.base_models.levers import Anchor, Levers, restored
 from selfcascade.base_models.remembering import remembering
+from selfcascade.base_models.resizing import cropped, lanczos
 from selfcascade.base_models.stage_scheduler import ScheduleKnown, add_noise_at_start, stage_scheduler
 from selfcascade.cascade import Size, Stage
 
@@ -38,6 +39,7 @@ class PipelineBaseModel:
         tuned: Makes a context from the pivot's clean latents, in which the denoiser sees its skip features; None for
             the tuning-free version.
         shared_noise: The share of each stage's renoise variance that all frames of a clip have in common.
+        levers: How far stages are held to their pivots.
 
     Attributes:
         made: What the last stage made in the asked output type, and what the safety checker says of it; None before.
@@ -52,6 +54,7 @@ class PipelineBaseModel:
         output_type: str,
         tuned: Callable[[Tensor], contextlib.AbstractContextManager[None]] | None = None,
         shared_noise: float = 0.0,
+        levers: Levers | None = None,
     ) -> None:
         self.pipe, self.family, self.upsampling, self.output_type = pipe, family, upsampling, output_type
         accepted = inspect.signature(pipe.__call__).parameters
@@ -61,8 +64,10 @@ class PipelineBaseModel:
         self.scheduler: Any = None
         self.made: tuple[Any, list[bool] | None] | None = None
         self.base_mu = 0.0
-        self.tuned, self.shared_noise = tuned, shared_noise
+        self.tuned, self.shared_noise, self.levers = tuned, shared_noise, levers or Levers()
         self.image_pivot: Tensor | None = None
+        self.image_band: Size | None = None
+        self.enlarged: Tensor | None = None
 
     @property
     def steps(self) -> int:
@@ -96,6 +101,9 @@ class PipelineBaseModel:
         target = (size.height // factor, size.width // factor)
         if tuple(pivot.shape[-2:]) == target:
             return pivot
+        return restored(self._enlarged(pivot, size, target), pivot, self.levers.energy)
+
+    def _enlarged(self, pivot: Tensor, size: Size, target: tuple[int, int]) -> Tensor:
         if self.upsampling == "rgb":
 
             def enlarged(z: Tensor) -> Tensor:
@@ -111,6 +119,7 @@ class PipelineBaseModel:
         """z_K at the first scheduled step at or below K, with noise from the caller's generators."""
         self.scheduler = stage_scheduler(self.pipe.scheduler, stage.pivot_step, self.base_mu)
         self._find_schedule(stage, z_0)
+        self.enlarged = z_0
         swapped, generator = self.family.frames_first, self.arguments.get("generator")
         shape = z_0.transpose(1, 2).shape if swapped else z_0.shape  # as the pipeline draws its own
         noise = randn_tensor(shape, generator, z_0.device, z_0.dtype)
@@ -124,8 +133,23 @@ class PipelineBaseModel:
         """The pipeline run over the tail of the schedule, from the given latents."""
         if stage.index == 0 and self.image_pivot is not None:
             pivot = self.image_pivot
+        if self.levers.anchor > 0:
+            self.scheduler.anchor = self._anchor(stage, pivot)
         with self.tuned(pivot) if self.tuned is not None else contextlib.nullcontext():
             return self._call(stage, self.family.from_spatial(self.pipe, z_K))
+
+    def _anchor(self, stage: Stage, pivot: Tensor) -> Anchor:
+        """Holds the stage's predicted x_0 to the enlarged pivot, below the size that the pivot had."""
+        enlarged, pipe, family = self.enlarged, self.pipe, self.family
+        assert enlarged is not None
+        height, width = pivot.shape[-2:]
+        if stage.index == 0 and self.image_band is not None:
+            height, width = (side // family.factor(pipe) for side in self.image_band)
+
+        def to_spatial(latents: Tensor) -> Tensor:
+            return family.to_spatial(pipe, family.from_step(pipe, latents, len(enlarged)), stage.size)
+
+        return Anchor(enlarged, height, width, self.levers.anchor, to_spatial, functools.partial(family.to_step, pipe))
 
     def encode_image(self, pixels: Tensor, size: Size, pivot_size: Size) -> Tensor:
         """The first pivot from a user's picture or clip: cropped at the centre to the size's ratio, resized, encoded.
@@ -158,12 +182,13 @@ class PipelineBaseModel:
 
         def latents(size: Size) -> Tensor:
             def encoded(part: Tensor) -> Tensor:
-                resized = lanczos(_cropped(part, size), size).clamp(0, 1) * 2 - 1
+                resized = lanczos(cropped(part, size), size).clamp(0, 1) * 2 - 1
                 return self.family.encode(self.pipe, resized.to(self.pipe._execution_device))
 
             z_0 = self._in_parts(encoded, pixels, size)
             return torch.cat([z_0] * (prompts // len(pixels))).repeat_interleave(copies, 0)
 
+        self.image_band = pivot_size
         if self.tuned is not None:
             self.image_pivot = latents(pivot_size)
         return latents(size)
@@ -268,19 +293,3 @@ class PipelineBaseModel:
                     held.pop(name, None)
                 else:
                     held[name] = value
-
-
-def lanczos(pixels: Tensor, size: Size) -> Tensor:
-    """Pixels resized with Lanczos windows in float32, (B, 3, H, W) or (B, 3, F, H, W), any value range."""
-    planes = pixels.float().cpu().flatten(0, -3).numpy()  # (B 3 F, H, W)
-    resample = Image.Resampling.LANCZOS
-    resized = [np.asarray(Image.fromarray(plane).resize((size.width, size.height), resample)) for plane in planes]
-    return torch.from_numpy(np.stack(resized)).view(*pixels.shape[:-2], *size).to(pixels)
-
-
-def _cropped(pixels: Tensor, size: Size) -> Tensor:
-    height, width = pixels.shape[-2:]
-    scale = min(height / size.height, width / size.width)
-    rows, columns = max(1, round(size.height * scale)), max(1, round(size.width * scale))
-    top, left = (height - rows) // 2, (width - columns) // 2
-    return pixels[..., top : top + rows, left : left + columns]

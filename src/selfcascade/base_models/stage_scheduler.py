@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,8 +47,8 @@ def stage_scheduler(scheduler: Any, pivot_step: int | None, base_mu: float = 0.0
     """A copy of `scheduler` whose `set_timesteps` leaves the steps at or below `pivot_step`.
 
     It has the class's name and methods, and in addition `steps_run` (steps so far), `stage_latents` (what the last step
-    returned), `mu` (the dynamic shift it was given) and `probing` (raise `ScheduleKnown` once the timesteps are
-    set).
+    returned), `mu` (the dynamic shift it was given), `probing` (raise `ScheduleKnown` once the timesteps are
+    set) and `anchor` (an `Anchor` that changes what the network said, or None).
 
     Args:
         scheduler: Any diffusers scheduler that numbers its steps by training timesteps; it is not changed.
@@ -73,6 +74,7 @@ def stage_scheduler(scheduler: Any, pivot_step: int | None, base_mu: float = 0.0
     copied.pivot_step, copied.first_index, copied.whole = pivot_step, 0, {}
     copied.mu, copied.largest_mu = 0.0, max(base_mu, scheduler.config.get("max_shift") or 0.0)
     copied.probing, copied.steps_run, copied.stage_latents = False, 0, None
+    copied.anchor = None
     return copied
 
 
@@ -128,6 +130,7 @@ def add_noise_at_start(scheduler: Any, z_0: Tensor, noise: Tensor) -> Tensor:
 @functools.cache
 def _stage_class(kind: Any) -> type:
     """A subclass under the same name. The wrappers keep the signatures, which pipelines look into."""
+    signature = inspect.signature(kind.step)
 
     @functools.wraps(kind.set_timesteps)
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -143,7 +146,10 @@ def _stage_class(kind: Any) -> type:
 
     @functools.wraps(kind.step)
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        anchored = self.anchor is not None and self.anchor.holds(self.steps_run, len(self.timesteps))
         with _whole_schedule(self):
+            if anchored:
+                args, kwargs = _anchored(self, signature, args, kwargs)
             result = kind.step(self, *args, **kwargs)
         self.steps_run += 1
         self.stage_latents = result[0]
@@ -168,6 +174,14 @@ def _stage_class(kind: Any) -> type:
     if isinstance(getattr(kind, "init_noise_sigma", None), property):
         members["init_noise_sigma"] = property(init_noise_sigma)
     return type(kind.__name__, (kind,), members)
+
+
+def _anchored(scheduler: Any, signature: inspect.Signature, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """The arguments of a step, the network's output changed."""
+    bound = signature.bind(scheduler, *args, **kwargs)
+    given = bound.arguments
+    given["model_output"] = scheduler.anchor(scheduler, given["model_output"], given["timestep"], given["sample"])
+    return bound.args[1:], bound.kwargs
 
 
 def _check_timesteps(scheduler: Any) -> None:

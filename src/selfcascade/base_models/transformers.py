@@ -67,6 +67,9 @@ class Flux2(Family):
     def from_spatial(self, pipe: Any, z: Tensor) -> Tensor:
         return pipe._patchify_latents(z)
 
+    def to_step(self, pipe: Any, z: Tensor) -> Tensor:
+        return pipe._pack_latents(pipe._patchify_latents(z))
+
     def to_vae(self, pipe: Any, z: Tensor) -> Tensor:
         mean, std = self._statistics(pipe, z)
         return pipe._unpatchify_latents(pipe._patchify_latents(z) * std + mean)

@@ -69,6 +69,12 @@ class TextToVideo(FramewiseVideo):
 
     classes = ("TextToVideoSDPipeline",)
 
+    def from_step(self, pipe: Any, latents: Tensor, batch: int) -> Tensor:
+        return _unfold(latents, batch)
+
+    def to_step(self, pipe: Any, z: Tensor) -> Tensor:
+        return _fold(z)
+
 
 def _fold(z: Tensor) -> Tensor:
     return z.transpose(1, 2).flatten(0, 1)  # (B, C, F, h, w) -> (B F, C, h, w)

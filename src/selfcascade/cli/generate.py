@@ -32,6 +32,8 @@ def generate(
     pivot_step: options.PivotStep = None,
     preset: options.Preset = None,
     upsampling: options.Upsampling = None,
+    anchor: options.Anchor = None,
+    energy: options.Energy = None,
     upsamplers: options.Upsamplers = None,
     upsampler_scale: options.UpsamplerScale = None,
     guidance_scale: options.GuidanceScale = None,
@@ -56,6 +58,7 @@ def generate(
         raise ValueError("give a PROMPT, or --from with the .json or .png of an earlier picture")
     given: dict[str, Any] = dict(prompt=prompt, model=model, method=method, height=height, width=width, seed=seed)
     given.update(num_inference_steps=steps, pivot_step=pivot_step, preset=preset, upsampling=upsampling)
+    given.update(anchor=anchor, energy=energy)
     given.update(upsamplers=upsamplers, upsampler_scale=upsampler_scale, weights=weights, in_cascade=in_cascade)
     given.update(guidance_scale=guidance_scale, negative_prompt=negative_prompt, native_size=native_size)
     given.update(frames=frames, fps=fps, shared_noise=shared_noise)
@@ -78,6 +81,8 @@ def upscale(
     pivot_step: options.PivotStep = None,
     preset: options.Preset = None,
     upsampling: options.Upsampling = None,
+    anchor: options.Anchor = None,
+    energy: options.Energy = None,
     upsamplers: options.Upsamplers = None,
     upsampler_scale: options.UpsamplerScale = None,
     guidance_scale: options.GuidanceScale = None,
@@ -97,6 +102,7 @@ def upscale(
     """Enlarge your own picture or clip, twice a side unless --height and --width say otherwise."""
     given: dict[str, Any] = dict(image=image, prompt=prompt, model=model, height=height, width=width, seed=seed)
     given.update(num_inference_steps=steps, pivot_step=pivot_step, preset=preset, upsampling=upsampling)
+    given.update(anchor=anchor, energy=energy)
     given.update(upsamplers=upsamplers, upsampler_scale=upsampler_scale)
     given.update(guidance_scale=guidance_scale, negative_prompt=negative_prompt, native_size=native_size)
     given.update(frames=frames, fps=fps, start=start, shared_noise=shared_noise)

@@ -180,12 +180,15 @@ def make(cascade: SelfCascade, settings: Settings, source: Any = None) -> Made:
     image = output.images[0] if frames is None else frames[0]
     results = getattr(output, "stages", ())  # a method may know no stages
     pivots = tuple(result.pivot_step for result in results if result.pivot_step is not None)
+    levers = getattr(output, "levers", None)
     settings = settings.changed(
         height=image.height,
         width=image.width,
         pivot_step=pivots or None,
         upsampling=getattr(output, "upsampling", None),
         frames=None if frames is None else len(frames),
+        anchor=None if levers is None else levers.anchor,
+        energy=None if levers is None else levers.energy,
     )
     stages = [
         {
@@ -235,7 +238,7 @@ def _arguments(
     del arguments["height"], arguments["width"]
     # Drawn on the CPU, so that a seed means the same noise on every device.
     arguments["generator"] = torch.Generator("cpu").manual_seed(settings.seed)
-    arguments["upsampling"] = settings.upsampling
+    arguments |= {"upsampling": settings.upsampling, "anchor": settings.anchor, "energy": settings.energy}
     if settings.upsampler_scale is not None:
         arguments["upsampler_scale"] = settings.upsampler_scale
     if settings.negative_prompt is not None:

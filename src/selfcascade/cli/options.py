@@ -23,6 +23,12 @@ Preset = Annotated[str | None, typer.Option(help="Named settings, 'paper' unless
 Upsampling = Annotated[
     str | None, typer.Option(help="latent-bilinear, latent-bicubic or rgb; the preset's unless given.")
 ]
+Anchor = Annotated[
+    float | None, typer.Option(help="Share of a stage's steps held to the pivot's low band, 0 to 1; or the preset's.")
+]
+Energy = Annotated[
+    float | None, typer.Option(help="How far enlarged pivots get their fine energy back, 0 to 1; or the preset's.")
+]
 Upsamplers = Annotated[str | None, typer.Option(metavar="DIR", help="Trained feature upsamplers: the tuned version.")]
 UpsamplerScale = Annotated[float | None, typer.Option(help="Strength of the upsamplers, 1 unless given.")]
 Weights = Annotated[
@@ -83,7 +89,8 @@ def gather(source: Path | None, **given: Any) -> tuple[Settings, str | None]:
         given["method"] = TUNED
     settings, sha256 = (Settings(), None) if source is None else read_settings(source)
     # A record has its preset's values spelled out; another preset is to replace them.
-    replaced = {"pivot_step": None, "upsampling": None} if given.get("preset") is not None else {}
+    spelled_out = ("pivot_step", "upsampling", "anchor", "energy") if given.get("preset") is not None else ()
+    replaced: dict[str, Any] = {name: None for name in spelled_out}
     if given.get("height") is not None or given.get("width") is not None:
         replaced["pivot_step"] = None  # one value a stage, and another size can have other stages
     if given.get("method") not in (None, TUNED):

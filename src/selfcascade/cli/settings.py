@@ -46,6 +46,8 @@ class Settings:
         image_sha256: Of that file's bytes.
         native_size: (height, width), None where the model says it.
         pivot_step: One value for all up-scaling stages, or one each.
+        anchor: Share of a stage's steps whose low band is the pivot's.
+        energy: Strength at which enlarged pivots get their energy back.
         upsamplers: Folder of feature upsamplers, or the name of bundled ones.
         weights: Folder of a fine-tuned U-Net or LoRA, or a super-resolver, for the methods that sample with one.
         in_cascade: The fine-tuned are used above the native size only, in a cascade.
@@ -70,6 +72,8 @@ class Settings:
     pivot_step: tuple[int, ...] | None = None
     preset: str | None = None
     upsampling: str | None = None
+    anchor: float | None = None
+    energy: float | None = None
     upsamplers: str | None = None
     upsampler_scale: float | None = None
     weights: str | None = None
@@ -100,6 +104,10 @@ class Settings:
         scale = self.guidance_scale
         if scale is not None and not (_is_number(scale) and math.isfinite(scale) and 0 <= scale <= MAX_GUIDANCE):
             raise ValueError(f"guidance_scale must be a number from 0 to {MAX_GUIDANCE:g}, not {_shown(scale)}")
+        for name in ("anchor", "energy"):
+            value = getattr(self, name)
+            if value is not None and not (_is_number(value) and 0 <= value <= 1):
+                raise ValueError(f"{name} must be a number from 0 to 1, not {_shown(value)}")
         strength = self.upsampler_scale
         if strength is not None and not (_is_number(strength) and -10 <= strength <= 10):
             raise ValueError(f"upsampler_scale must be a number from -10 to 10, not {_shown(strength)}")

@@ -35,9 +35,9 @@ class Sampling:
         method: A name of `METHODS`; given upsamplers, "self-cascade" is "self-cascade-tuned".
         height, width: Of the pictures, in pixels; None is `scale` times the model's own.
         scale: Of the sides to the model's own: of both, or of height and width.
-        num_inference_steps: Of the whole schedule.
-        guidance_scale: Of every stage.
-        preset, pivot_step, upsampling: As in `SelfCascade.__call__`; None is the method's own.
+        num_inference_steps: Of the whole schedule; a list has one value a stage.
+        guidance_scale: Of every stage, or one value each.
+        preset, pivot_step, upsampling, anchor, energy: As in `SelfCascade.__call__`; None is the method's own.
         weights: For methods that sample with others than the base model's.
 
     Raises:
@@ -48,11 +48,13 @@ class Sampling:
     height: int | None = None
     width: int | None = None
     scale: float | tuple[float, float] = 2.0
-    num_inference_steps: int = 25
-    guidance_scale: float = 3.0
+    num_inference_steps: int | list[int] = 25
+    guidance_scale: float | list[float] = 3.0
     preset: str | None = None
     pivot_step: int | list[int] | None = None
     upsampling: str | None = None
+    anchor: float | None = None
+    energy: float | None = None
     weights: str | None = None
 
     def __post_init__(self) -> None:
@@ -66,6 +68,12 @@ class Sampling:
         """Of the height and of the width."""
         high, wide = (self.scale, self.scale) if isinstance(self.scale, (int, float)) else self.scale
         return high, wide
+
+    @property
+    def of_base(self) -> dict[str, Any]:
+        """Steps and guidance of the base samples."""
+        values = {"num_inference_steps": self.num_inference_steps, "guidance_scale": self.guidance_scale}
+        return {name: value[0] if isinstance(value, list) else value for name, value in values.items()}
 
     @property
     def size(self) -> Size:
@@ -108,7 +116,7 @@ class Pivots:
     def __init__(
         self, pipe: Any, questions: Questions, size: Size, sampling: Sampling, folder: Path, processes: Any = None
     ) -> None:
-        own = [*questions.prompts, questions.first, *size, sampling.num_inference_steps, sampling.guidance_scale]
+        own = [*questions.prompts, questions.first, *size, *sampling.of_base.values()]
         weights = (round(float(weight.detach().flatten()[0]), 6) for weight in denoiser(pipe).parameters())
         name = hashlib.sha256(json.dumps([*own, *weights]).encode()).hexdigest()[:12]
 
@@ -194,7 +202,7 @@ def _base_samples(pipe: Any, questions: Questions, size: Size, sampling: Samplin
     cascade = SelfCascade(pipe, native_size=size)
     generators, began = questions.generators(indices), time.perf_counter()
     settings: dict[str, Any] = {**size._asdict(), "output_type": "latent", "generator": generators}
-    settings |= {"num_inference_steps": sampling.num_inference_steps, "guidance_scale": sampling.guidance_scale}
+    settings |= sampling.of_base
     with reduced_precision(pipe):
         out: Any = cascade(questions.captions(indices), **settings)
     states = torch.stack([generator.get_state() for generator in generators])

@@ -9,7 +9,8 @@ from selfcascade.pipeline import SelfCascade
 
 A_STAGE = ("num_inference_steps", "guidance_scale")
 OF_THE_CASCADE = frozenset(
-    {"pivot_step", "preset", "upsampling", "native_size", "upsamplers", "upsampler_scale", "shared_noise"}
+    {"pivot_step", "preset", "upsampling", "anchor", "energy", "native_size", "upsamplers", "upsampler_scale"}
+    | {"shared_noise"}
 )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from selfcascade.base_models.family import denoiser
-from selfcascade.base_models.pipeline import lanczos
+from selfcascade.base_models.resizing import lanczos
 from selfcascade.cascade import Size
 from selfcascade.methods.direct import base_sample
 from selfcascade.pipeline import SelfCascade, SelfCascadeOutput

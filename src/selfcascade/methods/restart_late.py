@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from selfcascade.base_models.stage_scheduler import matched_step, training_steps
 from selfcascade.methods.self_cascade import without_tuning
 from selfcascade.pipeline import SelfCascade
+from selfcascade.presets import Preset
 
 SHARE = 0.2  # of the schedule, at the native size
+LATE = Preset("restart-late", "t = 0.2 T at the native size, RGB pivots", SHARE, SHARE, "rgb", matched=True)
 
 
 class RestartLate:
@@ -32,10 +33,5 @@ class RestartLate:
     ) -> Any:
         """A `SelfCascadeOutput`; arguments as in `SelfCascade.__call__`, a given pivot_step or upsampling is used."""
         cascade = SelfCascade(pipe, native_size=native_size)
-        given = {"upsampling": "rgb", **{key: value for key, value in arguments.items() if value is not None}}
-        if "pivot_step" not in given and "preset" not in given:
-            sizes = [stage.size for stage in cascade.plan(height, width)]
-            native, step = cascade.native_size.area, round(SHARE * training_steps(pipe.scheduler))
-            shifted = [matched_step(pipe.scheduler, step, size.area / native) for size in sizes[1:]]
-            given |= {"pivot_step": shifted} if shifted else {}
-        return cascade(prompt, height=height, width=width, **without_tuning(given))
+        given = {name: value for name, value in without_tuning(arguments).items() if value is not None}
+        return cascade(prompt, height=height, width=width, **{"preset": LATE, **given})

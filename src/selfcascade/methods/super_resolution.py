@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from selfcascade.base_models.family import denoiser
-from selfcascade.base_models.pipeline import lanczos
+from selfcascade.base_models.resizing import lanczos
 from selfcascade.cascade import Size
 from selfcascade.methods.enlargement import base_pixels, finish
 from selfcascade.models import load_super_resolver

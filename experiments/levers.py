@@ -1,0 +1,100 @@
+"""Writes docs/presets.md's tables from the results of the levers and of the rows of Tables 1 and 2 beside them.
+
+python experiments/levers.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from selfcascade import SelfCascade, load_bundled
+from selfcascade.cost import estimate
+from selfcascade.files import write_whole
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "presets.md"
+BESIDE = ("lanczos", "self-cascade-paper", "self-cascade-rgb", "restart-late")
+TITLES = {4: "16x the pixels (4x a side)", 2: "4x the pixels (2x a side)"}
+HEAD = (
+    "| | pictures | K | anchor | energy | steps | guidance | all right | FID | patch FID (95 %) | patch KID | FID_b "
+    "| detail | repetition | TFLOPs | seconds |"
+)
+START, END = "<!-- tables: experiments/levers.py -->", "<!-- end of tables -->"
+
+
+def results(suite: str, names: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """The results of a suite's first seed, of those experiments or all."""
+    paths = sorted((HERE / suite / "results").glob("*/seed-0/*.json"))
+    return [json.loads(path.read_text()) for path in paths if not names or path.parts[-3] in names]
+
+
+def row(cascade: SelfCascade, result: dict[str, Any]) -> str:
+    """One line of the table."""
+    how = result["sampling"]
+    beside = result["experiment"] in BESIDE
+    value, low, high = result["patch_fid"]
+    cells = [
+        f"`{result['experiment'] if beside else how['name']}`",
+        str(result["pictures"]),
+        *settings(how),
+        f"{100 * result['composition']['all']:.0f} %",
+        f"{result['fid'][0]:.3f}",
+        f"{value:.1f} ({low:.1f} to {high:.1f})",
+        f"{result['patch_kid'][0]:.3f}",
+        f"{result['fid_b'][0]:.3f}",
+        " / ".join(f"{octave:.2f}" for octave in result["detail"]),
+        f"{result['repetition']['mean']:.3f}" if "repetition" in result else "",
+        tflops(cascade, how),
+        f"{result['seconds_per_picture']:.1f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def settings(how: dict[str, Any]) -> list[str]:
+    """K, anchor, energy, steps and guidance; what the preset or method says is left to it."""
+    return [
+        _shown(how["pivot_step"]),
+        _shown(how.get("anchor")),
+        _shown(how.get("energy")),
+        _shown(how["num_inference_steps"]),
+        _shown(how["guidance_scale"]),
+    ]
+
+
+def tflops(cascade: SelfCascade, how: dict[str, Any]) -> str:
+    """Of the whole cascade, the base stage included; for methods that are one."""
+    if how["method"] != "self-cascade":
+        return ""
+    names = ("height", "width", "num_inference_steps", "pivot_step", "preset", "guidance_scale")
+    costs = estimate(cascade.pipe, cascade.plan(**{name: how[name] for name in names}))
+    return f"{sum(cost.tflops or 0 for cost in costs):.2f}"
+
+
+def table(cascade: SelfCascade, scale: int) -> str:
+    """All rows at a scale a side, best patch KID first, which few pictures do not bias."""
+    own = [result for result in results("levers") if result["sampling"]["scale"] == scale]
+    suite = {2: "table1", 4: "table2"}[scale]
+    found = sorted(own + results(suite, BESIDE), key=lambda result: result["patch_kid"][0])
+    lines = [f"### {TITLES[scale]}", "", HEAD, f"|{'---|' * (HEAD.count('|') - 1)}"]
+    return "\n".join([*lines, *(row(cascade, result) for result in found)])
+
+
+def main() -> None:
+    """Replaces the tables between the page's two marks."""
+    cascade = SelfCascade(load_bundled())
+    before, _, rest = PAGE.read_text().partition(START)
+    tables = "\n\n".join(table(cascade, scale) for scale in TITLES)
+    text = f"{before}{START}\n\n{tables}\n\n{END}{rest.partition(END)[2]}"
+    write_whole(PAGE, lambda aside: aside.write_text(text))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(f"{one:g}" for one in value)
+    return "" if value is None else f"{value:g}"
+
+
+if __name__ == "__main__":
+    main()

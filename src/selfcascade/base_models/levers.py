@@ -1,0 +1,186 @@
+"""What keeps a stage true to its pivot beyond re-noising: its low band anchored, its energy restored.
+
+Both act on what the algorithm hands over or the scheduler is given, so no network is touched: LoRAs, ControlNet,
+compiled and quantised denoisers go on as they are.
+
+Axis letters: B images, C channels, F frames, h, w latent pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+KINDS = ("epsilon", "v_prediction", "flow_prediction", "sample")
+# Every second step of theirs is at a noise level that their own noising does not know.
+HALF_STEPS = frozenset({"KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "DPMSolverSDEScheduler"})
+MAX_GAIN = 2.0  # of the high band: where next to none is left, what is amplified is error
+
+
+@dataclass(frozen=True)
+class Levers:
+    """How far a stage is held to its pivot.
+
+    Attributes:
+        anchor: Share of the stage's steps, its first ones, whose low band is the pivot's; 0 none, 1 all.
+        energy: Strength in [0, 1] at which the enlarged pivot's high band gets its energy back.
+    """
+
+    anchor: float = 0.0
+    energy: float = 0.0
+
+
+def check_anchorable(scheduler: Any) -> None:
+    """Raises ValueError unless the scheduler's prediction type and the noise level of each of its steps are known."""
+    name, kind = type(scheduler).__name__, _prediction_type(scheduler)
+    if name in HALF_STEPS:
+        raise ValueError(f"anchor knows no noise level for the half steps of {name}; use anchor=0 or another scheduler")
+    if kind not in KINDS:
+        raise ValueError(
+            f"anchor needs a prediction_type of {', '.join(KINDS)}, not prediction_type {kind!r} of {name}"
+        )
+
+
+def low_band(z: Tensor, height: int, width: int) -> Tensor:
+    """What of z survives at height x width latent pixels: averaged down to that size, and back.
+
+    At a whole number of latent pixels a side this is the projection on block means, at two the low band of a Haar
+    wavelet: low_band(low_band(z)) = low_band(z), and it is orthogonal to the rest, so a low band can be replaced
+    without touching what is above it.
+
+    Args:
+        z: (..., h, w).
+        height, width: At most h and w.
+    """
+    planes = z.float().flatten(0, -3)[None]  # (1, B C F, h, w)
+    small = interpolate(planes, size=(height, width), mode="area")
+    return interpolate(small, size=z.shape[-2:], mode="nearest-exact")[0].view(z.shape)
+
+
+def restored(z_up: Tensor, pivot: Tensor, strength: float) -> Tensor:
+    """The enlarged pivot with the energy that interpolation took from its finest octave.
+
+    z = L + k^strength H, with L the low band at half the pivot's size, H = z_up - L, and k such that L + k H has the
+    pivot's own variance in each channel of each picture: k^2 = (var z_0 - var L) / var H, in [1, 2]. The rescaling of
+    energy is RectifiedHR's and MegaFusion's concern; that only the band that lost it is scaled is ours: contrast and
+    colours stay.
+
+    Args:
+        z_up: phi(z_0), (B, C, h', w') or (B, C, F, h', w').
+        pivot: z_0, (B, C, h, w) or (B, C, F, h, w).
+        strength: 0 changes no bit, 1 restores all of it.
+    """
+    if strength == 0:
+        return z_up
+    height, width = (max(1, side // 2) for side in pivot.shape[-2:])
+    low = low_band(z_up, height, width)
+    high = z_up.float() - low
+    wanted = _variance(pivot) - _variance(low)
+    gain = (wanted.clamp(min=0) / _variance(high).clamp(min=1e-12)).sqrt().clamp(1.0, MAX_GAIN)
+    return (low + gain**strength * high).to(z_up.dtype)
+
+
+class Anchor:
+    """Makes the low band of a step's predicted x_0 the pivot's, by changing what the network said.
+
+    With P the low band at the pivot's size: x_0' = x_0 + P (phi(z_0^(r-1)) - x_0). Every prediction is affine in x_0 at
+    a given noisy sample, x_0 = a x + b o, so the output becomes o' = o + P (phi(z_0^(r-1)) - x_0) / b, and any
+    scheduler goes on from there. It replaces the low band of x_0 as DiffuseHigh does (Kim et al. 2025), where that one
+    takes a wavelet's. Guidance is affine in the two outputs, with weights that add up to 1, so this is the same as
+    anchoring both; being done after guidance, it costs one correction, and holds for rescaled guidance too.
+
+    Args:
+        enlarged: phi(z_0^(r-1)), (B, C, h, w) or (B, C, F, h, w).
+        height, width: Of the pivot, in latent pixels.
+        share: Of the stage's steps, the first ones, in (0, 1].
+        to_spatial: What the scheduler steps on, as latents in the layout of `enlarged`.
+        to_step: The inverse.
+    """
+
+    def __init__(
+        self,
+        enlarged: Tensor,
+        height: int,
+        width: int,
+        share: float,
+        to_spatial: Callable[[Tensor], Tensor],
+        to_step: Callable[[Tensor], Tensor],
+    ) -> None:
+        self.enlarged, self.height, self.width, self.share = enlarged, height, width, share
+        self.to_spatial, self.to_step = to_spatial, to_step
+
+    def holds(self, step: int, count: int) -> bool:
+        """Whether the step of this index, of so many, is one of the first share."""
+        return step < round(self.share * count)
+
+    def __call__(self, scheduler: Any, output: Tensor, timestep: Any, sample: Tensor) -> Tensor:
+        """The output o' that goes in the place of the network's.
+
+        Args:
+            scheduler: With all its steps; its state is not changed.
+            output: What the network said, guidance included, as the scheduler is given it.
+            timestep: Of the step.
+            sample: x, the noisy latents.
+
+        Raises:
+            ValueError: The output is not of the sample's shape.
+        """
+        if output.shape != sample.shape:
+            raise ValueError(
+                f"anchor needs an output of the latents' shape {[*sample.shape]}, and {type(scheduler).__name__} is "
+                f"given {[*output.shape]}; use anchor=0"
+            )
+        a, b = x_0_weights(scheduler, timestep)
+        if b == 0:
+            return output
+        x_0 = self.to_spatial(a * sample.float() + b * output.float())
+        correction = low_band(self.enlarged.float() - x_0, self.height, self.width)
+        return output + (self.to_step(correction) / b).to(output.dtype)
+
+
+def x_0_weights(scheduler: Any, timestep: Any) -> tuple[float, float]:
+    """a, b of x_0 = a x + b o: how a scheduler reads the clean latents off a sample x and an output o.
+
+    With x = alpha z_0 + sigma eps, in the scheduler's own scale, and n^2 = alpha^2 + sigma^2:
+
+        epsilon        o = eps                             a = 1 / alpha      b = -sigma / alpha
+        v_prediction   o = (alpha eps - sigma z_0) / n     a = alpha / n^2    b = -sigma / n
+        flow           o = eps - z_0, alpha = 1 - sigma    a = 1              b = -sigma
+        sample         o = z_0                             a = 0              b = 1
+    """
+    kind = _prediction_type(scheduler)
+    if kind == "sample":
+        return 0.0, 1.0
+    alpha, sigma = noise_weights(scheduler, timestep)
+    if kind == "epsilon":
+        return 1 / alpha, -sigma / alpha
+    if kind == "v_prediction":
+        square = alpha**2 + sigma**2
+        return alpha / square, -sigma / square**0.5
+    return 1.0, -sigma
+
+
+def noise_weights(scheduler: Any, timestep: Any) -> tuple[float, float]:
+    """alpha, sigma of the current step's sample alpha z_0 + sigma eps, asked of the scheduler's own noising."""
+    one, zero = torch.ones(1, 1), torch.zeros(1, 1)
+    timesteps = torch.as_tensor(timestep).reshape(-1)[:1].to("cpu")
+
+    def mixed(z_0: Tensor, noise: Tensor) -> float:
+        if hasattr(scheduler, "add_noise"):
+            return float(scheduler.add_noise(z_0, noise, timesteps))
+        return float(scheduler.scale_noise(z_0, timesteps, noise))
+
+    return mixed(one, zero), mixed(zero, one)
+
+
+def _prediction_type(scheduler: Any) -> str:
+    return scheduler.config.get("prediction_type", "flow_prediction")  # schedulers for flows alone do not say it
+
+
+def _variance(z: Tensor) -> Tensor:
+    return z.float().var(dim=(-2, -1), keepdim=True, unbiased=False)

@@ -1,0 +1,30 @@
+"""Pixels cropped and resized on the way to a larger stage.
+
+Axis letters: B images, F frames, H, W pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from selfcascade.cascade import Size
+
+
+def lanczos(pixels: Tensor, size: Size) -> Tensor:
+    """Pixels resized with Lanczos windows in float32, (B, 3, H, W) or (B, 3, F, H, W), any value range."""
+    planes = pixels.float().cpu().flatten(0, -3).numpy()  # (B 3 F, H, W)
+    resample = Image.Resampling.LANCZOS
+    resized = [np.asarray(Image.fromarray(plane).resize((size.width, size.height), resample)) for plane in planes]
+    return torch.from_numpy(np.stack(resized)).view(*pixels.shape[:-2], *size).to(pixels)
+
+
+def cropped(pixels: Tensor, size: Size) -> Tensor:
+    """The largest part around the centre that has the size's ratio; pixels (..., H, W)."""
+    height, width = pixels.shape[-2:]
+    scale = min(height / size.height, width / size.width)
+    rows, columns = max(1, round(size.height * scale)), max(1, round(size.width * scale))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return pixels[..., top : top + rows, left : left + columns]
