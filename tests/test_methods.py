@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cascade_runs import SD, SMALL, seeded
 from selfcascade import METHODS
-from selfcascade.base_models.pipeline import lanczos
+from selfcascade.base_models.resizing import lanczos
 from selfcascade.cascade import Size
 from selfcascade.methods.attention_scaling import scaled_attention
 from selfcascade.methods.fine_tuned import whole_unet

@@ -12,7 +12,7 @@ from cascade_runs import SD, SETTINGS, run, seeded
 from selfcascade import FeatureUpsamplers, SelfCascade
 from selfcascade.base_models import frames
 from selfcascade.base_models.frames import frames_at_once, joined, mixed_noise, over_frames
-from selfcascade.base_models.pipeline import lanczos
+from selfcascade.base_models.resizing import lanczos
 from selfcascade.cascade import Size
 from selfcascade.images import clips_of
 from tiny import TINY
