@@ -114,6 +114,18 @@ def test_rows_of_fewer_pictures_are_pointed_out(experiments: Path, tmp_path: Pat
     assert "60 and 100 pictures a seed: Fréchet" in (tmp_path / "out/README.md").read_text()
 
 
+def test_seeds_that_trained_unequally_long_are_not_averaged(experiments: Path) -> None:
+    folder = experiments / "training-curves/results/full-ft"
+    write_result(folder / "seed-0", "direct", 0.9, 1000)
+    write_result(folder / "seed-2", "direct", 0.6, 100)
+    (row,) = read_tables(experiments, read_settings(experiments))["training-curves"]
+    assert (row.steps, [result["seed"] for result in row.results]) == (100, [0, 1, 2])
+    assert {result["step"] for result in row.results} == {100}
+    write_result(folder / "seed-2", "direct", 0.6, 400)
+    (row,) = read_tables(experiments, read_settings(experiments))["training-curves"]
+    assert row.steps == 400 and {result["step"] for result in row.results} == {400}
+
+
 def test_a_row_cannot_be_borrowed_twice_nor_from_nowhere(experiments: Path) -> None:
     write_result(experiments / "table1/results/full-ft/seed-0", "table1", 0.2, 400)
     with pytest.raises(ValueError, match=r"'full-ft' of table1 has results of its own"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import floor, log10
@@ -142,30 +143,26 @@ def read_tables(experiments: Path, settings: Settings) -> dict[str, list[Row]]:
 
 
 def _own_rows(suite: Path, settings: Settings) -> list[Row]:
-    """Each experiment's and sampling's last training step, of the most pictures."""
-    found: dict[tuple[str, str], Row] = {}
-    for folder in sorted((suite / "results").glob("*/seed-*")):
-        for name, result in _last(folder).items():
-            row = found.setdefault((folder.parent.name, name), Row(folder.parent.name))
-            row.results.append(result)
-            row.steps = result["step"] or settings.training_steps.get(folder.parent.name, 0)
-            row.sheet = row.sheet or _sheet(folder, name, result["step"])
-    samplings: dict[str, int] = {}
-    for experiment, _ in found:
-        samplings[experiment] = samplings.get(experiment, 0) + 1
-    for (experiment, name), row in found.items():
-        row.method = f"{experiment}, {name}" if samplings[experiment] > 1 else experiment
-    return list(found.values())
+    """Each experiment's and sampling's results after as many training steps, of as many pictures, as most seeds have.
 
-
-def _last(folder: Path) -> dict[str, dict[str, Any]]:
-    last: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.glob("*.json")):
+    Of these the last step, then the most pictures, so a mean never joins seeds that trained unequally long.
+    """
+    found: dict[tuple[str, str], dict[tuple[int, int], list[tuple[Path, dict[str, Any]]]]] = {}
+    for path in sorted((suite / "results").glob("*/seed-*/*.json")):
         result = json.loads(path.read_text())
-        name, reached = result["sampling"]["name"], (result["step"], result["pictures"])
-        if name not in last or reached > (last[name]["step"], last[name]["pictures"]):
-            last[name] = result
-    return last
+        own = found.setdefault((path.parts[-3], result["sampling"]["name"]), {})
+        own.setdefault((result["step"], result["pictures"]), []).append((path.parent, result))
+    samplings = Counter(experiment for experiment, _ in found)
+    rows = []
+    for (experiment, name), own in found.items():
+        step, pictures = max(own, key=lambda reached: (len(own[reached]), *reached))
+        row = Row(f"{experiment}, {name}" if samplings[experiment] > 1 else experiment)
+        row.steps = step or settings.training_steps.get(experiment, 0)
+        for folder, result in own[step, pictures]:
+            row.results.append(result)
+            row.sheet = row.sheet or _sheet(folder, name, step)
+        rows.append(row)
+    return rows
 
 
 def _borrowed_row(experiments: Path, name: str, source: Borrowed) -> Row | None:
