@@ -21,11 +21,10 @@ QUALITY: dict[str, Reading] = {
     "pFID_r (log)": lambda result: result["patch_fid"][0],
     "FID_b (log)": lambda result: result["fid_b"][0],
 }
-RED: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "svg.hashsalt": "selfcascade",
 }
 
 
@@ -40,7 +39,7 @@ def pyplot() -> Any:
     except ImportError as error:
         raise ValueError("the report's plots need matplotlib: pip install 'selfcascade[eval]'") from error
     mpl.use("agg")
-    mpl.rcParams.update(RED)
+    mpl.rcParams.update(STYLE)
     import matplotlib.pyplot as plt
 
     return plt
@@ -92,7 +91,8 @@ def quality_against_cost(tables: Mapping[str, Sequence[Row]], costs: Costs, path
 def _point(axis: Any, cost: float | None, values: list[float], number: int, label: str) -> None:
     if not values:
         return
-    style: dict[str, Any] = {"color": f"C{number % 10}", "marker": MARKERS[number // 10 + 2 * (number % 3)], "ms": 5}
+    marker = MARKERS[(number // 10 + 2 * (number % 3)) % len(MARKERS)]
+    style: dict[str, Any] = {"color": f"C{number % 10}", "marker": marker, "ms": 5}
     spread = stdev(values) if len(values) > 1 else None
     axis.errorbar([cost], [mean(values)], yerr=spread, ls="none", capsize=2, lw=1, label=label, **style)
 

@@ -87,7 +87,7 @@ def _grids(suite: str, rows: Sequence[Shown], output: Path, written: list[Path])
         place = f"{suite}-{height}x{width}"
         chosen = {"first": (list(range(count)), "The first captions; methods from top to bottom as in the table.")}
         if suite in PAPER and any(row.wrong is not None for row in own):
-            words = "The captions that most methods get wrong, worst first, of the first twelve."
+            words = f"The captions that most methods get wrong, worst first, of the first {len(hardest(own))}."
             chosen["hardest"] = (hardest(own)[:count], words)
         for name, (columns, words) in chosen.items():
             path = output / f"{place}-{name}.webp"
