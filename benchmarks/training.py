@@ -106,6 +106,7 @@ def run_steps(model: str, method: str, device: str, repeats: int, setting: str =
     for _ in range(2):
         step()
     if cuda:
+        torch.cuda.synchronize()  # the warm-up's work is not the first step's
         torch.cuda.reset_peak_memory_stats()
     else:
         Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
