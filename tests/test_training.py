@@ -22,7 +22,7 @@ from selfcascade.data import ScenesSource, Stream
 from selfcascade.training import Trainer, TrainingConfig
 from selfcascade.training.checkpoints import CheckpointError, list_checkpoints, load_checkpoint
 from selfcascade.training.objective import DiffusionObjective, FlowObjective, draw, objective_of
-from selfcascade.training.tensor_cache import FeatureCache
+from selfcascade.training.tensor_cache import FeatureCache, content_of
 from selfcascade.training.trainables import make_trainable
 from tiny import TINY
 from training_runs import SIZE, equal, settings, trained, weights
@@ -301,6 +301,12 @@ def test_features_of_another_u_net_are_not_taken(tmp_path: Path) -> None:
     half = FeatureCache(tmp_path, pipe.unet.bfloat16())
     half.read(pipe.unet, pivot.bfloat16(), {"encoder_hidden_states": told["encoder_hidden_states"].bfloat16()})
     assert (other.hits, half.hits) == (0, 0)
+
+
+def test_what_is_cached_is_named_by_shape_and_type_too() -> None:
+    kinds = [torch.zeros(3, 8, 16), torch.zeros(3, 16, 8), torch.zeros(3, 8, 16, dtype=torch.int32)]
+    assert len({content_of([kind]) for kind in kinds}) == 3
+    assert content_of([kinds[0]]) == content_of([kinds[0].clone()])
 
 
 @pytest.mark.parametrize("changes", [{}, {"cache_latents": "x", "method": "lora"}])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import math
 import time
@@ -24,6 +23,7 @@ from selfcascade.base_models.stage_scheduler import training_steps
 from selfcascade.cascade import Size
 from selfcascade.data import Batch, Position, Stream, prefetched
 from selfcascade.features import fingerprint
+from selfcascade.files import write_whole
 from selfcascade.training.checkpoints import (
     find_checkpoint,
     load_checkpoint,
@@ -37,7 +37,7 @@ from selfcascade.training.config import TrainingConfig
 from selfcascade.training.model_card import write_model_card
 from selfcascade.training.objective import draw, objective_of
 from selfcascade.training.state import Curve, StopRequest, TrainingState, make_optimizer
-from selfcascade.training.tensor_cache import FeatureCache, TensorCache
+from selfcascade.training.tensor_cache import FeatureCache, TensorCache, content_of
 from selfcascade.training.trainables import TrainedUpsamplers, cast_frozen, make_trainable
 
 MAX_SKIPPED = 50
@@ -225,9 +225,7 @@ class Trainer:
     @torch.no_grad()
     def _latents(self, batch: Batch, pixels: Tensor, pivot_size: Size) -> tuple[Tensor, Tensor]:
         """E(x) and E(downsample(x)), from the cache where there is one and it has them."""
-        places = (
-            [] if self.cache is None else [hashlib.sha256(row.numpy().tobytes()).hexdigest() for row in batch.pixels]
-        )
+        places = [] if self.cache is None else [content_of([row]) for row in batch.pixels]
         known = None if self.cache is None else self.cache.get(places)
         if known is None:
             small = interpolate(pixels, size=tuple(pivot_size), mode="area")
@@ -266,7 +264,8 @@ class Trainer:
         if self.accelerator.is_main_process:
             with self.state.averaged():
                 self.trainable.save(self.config.folder, self.pipe)
-            (self.config.folder / "training.json").write_text(self.config.model_dump_json(indent=1) + "\n")
+            settings = self.config.model_dump_json(indent=1) + "\n"
+            write_whole(self.config.folder / "training.json", lambda aside: aside.write_text(settings))
             count = sum(weight.numel() for weight in self.trained.values())
             write_model_card(self.config, self.step, count, self.stream.report, self.curve.rows())
         self.accelerator.wait_for_everyone()
@@ -279,7 +278,8 @@ class Trainer:
                     figures["loss"] = self._held_out_loss(self.held_out)
                 if self.validate is not None:
                     figures |= self.validate(self.step, self.pipe, upsamplers)
-            self._log(**{f"validation_{name}": value for name, value in figures.items()})
+            if figures:
+                self._log(**{f"validation_{name}": value for name, value in figures.items()})
         self.accelerator.wait_for_everyone()
 
     def _held_out_loss(self, held_out: Stream) -> float:

@@ -14,6 +14,7 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
+from selfcascade.files import write_whole
 from selfcascade.training.checkpoints import Checkpoint, CheckpointError
 from selfcascade.training.config import TrainingConfig
 
@@ -174,7 +175,7 @@ class Curve:
         """Drops the rows of steps that a resumed run makes again."""
         kept = [json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step]
         if self.path.exists():
-            self.path.write_text("".join(kept))
+            write_whole(self.path, lambda aside: aside.write_text("".join(kept)))
 
 
 class StopRequest:
