@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("base_models", "cascade", "data", "features", "files", "images", "methods", "metrics", "models", "pipeline")
     },
     "experiments": {"base_models", "cascade", "data", "evaluation", "files", "images", "methods", "models", "training"},
-    "report": {"data", "evaluation", "files", "metrics", "models"},
+    "report": {"data", "evaluation", "files", "grid", "metrics", "models"},
     "cli": {"*"},
     "demo": {"*"},
 }

@@ -175,7 +175,8 @@ def test_the_loss_of_pictures_that_are_held_out_is_logged_and_nothing_else_chang
     curves = [[row for row in t.curve.rows() if "validation_loss" in row] for t in (plain, watched, again, other)]
     assert curves[0] == [] and [row["step"] for row in curves[1]] == [2, 3]
     assert curves[1] == curves[2] != curves[3]
-    assert 0.1 < curves[1][0]["validation_loss"] < 3 and curves[1][0] != curves[1][1]
+    assert 0.1 < curves[1][0]["validation_loss"] < 3
+    assert curves[1][0]["validation_loss"] != curves[1][1]["validation_loss"]
 
 
 def test_upsamplers_learn_what_the_pivot_can_tell(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def picture_grid(
     captions = [[] if panel is None else _caption(panel, title_font, note_font, width) for panel in panels]
     line = round(1.4 * font_size)
     cell = height + line * max(len(caption) for caption in captions) + GAP
-    heading_lines = _wrapped(heading, title_font, columns * (width + GAP) - GAP)
+    heading_lines = wrapped(heading, title_font, columns * (width + GAP) - GAP)
     top = GAP + line * len(heading_lines) + (GAP // 2 if heading_lines else 0)
     rows = -(-len(panels) // columns)
     canvas = Image.new("RGB", (GAP + columns * (width + GAP), top + rows * (cell + GAP // 2)), PAPER)
@@ -82,11 +82,11 @@ def _scaled(image: Image.Image, side: int) -> Image.Image:
 def _caption(
     panel: Panel, title_font: Font, note_font: Font, width: int
 ) -> list[tuple[str, Font, tuple[int, int, int]]]:
-    titles = [(text, title_font, INK) for text in _wrapped(panel.title, title_font, width)]
-    return titles + [(text, note_font, FAINT) for text in _wrapped(panel.note, note_font, width)]
+    titles = [(text, title_font, INK) for text in wrapped(panel.title, title_font, width)]
+    return titles + [(text, note_font, FAINT) for text in wrapped(panel.note, note_font, width)]
 
 
-def _wrapped(text: str, font: Font, width: int, most: int = 4) -> list[str]:
+def wrapped(text: str, font: Font, width: int, most: int = 4) -> list[str]:
     """At most `most` lines no wider than `width`; a longer text ends in three dots."""
     lines: list[str] = []
     for word in text.split():

@@ -16,12 +16,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from selfcascade.data.scenes import caption, sample_scene
 from selfcascade.evaluation.scenes import ASKED_FIRST, SEED_STEP
+from selfcascade.grid import wrapped
 from selfcascade.metrics.composition import CompositionReader
 from selfcascade.models import BUNDLED
 from selfcascade.report.results import Row, seed_of
 
 INK, GOOD, BAD, PAPER = (24, 24, 27), (21, 128, 61), (190, 24, 60), (255, 255, 255)
-LABEL, LINE, GAP, FONT = 150, 16, 4, 12
+LABEL, LINE, GAP, FONT, MOST_LINES = 150, 16, 4, 12, 12
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def grid(rows: Sequence[Shown], columns: Sequence[int]) -> Image.Image:
     """
     width, height = rows[0].pictures[0].size
     font, line = ImageFont.load_default(FONT), height + LINE + GAP
-    heads = [_wrapped(rows[0].captions[column], font, width) for column in columns]
+    heads = [wrapped(rows[0].captions[column], font, width, MOST_LINES) for column in columns]
     top = LINE * max(map(len, heads)) + GAP
     canvas = Image.new("RGB", (LABEL + len(columns) * (width + GAP), top + len(rows) * line), PAPER)
     draw = ImageDraw.Draw(canvas)
@@ -83,7 +84,7 @@ def grid(rows: Sequence[Shown], columns: Sequence[int]) -> Image.Image:
         for number, text in enumerate(head):
             draw.text((LABEL + place * (width + GAP), number * LINE), text, INK, font)
     for number, row in enumerate(rows):
-        for index, text in enumerate(_wrapped(row.row.method, font, LABEL - 2 * GAP)):
+        for index, text in enumerate(wrapped(row.row.method, font, LABEL - 2 * GAP, MOST_LINES)):
             draw.text((GAP, top + number * line + index * LINE), text, INK, font)
         for place, column in enumerate(columns):
             left, upper = LABEL + place * (width + GAP), top + number * line
@@ -134,14 +135,3 @@ def _truths(captions: tuple[str, ...], seed: int) -> list[dict[str, Any]] | None
 def _reader() -> Any:
     folder = str(BUNDLED.parent / "reader")
     return CompositionReader.from_pretrained(folder, local_files_only=True).float().eval()
-
-
-def _wrapped(text: str, font: Any, width: int) -> list[str]:
-    lines: list[str] = []
-    for word in text.split():
-        joined = f"{lines[-1]} {word}" if lines else word
-        if lines and font.getlength(joined) <= width:
-            lines[-1] = joined
-        else:
-            lines.append(word)
-    return lines
