@@ -73,6 +73,7 @@ TITLES = {
     "training-curves": "Quality over training steps (the paper's Figure 5)",
     "ablation": "Ablations: K, the pivot, the number of steps",
     "tuning-free": "Pivots and K without training",
+    "levers": "What was tried at 16x and at 4x the pixels, without training",
     "micro-designs": "Designs of `micro`",
 }
 
