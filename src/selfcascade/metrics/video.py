@@ -107,7 +107,7 @@ def frame_accuracy(
     """Share of each clip's frames that are read as the clip's truth says, (N,): each attribute, and `all` at once.
 
     Args:
-        readings: Of each clip, one a frame, as `CompositionReader.read` gives them.
+        readings: Of each clip, one a frame, as `CompositionReader.read` gives them; or one of the whole clip.
         truths: Of each clip; an attribute that no reading has is left out.
         leave_out: Attributes that do not hold for a whole clip: what moves has no one place.
 
