@@ -1,8 +1,12 @@
-"""How each background is painted: a sky, something in it, a horizon, and textured ground."""
+"""How each background is painted, layer by layer: a sky, something in it, a horizon, and textured ground.
+
+At time 0 everything is where the image world has it; clouds, stars, waves and snow move from there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,6 +14,10 @@ from selfcascade.data.scenes.canvas import Array, Canvas, Colour, blobs, circle,
 from selfcascade.data.scenes.world import Scene
 
 HORIZON = 0.62
+CLOUD_SPEED = 0.05  # widths a second
+WAVE_SPEED = 0.45  # waves a second
+SNOW_SPEED = 0.12  # root areas a second
+TWINKLE = 0.45  # a star's brightest and faintest differ from its mean by this share
 
 
 class Setting:
@@ -38,7 +46,10 @@ class Setting:
     def clouds(self, colour: Colour, opacity: float) -> None:
         """Three soft clouds of overlapping circles, drifting with time."""
         for k in range(3):
-            cx = ((self.chance(10 + k) + 0.02 * self.time) % 1.0) * self.width
+            drifted = self.chance(10 + k) + CLOUD_SPEED * self.time
+            if not -0.3 < drifted < 1.3:  # out of sight on both sides
+                drifted = (drifted + 0.3) % 1.6 - 0.3
+            cx = drifted * self.width
             cy, size = (0.08 + 0.24 * self.chance(20 + k)) * self.height, 0.05 + 0.03 * self.chance(30 + k)
             view = self.canvas.view(cx, cy, size, reach=2.4)
             if view is None:
@@ -50,17 +61,26 @@ class Setting:
             view.fill(-np.ones_like(cover), colour, cover)
 
     def dots(self, cell: float, radius: float, colour: Colour, share: float, limit: float, drift: float = 0.0) -> None:
-        """Round dots on a jittered grid (stars, snowflakes), band-limited: too small to see, they add their mean."""
-        v = self.v - drift
+        """Round dots on a jittered grid (stars, snowflakes), band-limited: too small to see, they add their mean.
+
+        Those that do not drift twinkle, each at its own pace.
+        """
+        rows = int((self.v < limit).sum())  # from the top; none is shown below
+        canvas = Canvas(self.canvas.image[:rows], self.u, self.v[:rows], self.canvas.pixel)
+        v = canvas.y - drift
         column, row = np.floor(self.u / cell), np.floor(v / cell)
         size = radius * (0.5 + hash01(column, row, self.seed + 4))
         dx = self.u / cell - column - 0.2 - 0.6 * hash01(column, row, self.seed + 2)
         dy = v / cell - row - 0.2 - 0.6 * hash01(column, row, self.seed + 3)
-        spread = np.maximum(size, 0.6 * self.canvas.pixel)
+        spread = np.maximum(size, 0.6 * canvas.pixel)
         distance = np.sqrt(dx * dx + dy * dy) * cell
         glow = np.clip(1.2 - distance / spread, 0.0, 1.0) * (size / spread) ** 2
-        shown = (hash01(column, row, self.seed + 5) < share) & (self.v < limit)
-        self.canvas.fill(-np.ones_like(glow), colour, glow * shown)
+        if self.time and not drift:
+            phase, pace = (2 * np.pi * hash01(column, row, self.seed + k) for k in (6, 7))
+            turn = (0.4 + 0.1 * pace) * 2 * np.pi * self.time
+            glow = np.clip(glow * (1 + TWINKLE * (np.sin(phase + turn) - np.sin(phase))), 0.0, 1.0)
+        shown = hash01(column, row, self.seed + 5) < share
+        canvas.fill(-np.ones_like(glow), colour, glow * shown)
 
 
 def _grass(setting: Setting, dark: Colour, light: Colour) -> Array:
@@ -75,21 +95,37 @@ def _grass(setting: Setting, dark: Colour, light: Colour) -> Array:
     return mix(dark, light, np.clip(0.85 * t + tuft - 0.18 * depth, 0.0, 1.0))
 
 
-def meadow(setting: Setting) -> None:
-    """Blue sky, sun and clouds over hills and grass."""
+def meadow_sky(setting: Setting) -> None:
+    """A blue sky with the sun in it."""
     setting.sky((0.36, 0.64, 0.93), (0.80, 0.92, 0.98))
     sun_x = (0.1 + 0.8 * setting.chance(1)) * setting.width
     setting.canvas.fill(circle(setting.u, setting.v, sun_x, 0.12, 0.06), (1.0, 0.95, 0.7))
+
+
+def meadow_clouds(setting: Setting) -> None:
+    """White clouds."""
     setting.clouds((1.0, 1.0, 1.0), 0.92)
+
+
+def meadow_ground(setting: Setting) -> None:
+    """Hills and grass."""
     setting.canvas.fill(setting.ridge(0.14, 0.35, 1) - 0.05, (0.52, 0.74, 0.58))
     setting.canvas.fill(setting.ridge(0.06, 0.5, 2), _grass(setting, (0.20, 0.46, 0.16), (0.60, 0.80, 0.32)))
 
 
-def night(setting: Setting) -> None:
-    """Stars and a crescent moon over dark hills."""
+def night_sky(setting: Setting) -> None:
+    """A dark sky."""
     setting.sky((0.04, 0.05, 0.17), (0.17, 0.20, 0.42))
+
+
+def night_stars(setting: Setting) -> None:
+    """Many faint stars and some bright ones."""
     setting.dots(0.035, 0.0035, (1.0, 0.98, 0.88), 0.55, setting.horizon)
     setting.dots(0.11, 0.008, (1.0, 0.95, 0.8), 0.4, setting.horizon)
+
+
+def night_ground(setting: Setting) -> None:
+    """A crescent moon over dark hills."""
     moon_x = (0.12 + 0.76 * setting.chance(1)) * setting.width
     moon = np.maximum(
         circle(setting.u, setting.v, moon_x, 0.13, 0.06), -circle(setting.u, setting.v, moon_x + 0.03, 0.115, 0.05)
@@ -99,13 +135,21 @@ def night(setting: Setting) -> None:
     setting.canvas.fill(setting.ridge(0.06, 0.5, 2), _grass(setting, (0.04, 0.10, 0.14), (0.14, 0.27, 0.27)))
 
 
-def sea(setting: Setting) -> None:
-    """Rows of curling waves under a pale sky."""
+def sea_sky(setting: Setting) -> None:
+    """A pale sky."""
     setting.sky((0.52, 0.78, 0.90), (0.92, 0.95, 0.90))
+
+
+def sea_clouds(setting: Setting) -> None:
+    """White clouds."""
     setting.clouds((1.0, 1.0, 1.0), 0.85)
+
+
+def waves(setting: Setting) -> None:
+    """Rows of curling waves, every other one moving to the other side."""
     size = 0.062 * setting.texture
     row = np.floor((setting.v - setting.horizon) / (0.75 * size))
-    sway = 0.15 * setting.time * np.where(row % 2 > 0, 1.0, -1.0)
+    sway = WAVE_SPEED * setting.time * np.where(row % 2 > 0, 1.0, -1.0)
     across = (setting.u + sway * size) / size + 0.5 * (row % 2)
     dv = (setting.v - setting.horizon) / (0.75 * size) - row
     crest = 0.42 + 0.38 * np.cos(2 * np.pi * across)
@@ -134,7 +178,7 @@ def desert(setting: Setting) -> None:
 
 
 def snow(setting: Setting) -> None:
-    """White mountains, drifts, and falling flakes."""
+    """White mountains and drifts."""
     setting.sky((0.60, 0.68, 0.80), (0.86, 0.90, 0.95))
     for k in range(3):
         peak, foot = (0.15 + 0.35 * k + 0.1 * setting.chance(k)) * setting.width, setting.horizon + 0.02
@@ -148,7 +192,11 @@ def snow(setting: Setting) -> None:
     cover, _ = blobs(setting.canvas, setting.u, setting.v, 0.02 * setting.texture, setting.seed)
     ground = mix(mix((0.97, 0.98, 1.0), (0.80, 0.86, 0.95), 0.6 * line), (0.72, 0.80, 0.92), 0.3 * (1 - cover))
     setting.canvas.fill(setting.ridge(0.06, 0.5, 2), ground)
-    setting.dots(0.05, 0.006, (1.0, 1.0, 1.0), 0.7, 2.0, drift=0.05 * setting.time)
+
+
+def flakes(setting: Setting) -> None:
+    """Falling snow."""
+    setting.dots(0.05, 0.006, (1.0, 1.0, 1.0), 0.7, 2.0, drift=SNOW_SPEED * setting.time)
 
 
 def square(setting: Setting) -> None:
@@ -177,8 +225,20 @@ def square(setting: Setting) -> None:
     setting.canvas.fill(setting.horizon - setting.v + 0 * setting.u, cobbles)
 
 
-BACKGROUND_PAINTERS: dict[str, Callable[[Setting], None]] = {
-    painter.__name__: painter for painter in (meadow, night, sea, desert, snow, square)
+class Part(NamedTuple):
+    """A layer of a background, and whether it changes with time."""
+
+    paint: Callable[[Setting], None]
+    moves: bool = False
+
+
+BACKGROUND_PARTS: dict[str, tuple[Part, ...]] = {
+    "meadow": (Part(meadow_sky), Part(meadow_clouds, True), Part(meadow_ground)),
+    "night": (Part(night_sky), Part(night_stars, True), Part(night_ground)),
+    "sea": (Part(sea_sky), Part(sea_clouds, True), Part(waves, True)),
+    "desert": (Part(desert),),
+    "snow": (Part(snow), Part(flakes, True)),
+    "square": (Part(square),),
 }
 
 

@@ -115,7 +115,7 @@ def sample_scene(seed: int, held_out: bool = False, second: bool | None = None) 
         items = (main,)
         if second:
             items += (_sample_item(rng, "right" if place == "left" else "left", together=True),)
-        kept = [is_held_out(item.kind, item.colour, _place_of(item), background) for item in items]
+        kept = [is_held_out(item.kind, item.colour, place_of(item), background) for item in items]
         if kept[0] if held_out else not any(kept):
             return Scene(items, background, float(rng.uniform(0.75, 1.35)), int(rng.integers(2**31)), place)
 
@@ -150,7 +150,7 @@ def caption(scene: Scene, seed: int = 0, crop: bool = False) -> str:
         what = " and ".join(f"a {item.colour} {item.kind}" for item in scene.items)
         return f"close up of {what} {background}" if what else f"close up {background}"
     main = scene.items[0]
-    place = str(rng.choice(PLACE_PHRASES[scene.place or _place_of(main)]))
+    place = str(rng.choice(PLACE_PHRASES[scene.place or place_of(main)]))
     what = f"a {main.size} {main.colour} {main.kind}"
     if len(scene.items) > 1:
         other = scene.items[1]
@@ -186,5 +186,6 @@ def _sample_item(rng: np.random.Generator, place: str, together: bool) -> Item:
     )
 
 
-def _place_of(item: Item) -> str:
+def place_of(item: Item) -> str:
+    """The place whose middle an item is nearest to."""
     return min(PLACE_FRACTION, key=lambda place: abs(PLACE_FRACTION[place] - item.x))
