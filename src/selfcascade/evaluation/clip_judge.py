@@ -124,9 +124,10 @@ class ClipJudge(ABC):
         return kept(self.folder / f"{name}.safetensors", lambda: (self.features(part) for part in self.real()))
 
     def _estimate(self, distance: Any, real: Tensor, own: Tensor) -> Estimate:
-        unit = len(self.compared) if real.ndim == 3 else 1  # a clip's frames stay together
-        rows = [one.flatten(0, 1) if one.ndim == 3 else one for one in (real, own)]
-        return bootstrap(distance, *rows, torch.Generator().manual_seed(0), self.draws, unit)
+        # Rows of (N, D), or of (N, frames, D): a clip's frames stay together.
+        unit = real[0, ..., 0].numel()
+        real, own = (one.flatten(0, -2) for one in (real, own))
+        return bootstrap(distance, real, own, torch.Generator().manual_seed(0), self.draws, unit)
 
     def _features(self, clips: Tensor) -> dict[str, Tensor]:
         count = len(clips)

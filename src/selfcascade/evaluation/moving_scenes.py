@@ -22,6 +22,7 @@ from selfcascade.metrics.video_detector import VideoDetector
 from selfcascade.models import BUNDLED
 
 FPS = 8.0
+MOTIONS = ("first_motion", "last_motion")
 
 
 def moving_questions(count: int, first: int = ASKED_FIRST) -> Questions:
@@ -94,19 +95,21 @@ class MovingSceneJudge(ClipJudge):
         return self.patches.features(patches)
 
     def more(self, clips: Tensor, questions: Questions) -> dict[str, Any]:
-        """What is read off the clips: motion of whole ones, and composition of square ones frame by frame.
+        """What is read off the clips, as shares of them.
 
-        `motion` is the share of clips in which all objects move as asked, `first_motion` and `last_motion` that of the
-        first and the last from the left. `composition` is the share of frames in which all is right that the caption
-        names and that does not move, `steady_composition` the share of clips of which that holds of every frame.
+        By the video detector off whole clips: `objects`, all kinds and colours and the background are as asked;
+        `motion`, all objects move as asked; `first_motion` and `last_motion`, the first and the last from the left do.
+        By the composition reader off each frame of square clips: `composition`, the share of frames with everything
+        right that the caption names and that does not move; of real clips too it is below 1, as the reader was trained
+        on pictures whose objects are at their places.
         """
         truths = list(questions.truths[: len(clips)])
-        readings = [reading for part in clips.split(PART) for reading in self.video.read(part.float())]
-        motions = [{name: word for name, word in truth.items() if name.endswith("_motion")} for truth in truths]
-        moving = frame_accuracy([[reading] for reading in readings], motions)
+        readings = [[reading] for part in clips.split(PART) for reading in self.video.read(part.float())]
+        moving = frame_accuracy(readings, [{name: truth[name] for name in MOTIONS} for truth in truths])
         found = {"motion" if name == "all" else name: values for name, values in moving.items()}
+        found["objects"] = frame_accuracy(readings, truths, leave_out=MOTIONS)["all"]
         if self.size[0] == self.size[1]:  # the reader misreads real pictures of other ratios
-            right = frame_accuracy([self.reader.read(clip.float()) for clip in clips], truths)["all"]
-            found |= {"composition": right, "steady_composition": (right == 1).double()}
+            frames = [self.reader.read(clip[self.compared].float()) for clip in clips]
+            found["composition"] = frame_accuracy(frames, truths)["all"]
         estimates = {name: mean_estimate(values, draws=self.draws) for name, values in found.items()}
         return {name: [one.value, one.low, one.high] for name, one in estimates.items()}
