@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from clip_flaws import FLAWS, flawed
-from common import CONFIG, DEVICE, RUNS, ship, train_network, write_array, write_json
+from common import CONFIG, DEVICE, RUNS, load_state, log_row, save_state, ship, write_array, write_json
+from muon import Muon
 from selfcascade.data.scenes import BACKGROUNDS, COLOURS, KINDS
 from selfcascade.data.scenes.clips import render_clip
 from selfcascade.data.scenes.motion import DIRECTIONS, sample_moving_scene
@@ -81,11 +84,15 @@ def example(clip: Tensor, truth: Reading, generator: torch.Generator, share: flo
 
 
 def real_clips(first: int, count: int, side: int = SIDE) -> tuple[Tensor, list[dict]]:
-    """Held-out clips (N, F, 3, side, side) as they are shown, and what is to be read off them."""
+    """Held-out clips (N, F, 3, side, side) of 8 bits, rendered once and kept, and what is to be read off them."""
     scenes = [sample_moving_scene(first + k, held_out=True) for k in range(count)]
-    clips = np.stack([render_clip(scene, side, side, FRAMES, FPS) for scene in scenes])
+    path = RUNS / f"video_detector/held-out-{first}-{count}-{side}.npy"
+    if not path.exists():
+        rendered = (render_clip(scene, side, side, FRAMES, FPS) for scene in scenes)
+        write_array(path, np.stack([(clip * 255).round().astype(np.uint8) for clip in rendered]))
     truths = [{name: word for name, word in scene.truth.items() if name in LABELS} for scene in scenes]
-    return torch.from_numpy(clips).permute(0, 1, 4, 2, 3).contiguous(), truths
+    clips = torch.from_numpy(np.load(path, allow_pickle=False)).permute(0, 1, 4, 2, 3)
+    return clips.float() / 255, truths
 
 
 @torch.no_grad()
@@ -97,16 +104,18 @@ def features(model: VideoDetector, clips: Tensor) -> Tensor:
 def sensitivity(model: VideoDetector, real: Tensor, other: Tensor) -> dict[str, list[float]]:
     """FVD and KVD of real clips from others of them, and from those with each flaw at a quarter and at the whole."""
     reference = features(model, real)
-    cases = {"none": other}
+
+    def distances(clips: Tensor) -> list[float]:
+        own = features(model, clips)
+        return [round(frechet_distance(reference, own), 4), round(kernel_distance(reference, own), 5)]
+
+    found = {"none": distances(other)}
     for name, function in FLAWS.items():
         for amount in (1.0,) if name == "backwards" else (0.25, 1.0):
             generator = torch.Generator().manual_seed(0)
-            cases[f"{name} {amount}"] = torch.stack([function(clip, amount, generator) for clip in other])
-    found = {name: features(model, clips) for name, clips in cases.items()}
-    return {
-        name: [round(frechet_distance(reference, own), 4), round(kernel_distance(reference, own), 5)]
-        for name, own in found.items()
-    }
+            clips = torch.stack([function(clip, amount, generator) for clip in other])
+            found[f"{name} {amount}"] = distances(clips)
+    return found
 
 
 def measure(model: VideoDetector, count: int = 300) -> dict[str, dict]:
@@ -119,6 +128,26 @@ def measure(model: VideoDetector, count: int = 300) -> dict[str, dict]:
     other, _ = real_clips(HELD_OUT_FIRST + 2 * count, count)
     result["sensitivity"] = sensitivity(model, real, other)
     return result
+
+
+def train(model: VideoDetector, loss_of: Callable[[torch.Generator], Tensor]) -> None:
+    """By Muon, in half of AdamW's steps, or goes on where it was cut; the rate falls in the last steps."""
+    folder, steps, decay = RUNS / "video_detector", SETTINGS["steps"], SETTINGS["decay"]
+    rates = SETTINGS["learning_rate"], SETTINGS["adam_learning_rate"]
+    optimizer = Muon(model.named_parameters(), *rates, ("stem", "told", "head.2"), SETTINGS["weight_decay"])
+    step, began = load_state(folder / "state.safetensors", {"model": model}, optimizer), time.time()
+    while step < steps:
+        optimizer.scale_rates(min(1.0, (step + 1) / 30, max(0.02, (steps - step) / decay)))
+        loss = loss_of(torch.Generator().manual_seed(SETTINGS["seed"] * 1_000_003 + step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        step += 1
+        if step % 25 == 0:
+            log_row(folder / "curve.csv", step=step, seconds=time.time() - began, loss=loss.item())
+        if step % 50 == 0 or step == steps:
+            save_state(folder / "state.safetensors", step, {"model": model}, optimizer)
+    model.cpu().eval().half().float().save_pretrained(folder / "model")
 
 
 def main(shards: int = 16) -> None:
@@ -138,7 +167,7 @@ def main(shards: int = 16) -> None:
         batch = torch.stack([clip for clip, _, _ in made])
         return model.loss(batch.to(DEVICE), [truth for _, truth, _ in made], amounts.to(DEVICE))
 
-    train_network("video_detector", model, loss)
+    train(model, loss)
     found = measure(model)
     write_json(RUNS / "video_detector/measured.json", found)
     print(json.dumps(found, indent=1), flush=True)
