@@ -14,7 +14,7 @@ from selfcascade.evaluation.moving_scenes import MovingSceneJudge, moving_questi
 from selfcascade.metrics.distances import frechet_distance
 from selfcascade.metrics.i3d import I3D
 
-COUNT = 16
+COUNT = 12
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def judge(folder: Path) -> MovingSceneJudge:
-    return MovingSceneJudge(64, 64, folder, real_count=30, draws=10)
+    return MovingSceneJudge(64, 64, folder, real_count=20, draws=10)
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +74,10 @@ def test_real_features_are_made_once_and_kept(judge: MovingSceneJudge, folder: P
     (path,) = folder.iterdir()
     assert path.name.startswith("real-clips-scenes-8fps-") and path.suffix == ".safetensors"
     written = path.stat().st_mtime_ns
-    again = MovingSceneJudge(64, 64, folder, real_count=30, draws=10)
+    again = MovingSceneJudge(64, 64, folder, real_count=20, draws=10)
     assert torch.equal(again.of_real["clip"], judge.of_real["clip"])
     assert path.stat().st_mtime_ns == written
-    assert judge.of_real["frame"].shape == (30, 4, 128) and judge.of_real["change"].shape == (30,)
+    assert judge.of_real["frame"].shape == (20, 4, 128) and judge.of_real["change"].shape == (20,)
 
 
 def test_fvd_is_of_the_detector_that_is_given(folder: Path, clips: Tensor) -> None:
