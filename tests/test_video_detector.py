@@ -72,7 +72,7 @@ def test_the_loss_is_that_of_what_is_known() -> None:
     target = torch.tensor([LABELS["background"].index(str(truth["background"])) for truth in truths])
     # In order of name, the background's two words come first.
     expected = cross_entropy(told["background"], target) + 0.3 * cross_entropy(plain[:, :2], target)
-    expected = expected + 10 * mse_loss(plain[:, -2:], amounts)
+    expected = expected + 100 * mse_loss(plain[:, -2:], amounts)
     partial = [{"background": truth["background"]} for truth in truths]
     torch.testing.assert_close(detector.loss(clips, partial, amounts), expected)
     assert detector.loss(clips, truths, amounts) > expected

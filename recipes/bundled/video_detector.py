@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from clip_flaws import FLAWS, flawed
-from common import CONFIG, DEVICE, RUNS, load_state, log_row, save_state, ship, write_array, write_json
+from common import CONFIG, DEVICE, HERE, RUNS, load_state, log_row, save_state, ship, write_array, write_json
 from muon import Muon
 from selfcascade.data.scenes import BACKGROUNDS, COLOURS, KINDS
 from selfcascade.data.scenes.clips import render_clip
@@ -32,6 +32,7 @@ LABELS["background"] = list(BACKGROUNDS)
 SIDE, FRAMES, SPARE, FPS = 64, 16, 2, 8.0
 SHARD, FIRST, HELD_OUT_FIRST = 200, 40_000_000, 41_000_000
 MIRRORED = {"left": "right", "right": "left"}
+DOCUMENT = HERE.parents[1] / "docs/video_metrics.md"
 REVERSED = MIRRORED | {"up": "down", "down": "up"}
 
 
@@ -130,6 +131,22 @@ def measure(model: VideoDetector, count: int = 300) -> dict[str, dict]:
     return result
 
 
+def report(found: dict[str, dict]) -> None:
+    """Writes what was measured into the documentation, between its marks."""
+    names = ["all", *sorted(LABELS)]
+    lines = [f"| clips | {' | '.join(names)} |", f"|{'---|' * (len(names) + 1)}"]
+    for title, key in (("300 of 64 pixels", "64"), ("100 of 128 pixels", "128")):
+        lines.append(f"| {title} | {' | '.join(f'{100 * found[key][name]:.1f}' for name in names)} |")
+    lines += ["", "| flaw | amount | FVD | KVD |", "|---|---|---|---|"]
+    for case, (fvd, kvd) in found["sensitivity"].items():
+        name, _, amount = case.partition(" ")
+        lines.append(f"| {name} | {amount or '-'} | {fvd:.2f} | {kvd:.4f} |")
+    before, rest = DOCUMENT.read_text().split("<!-- detector -->\n")
+    after = rest.split("<!-- /detector -->")[1]
+    table = "\n".join(lines)
+    DOCUMENT.write_text(f"{before}<!-- detector -->\n{table}\n<!-- /detector -->{after}")
+
+
 def train(model: VideoDetector, loss_of: Callable[[torch.Generator], Tensor]) -> None:
     """By Muon, in half of AdamW's steps, or goes on where it was cut; the rate falls in the last steps."""
     folder, steps, decay = RUNS / "video_detector", SETTINGS["steps"], SETTINGS["decay"]
@@ -171,6 +188,7 @@ def main(shards: int = 16) -> None:
     found = measure(model)
     write_json(RUNS / "video_detector/measured.json", found)
     print(json.dumps(found, indent=1), flush=True)
+    report(found)
     ship("video_detector", model.half(), 1.5)
 
 

@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy, interpolate, mse_loss, relu, silu
 from selfcascade.metrics.composition import Reading
 
 FEWEST_FRAMES = 4
+FLAWS_WEIGHT = 100
 # Over (F, H, W), after a stem of (1, 4, 4): the first level keeps all frames, the last all places.
 STRIDES = ((1, 2, 2), (2, 2, 2), (2, 1, 1))
 
@@ -84,10 +85,11 @@ class VideoDetector(ModelMixin, ConfigMixin):
         Args:
             clips: (B, F, 3, H, W).
             truths: Of each clip; an attribute that a truth lacks does not count.
-            amounts: Of each degradation, (B, degradations) in [0, 1]; their squared error counts ten times.
+            amounts: Of each degradation, (B, degradations) in [0, 1]; their mean squared error counts 100 times,
+                since rare and small amounts have small errors beside those of words.
         """
         read, plain, told = self._told(clips)
-        total = 10 * mse_loss(told.float(), amounts)
+        total = FLAWS_WEIGHT * mse_loss(told.float(), amounts)
         for name, words in self.config["labels"].items():
             target = torch.tensor([words.index(str(truth[name])) if name in truth else -100 for truth in truths])
             if (target >= 0).any():
