@@ -41,6 +41,7 @@ def pipe() -> Any:
 def test_they_are_small_and_hold_no_code() -> None:
     assert megabytes(FOLDER / "image") <= 24
     assert megabytes(FOLDER / "reader") + megabytes(FOLDER / "detector") <= 3
+    assert megabytes(FOLDER / "video_detector") <= 1.5
     assert megabytes(FOLDER / "upsamplers") <= 4
     kinds = {path.suffix for path in FOLDER.rglob("*") if path.is_file()}
     assert kinds == {".json", ".safetensors"}

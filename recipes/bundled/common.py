@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from safetensors.torch import save_file
 from selfcascade.files import write_whole
 
 HERE = Path(__file__).parent
+BUNDLED = HERE.parents[1] / "src/selfcascade/bundled"
 RUNS = Path(os.environ.get("SELFCASCADE_RUNS", "runs/bundled"))
 CONFIG = json.loads((HERE / "config.json").read_text())
 NATIVE = CONFIG["native_size"]
@@ -139,3 +142,17 @@ def strip_paths(folder: Path) -> None:
         if isinstance(content, dict) and content.pop("_name_or_path", None) is not None:
             text = json.dumps(content, indent=2) + "\n"
             write_whole(path, lambda aside, text=text: aside.write_text(text))
+
+
+def ship(name: str, model: Any, limit: float) -> None:
+    """Puts a model into the package in place of the one there; refuses what weighs more than `limit` megabytes."""
+    folder, aside = BUNDLED / name, RUNS / "export" / name
+    shutil.rmtree(aside, ignore_errors=True)
+    model.save_pretrained(aside, safe_serialization=True)
+    strip_paths(aside)
+    size = sum(path.stat().st_size for path in aside.rglob("*") if path.is_file()) / 1e6
+    print(f"{name}: {size:.2f} MB", flush=True)
+    if size > limit:
+        raise SystemExit(f"{name} weighs {size:.1f} MB, and {limit} are allowed")
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(aside, folder)

@@ -20,5 +20,6 @@ OMP_NUM_THREADS=1 "$bin/torchrun" --nproc-per-node "$trainers" base.py
 "$bin/python" export.py
 "$bin/python" upsamplers.py
 OMP_NUM_THREADS=1 "$bin/python" super_resolver.py
+OMP_NUM_THREADS=1 "$bin/python" video_detector.py
 parallel evaluate.py
 "$bin/python" evaluate.py report

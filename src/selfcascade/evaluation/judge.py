@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from selfcascade.evaluation.parts import kept
 from selfcascade.evaluation.questions import Questions
-from selfcascade.files import write_whole
 from selfcascade.metrics.distances import bootstrap, frechet_distance, kernel_distance, random_patches
 from selfcascade.metrics.sharpness import octave_energies
 
@@ -117,13 +116,7 @@ class Judge(ABC):
         """The features of the real pictures, made at the first call."""
         height, width = self.size
         path = self.folder / f"real-{self.key}-{height}x{width}-{self.real_count}-{self.patch_side}-{self.patches}"
-        path = path.with_name(f"{path.name}.safetensors")
-        if not path.exists():
-            with torch.no_grad():
-                rows = [self.features(part) for part in self.real()]
-            joined = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-            write_whole(path, lambda aside: save_file(joined, aside))
-        return load_file(path)
+        return kept(path.with_name(f"{path.name}.safetensors"), lambda: (self.features(part) for part in self.real()))
 
     def _whole(self, pictures: Tensor) -> Tensor:
         return torch.cat([self.whole(part) for part in pictures.split(PART)])

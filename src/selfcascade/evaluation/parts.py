@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +49,13 @@ def in_parts(
     processes.wait_for_everyone()
     parts = [load_file(path) for path in paths]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def kept(path: Path, make: Callable[[], Iterable[dict[str, Tensor]]]) -> dict[str, Tensor]:
+    """The parts that `make` gives, joined along the first axis; made once, and read from that file afterwards."""
+    if not path.exists():
+        with torch.no_grad():
+            parts = list(make())
+        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        write_whole(path, lambda aside: save_file(joined, aside))
+    return load_file(path)

@@ -1,0 +1,146 @@
+"""Clips -> figures: their distances from real ones, their frames', and their steadiness, with intervals.
+
+Axis letters: N clips, F frames, D features, H, W pixels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from selfcascade.evaluation.parts import kept
+from selfcascade.evaluation.questions import Questions
+from selfcascade.metrics.distances import Estimate, bootstrap, frechet_distance, random_patches
+from selfcascade.metrics.video import CLIPS, FRAMES, clip_distances, flicker, neighbour_distance, relative
+
+PART = 20
+
+
+class ClipJudge(ABC):
+    """Measures clips of one size and length against real ones, whose features are kept in a folder.
+
+    Args:
+        height, width: Of the clips judged.
+        folder: The features of the real clips are kept there.
+        frames: Of a clip.
+        real_count: Real clips; a published FVD has 2,048.
+        patch_side: Of the frames' patches, in pixels.
+        frames_compared: Of each clip, evenly spread, for the frames' distances.
+        draws: Of the bootstrap that gives the intervals.
+
+    Raises:
+        ValueError: There are fewer frames than three, or than are compared.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        folder: Path,
+        patch_side: int,
+        frames: int = FRAMES,
+        real_count: int = CLIPS,
+        frames_compared: int = 4,
+        draws: int = 100,
+    ) -> None:
+        if frames < 3 or not 1 <= frames_compared <= frames:
+            raise ValueError(
+                f"frames must be 3 or more, and {frames_compared} are compared, so they cannot be {frames}"
+            )
+        self.size, self.frames, self.folder, self.real_count = (height, width), frames, folder, real_count
+        self.patch_side, self.draws = patch_side, draws
+        self.compared = torch.linspace(0, frames - 1, frames_compared).round().long()
+
+    @property
+    @abstractmethod
+    def key(self) -> str:
+        """Names the real clips and the detectors, in what is kept of them."""
+
+    @abstractmethod
+    def real(self) -> Iterator[Tensor]:
+        """The real clips, `real_count` in all, in parts (n, F, 3, H, W) in [0, 1]."""
+
+    @abstractmethod
+    def clip(self, clips: Tensor) -> Tensor:
+        """Features (N, D) of whole clips (N, F, 3, H, W) in [0, 1]."""
+
+    @abstractmethod
+    def frame(self, frames: Tensor) -> Tensor:
+        """Features (N, D) of single frames (N, 3, H, W) in [0, 1]."""
+
+    @abstractmethod
+    def patch(self, patches: Tensor) -> Tensor:
+        """Features (N, D) of frames' patches in their own pixels."""
+
+    def more(self, clips: Tensor, questions: Questions) -> dict[str, Any]:
+        """Figures beside the distances."""
+        return {}
+
+    def features(self, clips: Tensor) -> dict[str, Tensor]:
+        """All that is kept of real clips, one row a clip."""
+        rows = [self._features(part.float()) for part in clips.split(PART)]
+        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+    @torch.no_grad()
+    def judge(self, clips: Tensor, questions: Questions) -> dict[str, Any]:
+        """Figures of clips, each with a 95 % interval.
+
+        `fvd` and `kvd` are of whole clips. `frame_fid` and `frame_patch_fid` are of single frames, since a clip's
+        features tell little of how sharp its frames are. `change` is the distance of neighbouring frames' features,
+        `patch_change` the same of patches at one place, `flicker` that of coarse brightness: as multiples of real ones.
+
+        Args:
+            clips: (N, F, 3, H, W) in [0, 1], of the first N questions.
+            questions: What they were to show.
+
+        Raises:
+            ValueError: The clips have another size or another number of frames.
+        """
+        expected = (self.frames, 3, *self.size)
+        if clips.ndim != 5 or tuple(clips.shape[1:]) != expected:
+            raise ValueError(f"clips must be (N, F, C, H, W) with {expected} after N, not {tuple(clips.shape)}")
+        real, own = self.of_real, self.features(clips)
+        found = clip_distances(real["clip"], own["clip"], draws=self.draws)
+        for name in ("frame", "patch"):
+            full = "frame_fid" if name == "frame" else "frame_patch_fid"
+            found[full] = self._estimate(frechet_distance, real[name], own[name])
+        for name in ("change", "patch_change", "flicker"):
+            found[name] = self._estimate(relative, real[name][:, None], own[name][:, None])
+        figures = {name: [estimate.value, estimate.low, estimate.high] for name, estimate in found.items()}
+        return {"clips": len(clips), **self.more(clips, questions), **figures}
+
+    @cached_property
+    def of_real(self) -> dict[str, Tensor]:
+        """The features of the real clips, made at the first call."""
+        height, width = self.size
+        words = (f"{height}x{width}x{self.frames}", self.real_count, self.patch_side, len(self.compared))
+        name = "-".join(map(str, ("real-clips", self.key, *words)))
+        return kept(self.folder / f"{name}.safetensors", lambda: (self.features(part) for part in self.real()))
+
+    def _estimate(self, distance: Any, real: Tensor, own: Tensor) -> Estimate:
+        # Rows of (N, D), or of (N, frames, D): a clip's frames stay together.
+        unit = real[0, ..., 0].numel()
+        real, own = (one.flatten(0, -2) for one in (real, own))
+        return bootstrap(distance, real, own, torch.Generator().manual_seed(0), self.draws, unit)
+
+    def _features(self, clips: Tensor) -> dict[str, Tensor]:
+        count = len(clips)
+        frames = self.frame(clips.flatten(0, 1)).unflatten(0, (count, self.frames))
+        # One patch a clip, at the same place in all its frames: as if they were channels of one picture.
+        corner = torch.Generator().manual_seed(1)
+        cut = random_patches(clips.flatten(1, 2), 1, self.patch_side, corner).unflatten(1, (self.frames, 3))
+        patches = self.patch(cut.flatten(0, 1)).unflatten(0, (count, self.frames))
+        return {
+            "clip": self.clip(clips),
+            "frame": frames[:, self.compared],
+            "patch": patches[:, self.compared],
+            "change": neighbour_distance(frames),
+            "patch_change": neighbour_distance(patches),
+            "flicker": flicker(clips),
+        }

@@ -1,0 +1,103 @@
+"""Figures of clips of moving scenes, by the detectors that ship."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from selfcascade.data.scenes.clips import render_clip
+from selfcascade.data.scenes.motion import sample_moving_scene
+from selfcascade.evaluation.moving_scenes import MovingSceneJudge, moving_questions
+from selfcascade.metrics.distances import frechet_distance
+from selfcascade.metrics.i3d import I3D
+
+COUNT = 12
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("real")
+
+
+@pytest.fixture(scope="module")
+def judge(folder: Path) -> MovingSceneJudge:
+    return MovingSceneJudge(64, 64, folder, real_count=20, draws=10)
+
+
+@pytest.fixture(scope="module")
+def clips() -> Tensor:
+    first = moving_questions(1).first
+    scenes = [sample_moving_scene(first + index, held_out=True) for index in range(COUNT)]
+    return torch.from_numpy(np.stack([render_clip(scene, 64, 64) for scene in scenes])).permute(0, 1, 4, 2, 3)
+
+
+@pytest.fixture(scope="module")
+def of_real(judge: MovingSceneJudge, clips: Tensor) -> dict[str, Any]:
+    return judge.judge(clips, moving_questions(COUNT))
+
+
+def test_real_clips_are_read_as_asked_and_change_as_real_ones(of_real: dict[str, Any]) -> None:
+    assert of_real["clips"] == COUNT
+    assert of_real["motion"][0] >= 0.75 and of_real["composition"][0] >= 0.75
+    for name in ("change", "patch_change", "flicker"):
+        assert 0.6 < of_real[name][0] < 1.6
+    for name, figures in of_real.items():
+        if name != "clips":
+            assert figures[1] <= figures[0] <= figures[2]
+
+
+def test_flawed_clips_are_seen_for_what_they_are(
+    judge: MovingSceneJudge, clips: Tensor, of_real: dict[str, Any]
+) -> None:
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
+    found = {
+        name: judge.judge(made, moving_questions(COUNT))
+        for name, made in (
+            ("shuffled", clips[:, order]),
+            ("frozen", clips[:, :1].expand_as(clips)),
+            ("reversed", clips.flip(1)),
+        )
+    }
+    # The unbiased of the two distances: with a dozen clips the other is mostly bias.
+    assert found["shuffled"]["kvd"][0] > of_real["kvd"][0] and found["frozen"]["kvd"][0] > of_real["kvd"][0]
+    assert found["shuffled"]["change"][0] > 1.3 * of_real["change"][0]
+    assert found["frozen"]["change"][0] < 1e-3 and found["frozen"]["flicker"][0] == 0
+    assert found["reversed"]["motion"][0] < 0.5
+    assert found["reversed"]["change"][0] == pytest.approx(of_real["change"][0], rel=1e-4)
+    # The frames are the same, so what is said of frames alone is too.
+    assert found["shuffled"]["composition"][0] == pytest.approx(of_real["composition"][0])
+
+
+def test_real_features_are_made_once_and_kept(judge: MovingSceneJudge, folder: Path, of_real: dict[str, Any]) -> None:
+    (path,) = folder.iterdir()
+    assert path.name.startswith("real-clips-scenes-8fps-") and path.suffix == ".safetensors"
+    written = path.stat().st_mtime_ns
+    again = MovingSceneJudge(64, 64, folder, real_count=20, draws=10)
+    assert torch.equal(again.of_real["clip"], judge.of_real["clip"])
+    assert path.stat().st_mtime_ns == written
+    assert judge.of_real["frame"].shape == (20, 4, 128) and judge.of_real["change"].shape == (20,)
+
+
+def test_fvd_is_of_the_detector_that_is_given(folder: Path, clips: Tensor) -> None:
+    class Means:
+        def features(self, clips: Tensor) -> Tensor:
+            return clips.mean((-2, -1)).flatten(1)
+
+    judge = MovingSceneJudge(64, 64, folder, real_count=4, draws=2, detector=Means(), detector_name="means")
+    real = torch.cat(list(judge.real()))
+    assert real.shape == (4, 16, 3, 64, 64)
+    found = judge.judge(clips[:4], moving_questions(4))
+    expected = frechet_distance(real.mean((-2, -1)).flatten(1), clips[:4].mean((-2, -1)).flatten(1))
+    assert found["fvd"][0] == pytest.approx(expected, rel=1e-3)
+    assert I3D(classes=5).features(clips[:1, :9]).shape == (1, 5)  # the same seam
+
+
+def test_clips_of_another_size_or_length_are_refused(judge: MovingSceneJudge, clips: Tensor, tmp_path: Path) -> None:
+    for wrong in (clips[:, :8], clips[..., :32], clips[0]):
+        with pytest.raises(ValueError, match=r"clips must be \(N, F, C, H, W\) with \(16, 3, 64, 64\) after N"):
+            judge.judge(wrong, moving_questions(COUNT))
+    with pytest.raises(ValueError, match="frames must be 3 or more"):
+        MovingSceneJudge(64, 64, tmp_path, frames=2)
