@@ -79,6 +79,8 @@ def planned(
     default = preset_pivots(scheduler, native, sizes[first_pivot:], preset)
     pivots = per_stage("pivot_step", default if pivot_step is None else pivot_step, scaling)
     all_steps = per_stage("num_inference_steps", steps, len(sizes))
+    if is_count(steps):
+        all_steps[first_pivot:] = [max(1, round(preset.step_share * all_steps[0]))] * scaling
     guidance = per_stage("guidance_scale", guidance_scale, len(sizes))
     for value in pivots:
         check_pivot_step(value, limit)
@@ -89,8 +91,6 @@ def planned(
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if value is not None and not (number and 0 <= value <= MAX_GUIDANCE):
             raise ValueError(f"guidance_scale must be a number from 0 to {MAX_GUIDANCE:g}, not {value!r}")
-    if isinstance(steps, int):
-        all_steps[first_pivot:] = [max(1, round(preset.step_share * steps))] * scaling
     plan = zip(sizes, all_steps, [None] * first_pivot + pivots, guidance, strict=True)
     return tuple(Stage(index, len(sizes), *values) for index, values in enumerate(plan))
 
