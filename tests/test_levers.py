@@ -228,7 +228,7 @@ def test_a_preset_of_ones_own_starts_at_steps_of_equal_signal_to_noise_ratio() -
     ("name", "spelled_out"),
     [
         ("quality", {"pivot_step": 500, "upsampling": "rgb", "anchor": 0.5, "energy": 0.5}),
-        ("fast", {"pivot_step": 400, "upsampling": "rgb", "num_inference_steps": [8, 4]}),
+        ("fast", {"pivot_step": 300, "upsampling": "rgb", "num_inference_steps": [8, 4]}),
     ],
 )
 def test_named_presets_are_what_was_measured(name: str, spelled_out: dict[str, Any]) -> None:

@@ -1,4 +1,7 @@
-"""Named settings of the cascade. `paper` reproduces the publication; the others say what they were chosen by."""
+"""Named settings of the cascade. `paper` reproduces the publication; the others say what they were chosen by.
+
+The figures are of the bundled world, ten pictures a setting: docs/presets.md has them with their intervals.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ PRESETS: dict[str, Preset] = {
         Preset("rgb", "K = 700, then 400; the pivot enlarged as a picture (docs/bundled.md)", 0.7, 0.4, "rgb"),
         Preset(
             "quality",
-            "K = 500, half of each stage's steps anchored, half of the energy restored (docs/presets.md)",
+            "K = 500, half the steps anchored, half the lost energy back: patch FID 21.7 at 16x, rgb 25.7, paper 43.6",
             0.5,
             0.5,
             "rgb",
@@ -49,9 +52,9 @@ PRESETS: dict[str, Preset] = {
         ),
         Preset(
             "fast",
-            "K = 400, then 300, in half the steps; RGB pivots (docs/presets.md)",
-            0.4,
+            "K = 300, then 200, half the steps: a sixth of paper's TFLOPs at 16x, patch FID 25.1",
             0.3,
+            0.2,
             "rgb",
             step_share=0.5,
         ),
