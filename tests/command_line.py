@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,8 @@ def record(path: str | Path) -> dict[str, Any]:
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
+    """The command line as a process that heeds Ctrl-C, also where the tests run in a shell's background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what is ignored here would be ignored there
     environment = {**os.environ, "PYTHONPATH": str(SRC)}
     command = [sys.executable, "-m", "selfcascade.cli", *arguments]
     return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)

@@ -1,8 +1,10 @@
 """The command line on a tiny video model: clips that can be made again, bit for bit, and mistakes in one line."""
 
+import importlib
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +12,14 @@ from PIL import Image
 
 from clip_files import write_clip
 from command_line import made, models, record, refuse, run, start, succeed, workplace
+from selfcascade.cli.making import Made, make
+from selfcascade.cli.saving import check_of_clips
+from selfcascade.cli.settings import Settings
 from selfcascade.clips import read_clip
 
 __all__ = ["models", "workplace"]  # fixtures
 
-VIDEO = ["--model", "video", "--steps", "4", "--frames", "4"]
+VIDEO = ["--model", "video", "--steps", "2", "--frames", "2"]
 
 
 def test_a_clip_is_made_with_its_record_and_comes_back() -> None:
@@ -22,11 +27,11 @@ def test_a_clip_is_made_with_its_record_and_comes_back() -> None:
     lines = succeed("generate", "a red fish swims to the left", *VIDEO, *options)
     assert lines == ["frames", "frames.sheet.png"]
     settings, result = record("frames")["settings"], record("frames")["result"]
-    assert (settings["frames"], settings["fps"], settings["shared_noise"], settings["pivot_step"]) == (4, 6, 0.3, [700])
-    assert (result["frames"], result["fps"], result["height"], result["width"]) == (4, 6, 128, 128)
+    assert (settings["frames"], settings["fps"], settings["shared_noise"], settings["pivot_step"]) == (2, 6, 0.3, [700])
+    assert (result["frames"], result["fps"], result["height"], result["width"]) == (2, 6, 128, 128)
     pictures = [np.asarray(Image.open(path)) for path in sorted(Path("frames").iterdir())]
     parameters = Image.open("frames/0001.png").info["parameters"]
-    assert "Frames: 4, FPS: 6" in parameters and "Shared noise: 0.3" in parameters
+    assert "Frames: 2, FPS: 6" in parameters and "Shared noise: 0.3" in parameters
     again = run("generate", "--from", "frames.json", "--output", "again.mp4")
     assert again.exit_code == 0, again.output
     assert "the pixels are the same as recorded in frames.json" in again.stderr
@@ -35,7 +40,7 @@ def test_a_clip_is_made_with_its_record_and_comes_back() -> None:
     assert fps == 6
     error = frames.astype(float) - np.stack(pictures)
     assert 10 * np.log10(255**2 / (error**2).mean()) > 25  # colours of random weights, at half their resolution
-    assert Image.open("frames.sheet.png").width > 4 * 192
+    assert Image.open("frames.sheet.png").width > 2 * 192
 
 
 def test_each_of_many_clips_is_the_one_its_seed_gives_alone() -> None:
@@ -53,7 +58,7 @@ def test_an_own_clip_is_enlarged_and_the_record_repeats_it() -> None:
     (path,) = succeed("upscale", "own.mp4", *VIDEO, *options)
     assert Image.open(path).size == (128, 96)
     settings = record(path)["settings"]
-    assert (settings["image"], settings["frames"], settings["fps"], settings["start"]) == ("own.mp4", 4, 8, 0.25)
+    assert (settings["image"], settings["frames"], settings["fps"], settings["start"]) == ("own.mp4", 2, 8, 0.25)
     again = run("generate", "--from", "big.json", "--output", "again.gif")
     assert "the pixels are the same" in again.stderr
     assert Path("again.gif").read_bytes() == Path("big.gif").read_bytes()
@@ -62,19 +67,25 @@ def test_an_own_clip_is_enlarged_and_the_record_repeats_it() -> None:
 
 
 def test_plan_and_info_say_what_a_clip_is(tmp_path: Path) -> None:
-    text = "\n".join(succeed("plan", *VIDEO))
+    result = run("plan", *VIDEO)
+    assert result.exit_code == 0, result.output
     for word in ("64x64", "128x128", "TFLOPs", "700"):
-        assert word in text
-    assert "clips of 4 frames, at most 32" in run("plan", *VIDEO).stderr
+        assert word in result.stdout
+    assert "clips of 2 frames, at most 32" in result.stderr
     assert "16 by default, at most 32" in "\n".join(succeed("info", "--model", "video"))
     assert made(tmp_path) == set()
+
+
+def test_options_of_clips_are_named_where_a_model_makes_pictures() -> None:
+    for option in ({"frames": 4}, {"fps": 4.0}, {"shared_noise": 1.0}, {"image": "a.mp4", "start": 1.0}):
+        with pytest.raises(ValueError, match=f"{[*option][-1]} is for video, and model 'bundled' makes pictures"):
+            check_of_clips(Settings(**option))
+    check_of_clips(Settings())
 
 
 PICTURE = ["--model", "sd", "--steps", "4"]
 BAD = {
     "frames of a picture": (["generate", "a", *PICTURE, "--frames", "4"], "frames is for video, and model 'sd' makes"),
-    "rate of a picture": (["generate", "a", *PICTURE, "--fps", "4"], "fps is for video"),
-    "noise of a picture": (["generate", "a", *PICTURE, "--shared-noise", "1"], "shared_noise is for video"),
     "sheet of a picture": (["generate", "a", *PICTURE, "--sheet"], "sheet is for video"),
     "picture as mp4": (["generate", "a", *PICTURE, "--output", "a.mp4"], "'a.mp4' is for video, and model 'sd'"),
     "clip as png": (["generate", "a", *VIDEO, "--output", "a.png"], "output of video must end in .mp4, .gif, .webp"),
@@ -82,8 +93,11 @@ BAD = {
         ["generate", "a", *VIDEO, "--output", "a.avi"],
         "output must end in .png, .jpg, .jpeg, .webp, .mp4",
     ),
-    "no rate": (["generate", "a", *VIDEO, "--fps", "0"], "fps must be a number over 0 to 240"),
-    "backwards": (["generate", "a", *VIDEO, "--fps", "-8"], "fps must be a number over 0 to 240"),
+    "no rate": (["generate", "a", *VIDEO, "--fps", "0"], "fps must be a number from 0.01 to 240"),
+    "backwards": (["generate", "a", *VIDEO, "--fps", "-8"], "fps must be a number from 0.01 to 240"),
+    "endless frames": (["generate", "a", *VIDEO, "--fps", "1e-4"], "fps must be a number from 0.01 to 240"),
+    "nameless": (["generate", "a", *VIDEO, "--output", "."], "output '.' has no name"),
+    "not its own": (["generate", "a", *VIDEO, "--output", "letters", "--force"], "holds other files than frames"),
     "no frames": (["generate", "a", *VIDEO[:-1], "0"], "frames must be a whole number from 1"),
     "too many frames": (["generate", "a", *VIDEO[:-1], "33"], "at most 32, where the motion adapter's positions end"),
     "too much shared": (["generate", "a", *VIDEO, "--shared-noise", "2"], "shared_noise must be a number from 0 to 1"),
@@ -99,32 +113,57 @@ BAD = {
     "too short": (["upscale", "own.mp4", *VIDEO[:-1], "12"], "12 are wanted"),
     "starts nowhere": (["upscale", "own.mp4", *VIDEO, "--start", "-1"], "start must be a number from 0"),
     "plan": (["plan", *PICTURE, "--frames", "4"], "frames is for video"),
-    "long plan": (["plan", *VIDEO[:-1], "33"], "num_frames must be at most 32"),
 }
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "text.mp4").write_text("hello")
+    (folder / "letters").mkdir()
+    (folder / "letters" / "letter.txt").write_text("mine")
+    Image.new("RGB", (64, 64)).save(folder / "own.png")
+    write_clip(folder / "own.mp4", frames=10, size=(64, 64))
+    write_clip(folder / "long.mp4", frames=40, size=(64, 64))
+    return folder
+
+
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, case: str) -> None:
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, files: Path, case: str) -> None:
     arguments, reason = BAD[case]
-    Path("text.mp4").write_text("hello")
-    Image.new("RGB", (64, 64)).save("own.png")
-    write_clip(Path("own.mp4"), frames=10, size=(64, 64))
-    if case == "too long":
-        write_clip(Path("long.mp4"), frames=40, size=(64, 64))
+    for file in files.iterdir():
+        (tmp_path / file.name).symlink_to(file)
     before = made(tmp_path)
     assert reason in refuse(*arguments)
     assert made(tmp_path) == before
 
 
+def test_an_interrupted_count_keeps_the_clips_that_are_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def interrupted(*arguments: Any) -> Made:
+        calls.append(len(calls))
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return make(*arguments)
+
+    monkeypatch.setattr(importlib.import_module("selfcascade.cli.generate"), "make", interrupted)
+    result = run("generate", "a fish", *VIDEO, "--count", "3", "--output", "a.webp")
+    assert (result.exit_code, result.stdout.splitlines()) == (130, ["a.webp"])
+    assert calls == [0, 1] and made(tmp_path) == {"a.webp", "a.json"}
+
+
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_clips_that_are_done() -> None:
-    process = start(
-        "generate", "a fish", *VIDEO[:2], "--steps", "4", "--frames", "2", "--count", "1000", "--output", "out/a.mp4"
-    )
-    assert process.stdout is not None
-    first = process.stdout.readline()
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    process = start("generate", "a fish", *VIDEO, "--count", "1000", "--output", "out/a.mp4")
+    try:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()  # where the signal was not heeded
     assert process.returncode == 130
     assert errors.splitlines()[-1] == "selfcascade: interrupted"
     assert first.strip() == str(Path("out/a.mp4"))

@@ -118,9 +118,28 @@ def test_a_folder_keeps_every_pixel(tmp_path: Path) -> None:
 def test_a_folder_with_other_files_is_never_overwritten(tmp_path: Path) -> None:
     folder = save(tmp_path / "frames")
     (folder / "letter.txt").write_text("mine")
-    with pytest.raises(ValueError, match="holds other files than frames"):
-        save(folder, force=True)
+    for refused in (lambda: check_clip_output(folder, 8, force=True), lambda: save(folder, force=True)):
+        with pytest.raises(ValueError, match="holds other files than frames"):
+            refused()
     assert (folder / "letter.txt").read_text() == "mine" and (folder / "0001.png").is_file()
+
+
+def test_a_link_is_replaced_and_the_folder_it_leads_to_is_kept(tmp_path: Path) -> None:
+    elsewhere = save(tmp_path / "elsewhere")
+    (tmp_path / "frames").symlink_to(elsewhere)
+    folder = save(tmp_path / "frames", force=True, frames=clip(2))
+    assert not folder.is_symlink() and len(list(folder.iterdir())) == 2 and len(list(elsewhere.iterdir())) == 7
+
+
+def test_a_folder_that_another_process_has_made_meanwhile_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "frames", frames=clip(2))
+    monkeypatch.setattr(clip_outputs.os.path, "lexists", lambda _: False)
+    (tmp_path / "frames.json").write_text("{}")
+    save_clip(clip(3), 8, RECORD, tmp_path / "frames", TEXT)
+    assert (tmp_path / "frames.json").read_text() == "{}" and len(list((tmp_path / "frames").iterdir())) == 2
+    assert len(list((tmp_path / "frames-2").iterdir())) == 3
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.gif", "frames"])
@@ -140,10 +159,13 @@ def test_nothing_is_left_after_an_error(tmp_path: Path, monkeypatch: pytest.Monk
     [
         ("a.avi", 8, r"must end in \.mp4, \.gif, \.webp, or be a folder for frames, not 'a.avi'"),
         ("a.png", 8, "must end in"),
-        ("a.mp4", 0, "fps must be a number over 0, at most 240, not 0"),
+        ("a.mp4", 0, "fps must be a number from 0.01 to 240, not 0"),
         ("a.mp4", -1, "fps must be"),
         ("a.mp4", float("nan"), "fps must be"),
         ("a.mp4", 1000, "fps must be"),
+        ("a.mp4", 1e-4, "fps must be"),
+        ("a.gif", 120, r"fps of a \.gif must be at most 100, not 120"),
+        ("..", 8, r"'.*\.\.' has no name"),
         ("folder.mp4", 8, "is a folder"),
         ("file", 8, "is a file; give a folder"),
         ("file/a.mp4", 8, "cannot be written to"),

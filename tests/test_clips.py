@@ -152,7 +152,8 @@ def test_too_few_or_too_many_frames_are_refused(tmp_path: Path, monkeypatch: pyt
         ({"fps": float("nan")}, "fps must be above 0"),
         ({"stride": 0}, "stride must be 1 or more"),
         ({"fps": 8.0, "stride": 2}, "fps and stride must not both"),
-        ({"start": -1.0}, "start must be 0 seconds or more, not -1"),
+        ({"start": -1.0}, "start must be from 0 to 86400 seconds, not -1"),
+        ({"start": 1e300}, "start must be from 0 to 86400 seconds, not 1e"),
     ],
 )
 def test_bad_arguments_are_refused(arguments: dict[str, float], words: str) -> None:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,15 +34,20 @@ SIDE = Size(32, 32)
 FOUR = ClipFiles(min_size=SIDE, frames=4, fps=None)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    place = tmp_path / "clips"
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("written") / "clips"
     (place / "sub").mkdir(parents=True)
     for number in range(5):
         size = (36, 48) if number % 2 else (64, 40)
         write_clip(place / ("sub" if number > 2 else "") / f"{number}.mp4", size=size)
         (place / ("sub" if number > 2 else "") / f"{number}.txt").write_text(f"clip {number}")
     return place
+
+
+@pytest.fixture
+def folder(tmp_path: Path, written: Path) -> Path:
+    return Path(shutil.copytree(written, tmp_path / "clips"))
 
 
 @pytest.fixture
@@ -69,13 +75,13 @@ def same(a: Batch, b: Batch) -> bool:
 def test_batches_of_clips_repeat_and_go_on_exactly_where_they_were_cut(folder: Path) -> None:
     sizes = (SIDE, Size(48, 24))
     for source in sources(folder):
-        whole = first(source, 8, sizes)
+        whole = first(source, 5, sizes)
         for batch in whole:
             assert batch.pixels.shape[:3] == (2, 4, 3) and Size(*batch.pixels.shape[-2:]) in sizes
             assert batch.pixels.dtype == torch.float32 and batch.pixels.min() >= -1 and batch.pixels.max() <= 1
-        for cut in (1, 2, 3, 6):
+        for cut in (1, 3):
             place = Position.from_json(json.loads(json.dumps(whole[cut - 1].position.as_json())))
-            again = first(source, 8 - cut, sizes, start=place)
+            again = first(source, 5 - cut, sizes, start=place)
             assert all(same(a, b) for a, b in zip(again, whole[cut:], strict=True)), (source, cut)
 
 
@@ -104,7 +110,7 @@ def test_the_place_in_time_and_space_comes_from_seed_epoch_and_key(tmp_path: Pat
 
     starts = taken(FOUR)
     assert {row[0] for row in starts} == set(range(7)) and all(np.diff(row).tolist() == [1, 1, 1] for row in starts)
-    assert starts == taken(FOUR) != taken(FOUR, seed=1)
+    assert starts[:6] == taken(FOUR, 6) != taken(FOUR, 6, seed=1)
     assert {tuple(np.diff(row)) for row in taken(ClipFiles(frames=4, fps=None, stride=3), 6)} == {(3, 3, 3)}
     assert {tuple(np.diff(row)) for row in taken(ClipFiles(frames=4, fps=4.0), 6)} == {(2, 2, 2)}
     assert len(set(taken(ClipFiles(frames=4, fps=None, fixed_start=True), 8))) == 1

@@ -2,7 +2,6 @@
 
 import collections
 import hashlib
-import itertools
 
 import numpy as np
 import pytest
@@ -158,10 +157,9 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 @pytest.mark.parametrize("background", BACKGROUNDS)
 def test_a_small_clip_is_the_large_one_box_filtered(background: str) -> None:
     moving = next(moving for moving in SOME if moving.scene.background == background)
-    for start in (0.4, 1.7):
-        large = render_clip(moving, 256, 256, frames=1, start=start, supersample=1)[0]
-        small = render_clip(moving, 64, 64, frames=1, start=start)[0]
-        assert psnr(small, large.reshape(64, 4, 64, 4, 3).mean((1, 3))) > 33
+    large = render_clip(moving, 256, 256, frames=1, start=1.7, supersample=1)[0]
+    small = render_clip(moving, 64, 64, frames=1, start=1.7)[0]
+    assert psnr(small, large.reshape(64, 4, 64, 4, 3).mean((1, 3))) > 33
 
 
 def test_a_frame_depends_on_its_time_alone() -> None:
@@ -174,12 +172,12 @@ def test_a_frame_depends_on_its_time_alone() -> None:
 
 
 def test_what_stands_still_and_is_painted_once_looks_as_if_painted_each_time() -> None:
-    still = [moving for moving in SOME if all(motion.direction == "still" for motion in moving.motions)]
-    for moving in itertools.islice((m for m in still if m.scene.items[0].kind in ("house", "mushroom")), 6):
-        if len(moving.scene.items) == 1:
-            clip = render_clip(moving, 32, 32, frames=2)
-            for time, frame in enumerate(clip):
-                np.testing.assert_allclose(frame, render(moving.scene, 32, 32, time=time / 8), atol=1e-6)
+    alone = [m for m in SOME if len(m.scene.items) == 1 and m.scene.items[0].kind in ("house", "mushroom")]
+    assert len(alone) >= 4
+    for moving in alone[:4]:
+        clip = render_clip(moving, 32, 32, frames=2)
+        for time, frame in enumerate(clip):
+            np.testing.assert_allclose(frame, render(moving.scene, 32, 32, time=time / 8), atol=1e-6)
 
 
 def test_a_window_of_a_clip_is_a_crop_of_it() -> None:

@@ -1,5 +1,6 @@
 """The cascade on clips: tuned and not, noise that frames share, decoding in parts, clips of the user's own."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cascade_runs import SD, SETTINGS, run, seeded
+from cascade_runs import SETTINGS, run, seeded
 from selfcascade import FeatureUpsamplers, SelfCascade
 from selfcascade.base_models import frames
 from selfcascade.base_models.frames import frames_at_once, joined, mixed_noise, over_frames
@@ -16,10 +17,19 @@ from selfcascade.base_models.resizing import lanczos
 from selfcascade.cascade import Size
 from selfcascade.images import clips_of
 from tiny import TINY
-from tiny.plugins import tiny_video_controlnet
+from tiny.plugins import tiny_video_controlnet, tiny_video_xl
 
 FRAMEWISE = ("animatediff", "text-to-video-synthesis")
 VIDEO = tuple(name for name, family in TINY.items() if family.video)
+# Both decode frame by frame and differ in their U-Nets: where that matters little, the second takes `make test-slow`.
+ONE_IS_ENOUGH = pytest.mark.parametrize("name", [FRAMEWISE[0], pytest.param(FRAMEWISE[1], marks=pytest.mark.slow)])
+SHORT: dict[str, Any] = {"num_frames": 2, "num_inference_steps": 2}
+
+
+@functools.cache
+def built(name: str) -> Any:
+    """One pipeline for all tests: calls leave it as it was."""
+    return TINY[name].build()
 
 
 def moving(count: int = 4, side: int = 64) -> list[Image.Image]:
@@ -37,41 +47,42 @@ def as_bytes(clip: list[Image.Image]) -> np.ndarray:
 @pytest.mark.parametrize("name", FRAMEWISE)
 def test_untrained_upsamplers_give_the_frames_of_the_tuning_free_cascade(name: str) -> None:
     family = TINY[name]
-    pipe: Any = family.build()
-    settings = {**family.inputs, **SETTINGS, "output_type": "pil", "preset": "paper", "height": 128, "width": 192}
+    pipe = built(name)
+    settings = {**family.inputs, **SETTINGS, **SHORT, "output_type": "pil", "preset": "paper"}
+    settings |= {"height": 128, "width": 96}
     made = []
     for upsamplers in (None, FeatureUpsamplers.from_unet(pipe.unet, "full")):
         cascade = SelfCascade(pipe, upsamplers, native_size=(64, 64))
         made.append(cascade(**settings, shared_noise=0.3, generator=seeded()))
-    assert [frame.size for frame in made[0].frames[0]] == [(192, 128)] * 4
-    assert made[0].images is None and len(made[0].stages) == 3
+    assert [frame.size for frame in made[0].frames[0]] == [(96, 128)] * 2
+    assert made[0].images is None and len(made[0].stages) == 2
     assert np.array_equal(as_bytes(made[0].frames[0]), as_bytes(made[1].frames[0]))
     assert torch.equal(made[0].stages[-1].latents, made[1].stages[-1].latents)
 
 
-@pytest.mark.parametrize("name", FRAMEWISE)
+@ONE_IS_ENOUGH
 def test_a_clip_is_the_same_alone_and_among_others(name: str) -> None:
     family = TINY[name]
-    pipe: Any = family.build()
+    pipe = built(name)
+    options = {**SHORT, "shared_noise": 0.5, "output_type": "pt"}
     prompts = {"prompt": ["a red fish"] * 2, "negative_prompt": ["blurry"] * 2}
-    both = run(pipe, family, **prompts, generator=[seeded(1), seeded(2)], shared_noise=0.5, output_type="pt").frames
+    both = run(pipe, family, **prompts, generator=[seeded(1), seeded(2)], **options).frames
     for index in range(2):
         one = {"prompt": "a red fish", "negative_prompt": "blurry", "generator": seeded(index + 1)}
-        alone = run(pipe, family, **one, shared_noise=0.5, output_type="pt").frames
+        alone = run(pipe, family, **one, **options).frames
         # Kernels share a batch out by its length, so the last bits of float32 may differ.
         torch.testing.assert_close(both[index], alone[0], rtol=0, atol=1e-5)
     assert not torch.allclose(both[0], both[1], atol=1e-2)
 
 
 def test_a_controlnet_guides_every_stage_of_a_clip() -> None:
-    pipe = tiny_video_controlnet(TINY["animatediff"].build())
+    pipe = tiny_video_controlnet(built("animatediff"))
     family = TINY["animatediff"]
-    bars, blank = moving(), [Image.new("RGB", (64, 64))] * 4
-    made = [run(pipe, family, conditioning_frames=clip).stages for clip in (bars, bars, blank)]
+    bars, blank = moving(2), [Image.new("RGB", (64, 64))] * 2
+    made = [run(pipe, family, **SHORT, conditioning_frames=clip).stages for clip in (bars, blank)]
     for index, size in enumerate((8, 16)):
-        first, again, other = (stages[index].latents for stages in made)
-        assert first.shape == (1, 4, 4, size, size)
-        assert torch.equal(first, again)
+        first, other = (stages[index].latents for stages in made)
+        assert first.shape == (1, 4, 2, size, size)
         assert not torch.allclose(first, other, atol=1e-3)
 
 
@@ -90,7 +101,7 @@ def test_mixed_noise_keeps_its_variance_and_has_the_asked_correlation(share: flo
 @pytest.mark.parametrize("name", VIDEO)
 def test_frames_share_a_stages_noise_as_far_as_asked(name: str) -> None:
     family = TINY[name]
-    cascade = SelfCascade(family.build(), native_size=family.native)
+    cascade = SelfCascade(built(name), native_size=family.native)
     stage = cascade.plan(num_inference_steps=4)[1]
     z_0 = torch.zeros(
         1, cascade.pipe.vae.config.get("z_dim", cascade.pipe.vae.config.get("latent_channels")), 3, 16, 16
@@ -112,13 +123,11 @@ def test_frames_share_a_stages_noise_as_far_as_asked(name: str) -> None:
 @pytest.mark.parametrize("name", ["animatediff", "cogvideox"])
 def test_sharing_no_noise_changes_no_bit_and_sharing_some_does(name: str) -> None:
     family = TINY[name]
-    pipe = family.build()
-    latents = [run(pipe, family, **options).stages[1].latents for options in ({}, {"shared_noise": 0}, SHARED)]
+    short = SHORT | {"num_frames": 2 if name == "animatediff" else 9}
+    shares: list[dict[str, Any]] = [{}, {"shared_noise": 0}, {"shared_noise": 0.5}]
+    latents = [run(built(name), family, **short, **share).stages[1].latents for share in shares]
     assert torch.equal(latents[0], latents[1])
     assert not torch.allclose(latents[0], latents[2], atol=1e-3)
-
-
-SHARED = {"shared_noise": 0.5}
 
 
 def test_parts_of_a_clip_make_the_whole() -> None:
@@ -152,16 +161,16 @@ def test_frames_in_parts_are_those_of_the_pipelines_own_decoding(
     name: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family = TINY[name]
-    pipe: Any = family.build()
-    settings = {**family.inputs, "num_inference_steps": 2, "output_type": kind, "num_frames": 5}
-    settings |= {"height": 96, "width": 96}
+    pipe = built(name)
+    settings = {**family.inputs, "num_inference_steps": 1, "output_type": kind, "num_frames": 5}
+    settings |= {"height": 64, "width": 64}
     plain = pipe(**settings, generator=seeded(), return_dict=False)[0]
-    whole = SelfCascade(pipe, native_size=(96, 96))(**settings, generator=seeded()).frames
+    whole = SelfCascade(pipe, native_size=(64, 64))(**settings, generator=seeded()).frames
     monkeypatch.setattr(frames, "FRAMES_AT_ONCE", 2)
     decoded: list[int] = []
     decode = pipe.vae.decode
     monkeypatch.setattr(pipe.vae, "decode", lambda z, **more: decoded.append(len(z)) or decode(z, **more))
-    parts = SelfCascade(pipe, native_size=(96, 96))(**settings, generator=seeded()).frames
+    parts = SelfCascade(pipe, native_size=(64, 64))(**settings, generator=seeded()).frames
     assert decoded == [2, 2, 1]
     if kind == "pil":
         plain, whole, parts = ([as_bytes(clip) for clip in clips] for clips in (plain, whole, parts))
@@ -172,39 +181,86 @@ def test_frames_in_parts_are_those_of_the_pipelines_own_decoding(
 
 
 def test_the_pipelines_own_chunk_size_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
-    family = TINY["animatediff"]
-    pipe: Any = family.build()
+    family, pipe = TINY["animatediff"], built("animatediff")
     decoded: list[int] = []
     decode = pipe.vae.decode
     monkeypatch.setattr(pipe.vae, "decode", lambda z, **more: decoded.append(len(z)) or decode(z, **more))
-    run(pipe, family, scale=1, decode_chunk_size=3, output_type="pt")
-    assert decoded == [3, 1]
+    for chunk, count in ((3, 4), (18, 18)):
+        options = {"num_frames": count, "num_inference_steps": 1, "output_type": "pt"}
+        run(pipe, family, scale=1, decode_chunk_size=chunk, **options)
+    assert decoded == [3, 1, 18]
     with pytest.raises(ValueError, match="decode_chunk_size must be a positive whole number, not 0"):
         run(pipe, family, decode_chunk_size=0)
 
 
-@pytest.mark.parametrize("name", FRAMEWISE)
+def test_a_vae_that_overflows_in_half_precision_decodes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = tiny_video_xl().to(torch.float16)
+    decoded: list[torch.dtype] = []
+    decode = pipe.vae.decode
+    monkeypatch.setattr(pipe.vae, "decode", lambda z, **more: decoded.append(z.dtype) or decode(z, **more))
+    settings = {"height": 64, "width": 64, "num_frames": 2, "num_inference_steps": 1, "output_type": "pt"}
+    made = SelfCascade(pipe, native_size=(64, 64))("a fish", **settings, generator=seeded())
+    assert decoded == [torch.float32] and pipe.vae.dtype == torch.float16
+    assert made.stages[0].latents.dtype == torch.float16 and made.frames.isfinite().all()
+
+    def overflow(z: Tensor, **_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(pipe.vae, "decode", overflow)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        SelfCascade(pipe, native_size=(64, 64))("a fish", **settings)
+    assert pipe.vae.dtype == torch.float16
+
+
+def test_free_init_runs_at_the_base_stage_only() -> None:
+    family = TINY["animatediff"]
+    pipe: Any = family.build()
+    pipe.enable_free_init(num_iters=2)
+    steps: list[int] = []
+
+    def count(pipe: Any, step: int, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        steps.append(kwargs["stage"].index)
+        return {}
+
+    run(pipe, family, **SHORT, callback_on_step_end=count)
+    assert steps.count(0) == 2 * steps.count(1) == 4
+    assert pipe._free_init_num_iters == 2
+
+
+def test_free_noise_lifts_the_limit_of_the_motion_adapter() -> None:
+    family = TINY["animatediff"]
+    pipe: Any = family.build()
+    pipe.enable_free_noise(context_length=16, context_stride=8)
+    assert run(pipe, family, scale=1, num_frames=33, num_inference_steps=1).frames.shape[2] == 33
+
+
+@ONE_IS_ENOUGH
 def test_the_rgb_pivot_is_enlarged_in_parts_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     family = TINY[name]
-    pipe: Any = family.build()
-    whole = run(pipe, family, upsampling="rgb").stages[1].latents
+    pipe = built(name)
+    whole = run(pipe, family, **SHORT, upsampling="rgb").stages[1].latents
     monkeypatch.setattr(frames, "FRAMES_AT_ONCE", 1)
     coded: list[int] = []
     encode = pipe.vae.encode
     monkeypatch.setattr(pipe.vae, "encode", lambda x, **more: coded.append(len(x)) or encode(x, **more))
-    parts = run(pipe, family, upsampling="rgb").stages[1].latents
-    assert coded == [1] * 4
-    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-4)  # the last bits of float32, through four steps
+    parts = run(pipe, family, **SHORT, upsampling="rgb").stages[1].latents
+    assert coded == [1] * 2
+    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-4)  # the last bits of float32, through two steps
 
 
-@pytest.mark.parametrize("name", VIDEO)
+QUICK = ("animatediff", "wan")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in VIDEO]
+)
 def test_an_own_clip_is_enlarged(name: str) -> None:
     family = TINY[name]
-    pipe: Any = family.build()
+    pipe = built(name)
     words = {key: value for key, value in family.inputs.items() if key not in ("prompt", "num_frames")}
     count = family.inputs["num_frames"]
     cascade = SelfCascade(pipe, native_size=family.native)
-    settings = {**words, "num_inference_steps": 4, "pivot_step": 700, "output_type": "pt"}
+    settings = {**words, "num_inference_steps": 2, "pivot_step": 700, "output_type": "pt"}
     prompt = family.inputs.get("prompt")
     out = cascade.upscale(moving(count), prompt, **settings, generator=seeded())
     assert out.frames.shape == (1, count, 3, 128, 128)
@@ -220,7 +276,7 @@ def test_clips_are_read_in_every_form() -> None:
 
 
 def test_the_first_pivot_is_the_own_clip_cropped_enlarged_and_coded() -> None:
-    cascade = SelfCascade(TINY["animatediff"].build(), native_size=(64, 64))
+    cascade = SelfCascade(built("animatediff"), native_size=(64, 64))
     base = cascade._base({"prompt": ["a", "b"]}, None, None, cascade.preset(), "latent", 1.0, 0.0)
     pixels = clips_of(moving()).transpose(1, 2)
     z_0 = base.encode_image(pixels, Size(64, 128), Size(32, 64))
@@ -233,12 +289,12 @@ def test_the_first_pivot_is_the_own_clip_cropped_enlarged_and_coded() -> None:
 
 def test_several_clips_and_one_for_several_prompts() -> None:
     family = TINY["animatediff"]
-    cascade = SelfCascade(family.build(), native_size=family.native)
+    cascade = SelfCascade(built("animatediff"), native_size=family.native)
     settings = {"num_inference_steps": 4, "pivot_step": 300, "output_type": "latent"}
-    assert cascade.upscale([moving(), moving()], "a", **settings).frames.shape[:3] == (2, 4, 4)
-    assert cascade.upscale(moving(), ["a", "b"], **settings).frames.shape[:3] == (2, 4, 4)
+    assert cascade.upscale([moving(2), moving(2)], "a", **settings).frames.shape[:3] == (2, 4, 2)
+    assert cascade.upscale(moving(2), ["a", "b"], **settings).frames.shape[:3] == (2, 4, 2)
     with pytest.raises(ValueError, match="clip has 2 clips, and there are 3 prompts"):
-        cascade.upscale([moving(), moving()], ["a", "b", "c"], **settings)
+        cascade.upscale([moving(2), moving(2)], ["a", "b", "c"], **settings)
 
 
 BAD_CLIPS: list[tuple[Any, str]] = [
@@ -258,7 +314,7 @@ BAD_CLIPS: list[tuple[Any, str]] = [
 @pytest.mark.parametrize(("clip", "message"), BAD_CLIPS)
 def test_what_is_no_clip_is_refused(clip: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        SelfCascade(TINY["animatediff"].build()).upscale(clip)
+        SelfCascade(built("animatediff")).upscale(clip)
 
 
 @pytest.mark.parametrize(
@@ -277,14 +333,19 @@ def test_what_is_no_clip_is_refused(clip: Any, message: str) -> None:
 def test_clips_that_a_model_does_not_make_are_refused(name: str, options: dict[str, Any], message: str) -> None:
     family = TINY[name]
     with pytest.raises(ValueError, match=message):
-        run(family.build(), family, **options)
+        run(built(name), family, **options)
 
 
 def test_another_length_than_the_clips_is_refused() -> None:
     with pytest.raises(ValueError, match="num_frames is the clip's, 4, not 8; leave it out"):
-        SelfCascade(TINY["animatediff"].build()).upscale(moving(), num_frames=8)
+        SelfCascade(built("animatediff")).upscale(moving(), num_frames=8)
+
+
+def test_copies_of_a_clip_are_refused() -> None:
+    with pytest.raises(ValueError, match="num_videos_per_prompt cannot be given with a clip"):
+        SelfCascade(built("wan"), native_size=(64, 64)).upscale(moving(5), num_videos_per_prompt=2)
 
 
 def test_a_clip_is_no_picture() -> None:
     with pytest.raises(ValueError, match=r"image must be \(B, 3, H, W\)"):
-        SelfCascade(SD.build()).upscale(torch.zeros(1, 4, 3, 64, 64))
+        SelfCascade(built("stable-diffusion")).upscale(torch.zeros(1, 4, 3, 64, 64))

@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
@@ -19,11 +18,13 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from selfcascade.files import write_whole
 from selfcascade.grid import Panel, picture_grid
-from selfcascade.outputs import check_output, check_place, free_names, save_with_record, sidecar_bytes
+from selfcascade.outputs import check_output, check_place, free_names, publish, save_with_record, sidecar_bytes
 
 CLIP_EXTENSIONS = (".mp4", ".gif", ".webp")
 FRAME_NAME = re.compile(r"[0-9]{4,}\.png")
-MAX_FPS = 240.0
+# A GIF's frame lasts 655 seconds at most.
+MIN_FPS, MAX_FPS = 0.01, 240.0
+MAX_GIF_FPS = 100.0  # its frames last whole hundredths of a second
 SHEET_FRAMES, SHEET_COLUMNS, SHEET_SIDE = 16, 4, 192
 # x264 gives the same bytes for the same number of threads, so one; at this quality the coding is not to be seen.
 ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
@@ -33,22 +34,30 @@ ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
 )
 
 
-def check_clip_output(path: Path, fps: float) -> None:
+def check_clip_output(path: Path, fps: float, force: bool = False) -> None:
     """Tries, before anything expensive runs, whether a clip can be written there.
 
     Args:
         path: Of a file, or without an extension, of a folder of frames.
         fps: Frames a second.
+        force: Whether a clip that is there will be overwritten.
 
     Raises:
-        ValueError: The extension is unknown, the place cannot be written to, PyAV is missing, or `fps` out of range.
+        ValueError: The extension is unknown, the place cannot be written to, a folder to overwrite holds other files
+            than frames, PyAV is missing, or `fps` is out of range.
     """
     check_fps(fps)
     if not path.suffix:
+        if path.name in ("", ".."):
+            raise ValueError(f"output {str(path)!r} has no name; give a new folder for the frames, or {_endings()}")
         check_place(path)
         if path.exists() and not path.is_dir():
             raise ValueError(f"output {str(path)!r} is a file; give a folder for the frames, or {_endings()}")
+        if force:
+            _check_frames(path)
         return
+    if path.suffix.lower() == ".gif" and fps > MAX_GIF_FPS:
+        raise ValueError(f"fps of a .gif must be at most {MAX_GIF_FPS:g}, not {fps!r}; write a .webp or .mp4")
     if path.suffix.lower() not in CLIP_EXTENSIONS:
         raise ValueError(f"output of video must end in {_endings()}, or be a folder for frames, not {path.name!r}")
     check_output(path, CLIP_EXTENSIONS)
@@ -59,8 +68,8 @@ def check_clip_output(path: Path, fps: float) -> None:
 def check_fps(fps: Any) -> None:
     """Raises ValueError unless it is a number of frames a second that players take."""
     number = isinstance(fps, (int, float)) and not isinstance(fps, bool)
-    if not (number and 0 < fps <= MAX_FPS):
-        raise ValueError(f"fps must be a number over 0, at most {MAX_FPS:g}, not {fps!r}")
+    if not (number and MIN_FPS <= fps <= MAX_FPS):
+        raise ValueError(f"fps must be a number from {MIN_FPS:g} to {MAX_FPS:g}, not {fps!r}")
 
 
 def save_clip(
@@ -87,7 +96,7 @@ def save_clip(
     """
     if not frames or len({frame.size for frame in frames}) > 1:
         raise ValueError(f"frames must be pictures of one size, not {len(frames)} of {len({f.size for f in frames})}")
-    check_clip_output(path, fps)
+    check_clip_output(path, fps, force)
     if not path.suffix:
         return _save_folder(frames, record, path, parameters, force)
     encode = {".mp4": write_mp4, ".gif": _write_gif, ".webp": _write_webp}[path.suffix.lower()]
@@ -168,13 +177,16 @@ def _save_folder(
         filled.mkdir()
         for index, frame in enumerate(frames, 1):
             frame.save(filled / f"{index:04}.png", pnginfo=info)
+        sidecar = Path(place) / "sidecar"
+        sidecar.write_bytes(sidecar_bytes(record))
         for folder in free_names(path, force):
             beside = folder.with_suffix(".json")
-            if force:
-                _remove_frames(folder)
-            elif os.path.lexists(folder) or os.path.lexists(beside):
+            if force and os.path.lexists(folder):
+                _check_frames(folder)
+                folder.rename(Path(place) / "earlier")  # and is gone with the place
+            # The sidecar goes first, as with pictures.
+            if os.path.lexists(folder) or not publish(sidecar, beside, force):
                 continue
-            write_whole(beside, lambda file: file.write_bytes(sidecar_bytes(record)))
             with contextlib.suppress(OSError):  # another process has made it just now
                 filled.rename(folder)
                 return folder, beside
@@ -182,17 +194,10 @@ def _save_folder(
     raise OSError(f"no free name beside {path}")
 
 
-def _remove_frames(folder: Path) -> None:
-    """Takes an earlier clip's folder away, and no other folder.
-
-    Raises:
-        ValueError: Something in it is no frame.
-    """
-    if not folder.exists():
-        return
-    if not all(FRAME_NAME.fullmatch(entry.name) for entry in folder.iterdir()):
+def _check_frames(folder: Path) -> None:
+    """Raises ValueError if a folder that is to be overwritten holds anything but frames."""
+    if folder.is_dir() and not all(FRAME_NAME.fullmatch(entry.name) for entry in folder.iterdir()):
         raise ValueError(f"output folder {str(folder)!r} holds other files than frames, and is not overwritten")
-    shutil.rmtree(folder)
 
 
 def _durations(count: int, length: float) -> list[int]:

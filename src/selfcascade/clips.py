@@ -25,6 +25,7 @@ CLIP_EXTENSIONS = frozenset({".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".m
 DEMUXERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,ogg,flv,asf,gif"
 MAX_PIXELS = 7680 * 4320
 MAX_BYTES = 4 * 2**30
+MAX_START = 86_400.0
 # Containers round times, GIF to hundredths: frames count as shown so many seconds early, a quarter of theirs at most.
 EARLY, EARLY_SHARE = 0.006, 0.25
 # A header's rate that is higher than the frames' by this factor is the clock's.
@@ -134,8 +135,8 @@ def _check(frames: int | None, fps: float | None, stride: int | None, start: flo
         raise ValueError(f"fps must be above 0 and at most 1000, not {fps}")
     if stride is not None and stride < 1:
         raise ValueError(f"stride must be 1 or more, not {stride}")
-    if not 0 <= start < float("inf"):
-        raise ValueError(f"start must be 0 seconds or more, not {start}")
+    if not 0 <= start <= MAX_START:
+        raise ValueError(f"start must be from 0 to {MAX_START:g} seconds, not {start}")
 
 
 @contextlib.contextmanager

@@ -102,8 +102,8 @@ def save_with_record(
         for picture in free_names(path, force):
             beside = picture.with_suffix(".json")
             # The sidecar goes first: a picture that is there can be reproduced.
-            if (force or not os.path.lexists(picture)) and _publish(sidecar_file, beside, force):
-                if _publish(picture_file, picture, force):
+            if (force or not os.path.lexists(picture)) and publish(sidecar_file, beside, force):
+                if publish(picture_file, picture, force):
                     return picture, beside
                 beside.unlink()
     raise OSError(f"no free name beside {path}")
@@ -191,7 +191,7 @@ def free_names(path: Path, force: bool) -> Iterator[Path]:
         yield from (path.with_stem(f"{path.stem}-{number}") for number in range(2, 100_000))
 
 
-def _publish(file: Path, path: Path, force: bool) -> bool:
+def publish(file: Path, path: Path, force: bool) -> bool:
     """Whether a complete file got its name; False where the name is taken, by another process even now."""
     if not force:
         try:

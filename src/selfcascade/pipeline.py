@@ -204,6 +204,10 @@ class SelfCascade:
             frames = arguments.setdefault("num_frames", pixels.shape[2])
             if frames != pixels.shape[2]:
                 raise ValueError(f"num_frames is the clip's, {pixels.shape[2]}, not {frames!r}; leave it out")
+            if arguments.get("num_videos_per_prompt", 1) != 1:  # some pipelines take it, and others pass over it
+                raise ValueError(
+                    "num_videos_per_prompt cannot be given with a clip; give a list with the clip in it twice"
+                )
         own = Size(*pixels.shape[-2:])
         doubled = (self.multiple * max(1, round(2 * side / self.multiple)) for side in own)
         given = zip((height, width), doubled, strict=True)

@@ -9,17 +9,20 @@ import torch
 from diffusers import (
     AnimateDiffControlNetPipeline,
     AnimateDiffPipeline,
+    AnimateDiffSDXLPipeline,
     ControlNetModel,
+    MotionAdapter,
     StableDiffusionControlNetPipeline,
     StableDiffusionPipeline,
     UNet2DConditionModel,
+    UNetMotionModel,
 )
 from peft import LoraConfig
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from .parts import embeds, quiet
-from .unets import animatediff_unet
+from .parts import TEXT_DIM, autoencoder, clip_text, clip_text_projected, clip_tokenizer, embeds, quiet
+from .unets import animatediff_unet, ddim, unet_2d
 
 IMAGE_DIM = 16
 IMAGE_TOKENS = 4
@@ -37,6 +40,39 @@ def tiny_video_controlnet(pipe: AnimateDiffPipeline) -> AnimateDiffControlNetPip
     """The same for AnimateDiff; takes `conditioning_frames`, one a frame."""
     controlnet = random_controlnet(animatediff_unet())
     return quiet(AnimateDiffControlNetPipeline(**pipe.components, controlnet=controlnet))
+
+
+def tiny_video_xl() -> AnimateDiffSDXLPipeline:
+    """AnimateDiff on SDXL, with SDXL's own VAE setting: in float16 it asks to be decoded in float32."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = unet_2d(
+            sample_size=8,
+            block_out_channels=(8, 8),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 1),
+            cross_attention_dim=2 * TEXT_DIM,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=4,
+            projection_class_embeddings_input_dim=6 * 4 + TEXT_DIM,
+        )
+        adapter = MotionAdapter(
+            block_out_channels=(8, 8),
+            motion_layers_per_block=1,
+            motion_num_attention_heads=2,
+            motion_norm_num_groups=4,
+            use_motion_mid_block=False,
+        )
+        parts = {"text_encoder": clip_text(TEXT_DIM), "text_encoder_2": clip_text_projected(TEXT_DIM)}
+        words = {"tokenizer": clip_tokenizer(), "tokenizer_2": clip_tokenizer()}
+        vae = autoencoder(scaling_factor=0.13025, force_upcast=True)
+        motion = UNetMotionModel.from_unet2d(unet, adapter)
+        scheduler = ddim(beta_schedule="linear")
+        return quiet(
+            AnimateDiffSDXLPipeline(**parts, **words, vae=vae, unet=motion, motion_adapter=adapter, scheduler=scheduler)
+        )
 
 
 def random_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:

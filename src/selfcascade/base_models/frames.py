@@ -28,7 +28,7 @@ def over_frames(function: Callable[[Tensor], Tensor], clip: Tensor, count: int) 
     """`function(clip)`, of `count` frames at a time; besides the result only one part's values are held.
 
     Kernels share a batch out by its length, so parts differ from the whole in the last bits of float32: 1e-6 on pixels
-    of the bundled VAE, three hundredths of an 8-bit level.
+    of the bundled VAE, a ten-thousandth of an 8-bit level.
 
     Args:
         function: Of a clip to a clip, each frame by itself.

@@ -13,7 +13,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from selfcascade.base_models.family import Family, denoiser
+from selfcascade.base_models.family import Family, denoiser, full_precision_vae
 from selfcascade.base_models.frames import frames_at_once, joined, mixed_noise, over_frames
 from selfcascade.base_models.levers import Anchor, Levers, restored
 from selfcascade.base_models.remembering import remembering
@@ -214,13 +214,17 @@ class PipelineBaseModel:
         factor, chunk = self.family.factor(self.pipe), self.arguments.get("decode_chunk_size")
         size = Size(z.shape[-2] * factor, z.shape[-1] * factor)
         count = frames_at_once(len(z), size) if chunk is None else max(1, chunk // len(z))
-
-        def shown(start: int) -> Any:
-            pixels = self.pipe.decode_latents(z[:, :, start : start + count])
-            return self.pipe.video_processor.postprocess_video(pixels, output_type=self.output_type)
-
+        asked = {} if chunk is None else {"decode_chunk_size": chunk}
         frames = z.shape[2]
-        made = joined((shown(start) for start in range(0, frames, count)), frames, axis=1)
+        # Pipelines that decode in float32 where their VAE asks for it have this method.
+        upcasts = hasattr(self.pipe, "upcast_vae")
+        with full_precision_vae(self.pipe) if upcasts else contextlib.nullcontext(self.pipe.vae) as vae:
+
+            def shown(start: int) -> Any:
+                pixels = self.pipe.decode_latents(z[:, :, start : start + count].to(vae.dtype), **asked)
+                return self.pipe.video_processor.postprocess_video(pixels, output_type=self.output_type)
+
+            made = joined((shown(start) for start in range(0, frames, count)), frames, axis=1)
         self.pipe.maybe_free_model_hooks()
         return made
 

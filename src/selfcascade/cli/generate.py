@@ -116,7 +116,7 @@ def _write(settings: Settings, count: int, output: Path | None, default: str, fo
         raise ValueError("upsampler_scale is for the tuned version; give --upsamplers, or leave it out")
     check_prompt(settings)
     settings.changed(seed=settings.seed + count - 1)  # refuses a seed that would run over
-    check_target(output, settings)
+    check_target(output, settings, force)
     check_names(settings)
     source: Any = None
     if settings.image is not None:

@@ -12,7 +12,7 @@ from selfcascade.outputs import EXTENSIONS, check_output, save_picture
 OF_CLIPS = ("frames", "fps", "start", "shared_noise")
 
 
-def check_target(output: Path | None, settings: Settings) -> None:
+def check_target(output: Path | None, settings: Settings, force: bool) -> None:
     """What can be said of an output before it is known whether the model makes pictures or video.
 
     Raises:
@@ -27,7 +27,7 @@ def check_target(output: Path | None, settings: Settings) -> None:
     if extension in EXTENSIONS:
         check_output(output)
     else:
-        check_clip_output(output, settings.fps or FPS)
+        check_clip_output(output, settings.fps or FPS, force)
 
 
 def target(output: Path | None, default: str, settings: Settings, video: bool, sheet: bool) -> Path:

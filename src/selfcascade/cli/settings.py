@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfcascade.clip_outputs import MAX_FPS
+from selfcascade.clip_outputs import MAX_FPS, MIN_FPS
+from selfcascade.clips import MAX_START
 from selfcascade.outputs import read_record
 
 KIND, CLIP_KIND = "selfcascade.picture", "selfcascade.clip"
@@ -20,7 +21,6 @@ MAX_STEPS = 10_000
 MAX_PROMPT = 8_000
 MAX_GUIDANCE = 1_000.0
 MAX_FRAMES = 10_000
-MAX_START = 86_400.0
 TUNING_FREE, TUNED = "self-cascade", "self-cascade-tuned"
 FINE_TUNED = ("full-ft", "lora")
 WITH_WEIGHTS = (*FINE_TUNED, "sr")
@@ -112,7 +112,7 @@ class Settings:
         if strength is not None and not (_is_number(strength) and -10 <= strength <= 10):
             raise ValueError(f"upsampler_scale must be a number from -10 to 10, not {_shown(strength)}")
         _whole("frames", self.frames, 1, MAX_FRAMES, optional=True)
-        _number("fps", self.fps, MAX_FPS, above=True)
+        _number("fps", self.fps, MAX_FPS, low=MIN_FPS)
         _number("start", self.start, MAX_START)
         _number("shared_noise", self.shared_noise, 1.0)
         if not isinstance(self.in_cascade, bool):
@@ -217,11 +217,9 @@ def _whole(name: str, value: Any, low: int, high: int, optional: bool = False) -
         raise ValueError(f"{name} must be a whole number from {low} to {high}, not {_shown(value)}")
 
 
-def _number(name: str, value: Any, high: float, above: bool = False) -> None:
-    """Refuses a number that is not from 0 to `high`; `above`: 0 itself too."""
-    if value is None or (_is_number(value) and 0 <= value <= high and not (above and value == 0)):
-        return
-    raise ValueError(f"{name} must be a number {'over' if above else 'from'} 0 to {high:g}, not {_shown(value)}")
+def _number(name: str, value: Any, high: float, low: float = 0.0) -> None:
+    if value is not None and not (_is_number(value) and low <= value <= high):
+        raise ValueError(f"{name} must be a number from {low:g} to {high:g}, not {_shown(value)}")
 
 
 def _tuple(name: str, value: Any, length: int | None = None) -> tuple[Any, ...]:

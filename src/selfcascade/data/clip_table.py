@@ -48,6 +48,7 @@ class ClipTableSource:
                 header = next(_records(file), (0, 0, None))[2] or []
         except OSError as error:
             raise DataError(f"train_data {str(table)!r} cannot be read: {error.strerror}") from error
+        self.width = len(header)
         self.columns = {name.strip().removeprefix("\ufeff").lower(): index for index, name in enumerate(header)}
         self.caption = next((name for name in CAPTION_COLUMNS if name in self.columns), None)
         if "videoid" not in self.columns or self.caption is None:
@@ -76,7 +77,7 @@ class ClipTableSource:
         if row is None:
             raise Skip("bad CSV", place)
         video = self._field(row, "videoid")
-        if not video or len(row) != len(self.columns):
+        if not video or len(row) != self.width:
             raise Skip("bad row", place)
         self._check_duration(self._field(row, "duration"), place)
         path = self._path(self._field(row, "page_dir"), video, place)

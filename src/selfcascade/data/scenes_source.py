@@ -56,10 +56,13 @@ class MovingScenesSource:
         held_out: As in `ScenesSource`.
 
     Raises:
-        DataError: So many frames last longer than the scenes' two seconds, after which objects leave the picture.
+        DataError: So many frames last longer than the scenes' two seconds, after which objects leave the picture; or
+            `fps` is not above 0.
     """
 
     def __init__(self, size: Size, frames: int = 16, fps: float = 8.0, held_out: bool = False) -> None:
+        if not 0 < fps < float("inf"):
+            raise DataError(f"fps must be a number above 0, not {fps}")
         if not 0 < frames / fps <= SECONDS:
             raise DataError(
                 f"moving scenes last {SECONDS:g} seconds; {frames} frames at {fps:g} fps are {frames / fps:g}"
