@@ -46,7 +46,7 @@ def source_for(cascade: SelfCascade, settings: Settings, image: Image.Image | No
         The picture or frames, (F, H, W, 3) bytes, and the settings with the clip's length and frame rate.
 
     Raises:
-        ValueError: The model makes pictures and the file is a video, or the other way round.
+        ValueError: The model makes pictures and the file is a video, or no clips of that length.
     """
     if not cascade.family.video:
         if image is None:
@@ -55,9 +55,18 @@ def source_for(cascade: SelfCascade, settings: Settings, image: Image.Image | No
     from selfcascade.arguments import check_clips
 
     pyav()
-    frames, fps = read_clip(settings.image, settings.frames, settings.fps, start=settings.start or 0.0)
-    try:
-        check_clips(cascade.family, cascade.pipe, len(frames), settings.shared_noise or 0.0)
-    except ValueError as error:
-        raise ValueError(f"image {settings.image!r} has {len(frames)} frames: {error}; use --frames") from error
+    path, start = str(settings.image), settings.start or 0.0
+
+    def check(count: int) -> None:
+        try:
+            check_clips(cascade.family, cascade.pipe, count, settings.shared_noise or 0.0)
+        except ValueError as error:
+            raise ValueError(f"image {path!r} has {count} frames: {error}; use --frames") from error
+
+    info, most = probe_clip(path), cascade.family.most_frames(cascade.pipe)
+    held = round((info.duration - start) * (settings.fps or info.fps))
+    if settings.frames is None and most is not None and held > most:
+        check(held)  # before what is too long is decoded
+    frames, fps = read_clip(path, settings.frames, settings.fps, start=start)
+    check(len(frames))
     return frames, settings.changed(frames=len(frames), fps=float(fps))
