@@ -15,7 +15,14 @@ from selfcascade.files import write_whole
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "presets.md"
-BESIDE = ("lanczos", "self-cascade-paper", "self-cascade-rgb", "restart-late")
+BESIDE = (
+    "lanczos",
+    "self-cascade-paper",
+    "self-cascade-rgb",
+    "self-cascade-quality",
+    "self-cascade-fast",
+    "restart-late",
+)
 TITLES = {4: "16x the pixels (4x a side)", 2: "4x the pixels (2x a side)"}
 HEAD = (
     "| | pictures | K | anchor | energy | steps | guidance | all right | FID | patch FID (95 %) | patch KID | FID_b "

@@ -79,14 +79,15 @@ def planned(
     default = preset_pivots(scheduler, native, sizes[first_pivot:], preset)
     pivots = per_stage("pivot_step", default if pivot_step is None else pivot_step, scaling)
     all_steps = per_stage("num_inference_steps", steps, len(sizes))
-    if is_count(steps):
-        all_steps[first_pivot:] = [max(1, round(preset.step_share * all_steps[0]))] * scaling
     guidance = per_stage("guidance_scale", guidance_scale, len(sizes))
     for value in pivots:
         check_pivot_step(value, limit)
     for value in all_steps:
         if not is_count(value) or value > min(limit, MAX_STEPS):
             raise ValueError(f"num_inference_steps must be a whole number from 1 to {limit}, not {value!r}")
+    if preset.step_share < 1 and isinstance(steps, int):
+        least = (-(-limit // pivot) for pivot in pivots)  # with fewer, none might lie at or below K
+        all_steps[first_pivot:] = [min(steps, max(round(preset.step_share * steps), few)) for few in least]
     for value in guidance:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if value is not None and not (number and 0 <= value <= MAX_GUIDANCE):

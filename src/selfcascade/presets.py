@@ -20,7 +20,8 @@ class Preset:
         upsampling: phi: "latent-bilinear", "latent-bicubic" or "rgb" (decode, Lanczos, encode).
         matched: Whether the two shares are meant at the native size; each stage then starts at the step that hides as
             much of its larger picture (`matched_step`: SNR(K) = SNR(share T) / the ratio of the pixels).
-        step_share: Steps of up-scaling stages' schedules, as a share of num_inference_steps where that is one number.
+        step_share: Steps of up-scaling stages' schedules, as a share, below 1, of num_inference_steps where that is one
+            number; never so few that none lies at or below K.
         anchor: Share of a stage's steps, the first ones, whose low band is the pivot's, in [0, 1].
         energy: Strength at which the enlarged pivot's high band gets its energy back, in [0, 1].
     """

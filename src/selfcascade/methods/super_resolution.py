@@ -35,7 +35,7 @@ class SuperResolution:
         output_type: str = "pil",
         pivot: Tensor | None = None,
         weights: Any = None,
-        noise_level: int = 20,
+        noise_level: int | None = None,
         **arguments: Any,
     ) -> Any:
         """A `SelfCascadeOutput` with one stage, the base sample's; "latent" gives the picture encoded again.
@@ -51,7 +51,8 @@ class SuperResolution:
             output_type: As in diffusers.
             pivot: The base sample's latents, where they are there already.
             weights: A `StableDiffusionUpscalePipeline`, or its folder or Hub id; "bundled" is the bundled model's.
-            noise_level: Added to the base sample, in the super-resolver's own schedule.
+            noise_level: Added to the base sample, in the super-resolver's own schedule; None is 20, the pipeline's
+                default, or the most that it knows.
             arguments: Of the base model's pipeline; the negative prompt, the number of steps, the guidance scale and
                 the generator are the super-resolver's too.
 
@@ -76,5 +77,6 @@ class SuperResolution:
         given = {name: arguments[name] for name in PASSED_ON if arguments.get(name) is not None}
         image = base.clamp(-1, 1)
         image = image if enough == small else lanczos(image, enough).clamp(-1, 1)
+        noise_level = min(20, resolver.config.max_noise_level) if noise_level is None else noise_level
         made = resolver(prompt, image=image, noise_level=noise_level, output_type="pt", **given).images
         return finish(cascade, output, lanczos(made * 2 - 1, Size(height, width)), output_type)
