@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel  # pyright: ignore[reportPrivateImportUsage]
 from diffusers.utils import logging
-from seconds import PROMPT, SCALE_FACTORS, WARM_UP_STEPS, cpu
+from seconds import PROMPT, SCALE_FACTORS, cpu
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
@@ -36,12 +36,14 @@ from selfcascade.forward_cost import LiveBytes
 from selfcascade.methods.fine_tuned import lora, whole_unet
 from selfcascade.models import load_super_resolver, load_upsamplers
 from selfcascade.pipeline import SelfCascade
+from selfcascade.presets import PRESETS
 from selfcascade.training import TrainingConfig
 from selfcascade.training.trainables import make_trainable
 
 HERE = Path(__file__).parent
 GUIDANCE_SCALE = 3.0  # with 25 steps, what experiments/defaults.json samples with
 LORA_RANKS = (4, 32)
+WARM_UP_STEPS = 5  # with fewer, none lies below the lowest K that a method starts from
 CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
@@ -89,7 +91,7 @@ def cases(pipe: Any, folder: Path) -> dict[str, Case]:
     found["lanczos"] = Case("lanczos")
     found["sr"] = Case("sr", resolver.unet.num_parameters(), {"weights": resolver}, _networks(resolver))
     found["restart-late"] = Case("restart-late")
-    found |= {f"self-cascade-{name}": Case("self-cascade", 0, {"preset": name}) for name in ("paper", "rgb")}
+    found |= {f"self-cascade-{name}": Case("self-cascade", 0, {"preset": name}) for name in PRESETS}
     for name in ("micro", "full"):
         upsamplers = load_upsamplers(name)
         given = {"upsamplers": upsamplers}
