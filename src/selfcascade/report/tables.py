@@ -85,7 +85,7 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     """The 95 % score interval of a share of `count` (Wilson 1927)."""
     centre = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)
     half = Z / (1 + Z**2 / count) * sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
-    return centre - half, centre + half
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _cells(row: Row, paper: PaperRow | None, direct: Row | None, costs: Costs | None) -> list[str]:
