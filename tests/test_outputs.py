@@ -88,7 +88,7 @@ def test_names_are_claimed_without_hard_links_too(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
-@pytest.mark.parametrize("where", ["_encode", "_publish"])
+@pytest.mark.parametrize("where", ["_encode", "publish"])
 def test_nothing_is_left_after_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: BaseException
 ) -> None:
@@ -104,14 +104,14 @@ def test_nothing_is_left_after_an_error(
 def test_a_name_taken_at_the_last_moment_leaves_no_lone_sidecar(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish = outputs._publish
+    publish = outputs.publish
 
     def raced(file: Path, path: Path, force: bool) -> bool:
         if path.name == "a.png":
             path.write_text("another process")
         return publish(file, path, force)
 
-    monkeypatch.setattr(outputs, "_publish", raced)
+    monkeypatch.setattr(outputs, "publish", raced)
     assert save(tmp_path / "a.png")[0].name == "a-2.png"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a-2.json", "a-2.png", "a.png"]
 
