@@ -3,7 +3,7 @@
 import os
 import signal
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,15 @@ from selfcascade.training.checkpoints import CheckpointError, list_checkpoints
 from training_runs import equal, trained, weights
 
 STEPS = 12
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Forked processes have one thread, and sums of several come in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def killed_at(moment: int, hit: list[int]) -> None:
@@ -50,6 +59,7 @@ def child(folder: Path, moment: int, options: dict[str, Any]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 def test_killed_at_ten_moments_of_saving_a_run_still_ends_with_the_same_weights(tmp_path: Path) -> None:
     options = {"max_train_steps": STEPS, "checkpointing_steps": 1, "checkpoints_total_limit": 2, "train_batch_size": 1}
