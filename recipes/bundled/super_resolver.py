@@ -7,7 +7,6 @@ whole scene's caption, the U-Net predicts v of the crop's latents. Autoencoder a
 from __future__ import annotations
 
 import copy
-import shutil
 import time
 
 import numpy as np
@@ -27,7 +26,7 @@ from torch.nn.functional import interpolate, mse_loss
 
 import selfcascade
 from base import build_scheduler
-from common import CONFIG, DEVICE, HERE, RUNS, load_state, log_row, save_state, strip_paths, write_array
+from common import CONFIG, DEVICE, RUNS, load_state, log_row, save_state, ship, write_array
 from muon import Muon
 from selfcascade.data.scenes import caption, render, sample_scene
 
@@ -35,8 +34,7 @@ SETTINGS = CONFIG["super_resolver"]
 FACTOR = 4
 FIRST_SCENE = 5_000_000
 FOLDER = RUNS / "super_resolver"
-SHIPPED = HERE.parents[1] / "src/selfcascade/bundled/super_resolver"
-LIMIT = 8
+LIMIT = 8  # megabytes
 # StableDiffusionUpscalePipeline sets its autoencoder's scaling factor to this, whatever the model says.
 SCALING_FACTOR = 0.08333
 
@@ -189,21 +187,7 @@ def main() -> None:
             save_state(state, step, {"unet": unet, "averaged": averaged}, optimizer)
         if step % 1000 == 0 or step == SETTINGS["steps"]:
             sample_sheet(pipe, str(FOLDER / f"samples-{step:06d}.png"))
-    export(pipe)
-
-
-def export(pipe: StableDiffusionUpscalePipeline) -> None:
-    """Puts it into the package, in half precision; refuses what is too large."""
-    aside = FOLDER / "export"
-    shutil.rmtree(aside, ignore_errors=True)
-    pipe.to("cpu", torch.float16).save_pretrained(aside, safe_serialization=True)
-    strip_paths(aside)
-    size = sum(path.stat().st_size for path in aside.rglob("*") if path.is_file()) / 1e6
-    print(f"super_resolver: {size:.2f} MB", flush=True)
-    if size > LIMIT:
-        raise SystemExit(f"the super-resolver weighs {size:.1f} MB, and {LIMIT} are allowed")
-    shutil.rmtree(SHIPPED, ignore_errors=True)
-    shutil.copytree(aside, SHIPPED)
+    ship("super_resolver", pipe.to("cpu", torch.float16), LIMIT)
 
 
 if __name__ == "__main__":
