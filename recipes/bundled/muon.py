@@ -17,7 +17,7 @@ def orthogonalise(update: Tensor, iterations: int = 5) -> Tensor:
     """About the nearest semi-orthogonal matrix: (rows, columns) with all singular values brought near 1."""
     a, b, c = NEWTON_SCHULZ
     tall = update.shape[0] > update.shape[1]
-    x = (update.T if tall else update).bfloat16()
+    x = (update.T if tall else update).to(torch.bfloat16 if update.is_cuda else torch.float32)
     x = x / (x.norm() + 1e-7)
     for _ in range(iterations):
         gram = x @ x.T

@@ -1,0 +1,219 @@
+"""Step 9: trains the motion adapter, and the text encoder on its words, that make a video model of the image model.
+
+The image U-Net and the autoencoder stay as they are. The motion words are added to the tokenizer as tokens of their
+own. As in `base.py`, a linear head reads where each object goes off the token at which the U-Net finds that object,
+and is thrown away. Half of the steps see eight frames of a clip, which teaches the same at half the price.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import numpy as np
+import torch
+from diffusers import AnimateDiffPipeline, DDIMScheduler, MotionAdapter, UNetMotionModel
+from diffusers.training_utils import EMAModel
+from PIL import Image
+from tokenizers import AddedToken
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, mse_loss
+from transformers import CLIPTextModel, CLIPTokenizer
+
+import selfcascade
+from common import CONFIG, DEVICE, NATIVE, RUNS, load_state, log_row, save_state, ship, write_array, write_json
+from muon import Muon
+from selfcascade.data.scenes import caption
+from selfcascade.data.scenes.clips import render_clip
+from selfcascade.data.scenes.motion import DIRECTIONS, MovingScene, sample_moving_scene
+from selfcascade.data.scenes.motion_words import MOTION_WORDS, moving_caption
+
+SETTINGS = CONFIG["video"]
+FOLDER = RUNS / "video"
+FRAMES, SPARE, FPS = 16, 2, 8.0
+SHARD, FIRST = 100, 50_000_000
+PHRASINGS = 4
+ENDS = ("first_motion", "last_motion")
+LIMIT = 10.0
+
+
+def window_of(number: int) -> tuple[int, int, int, int] | None:
+    """Top, left, height and width of what a clip shows of a render twice as large, or None for a whole one."""
+    rng = np.random.default_rng([number, 7])
+    if rng.random() >= SETTINGS["windows"]:
+        return None
+    top, left = rng.integers(0, NATIVE + 1, 2)
+    return int(top), int(left), NATIVE, NATIVE
+
+
+def words_of(scene: MovingScene, number: int, phrasing: int) -> str:
+    """A caption; that of a window says neither places nor motions."""
+    if window_of(number) is not None:
+        return caption(scene.scene, number + phrasing, crop=True)
+    return moving_caption(scene, number + 1_000_000 * phrasing)
+
+
+@torch.no_grad()
+def load_clips(pipe: AnimateDiffPipeline, shards: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents of clips (N, 18, C, h, w) float16, token ids (N, phrasings, length), directions said (N, 2), kept."""
+    clips, ids, said = [], [], []
+    for shard in range(shards):
+        numbers = [FIRST + shard * SHARD + k for k in range(SHARD)]
+        scenes, path = [sample_moving_scene(number) for number in numbers], FOLDER / f"clips/{shard:03d}.npy"
+        if not path.exists():
+            rows = []
+            for scene, number in zip(scenes, numbers, strict=True):
+                window = window_of(number)
+                side = NATIVE if window is None else 2 * NATIVE
+                clip = render_clip(scene, side, side, FRAMES + SPARE, FPS, -SPARE / 2 / FPS, window)
+                images = torch.from_numpy(clip).permute(0, 3, 1, 2).mul(2).sub(1)
+                images = images.to(DEVICE, memory_format=torch.channels_last)
+                rows.append(pipe.vae.encode(images).latent_dist.mode().half().cpu())
+            write_array(path, torch.stack(rows).numpy())
+            print(f"video: clips {shard + 1} of {shards}", flush=True)
+        clips.append(torch.from_numpy(np.load(path, allow_pickle=False)))
+        lines = [words_of(scene, n, k) for scene, n in zip(scenes, numbers, strict=True) for k in range(PHRASINGS)]
+        tokens = pipe.tokenizer(lines, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        ids.append(tokens.reshape(SHARD, PHRASINGS, -1))
+        for scene, number in zip(scenes, numbers, strict=True):
+            silent = window_of(number) is not None
+            said.append([-100 if silent else DIRECTIONS.index(str(scene.truth[end])) for end in ENDS])
+    return torch.cat(clips), torch.cat(ids), torch.tensor(said)
+
+
+def build_tokenizer(tokenizer: CLIPTokenizer) -> CLIPTokenizer:
+    """The image model's, with a token for each word of motion."""
+    tokenizer.add_tokens([AddedToken(word, single_word=True) for word in MOTION_WORDS])
+    return tokenizer
+
+
+def build_pipeline() -> AnimateDiffPipeline:
+    """The image model with motion modules that change nothing yet."""
+    image = selfcascade.load_bundled()
+    tokenizer = build_tokenizer(image.tokenizer)
+    with torch.random.fork_rng():
+        torch.manual_seed(SETTINGS["seed"])
+        image.text_encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        adapter = MotionAdapter(block_out_channels=image.unet.config.block_out_channels, **SETTINGS["adapter"])
+    unet = UNetMotionModel.from_unet2d(image.unet, adapter)
+    pipe = AnimateDiffPipeline(image.vae, image.text_encoder, tokenizer, unet, adapter, image.scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(DEVICE)
+
+
+class Motion(nn.Module):
+    """What is trained: the U-Net's motion modules, the text encoder, and the head that goes along."""
+
+    def __init__(self, unet: UNetMotionModel, text_encoder: CLIPTextModel) -> None:
+        super().__init__()
+        unet.requires_grad_(False)
+        modules = {name: module for name, module in unet.named_modules() if name.endswith("motion_modules")}
+        self.modules_of_unet = nn.ModuleDict({name.replace(".", "_"): module for name, module in modules.items()})
+        self.text_encoder = text_encoder
+        self.head = nn.Linear(text_encoder.config.hidden_size, 2 * len(DIRECTIONS))
+        self.requires_grad_(True)
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """States (B, length, D) of token ids, and logits of where the first and the last object go."""
+        states = self.text_encoder(ids)[0]
+        first, _ = self.head(states[:, -1]).chunk(2, 1)
+        _, last = self.head(states[:, -2]).chunk(2, 1)
+        return states, (first, last)
+
+
+def loss_of(
+    motion: Motion, unet: UNetMotionModel, scheduler: DDIMScheduler, z_0: Tensor, ids: Tensor, said: Tensor,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The v-prediction loss of clean latents (B, F, C, h, w) and token ids (B, length), and the head's loss."""
+    steps, count = scheduler.config.num_train_timesteps, len(z_0)
+    timestep = torch.randint(steps, (count,), generator=generator)
+    high = int(count * SETTINGS["high_noise_share"])
+    timestep[:high] = (steps - 1 - steps / 4 * torch.rand(high, generator=generator) ** 2).long()
+    timestep = timestep.to(z_0.device)
+    noise = torch.randn(z_0.shape, generator=generator).to(z_0)
+    z_t = scheduler.add_noise(z_0, noise, timestep)
+    states, logits = motion(ids)
+    states = states.repeat_interleave(z_0.shape[1], 0)
+    prediction = unet(z_t.transpose(1, 2), timestep, states).sample.transpose(1, 2)
+    heard = [cross_entropy(rows, said[:, column], ignore_index=-100) for column, rows in enumerate(logits)]
+    return mse_loss(prediction, scheduler.get_velocity(z_0, noise, timestep)), torch.stack(heard).nan_to_num().mean()
+
+
+def learning_rate(step: int) -> float:
+    """Warm-up, constant, linear decay over the last `decay` steps, as a factor."""
+    left = (SETTINGS["steps"] - step) / SETTINGS["decay"]
+    return min((step + 1) / SETTINGS["warmup"], max(min(1.0, left), 0.02))
+
+
+@torch.no_grad()
+def sample_sheet(pipe: AnimateDiffPipeline, path: str, count: int = 4) -> None:
+    """Held-out prompts at native size, every second frame, for the eye."""
+    rows = []
+    for index in range(count):
+        words = moving_caption(sample_moving_scene(51_000_000 + index, held_out=True), index)
+        generator = torch.Generator().manual_seed(index)
+        size = {"height": NATIVE, "width": NATIVE, "num_frames": FRAMES}
+        out = pipe(words, **size, num_inference_steps=25, guidance_scale=3.0, generator=generator, output_type="np")
+        rows.append(np.concatenate(list(out.frames[0][::2]), 1))
+        print(f"video: {path} row {index + 1}: {words}", flush=True)
+    sheet = Image.fromarray((np.concatenate(rows) * 255).astype(np.uint8))
+    sheet.resize((2 * sheet.width, 2 * sheet.height), Image.Resampling.NEAREST).save(path)
+
+
+def main(shards: int = SETTINGS["clips"] // SHARD) -> None:
+    """Trains, or goes on where it was cut; exports at the end."""
+    torch.manual_seed(SETTINGS["seed"])
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    pipe, averaged_pipe = build_pipeline(), build_pipeline()
+    clips, ids, said = load_clips(pipe, shards)
+    motion, averaged = (Motion(one.unet, one.text_encoder).to(DEVICE) for one in (pipe, averaged_pipe))
+    averaged.load_state_dict(motion.state_dict())
+    averaged.requires_grad_(False)
+    if DEVICE.type == "cpu":
+        pipe.unet.to(memory_format=torch.channels_last)
+    optimizer = Muon(
+        motion.named_parameters(), SETTINGS["learning_rate"], SETTINGS["adam_learning_rate"],
+        ("text_encoder", "head", "pos_embed"), SETTINGS["weight_decay"],
+    )  # fmt: skip
+    state = FOLDER / "state.safetensors"
+    step = load_state(state, {"motion": motion, "averaged": averaged}, optimizer)
+    average = EMAModel(averaged.parameters(), decay=SETTINGS["ema_decay"], use_ema_warmup=True, inv_gamma=10, power=0.75)
+    average.optimization_step = step
+    empty = pipe.tokenizer("", padding="max_length", return_tensors="pt").input_ids[0]
+    print(f"{sum(p.numel() for p in motion.modules_of_unet.parameters()) / 1e6:.2f}M parameters", flush=True)
+    began, total, first = time.time(), torch.zeros(2), step
+    while step < SETTINGS["steps"]:
+        generator = torch.Generator().manual_seed(SETTINGS["seed"] * 1_000_003 + step)
+        rows = torch.randint(len(clips), (SETTINGS["batch_size"],), generator=generator)
+        frames = FRAMES // 2 if step < SETTINGS["short_steps"] else FRAMES
+        start = int(torch.randint(FRAMES + SPARE - frames + 1, (), generator=generator))
+        words = ids[rows, torch.randint(PHRASINGS, rows.shape, generator=generator)]
+        dropped = torch.rand(len(rows), generator=generator) < SETTINGS["prompt_dropout"]
+        words[dropped] = empty
+        heard = said[rows].masked_fill(dropped[:, None], -100)
+        z_0 = clips[rows, start : start + frames].to(DEVICE).float() * pipe.vae.config.scaling_factor
+        optimizer.scale_rates(learning_rate(step))
+        loss, hearing = loss_of(motion, pipe.unet, pipe.scheduler, z_0, words.to(DEVICE), heard.to(DEVICE), generator)
+        optimizer.zero_grad()
+        (loss + SETTINGS["hearing_weight"] * hearing).backward()
+        nn.utils.clip_grad_norm_(motion.parameters(), 1.0)
+        optimizer.step()
+        average.step(motion.parameters())
+        total += torch.tensor([loss.item(), hearing.item()])
+        step += 1
+        if step % 50 == 0:
+            speed = (step - first) * SETTINGS["batch_size"] / (time.time() - began)
+            loss, hearing = (total / 50).tolist()
+            values = {"step": step, "loss": loss, "hearing": hearing, "clips_per_second": speed}
+            log_row(FOLDER / "curve.csv", **values, rate=learning_rate(step))
+            total = torch.zeros(2)
+        if step % 100 == 0 or step == SETTINGS["steps"]:
+            average.copy_to(averaged.parameters())
+            save_state(state, step, {"motion": motion, "averaged": averaged}, optimizer)
+        if step % 500 == 0 or step == SETTINGS["steps"]:
+            sample_sheet(averaged_pipe, str(FOLDER / f"samples-{step:06d}.png"))
+
+
+if __name__ == "__main__":
+    main(*(int(word) for word in sys.argv[1:]))
