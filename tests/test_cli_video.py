@@ -66,6 +66,22 @@ def test_an_own_clip_is_enlarged_and_the_record_repeats_it() -> None:
     assert "is not the file that was recorded" in refuse("generate", "--from", "big.json")
 
 
+def test_clips_as_they_were_written_are_read_again() -> None:
+    for output in ("own", "own.webp"):
+        succeed("generate", "a fish", *VIDEO, "--fps", "6", "--seed", "3", "--output", output, "--force")
+    sums = []
+    for source in ("own", "own.webp"):
+        succeed("upscale", source, *VIDEO[:-2], "--height", "192", "--width", "192", "--output", "larger", "--force")
+        settings = record("larger")["settings"]
+        assert (settings["frames"], round(settings["fps"]), settings["image"]) == (2, 6, source)
+        sums.append(record("larger")["result"]["sha256"])
+    assert sums[0] == sums[1]
+    assert "the pixels are the same" in run("generate", "--from", "larger.json", "--output", "again").stderr
+    succeed("upscale", "own", *VIDEO[:-2], "--output", "other")
+    Image.new("RGB", (64, 64), "red").save("own/0002.png")
+    assert "is not the file that was recorded" in refuse("generate", "--from", "other.json")
+
+
 def test_plan_and_info_say_what_a_clip_is(tmp_path: Path) -> None:
     result = run("plan", *VIDEO)
     assert result.exit_code == 0, result.output
@@ -108,6 +124,7 @@ BAD = {
     "video for pictures": (["upscale", "own.mp4", *PICTURE], "'own.mp4' is a video, and model 'sd' makes pictures"),
     "picture for video": (["upscale", "own.png", *VIDEO], "own.png"),
     "no video": (["upscale", "text.mp4", *VIDEO], "text.mp4"),
+    "no pictures": (["upscale", "letters", *VIDEO], "'letters' is a folder without pictures"),
     "missing video": (["upscale", "missing.mp4", *VIDEO], "does not exist"),
     "too long": (["upscale", "long.mp4", *VIDEO[:-2]], "has 40 frames: num_frames must be at most 32"),
     "too short": (["upscale", "own.mp4", *VIDEO[:-1], "12"], "12 are wanted"),

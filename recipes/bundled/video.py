@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AnimateDiffPipeline, DDIMScheduler, MotionAdapter, UNetMotionModel
 from diffusers.training_utils import EMAModel
 from PIL import Image
+from safetensors import safe_open
 from tokenizers import AddedToken
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import selfcascade
-from common import CONFIG, DEVICE, NATIVE, RUNS, load_state, log_row, save_state, ship, write_array, write_json
+from common import CONFIG, DEVICE, NATIVE, RUNS, load_state, log_row, save_state, ship, write_array
 from muon import Muon
 from selfcascade.data.scenes import caption
 from selfcascade.data.scenes.clips import render_clip
@@ -161,12 +163,35 @@ def sample_sheet(pipe: AnimateDiffPipeline, path: str, count: int = 4) -> None:
     sheet.resize((2 * sheet.width, 2 * sheet.height), Image.Resampling.NEAREST).save(path)
 
 
-def main(shards: int = SETTINGS["clips"] // SHARD) -> None:
+class Parts:
+    """What the video pipeline has of its own, as one thing that `ship` saves."""
+
+    def __init__(self, pipe: AnimateDiffPipeline) -> None:
+        self.pipe = pipe.to("cpu", torch.float16)
+
+    def save_pretrained(self, folder: Path, safe_serialization: bool = True) -> None:
+        """Writes a folder for each."""
+        self.pipe.unet.save_motion_modules(folder / "motion_adapter", safe_serialization=safe_serialization)
+        self.pipe.text_encoder.save_pretrained(folder / "text_encoder")
+        self.pipe.tokenizer.save_pretrained(folder / "tokenizer")
+
+
+def export() -> None:
+    """Ships the averaged weights of the last checkpoint."""
+    pipe = build_pipeline()
+    averaged = Motion(pipe.unet, pipe.text_encoder)
+    with safe_open(FOLDER / "state.safetensors", "pt") as file:
+        names = [name for name in file.keys() if name.startswith("averaged/")]  # noqa: SIM118
+        averaged.load_state_dict({name.removeprefix("averaged/"): file.get_tensor(name) for name in names})
+    ship("video", Parts(pipe), LIMIT)
+
+
+def main() -> None:
     """Trains, or goes on where it was cut; exports at the end."""
     torch.manual_seed(SETTINGS["seed"])
     FOLDER.mkdir(parents=True, exist_ok=True)
     pipe, averaged_pipe = build_pipeline(), build_pipeline()
-    clips, ids, said = load_clips(pipe, shards)
+    clips, ids, said = load_clips(pipe, SETTINGS["clips"] // SHARD)
     motion, averaged = (Motion(one.unet, one.text_encoder).to(DEVICE) for one in (pipe, averaged_pipe))
     averaged.load_state_dict(motion.state_dict())
     averaged.requires_grad_(False)
@@ -178,7 +203,9 @@ def main(shards: int = SETTINGS["clips"] // SHARD) -> None:
     )  # fmt: skip
     state = FOLDER / "state.safetensors"
     step = load_state(state, {"motion": motion, "averaged": averaged}, optimizer)
-    average = EMAModel(averaged.parameters(), decay=SETTINGS["ema_decay"], use_ema_warmup=True, inv_gamma=10, power=0.75)
+    average = EMAModel(
+        averaged.parameters(), decay=SETTINGS["ema_decay"], use_ema_warmup=True, inv_gamma=10, power=0.75
+    )
     average.optimization_step = step
     empty = pipe.tokenizer("", padding="max_length", return_tensors="pt").input_ids[0]
     print(f"{sum(p.numel() for p in motion.modules_of_unet.parameters()) / 1e6:.2f}M parameters", flush=True)
@@ -214,6 +241,8 @@ def main(shards: int = SETTINGS["clips"] // SHARD) -> None:
         if step % 500 == 0 or step == SETTINGS["steps"]:
             sample_sheet(averaged_pipe, str(FOLDER / f"samples-{step:06d}.png"))
 
+    export()
+
 
 if __name__ == "__main__":
-    main(*(int(word) for word in sys.argv[1:]))
+    export() if sys.argv[1:] == ["export"] else main()

@@ -20,7 +20,7 @@ from selfcascade.files import write_whole
 from selfcascade.grid import Panel, picture_grid
 from selfcascade.outputs import check_output, check_place, free_names, publish, save_with_record, sidecar_bytes
 
-CLIP_EXTENSIONS = (".mp4", ".gif", ".webp")
+CLIP_OUTPUTS = (".mp4", ".gif", ".webp")
 FRAME_NAME = re.compile(r"[0-9]{4,}\.png")
 # A GIF's frame lasts 655 seconds at most.
 MIN_FPS, MAX_FPS = 0.01, 240.0
@@ -58,9 +58,9 @@ def check_clip_output(path: Path, fps: float, force: bool = False) -> None:
         return
     if path.suffix.lower() == ".gif" and fps > MAX_GIF_FPS:
         raise ValueError(f"fps of a .gif must be at most {MAX_GIF_FPS:g}, not {fps!r}; write a .webp or .mp4")
-    if path.suffix.lower() not in CLIP_EXTENSIONS:
+    if path.suffix.lower() not in CLIP_OUTPUTS:
         raise ValueError(f"output of video must end in {_endings()}, or be a folder for frames, not {path.name!r}")
-    check_output(path, CLIP_EXTENSIONS)
+    check_output(path, CLIP_OUTPUTS)
     if path.suffix.lower() == ".mp4":
         pyav()
 
@@ -232,4 +232,4 @@ def pyav() -> Any:
 
 
 def _endings() -> str:
-    return ", ".join(CLIP_EXTENSIONS)
+    return ", ".join(CLIP_OUTPUTS)

@@ -1,4 +1,4 @@
-"""Base models by name: the bundled one, a folder in diffusers' format, or a repository of the Hugging Face Hub."""
+"""Base models by name: a bundled one, a folder in diffusers' format, or a repository of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Any
 
 BUNDLED = Path(__file__).parent / "bundled" / "image"
+BUNDLED_VIDEO = Path(__file__).parent / "bundled" / "video"
 BUNDLED_SUPER_RESOLVER = Path(__file__).parent / "bundled" / "super_resolver"
 BUNDLED_UPSAMPLERS = Path(__file__).parent / "bundled" / "upsamplers"
+BUNDLED_MODELS = ("bundled", "bundled-video")
 DTYPES = ("float32", "float16", "bfloat16")
 
 
-def load_bundled(device: str | None = None, dtype: str | None = None) -> Any:
-    """The small StableDiffusionPipeline that ships with the package; its half-precision file is read as float32.
+def load_bundled(device: str | None = None, dtype: str | None = None, video: bool = False) -> Any:
+    """The small pipeline that ships with the package; its half-precision files are read as float32.
 
     Args:
         device: As in `load_model`.
         dtype: As in `load_model`; None is float32.
+        video: The AnimateDiffPipeline, of 16 frames at 8 a second, instead of the StableDiffusionPipeline.
     """
-    return load_model("bundled", device, dtype)
+    return load_model("bundled-video" if video else "bundled", device, dtype)
 
 
 def load_model(name: str, device: str | None = None, dtype: str | None = None) -> Any:
@@ -28,9 +31,10 @@ def load_model(name: str, device: str | None = None, dtype: str | None = None) -
     Only safetensors are read, and no code that comes with a model is run.
 
     Args:
-        name: "bundled", a folder with a `model_index.json`, or a Hub id ("stabilityai/stable-diffusion-2-1").
+        name: "bundled" or "bundled-video", a folder with a `model_index.json`, or a Hub id
+            ("stabilityai/stable-diffusion-2-1").
         device: "cpu", "cuda", "cuda:1", "mps"; None is the best there is.
-        dtype: "float32", "float16" or "bfloat16"; None is float32, and float16 for models other than the bundled one
+        dtype: "float32", "float16" or "bfloat16"; None is float32, and float16 for models other than the bundled ones
             on a GPU.
 
     Raises:
@@ -41,9 +45,11 @@ def load_model(name: str, device: str | None = None, dtype: str | None = None) -
     folder, place = find_folder(name), find_device(device)
     import torch
 
-    chosen = dtype or ("float32" if place == "cpu" or name == "bundled" else "float16")
+    chosen = dtype or ("float32" if place == "cpu" or name in BUNDLED_MODELS else "float16")
     options: dict[str, Any] = {"dtype": getattr(torch, chosen), "use_safetensors": True}
     pipe = _from_hub(name, options) if folder is None else _from_folder(name, folder, options)
+    if name == "bundled-video":
+        pipe = _set_in_motion(pipe, options)
     pipe.set_progress_bar_config(disable=None)
     return pipe.to(place)
 
@@ -113,14 +119,17 @@ def find_device(name: str | None = None) -> str:
 
 
 def find_folder(name: str) -> Path | None:
-    """The folder of a local model; None where the name can only be a Hub id.
+    """The folder of a local model, of the bundled ones the image model's; None where the name can only be a Hub id.
 
     Raises:
         ValueError: The name is neither.
     """
-    if name == "bundled":
-        if not (BUNDLED / "model_index.json").is_file():
-            raise ValueError("model 'bundled' is not installed: selfcascade/bundled/image/model_index.json is missing")
+    if name in BUNDLED_MODELS:
+        parts = [BUNDLED / "model_index.json"]
+        parts += [BUNDLED_VIDEO / "motion_adapter" / "config.json"] if name == "bundled-video" else []
+        for part in parts:
+            if not part.is_file():
+                raise ValueError(f"model {name!r} is not installed: {part.relative_to(BUNDLED.parent)} is missing")
         return BUNDLED
     folder = Path(name).expanduser()
     if folder.is_file():
@@ -135,7 +144,8 @@ def find_folder(name: str) -> Path | None:
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise ValueError(f"model {name!r} is neither 'bundled', a folder, nor a Hub id like 'owner/name'") from error
+        own = " nor ".join(map(repr, BUNDLED_MODELS))
+        raise ValueError(f"model {name!r} is neither {own}, a folder, nor a Hub id like 'owner/name'") from error
     return None
 
 
@@ -149,6 +159,20 @@ def _from_folder(name: str, folder: Path, options: dict[str, Any]) -> Any:
         return DiffusionPipeline.from_pretrained(str(folder), local_files_only=True, **options)
     except Exception as error:  # a damaged folder fails in as many ways as it has files
         raise ValueError(f"model {name!r} cannot be loaded from its folder: {_reason(error)}") from error
+
+
+def _set_in_motion(image: Any, options: dict[str, Any]) -> Any:
+    """The bundled image pipeline with the motion modules and the text encoder that make a video pipeline of it."""
+    from diffusers.models.unets.unet_motion_model import MotionAdapter
+    from diffusers.pipelines.animatediff.pipeline_animatediff import AnimateDiffPipeline
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    local = {"local_files_only": True}
+    adapter = MotionAdapter.from_pretrained(BUNDLED_VIDEO / "motion_adapter", **local)
+    encoder = CLIPTextModel.from_pretrained(BUNDLED_VIDEO / "text_encoder", **local)
+    tokenizer = CLIPTokenizer.from_pretrained(BUNDLED_VIDEO / "tokenizer", **local)
+    dtype = options["dtype"]
+    return AnimateDiffPipeline(image.vae, encoder.to(dtype), tokenizer, image.unet, adapter.to(dtype), image.scheduler)
 
 
 def _from_hub(name: str, options: dict[str, Any]) -> Any:

@@ -62,7 +62,7 @@ def generate(
     given.update(upsamplers=upsamplers, upsampler_scale=upsampler_scale, weights=weights, in_cascade=in_cascade)
     given.update(guidance_scale=guidance_scale, negative_prompt=negative_prompt, native_size=native_size)
     given.update(frames=frames, fps=fps, shared_noise=shared_noise)
-    settings, sha256 = options.gather(record, device=device, dtype=dtype, **given)
+    settings, sha256 = options.gather(record, output, device=device, dtype=dtype, **given)
     made = _write(settings, check_count(count), output, "picture", force, sheet)
     if sha256 is not None:
         same = made.record()["result"]["sha256"] == sha256
@@ -106,7 +106,7 @@ def upscale(
     given.update(upsamplers=upsamplers, upsampler_scale=upsampler_scale)
     given.update(guidance_scale=guidance_scale, negative_prompt=negative_prompt, native_size=native_size)
     given.update(frames=frames, fps=fps, start=start, shared_noise=shared_noise)
-    settings, _ = options.gather(None, device=device, dtype=dtype, **given)
+    settings, _ = options.gather(None, output, device=device, dtype=dtype, **given)
     _write(settings, check_count(count), output, "upscaled", force, sheet)
 
 

@@ -110,7 +110,7 @@ def load(settings: Settings, video: bool = False) -> tuple[SelfCascade, Settings
     """
     from selfcascade import SelfCascade, load_model
     from selfcascade.arguments import check_clips
-    from selfcascade.models import load_upsamplers
+    from selfcascade.models import BUNDLED_MODELS, load_upsamplers
 
     quiet_libraries()
     pipe = load_model(settings.model, settings.device, settings.dtype)
@@ -121,7 +121,7 @@ def load(settings: Settings, video: bool = False) -> tuple[SelfCascade, Settings
     cascade = SelfCascade(pipe, upsamplers, settings.native_size)
     if cascade.family.video and not video:
         raise ValueError(f"model {settings.model!r} makes video, and this command makes pictures; use `generate`")
-    bundled = settings.model == "bundled"
+    bundled = settings.model in BUNDLED_MODELS
     guidance = BUNDLED_GUIDANCE if bundled else _default_guidance(pipe)
     settings = settings.changed(
         num_inference_steps=settings.num_inference_steps or (BUNDLED_STEPS if bundled else STEPS),
@@ -140,10 +140,10 @@ def load(settings: Settings, video: bool = False) -> tuple[SelfCascade, Settings
 
 
 def upsamplers_of(settings: Settings) -> str | None:
-    """The upsamplers that the tuned version takes: those given, or the bundled model's best."""
-    from selfcascade.models import bundled_upsamplers
+    """The upsamplers that the tuned version takes: those given, or the bundled models' best."""
+    from selfcascade.models import BUNDLED_MODELS, bundled_upsamplers
 
-    if settings.upsamplers is None and settings.model == "bundled":
+    if settings.upsamplers is None and settings.model in BUNDLED_MODELS:
         return next(iter(bundled_upsamplers()), None)
     return settings.upsamplers
 

@@ -7,15 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from selfcascade.cli.settings import TUNED, Settings, parse_size, read_settings
+from selfcascade.cli.settings import OF_CLIPS, TUNED, Settings, parse_size, read_settings
+from selfcascade.cli.sources import is_clip
 
-Model = Annotated[str | None, typer.Option(help="'bundled' (the default), a folder in diffusers' format, or a Hub id.")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="'bundled' (the default), 'bundled-video', a folder in diffusers' format, or a Hub id."),
+]
 Height = Annotated[int | None, typer.Option(help="Pixels; twice the native height unless given.")]
 Width = Annotated[int | None, typer.Option(help="Pixels; twice the native width unless given.")]
 NativeSize = Annotated[
     str | None, typer.Option(metavar="HxW", help="Size the model was trained at, where it does not say.")
 ]
-Steps = Annotated[int | None, typer.Option(help="Steps of the whole schedule; 25 for the bundled model, else 50.")]
+Steps = Annotated[int | None, typer.Option(help="Steps of the whole schedule; 25 for bundled models, else 50.")]
 PivotStep = Annotated[
     list[int] | None, typer.Option(help="K, the timestep where up-scaling stages start; once, or once a stage.")
 ]
@@ -41,7 +45,7 @@ InCascade = Annotated[
     bool | None, typer.Option("--in-cascade", help="Use the weights in a cascade, above the native size only.")
 ]
 GuidanceScale = Annotated[
-    float | None, typer.Option(help="Weight of the prompt; 3 for the bundled model, else the pipeline's own.")
+    float | None, typer.Option(help="Weight of the prompt; 3 for bundled models, else the pipeline's own.")
 ]
 NegativePrompt = Annotated[str | None, typer.Option(help="What the picture should not show.")]
 Seed = Annotated[int | None, typer.Option(help="Of the first picture, 0 unless given; the next one's is one more.")]
@@ -70,8 +74,10 @@ Record = Annotated[
 ]
 
 
-def gather(source: Path | None, **given: Any) -> tuple[Settings, str | None]:
+def gather(source: Path | None, output: Path | None = None, **given: Any) -> tuple[Settings, str | None]:
     """Settings from a record, or the defaults, with the options that were given in their places.
+
+    Where no model is named, what is for clips alone chooses the bundled model that makes clips.
 
     Returns:
         The settings, and the SHA-256 of the pixels that they gave before, where nothing was changed.
@@ -87,6 +93,8 @@ def gather(source: Path | None, **given: Any) -> tuple[Settings, str | None]:
         if given.get("method") not in (None, TUNED):
             raise ValueError(f"upsamplers are for method {TUNED}, not {given['method']!r}")
         given["method"] = TUNED
+    if source is None and given.get("model") is None and _of_clips(output, given):
+        given["model"] = "bundled-video"
     settings, sha256 = (Settings(), None) if source is None else read_settings(source)
     # A record has its preset's values spelled out; another preset is to replace them.
     spelled_out = ("pivot_step", "upsampling", "anchor", "energy") if given.get("preset") is not None else ()
@@ -100,3 +108,10 @@ def gather(source: Path | None, **given: Any) -> tuple[Settings, str | None]:
     changes = {**replaced, **{name: value for name, value in given.items() if value is not None}}
     settings = settings.changed(**changes)
     return settings, None if set(changes) - {"device"} else sha256
+
+
+def _of_clips(output: Path | None, given: dict[str, Any]) -> bool:
+    """Whether an option is for clips alone; a .gif that is enlarged may be a picture, and a .webp that is written."""
+    read = given.get("image") is not None and is_clip(Path(given["image"]))
+    written = "" if output is None else output.suffix.lower()
+    return read or written in (".mp4", ".gif") or any(given.get(name) is not None for name in OF_CLIPS)

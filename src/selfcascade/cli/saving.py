@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from selfcascade.cli.making import FPS, Made
-from selfcascade.cli.settings import Settings
-from selfcascade.clip_outputs import CLIP_EXTENSIONS, check_clip_output, save_clip, save_sheet
+from selfcascade.cli.settings import OF_CLIPS, Settings
+from selfcascade.clip_outputs import CLIP_OUTPUTS, check_clip_output, save_clip, save_sheet
 from selfcascade.outputs import EXTENSIONS, check_output, save_picture
-
-OF_CLIPS = ("frames", "fps", "start", "shared_noise")
 
 
 def check_target(output: Path | None, settings: Settings, force: bool) -> None:
@@ -21,8 +19,8 @@ def check_target(output: Path | None, settings: Settings, force: bool) -> None:
     if output is None:
         return
     extension = output.suffix.lower()
-    if extension not in (*EXTENSIONS, *CLIP_EXTENSIONS, ""):
-        known = ", ".join(dict.fromkeys((*EXTENSIONS, *CLIP_EXTENSIONS)))
+    if extension not in (*EXTENSIONS, *CLIP_OUTPUTS, ""):
+        known = ", ".join(dict.fromkeys((*EXTENSIONS, *CLIP_OUTPUTS)))
         raise ValueError(f"output must end in {known}, not {output.name!r}")
     if extension in EXTENSIONS:
         check_output(output)

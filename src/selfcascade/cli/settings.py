@@ -23,6 +23,7 @@ MAX_GUIDANCE = 1_000.0
 MAX_FRAMES = 10_000
 TUNING_FREE, TUNED = "self-cascade", "self-cascade-tuned"
 FINE_TUNED = ("full-ft", "lora")
+OF_CLIPS = ("frames", "fps", "start", "shared_noise")
 WITH_WEIGHTS = (*FINE_TUNED, "sr")
 OPTIONAL_TEXTS = (
     "negative_prompt",

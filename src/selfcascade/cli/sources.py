@@ -8,32 +8,39 @@ from typing import TYPE_CHECKING, Any
 from selfcascade.cli.settings import Settings
 from selfcascade.clip_outputs import pyav
 from selfcascade.clips import CLIP_EXTENSIONS, probe_clip, read_clip
-from selfcascade.images import file_sha256, read_image
+from selfcascade.frame_files import are_frames, frames_sha256, probe_frames, read_frames
+from selfcascade.images import read_image
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from selfcascade.pipeline import SelfCascade
 
-# A .gif is read as a picture first, and as a clip where the model makes video.
+# A .gif or .webp is read as a picture first, and as a clip where the model makes video.
 VIDEO_EXTENSIONS = CLIP_EXTENSIONS - {".gif"}
 
 
+def is_clip(path: Path) -> bool:
+    """Whether a path can only be a clip: a video file, frames in a folder, or several in a .webp."""
+    return path.suffix.lower() in VIDEO_EXTENSIONS or are_frames(path)
+
+
 def read_source(settings: Settings) -> tuple[Image.Image | None, Settings]:
-    """The picture that `upscale` enlarges, None where it is a video file, and the settings with its checksum.
+    """The picture that `upscale` enlarges, None where it is a video or a folder, and the settings with its checksum.
 
     Raises:
         ValueError: It cannot be read, or is not the one that the settings were recorded with.
     """
     if settings.image is None:
         raise ValueError("image is missing")
-    if Path(settings.image).suffix.lower() in VIDEO_EXTENSIONS:
+    path = Path(settings.image)
+    if path.suffix.lower() in VIDEO_EXTENSIONS:
         pyav()
-        probe_clip(settings.image)
-        image = None
-    else:
-        image = read_image(settings.image)
-    sha256 = file_sha256(settings.image)
+        probe_clip(path)
+    elif are_frames(path):
+        probe_frames(path)
+    image = None if path.suffix.lower() in VIDEO_EXTENSIONS or path.is_dir() else read_image(path)
+    sha256 = frames_sha256(path)
     if settings.image_sha256 not in (None, sha256):
         raise ValueError(f"image {settings.image!r} is not the file that was recorded (its SHA-256 differs)")
     return image, settings.changed(image_sha256=sha256)
@@ -54,19 +61,21 @@ def source_for(cascade: SelfCascade, settings: Settings, image: Image.Image | No
         return image, settings
     from selfcascade.arguments import check_clips
 
-    pyav()
-    path, start = str(settings.image), settings.start or 0.0
+    path, start = Path(str(settings.image)), settings.start or 0.0
+    loose = are_frames(path)
+    if not loose:
+        pyav()
 
     def check(count: int) -> None:
         try:
             check_clips(cascade.family, cascade.pipe, count, settings.shared_noise or 0.0)
         except ValueError as error:
-            raise ValueError(f"image {path!r} has {count} frames: {error}; use --frames") from error
+            raise ValueError(f"image {str(path)!r} has {count} frames: {error}; use --frames") from error
 
-    info, most = probe_clip(path), cascade.family.most_frames(cascade.pipe)
+    info, most = (probe_frames if loose else probe_clip)(path), cascade.family.most_frames(cascade.pipe)
     held = round((info.duration - start) * (settings.fps or info.fps))
     if settings.frames is None and most is not None and held > most:
         check(held)  # before what is too long is decoded
-    frames, fps = read_clip(path, settings.frames, settings.fps, start=start)
+    frames, fps = (read_frames if loose else read_clip)(path, settings.frames, settings.fps, start=start)
     check(len(frames))
     return frames, settings.changed(frames=len(frames), fps=float(fps))
