@@ -8,29 +8,29 @@ import pytest
 import torch
 from PIL import Image
 
-from command_line import run, succeed
+from command_line import models, run, succeed
 from selfcascade.cascade import Size
 from selfcascade.evaluation import Pivots, Sampling, answer, open_world
 from selfcascade.evaluation.moving_scenes import moving_questions
 from tiny import TINY
 
+__all__ = ["models"]
 FRAMES = 4
 FREE: dict[str, dict[str, Any]] = {
     "base": {"method": "lanczos", "scale": 1},
-    "direct": {"method": "direct"},
-    "lanczos": {"method": "lanczos"},
     "scalecrafter": {"method": "scalecrafter"},
     "self-cascade-rgb": {"preset": "rgb"},
 }
 
 
 @pytest.fixture
-def suite(tmp_path: Path) -> Path:
+def suite(tmp_path: Path, models: Path) -> Path:
     """Methods that train nothing, on 2 clips of 4 frames."""
     folder = tmp_path / "experiments/table3"
     folder.mkdir(parents=True)
-    settings = {"model": str(tmp_path / "video"), "data": "moving-scenes", "frames": FRAMES, "real_pictures": 3}
-    settings |= {"questions": [2], "questions_at_last": [2], "shared": {"num_inference_steps": 2, "guidance_scale": 3}}
+    own = {"model": str(models / "video"), "data": "moving-scenes", "frames": FRAMES, "real_pictures": 12}
+    own |= {"questions": [2], "questions_at_last": [2]}
+    settings = {"shared": {"num_inference_steps": 2, "guidance_scale": 3}, "suites": {"table3": own}}
     (folder.parent / "defaults.json").write_text(json.dumps(settings))
     for name, sampling in FREE.items():
         (folder / f"{name}.json").write_text(json.dumps({"samplings": {"table3": sampling}}))
@@ -38,7 +38,8 @@ def suite(tmp_path: Path) -> Path:
 
 
 def without_seconds(path: Path) -> dict[str, Any]:
-    return {name: value for name, value in json.loads(path.read_text()).items() if "second" not in name}
+    result = json.loads(path.read_text())
+    return {name: value for name, value in result.items() if "second" not in name and "base" not in name}
 
 
 def test_a_suite_of_clips_is_made_goes_on_where_it_was_cut_and_is_reported(suite: Path, tmp_path: Path) -> None:
@@ -52,10 +53,10 @@ def test_a_suite_of_clips_is_made_goes_on_where_it_was_cut_and_is_reported(suite
         for figure in ("fvd", "kvd", "frame_fid", "frame_patch_fid", "motion", "composition", "change", "flicker"):
             value, low, high = result[figure]
             assert low <= value <= high
-    assert found["direct"]["fvd"] != found["lanczos"]["fvd"]
+    assert found["scalecrafter"]["fvd"] != found["self-cascade-rgb"]["fvd"]
     (base,) = runs.glob("pivots-*")  # one set for all rows
     assert len(list(base.iterdir())) == 2  # a part a clip
-    sheet = Image.open(paths["direct"].with_name("table3-step000000.webp"))
+    sheet = Image.open(paths["scalecrafter"].with_name("table3-step000000.webp"))
     assert (sheet.size, sheet.n_frames) == ((256, 128), FRAMES)  # type: ignore[attr-defined]
 
     before = without_seconds(paths["self-cascade-rgb"])
@@ -65,3 +66,35 @@ def test_a_suite_of_clips_is_made_goes_on_where_it_was_cut_and_is_reported(suite
     succeed("evaluate", str(suite), "--runs", str(runs))
     assert without_seconds(paths["self-cascade-rgb"]) == before
     assert (base / "00000.safetensors").stat().st_mtime_ns == left
+
+
+def test_clips_are_the_same_whatever_the_part_and_cost_no_more_than_their_own_draws(tmp_path: Path) -> None:
+    pipe: Any = TINY["animatediff"].build()
+    questions = moving_questions(2, frames=FRAMES)
+    sampling = Sampling(num_inference_steps=2, preset="rgb")
+    pivots = Pivots(pipe, questions, Size(64, 64), sampling, tmp_path)
+    together = answer(pipe, questions, sampling, pivots, indices=range(2))
+    alone = answer(pipe, questions, sampling, pivots)
+    assert alone.shape == (2, FRAMES, 3, 128, 128)
+    assert (alone - together).abs().max() <= 1 / 255  # kernels share a batch out by its length
+    assert not torch.equal(alone[0], alone[1])
+    base = answer(pipe, questions, Sampling(method="lanczos", scale=1), pivots)
+    family_pixels = pivots.pictures(pipe).transpose(1, 2)
+    assert (base - family_pixels).abs().max() <= 0.5 / 255 + 1e-6
+
+
+def test_clips_and_pictures_are_not_mixed_up(suite: Path, tmp_path: Path) -> None:
+    results = ["--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "out")]
+    assert (
+        "frames must be left out for model 'bundled'"
+        in run("evaluate", str(suite), "--model", "bundled", *results).stderr
+    )
+    path = suite.parent / "defaults.json"
+    path.write_text(path.read_text().replace('"frames": 4, ', ""))
+    assert "frames must be given for model" in run("evaluate", str(suite), *results).stderr
+    size = Size(64, 64)
+    for data, frames, words in (("scenes", 4, "must be 'moving-scenes'"), ("moving-scenes", None, "must be 'scenes'")):
+        with pytest.raises(ValueError, match=words):
+            open_world(data, "scenes", size, frames)
+    with pytest.raises(ValueError, match="detector of clips must be 'i3d:FILE"):
+        open_world(str(tmp_path), "clip:x", size, 4)

@@ -1,6 +1,6 @@
 """Experiments as files: a file holds what differs from the defaults.
 
-experiments/defaults.json              what all experiments share
+experiments/defaults.json              what all experiments share, and under "suites" what those of one suite do
 experiments/SUITE/NAME.json            one experiment: its differences
 """
 
@@ -83,4 +83,6 @@ def names_of(suite: Path) -> list[str]:
 
 def _defaults(suite: Path) -> dict[str, Any]:
     path = suite.parent / "defaults.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    held = json.loads(path.read_text()) if path.is_file() else {}
+    own = held.pop("suites", {}).get(suite.name, {})
+    return {**held, **own}

@@ -12,13 +12,25 @@ from typing import Any
 
 from PIL import Image
 
+from selfcascade.clip_outputs import write_webp
 from selfcascade.report.paper import TITLES
 from selfcascade.report.pictures import Shown, hardest, of_one_size
-from selfcascade.report.results import decimals_of
-from selfcascade.report.tables import BESIDE
+from selfcascade.report.results import Reading, decimals_of
+from selfcascade.report.tables import BESIDE, CLIPS_BESIDE
 
 HERE = Path(__file__).parent
 PICTURES, QUALITY = 8, 75  # a row, and of their WebP: the page stays under three megabytes
+CLIP_QUALITY = 50
+FIGURES: dict[str, Reading] = {
+    "all right {} %": BESIDE["all right, %"],
+    "pFID_r {}": lambda result: result["patch_fid"][0],
+    "FID_b {}": lambda result: result["fid_b"][0],
+}
+CLIP_FIGURES: dict[str, Reading] = {
+    "motion right {} %": CLIPS_BESIDE["motion right, %"],
+    "FVD_r {}": lambda result: result["fvd"][0],
+    "frame pFID_r {}": lambda result: result["frame_patch_fid"][0],
+}
 BASE = "lanczos"  # what a picture is first compared with: the base sample, enlarged and nothing else
 
 
@@ -58,22 +70,24 @@ def _section(suite: str, size: tuple[int, int], rows: Sequence[Shown], several: 
 
 def _method(shown: Shown, count: int, several: bool) -> dict[str, Any]:
     row = shown.row
-    figures = {
-        "all right {} %": row.values(BESIDE["all right, %"]),
-        "pFID_r {}": row.values(lambda result: result["patch_fid"][0]),
-        "FID_b {}": row.values(lambda result: result["fid_b"][0]),
-    }
+    figures = {text: row.values(reading) for text, reading in (CLIP_FIGURES if row.clips else FIGURES).items()}
     words = {text: mean(values) for text, values in figures.items() if values}
+    fps = row.results[0]["fps"] if row.clips else 0.0
+    frames = [[picture] for picture in shown.pictures] if shown.clips is None else shown.clips
     return {
         # Where sizes have sections of their own, the name of the way to sample that made them says nothing more.
         "name": row.method.rpartition(", ")[0] or row.method if several else row.method,
         "figures": [text.format(f"{value:.{decimals_of(value, 2)}f}") for text, value in words.items()],
-        "pictures": [_encoded(picture) for picture in shown.pictures[:count]],
+        "pictures": [_encoded(clip, fps) for clip in frames[:count]],
         "wrong": None if shown.wrong is None else shown.wrong[:count],
     }
 
 
-def _encoded(picture: Image.Image) -> str:
+def _encoded(frames: Sequence[Image.Image], fps: float) -> str:
+    """A picture, or a clip that loops."""
     held = io.BytesIO()
-    picture.save(held, format="WEBP", quality=QUALITY, method=6)
+    if len(frames) > 1:
+        write_webp(frames, fps, held, quality=CLIP_QUALITY)
+    else:
+        frames[0].save(held, format="WEBP", quality=QUALITY, method=6)
     return base64.b64encode(held.getvalue()).decode()
