@@ -12,6 +12,7 @@ from command_line import models, run, succeed
 from selfcascade.cascade import Size
 from selfcascade.evaluation import Pivots, Sampling, answer, open_world
 from selfcascade.evaluation.moving_scenes import moving_questions
+from selfcascade.training import TrainingConfig
 from tiny import TINY
 
 __all__ = ["models"]
@@ -81,6 +82,19 @@ def test_clips_are_the_same_whatever_the_part_and_cost_no_more_than_their_own_dr
     base = answer(pipe, questions, Sampling(method="lanczos", scale=1), pivots)
     family_pixels = pivots.pictures(pipe).transpose(1, 2)
     assert (base - family_pixels).abs().max() <= 0.5 / 255 + 1e-6
+
+
+@pytest.mark.skipif("frames" not in TrainingConfig.model_fields, reason="training on clips is not in this tree yet")
+def test_what_is_trained_on_clips_is_measured_on_the_way(suite: Path, tmp_path: Path) -> None:
+    training = {"method": "upsamplers", "train_batch_size": 1, "learning_rate": 0.1}
+    settings = {"training": training, "samplings": {"table3": {"preset": "rgb"}}, "at_steps": [1, 2]}
+    (suite / "tuned-clips.json").write_text(json.dumps(settings))
+    succeed("evaluate", str(suite), "tuned-clips", "self-cascade-rgb", "--runs", str(tmp_path / "runs"))
+    folder = suite / "results/tuned-clips/seed-0"
+    first, last = (json.loads((folder / f"table3-step00000{step}-n2.json").read_text()) for step in (1, 2))
+    assert first["trained_parameters"] > 0 and first["fvd"] != last["fvd"]
+    assert (last["step"], last["clips"], last["frames"]) == (2, 2, FRAMES)
+    assert (folder / "table3-step000002.webp").exists()
 
 
 def test_clips_and_pictures_are_not_mixed_up(suite: Path, tmp_path: Path) -> None:

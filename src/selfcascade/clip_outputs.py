@@ -164,7 +164,7 @@ def write_webp(
 ) -> None:
     """An animated .webp that loops: lossless, or of a quality from 0 to 100."""
     options: dict[str, Any] = {"duration": _durations(len(frames), 1000 / fps), "loop": 0}
-    options |= {"lossless": True} if quality is None else {"quality": quality}
+    options |= {"lossless": True} if quality is None else {"quality": quality, "method": 6}
     if comment:
         exif = options["exif"] = Image.Exif()
         exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"UNICODE\0" + comment.encode("utf-16-be")

@@ -12,7 +12,6 @@ from typing import Any
 
 from PIL import Image
 
-from selfcascade.clip_outputs import write_webp
 from selfcascade.report.paper import TITLES
 from selfcascade.report.pictures import Shown, hardest, of_one_size
 from selfcascade.report.results import Reading, decimals_of
@@ -20,7 +19,6 @@ from selfcascade.report.tables import BESIDE, CLIPS_BESIDE
 
 HERE = Path(__file__).parent
 PICTURES, QUALITY = 8, 75  # a row, and of their WebP: the page stays under three megabytes
-CLIP_QUALITY = 50
 FIGURES: dict[str, Reading] = {
     "all right {} %": BESIDE["all right, %"],
     "pFID_r {}": lambda result: result["patch_fid"][0],
@@ -72,22 +70,20 @@ def _method(shown: Shown, count: int, several: bool) -> dict[str, Any]:
     row = shown.row
     figures = {text: row.values(reading) for text, reading in (CLIP_FIGURES if row.clips else FIGURES).items()}
     words = {text: mean(values) for text, values in figures.items() if values}
-    fps = row.results[0]["fps"] if row.clips else 0.0
-    frames = [[picture] for picture in shown.pictures] if shown.clips is None else shown.clips
+    # Clips are as small as they are kept: the page cuts them out of their sheet, in which they also run in step.
+    sheet = row.sheet.read_bytes() if row.sheet is not None and row.clips else None
     return {
         # Where sizes have sections of their own, the name of the way to sample that made them says nothing more.
         "name": row.method.rpartition(", ")[0] or row.method if several else row.method,
         "figures": [text.format(f"{value:.{decimals_of(value, 2)}f}") for text, value in words.items()],
-        "pictures": [_encoded(clip, fps) for clip in frames[:count]],
+        "pictures": [_encoded(picture) for picture in shown.pictures[:count]] if sheet is None else [],
+        "sheet": None if sheet is None else base64.b64encode(sheet).decode(),
+        "across": len(shown.captions),
         "wrong": None if shown.wrong is None else shown.wrong[:count],
     }
 
 
-def _encoded(frames: Sequence[Image.Image], fps: float) -> str:
-    """A picture, or a clip that loops."""
+def _encoded(picture: Image.Image) -> str:
     held = io.BytesIO()
-    if len(frames) > 1:
-        write_webp(frames, fps, held, quality=CLIP_QUALITY)
-    else:
-        frames[0].save(held, format="WEBP", quality=QUALITY, method=6)
+    picture.save(held, format="WEBP", quality=QUALITY, method=6)
     return base64.b64encode(held.getvalue()).decode()
