@@ -7,11 +7,17 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
+from clip_files import write_clip
 from command_line import models, run, succeed
 from selfcascade.cascade import Size
+from selfcascade.data import DataError
 from selfcascade.evaluation import Pivots, Sampling, answer, open_world
 from selfcascade.evaluation.moving_scenes import moving_questions
+from selfcascade.experiments.settings import names_of, read_experiment
+from selfcascade.metrics.i3d import I3D
+from selfcascade.report.paper import paper_rows
 from selfcascade.training import TrainingConfig
 from tiny import TINY
 
@@ -69,7 +75,7 @@ def test_a_suite_of_clips_is_made_goes_on_where_it_was_cut_and_is_reported(suite
     assert (base / "00000.safetensors").stat().st_mtime_ns == left
 
 
-def test_clips_are_the_same_whatever_the_part_and_cost_no_more_than_their_own_draws(tmp_path: Path) -> None:
+def test_clips_are_the_same_whatever_the_part_and_base_clips_are_their_own_pixels(tmp_path: Path) -> None:
     pipe: Any = TINY["animatediff"].build()
     questions = moving_questions(2, frames=FRAMES)
     sampling = Sampling(num_inference_steps=2, preset="rgb")
@@ -82,6 +88,19 @@ def test_clips_are_the_same_whatever_the_part_and_cost_no_more_than_their_own_dr
     base = answer(pipe, questions, Sampling(method="lanczos", scale=1), pivots)
     family_pixels = pivots.pictures(pipe).transpose(1, 2)
     assert (base - family_pixels).abs().max() <= 0.5 / 255 + 1e-6
+
+
+def test_the_committed_rows_share_base_clips_and_are_trained_equally_long() -> None:
+    folder = Path(__file__).parents[1] / "experiments/table3"
+    rows = {name: read_experiment(folder, name) for name in names_of(folder)}
+    trained = {name for name, row in rows.items() if row.training is not None}
+    assert trained == {"tuned-clips", "full-ft", "lora-r4", "lora-r32"}
+    assert len({rows[name].at_steps for name in trained}) == 1
+    assert {str(row.sampling("table3").of_base) for row in rows.values()} == {str(Sampling().of_base)}
+    assert {(row.model, row.frames, row.fps, row.questions) for row in rows.values()} == {
+        ("bundled-video", 16, 8, (20,))
+    }
+    assert not {name for name, row in paper_rows("table3").items() if row.distances} - set(rows)
 
 
 @pytest.mark.skipif("frames" not in TrainingConfig.model_fields, reason="training on clips is not in this tree yet")
@@ -112,3 +131,25 @@ def test_clips_and_pictures_are_not_mixed_up(suite: Path, tmp_path: Path) -> Non
             open_world(data, "scenes", size, frames)
     with pytest.raises(ValueError, match="detector of clips must be 'i3d:FILE"):
         open_world(str(tmp_path), "clip:x", size, 4)
+
+
+def test_own_clips_are_measured_with_i3d(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    weights = tmp_path / "i3d.safetensors"
+    save_file(I3D(classes=3).state_dict(), weights)
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for number in range(3):
+        write_clip(folder / f"{number}.mp4", frames=9 + number, size=(72, 64 + 8 * number))
+        (folder / f"{number}.txt").write_text(f"number {number}")
+    write_clip(folder / "small.mp4", frames=9, size=(32, 32))
+    (folder / "small.txt").write_text("small")
+    world = open_world(str(folder), f"i3d:{weights}", Size(64, 64), frames=9)
+    asked = world.questions(2, seed=0)
+    assert asked.frames == 9 and set(asked.prompts) < {f"number {number}" for number in range(3)}
+    assert world.others(2) is None
+    clips = torch.rand(2, 9, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    figures = world.judge(64, 64, tmp_path / "kept", 3).judge(clips, asked)
+    assert set(figures) == {"clips", "fvd", "kvd", "flicker"} and figures["flicker"][0] > 1
+    with pytest.raises(DataError, match="fewer than 4 usable samples"):
+        world.questions(4, seed=0)

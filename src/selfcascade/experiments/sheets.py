@@ -20,7 +20,7 @@ from selfcascade.files import write_whole
 PICTURES, CLIPS = 12, 5
 QUALITY = 85
 # Clips are many frames: so small, and each of so many bytes at most, at the best of these qualities that allows it.
-CLIP_SIDE, CLIP_BYTES, CLIP_QUALITIES = 128, 20_000, (75, 60, 45, 30, 15, 0)
+CLIP_SIDE, CLIP_BYTES, CLIP_QUALITIES = 128, 20_000, (65, 50, 35, 20, 5)
 
 
 def write_sheet(path: Path, made: Tensor, questions: Questions, fps: float) -> None:
