@@ -36,8 +36,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {
         *("base_models", "cascade", "data", "features", "files", "images", "methods", "metrics", "models", "pipeline")
     },
-    "experiments": {"base_models", "cascade", "data", "evaluation", "files", "images", "methods", "models", "training"},
-    "report": {"data", "evaluation", "files", "grid", "metrics", "models"},
+    "experiments": {
+        *("base_models", "cascade", "clip_outputs", "data", "evaluation", "files", "images", "methods", "models"),
+        "training",
+    },
+    "report": {"clip_outputs", "data", "evaluation", "files", "grid", "metrics", "models"},
     "cli": {"*"},
     "demo": {"*"},
 }

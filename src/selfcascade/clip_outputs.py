@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin
@@ -99,7 +99,7 @@ def save_clip(
     check_clip_output(path, fps, force)
     if not path.suffix:
         return _save_folder(frames, record, path, parameters, force)
-    encode = {".mp4": write_mp4, ".gif": _write_gif, ".webp": _write_webp}[path.suffix.lower()]
+    encode = {".mp4": write_mp4, ".gif": _write_gif, ".webp": write_webp}[path.suffix.lower()]
     return save_with_record(path, record, lambda file: encode(frames, fps, file, parameters), force)
 
 
@@ -159,11 +159,16 @@ def _write_gif(frames: Sequence[Image.Image], fps: float, file: Path, comment: s
     )
 
 
-def _write_webp(frames: Sequence[Image.Image], fps: float, file: Path, comment: str) -> None:
-    exif = Image.Exif()
-    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"UNICODE\0" + comment.encode("utf-16-be")
+def write_webp(
+    frames: Sequence[Image.Image], fps: float, file: Path | BinaryIO, comment: str = "", quality: int | None = None
+) -> None:
+    """An animated .webp that loops: lossless, or of a quality from 0 to 100."""
     options: dict[str, Any] = {"duration": _durations(len(frames), 1000 / fps), "loop": 0}
-    frames[0].save(file, "WEBP", save_all=True, append_images=list(frames[1:]), lossless=True, exif=exif, **options)
+    options |= {"lossless": True} if quality is None else {"quality": quality, "method": 6}
+    if comment:
+        exif = options["exif"] = Image.Exif()
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"UNICODE\0" + comment.encode("utf-16-be")
+    frames[0].save(file, "WEBP", save_all=True, append_images=list(frames[1:]), **options)
 
 
 def _save_folder(

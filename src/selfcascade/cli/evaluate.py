@@ -19,14 +19,17 @@ def evaluate(
         str | None, typer.Option(help="A folder in diffusers' format or a Hub id, for the bundled.")
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="Of that model; float16 on a GPU unless given.")] = None,
-    data: Annotated[str | None, typer.Option(help="Pictures with captions or .tar shards, for the scenes.")] = None,
+    data: Annotated[str | None, typer.Option(help="What `selfcascade train` takes, for the scenes.")] = None,
     detector: Annotated[
-        str | None, typer.Option(help="For that data: inception:FILE.safetensors or clip:FOLDER_OR_HUB_ID.")
+        str | None,
+        typer.Option(
+            help="For that data: inception:FILE.safetensors, clip:FOLDER_OR_HUB_ID; of clips, i3d:FILE.safetensors."
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Of the whole schedule, for the suite's.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(min=0, help="For the suite's.")] = None,
-    pictures: Annotated[int | None, typer.Option(min=2, help="Pictures of each result, for the suite's.")] = None,
-    real_pictures: Annotated[int | None, typer.Option(min=2, help="Real pictures, for the suite's.")] = None,
+    pictures: Annotated[int | None, typer.Option(min=2, help="Pictures or clips of a result, for the suite's.")] = None,
+    real_pictures: Annotated[int | None, typer.Option(min=2, help="Real pictures or clips, for the suite's.")] = None,
     output: Annotated[
         Path | None, typer.Option(help="Results go to OUTPUT/SUITE/results; needed with any other setting.")
     ] = None,

@@ -1,4 +1,4 @@
-"""Method x questions -> figures, on the scenes world or on the user's own data."""
+"""Method x questions -> figures, of pictures or clips, on the scenes world or on the user's own data."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ from pathlib import Path
 from typing import Protocol
 
 from selfcascade.cascade import Size
+from selfcascade.data import ClipFiles
 from selfcascade.evaluation.answers import Pivots, Sampling, answer
+from selfcascade.evaluation.clip_judge import ClipJudge
 from selfcascade.evaluation.judge import Judge
+from selfcascade.evaluation.moving_scenes import FPS, MovingScenesWorld
 from selfcascade.evaluation.own_data import DataWorld
 from selfcascade.evaluation.questions import Questions
 from selfcascade.evaluation.scenes import ScenesWorld
 
-__all__ = ["Judge", "Pivots", "Questions", "Sampling", "World", "answer", "open_world"]
+__all__ = ["FPS", "ClipJudge", "Judge", "Pivots", "Questions", "Sampling", "World", "answer", "open_world"]
+
+
+STILL, MOVING = "scenes", "moving-scenes"
 
 
 class World(Protocol):
@@ -22,26 +28,36 @@ class World(Protocol):
         """What is asked; the first of them are the same whatever the count."""
         ...
 
-    def others(self, count: int) -> Questions:
-        """Questions whose base samples FID_b and KID_b are measured from."""
+    def others(self, count: int) -> Questions | None:
+        """Questions whose base samples FID_b and KID_b are measured from; None where these are not."""
         ...
 
-    def judge(self, height: int, width: int, folder: Path, real_count: int) -> Judge:
-        """For pictures of that size."""
+    def judge(self, height: int, width: int, folder: Path, real_count: int) -> Judge | ClipJudge:
+        """For pictures or clips of that size."""
         ...
 
 
-def open_world(data: str, detector: str, size: Size) -> World:
-    """The scenes world, or the user's own data.
+def open_world(data: str, detector: str, size: Size, frames: int | None = None, fps: float = FPS) -> World:
+    """The scenes world, still or moving, or the user's own data.
 
     Args:
-        data: "scenes", a folder of pictures with captions, or tar shards.
+        data: "scenes", a folder of pictures with captions, or tar shards; for clips "moving-scenes", a folder of clips,
+            or a .csv that lists them.
         detector: "scenes" for the scenes; else as in `DataWorld`.
-        size: Pictures of the data that are smaller are left out.
+        size: Pictures and clips of the data that are smaller are left out.
+        frames: Of clips; None: pictures.
+        fps: Of clips.
 
     Raises:
         ValueError: There is no such data or detector, or they do not go together.
     """
-    if (data == "scenes") != (detector == "scenes"):
+    scenes, others = (STILL, MOVING) if frames is None else (MOVING, STILL)
+    if data == others:
+        raise ValueError(f"data must be {scenes!r} or your own where frames is {frames}, not {data!r}")
+    if (data == scenes) != (detector == "scenes"):
         raise ValueError(f"detector must be 'scenes' for the scenes and another one for other data, not {detector!r}")
-    return ScenesWorld() if data == "scenes" else DataWorld(data, size, detector)
+    if frames is None:
+        return ScenesWorld() if data == scenes else DataWorld(data, size, detector)
+    if data == scenes:
+        return MovingScenesWorld(frames, fps)
+    return DataWorld(data, size, detector, ClipFiles(frames=frames, fps=fps, fixed_start=True))

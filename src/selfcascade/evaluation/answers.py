@@ -1,6 +1,6 @@
-"""Method x questions -> pictures: each method gets the same captions, the same seeds and the same base samples.
+"""Method x questions -> pictures or clips: each method gets the same captions, seeds and base samples.
 
-Axis letters: N pictures, C channels, H, W pixels; h, w latent pixels.
+Axis letters: N pictures or clips, C channels, F frames, H, W pixels; h, w latent pixels.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Pivots:
     def __init__(
         self, pipe: Any, questions: Questions, size: Size, sampling: Sampling, folder: Path, processes: Any = None
     ) -> None:
-        own = [*questions.prompts, questions.first, *size, *sampling.of_base.values()]
+        own = [*questions.prompts, questions.first, *size, *sampling.of_base.values(), *questions.length.values()]
         weights = (round(float(weight.detach().flatten()[0]), 6) for weight in denoiser(pipe).parameters())
         name = hashlib.sha256(json.dumps([*own, *weights]).encode()).hexdigest()[:12]
 
@@ -150,7 +150,7 @@ def answer(
     upsamplers: FeatureUpsamplers | None = None,
     indices: range | None = None,
 ) -> Tensor:
-    """The pictures, (N, 3, H, W) in [0, 1], on the CPU, rounded to the 8 bits that their files would have.
+    """The pictures (N, 3, H, W) or clips (N, F, 3, H, W) in [0, 1], on the CPU, rounded to their files' 8 bits.
 
     Args:
         pipe: The pipeline, its U-Net as it was trained.
@@ -172,8 +172,8 @@ def answer(
             pivot = pivots.latents[group.start : group.stop].to(pipe.device)
             own = {"generator": pivots.generators(group), "pivot": pivot}
         with reduced_precision(pipe):
-            output = method(pipe, questions.captions(group), **settings, **own, output_type="pt")
-        made.append(output.images.float().cpu())
+            output = method(pipe, questions.captions(group), **settings, **own, **questions.length, output_type="pt")
+        made.append((output.images if questions.frames is None else output.frames).float().cpu())
     return torch.cat(made).mul(255).round() / 255
 
 
@@ -202,7 +202,7 @@ def _base_samples(pipe: Any, questions: Questions, size: Size, sampling: Samplin
     cascade = SelfCascade(pipe, native_size=size)
     generators, began = questions.generators(indices), time.perf_counter()
     settings: dict[str, Any] = {**size._asdict(), "output_type": "latent", "generator": generators}
-    settings |= sampling.of_base
+    settings |= sampling.of_base | questions.length
     with reduced_precision(pipe):
         out: Any = cascade(questions.captions(indices), **settings)
     states = torch.stack([generator.get_state() for generator in generators])

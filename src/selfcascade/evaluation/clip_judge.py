@@ -71,12 +71,12 @@ class ClipJudge(ABC):
         """Features (N, D) of whole clips (N, F, 3, H, W) in [0, 1]."""
 
     @abstractmethod
-    def frame(self, frames: Tensor) -> Tensor:
-        """Features (N, D) of single frames (N, 3, H, W) in [0, 1]."""
+    def frame(self, frames: Tensor) -> Tensor | None:
+        """Features (N, D) of single frames (N, 3, H, W) in [0, 1]; None: no such figures, for want of a detector."""
 
     @abstractmethod
-    def patch(self, patches: Tensor) -> Tensor:
-        """Features (N, D) of frames' patches in their own pixels."""
+    def patch(self, patches: Tensor) -> Tensor | None:
+        """The same of frames' patches in their own pixels."""
 
     def more(self, clips: Tensor, questions: Questions) -> dict[str, Any]:
         """Figures beside the distances."""
@@ -107,11 +107,12 @@ class ClipJudge(ABC):
             raise ValueError(f"clips must be (N, F, C, H, W) with {expected} after N, not {tuple(clips.shape)}")
         real, own = self.of_real, self.features(clips)
         found = clip_distances(real["clip"], own["clip"], draws=self.draws)
-        for name in ("frame", "patch"):
-            full = "frame_fid" if name == "frame" else "frame_patch_fid"
-            found[full] = self._estimate(frechet_distance, real[name], own[name])
+        for name, full in (("frame", "frame_fid"), ("patch", "frame_patch_fid")):
+            if name in own:
+                found[full] = self._estimate(frechet_distance, real[name], own[name])
         for name in ("change", "patch_change", "flicker"):
-            found[name] = self._estimate(relative, real[name][:, None], own[name][:, None])
+            if name in own:
+                found[name] = self._estimate(relative, real[name][:, None], own[name][:, None])
         figures = {name: [estimate.value, estimate.low, estimate.high] for name, estimate in found.items()}
         return {"clips": len(clips), **self.more(clips, questions), **figures}
 
@@ -130,17 +131,14 @@ class ClipJudge(ABC):
         return bootstrap(distance, real, own, torch.Generator().manual_seed(0), self.draws, unit)
 
     def _features(self, clips: Tensor) -> dict[str, Tensor]:
-        count = len(clips)
-        frames = self.frame(clips.flatten(0, 1)).unflatten(0, (count, self.frames))
+        found = {"clip": self.clip(clips), "flicker": flicker(clips)}
         # One patch a clip, at the same place in all its frames: as if they were channels of one picture.
         corner = torch.Generator().manual_seed(1)
         cut = random_patches(clips.flatten(1, 2), 1, self.patch_side, corner).unflatten(1, (self.frames, 3))
-        patches = self.patch(cut.flatten(0, 1)).unflatten(0, (count, self.frames))
-        return {
-            "clip": self.clip(clips),
-            "frame": frames[:, self.compared],
-            "patch": patches[:, self.compared],
-            "change": neighbour_distance(frames),
-            "patch_change": neighbour_distance(patches),
-            "flicker": flicker(clips),
-        }
+        seen = {"frame": self.frame(clips.flatten(0, 1)), "patch": self.patch(cut.flatten(0, 1))}
+        for name, change in (("frame", "change"), ("patch", "patch_change")):
+            features = seen[name]
+            if features is not None:
+                features = features.unflatten(0, (len(clips), self.frames))
+                found |= {name: features[:, self.compared], change: neighbour_distance(features)}
+        return found

@@ -15,7 +15,7 @@ from selfcascade.data.scenes.motion import sample_moving_scene
 from selfcascade.data.scenes.motion_words import moving_caption
 from selfcascade.evaluation.clip_judge import PART, ClipJudge
 from selfcascade.evaluation.questions import Questions
-from selfcascade.evaluation.scenes import ASKED_FIRST, REAL_FIRST, SceneJudge
+from selfcascade.evaluation.scenes import ASKED_FIRST, REAL_FIRST, SEED_STEP, SceneJudge
 from selfcascade.images import file_sha256
 from selfcascade.metrics.video import CLIPS, FRAMES, frame_accuracy, mean_estimate
 from selfcascade.metrics.video_detector import VideoDetector
@@ -25,11 +25,33 @@ FPS = 8.0
 MOTIONS = ("first_motion", "last_motion")
 
 
-def moving_questions(count: int, first: int = ASKED_FIRST) -> Questions:
-    """The captions of held-out moving scenes from number `first` on."""
+def moving_questions(count: int, first: int = ASKED_FIRST, frames: int = FRAMES) -> Questions:
+    """The captions of held-out moving scenes from number `first` on, for clips of so many frames."""
     scenes = [sample_moving_scene(number, held_out=True) for number in range(first, first + count)]
     words = tuple(moving_caption(scene, first + index) for index, scene in enumerate(scenes))
-    return Questions(words, first, tuple(dict(scene.truth) for scene in scenes))
+    return Questions(words, first, tuple(dict(scene.truth) for scene in scenes), frames)
+
+
+class MovingScenesWorld:
+    """Captions of held-out moving scenes; what is real is rendered.
+
+    Args:
+        frames, fps: Of the clips.
+    """
+
+    def __init__(self, frames: int = FRAMES, fps: float = FPS) -> None:
+        self.frames, self.fps = frames, fps
+
+    def questions(self, count: int, seed: int) -> Questions:
+        """What is asked; another seed asks about other scenes."""
+        return moving_questions(count, ASKED_FIRST + SEED_STEP * seed, self.frames)
+
+    def others(self, count: int) -> None:
+        """Nothing is measured from base clips; a row of their own has their figures."""
+
+    def judge(self, height: int, width: int, folder: Path, real_count: int) -> ClipJudge:
+        """For clips of that size."""
+        return MovingSceneJudge(height, width, folder, self.frames, self.fps, real_count)
 
 
 class MovingSceneJudge(ClipJudge):

@@ -1,4 +1,4 @@
-"""Evaluation on the user's own data: captions and real pictures from a folder or tar shards, published detectors."""
+"""Evaluation on the user's own data: captions and real pictures or clips from its files, published detectors."""
 
 from __future__ import annotations
 
@@ -10,55 +10,69 @@ import torch
 from torch import Tensor
 
 from selfcascade.cascade import Size
-from selfcascade.data import Batch, DataError, Position, Stream, open_source
+from selfcascade.data import Batch, ClipFiles, DataError, Position, Stream, open_source
+from selfcascade.evaluation.clip_judge import ClipJudge
 from selfcascade.evaluation.judge import PART, Judge
 from selfcascade.evaluation.questions import Questions
 from selfcascade.metrics.clip import ClipScore
 from selfcascade.metrics.detectors import Inception
+from selfcascade.metrics.i3d import I3D
 
 # Orders of the data: what is asked has the seeds from 0 on.
 OTHERS, REAL = 1_000_003, 1_000_033
 PATCH_SIDE = 299
+CLIP_PART = 4  # a part of clips of 16 frames of 512 pixels takes 200 MB
 
 
 class DataWorld:
-    """Captions from data, and its pictures as what is real.
+    """Captions from data, and its pictures or clips as what is real.
 
     Args:
-        data: A folder of pictures with captions, or tar shards, as `selfcascade train` takes them.
-        size: Pictures smaller than that are left out.
-        detector: "inception:FILE.safetensors" or "clip:FOLDER_OR_HUB_ID".
+        data: A folder with captions, tar shards of pictures, or a .csv of clips, as `selfcascade train` takes them.
+        size: Pictures and clips smaller than that are left out.
+        detector: "inception:FILE.safetensors" or "clip:FOLDER_OR_HUB_ID"; for clips "i3d:FILE.safetensors".
+        clips: The data is clips: which, and which of their frames.
 
     Raises:
         ValueError: There is no such data or detector.
     """
 
-    def __init__(self, data: str, size: Size, detector: str) -> None:
-        self.data, self.size, self.detector = data, size, detector
-        self.measure = open_detector(detector)
+    def __init__(self, data: str, size: Size, detector: str, clips: ClipFiles | None = None) -> None:
+        self.data, self.size, self.detector, self.clips = data, size, detector, clips
+        self.measure = open_detector(detector) if clips is None else open_clip_detector(detector)
 
     def questions(self, count: int, seed: int) -> Questions:
         """The captions of the first usable samples; another seed takes them in another order."""
-        return Questions(tuple(words for part in self._parts(count, seed, self.size) for words in part.captions), seed)
+        words = tuple(words for part in self._parts(count, seed, self.size) for words in part.captions)
+        return Questions(words, seed, frames=None if self.clips is None else self.clips.frames)
 
-    def others(self, count: int) -> Questions:
-        """Captions in an order of their own."""
-        return self.questions(count, OTHERS)
+    def others(self, count: int) -> Questions | None:
+        """Captions in an order of their own; none for clips."""
+        return self.questions(count, OTHERS) if self.clips is None else None
 
-    def judge(self, height: int, width: int, folder: Path, real_count: int) -> Judge:
-        """For pictures of that size."""
-        return DataJudge(self, Size(height, width), folder, real_count)
+    def judge(self, height: int, width: int, folder: Path, real_count: int) -> Judge | ClipJudge:
+        """For pictures or clips of that size."""
+        size = Size(height, width)
+        if self.clips is None:
+            return DataJudge(self, size, folder, real_count)
+        return DataClipJudge(self, size, folder, real_count, self.clips.frames)
 
-    def pictures(self, count: int, size: Size) -> Iterator[Tensor]:
-        """Real pictures, (n, 3, H, W) in [0, 1], cropped to that size."""
+    def real(self, count: int, size: Size) -> Iterator[Tensor]:
+        """Real pictures (n, 3, H, W) or clips (n, F, 3, H, W) in [0, 1], cropped to that size."""
         for batch in self._parts(count, REAL, size):
             yield batch.pixels / 2 + 0.5
 
+    @property
+    def key(self) -> str:
+        """Names the data and the detector in a file's name."""
+        words = f"{self.data}-{self.detector}"
+        return "".join(letter if letter.isalnum() else "_" for letter in words)
+
     def _parts(self, count: int, seed: int, size: Size) -> Iterator[Batch]:
-        stream = Stream(open_source(self.data, size), (size,), seed, fixed_crops=True)
-        done, place = 0, Position()
+        stream = Stream(open_source(self.data, size, clips=self.clips), (size,), seed, fixed_crops=True)
+        done, place, part = 0, Position(), PART if self.clips is None else CLIP_PART
         while done < count:
-            batch = next(stream.batches(min(PART, count - done), start=place))
+            batch = next(stream.batches(min(part, count - done), start=place))
             if batch.position.epoch:
                 raise DataError(f"data {self.data!r} has fewer than {count} usable samples: {stream.report}")
             done, place = done + len(batch.captions), batch.position
@@ -83,12 +97,11 @@ class DataJudge(Judge):
     @property
     def key(self) -> str:
         """The data and the detector."""
-        words = f"{self.world.data}-{self.world.detector}"
-        return "".join(letter if letter.isalnum() else "_" for letter in words)
+        return self.world.key
 
     def real(self) -> Iterator[Tensor]:
         """The data's."""
-        return self.world.pictures(self.real_count, Size(*self.size))
+        return self.world.real(self.real_count, Size(*self.size))
 
     def whole(self, pictures: Tensor) -> Tensor:
         """The detector's features."""
@@ -110,8 +123,54 @@ class DataJudge(Judge):
         return {"clip_score": float(torch.cat(scores).mean())}
 
 
+class DataClipJudge(ClipJudge):
+    """Measures FVD, KVD and flicker against the data's own clips; no detector is known for their frames.
+
+    Args:
+        world: The data, and the detector.
+        size: Of the clips judged.
+        folder, real_count, frames: As in `ClipJudge`.
+    """
+
+    def __init__(self, world: DataWorld, size: Size, folder: Path, real_count: int, frames: int) -> None:
+        super().__init__(*size, folder, min(PATCH_SIDE, *size), frames, real_count)
+        self.world = world
+
+    @property
+    def key(self) -> str:
+        """The data, the detector and the rate."""
+        assert self.world.clips is not None
+        return f"{self.world.key}-{self.world.clips.fps:g}fps"
+
+    def real(self) -> Iterator[Tensor]:
+        """The data's."""
+        return self.world.real(self.real_count, Size(*self.size))
+
+    def clip(self, clips: Tensor) -> Tensor:
+        """The detector's features."""
+        return self.world.measure.features(clips)
+
+    def frame(self, frames: Tensor) -> None:
+        """None."""
+
+    def patch(self, patches: Tensor) -> None:
+        """None."""
+
+
+def open_clip_detector(name: str) -> I3D:
+    """I3D, by the name of its file.
+
+    Raises:
+        ValueError: It is another detector, or its file cannot be read.
+    """
+    kind, _, place = name.partition(":")
+    if kind != "i3d" or not place:
+        raise ValueError(f"detector of clips must be 'i3d:FILE.safetensors', not {name!r}")
+    return I3D.from_file(place)
+
+
 def open_detector(name: str) -> Any:
-    """A network with `features`, by name.
+    """A network with `features` of pictures, by name.
 
     Raises:
         ValueError: There is no such detector.

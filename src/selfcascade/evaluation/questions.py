@@ -1,14 +1,14 @@
-"""What is asked: prompts, each with the seed of its picture."""
+"""What is asked: prompts, each with the seed of its picture or clip."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-GROUP = 20
+GROUP, CLIP_GROUP = 20, 1  # a clip takes as long as all pictures of a group
 
 
 @dataclass(frozen=True)
@@ -19,18 +19,20 @@ class Questions:
         prompts: The captions.
         first: Seed of the first one's picture; the next one's is one more.
         truths: The attributes that each picture is to have; empty where captions are all that is known.
+        frames: Of each clip; None where pictures are asked for.
     """
 
     prompts: tuple[str, ...]
     first: int
     truths: tuple[dict[str, Any], ...] = ()
+    frames: int | None = None
 
     def __len__(self) -> int:
         return len(self.prompts)
 
     def first_of(self, count: int) -> Questions:
         """The first of them."""
-        return Questions(self.prompts[:count], self.first, self.truths[:count])
+        return replace(self, prompts=self.prompts[:count], truths=self.truths[:count])
 
     def captions(self, indices: Sequence[int]) -> list[str]:
         """The prompts of these."""
@@ -42,5 +44,11 @@ class Questions:
 
     def groups(self) -> Iterator[range]:
         """The questions in groups that are answered together."""
-        for begin in range(0, len(self), GROUP):
-            yield range(begin, min(begin + GROUP, len(self)))
+        size = GROUP if self.frames is None else CLIP_GROUP
+        for begin in range(0, len(self), size):
+            yield range(begin, min(begin + size, len(self)))
+
+    @property
+    def length(self) -> dict[str, int]:
+        """What pipelines are told of clips' length; nothing of pictures."""
+        return {} if self.frames is None else {"num_frames": self.frames}

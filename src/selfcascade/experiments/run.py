@@ -17,15 +17,16 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from PIL import Image
 from torch import Tensor
 
+from selfcascade.base_models import family_of
 from selfcascade.base_models.family import denoiser
 from selfcascade.cascade import Size
-from selfcascade.data import Stream, open_source
+from selfcascade.data import ClipFiles, Stream, open_source
 from selfcascade.evaluation import Pivots, Questions, Sampling, answer, open_world
 from selfcascade.evaluation.parts import in_parts
 from selfcascade.experiments.settings import names_of, read_experiment
+from selfcascade.experiments.sheets import write_sheet
 from selfcascade.files import write_whole
 from selfcascade.images import file_sha256
 from selfcascade.methods import METHODS
@@ -33,7 +34,8 @@ from selfcascade.models import BUNDLED_SUPER_RESOLVER, load_model, load_upsample
 from selfcascade.training import Trainer, TrainingConfig
 from selfcascade.training.checkpoints import list_checkpoints
 
-SHOWN = 12
+# What is told of a result while others are made.
+TOLD = {"fid": "FID", "patch_fid": "patch FID", "fvd": "FVD", "frame_patch_fid": "frame patch FID", "motion": "motion"}
 
 
 class Run:
@@ -91,20 +93,26 @@ class Run:
         device = str(processes.device) if processes.num_processes > 1 else None
         pipe = load_model(experiment.model, device, None if experiment.dtype == "auto" else experiment.dtype)
         pipe.set_progress_bar_config(disable=True)
-        denoiser(pipe).to(memory_format=torch.channels_last)  # a seventh less time on a CPU from 4x the pixels on
+        if family_of(pipe).video != (experiment.frames is not None):
+            kind, words = ("clips", "given") if family_of(pipe).video else ("pictures", "left out")
+            raise ValueError(f"frames must be {words} for model {experiment.model!r}, which makes {kind}")
+        for weight in denoiser(pipe).parameters():
+            if weight.ndim == 4:  # a seventh less time on a CPU from 4x the pixels on
+                weight.data = weight.data.to(memory_format=torch.channels_last)
         self.samplings = {name: experiment.sampling(name).sized(pipe) for name in experiment.samplings}
         self.base_sizes = {name: sampling.base_size(pipe) for name, sampling in self.samplings.items()}
         first = next(iter(self.samplings.values()))
         sizes = [sampling.size for sampling in self.samplings.values()]
-        world = open_world(experiment.data, experiment.detector, sizes[0])
+        world = open_world(experiment.data, experiment.detector, sizes[0], experiment.frames, experiment.fps)
+        self.judges = {size: world.judge(*size, self.runs, experiment.real_pictures) for size in set(sizes)}
         most = max(*experiment.questions, *experiment.questions_at_last)
         self.questions = world.questions(most, self.seed if experiment.training is None else 0)
         others = world.others(experiment.base_pictures)
         self.pivots, self.base = {}, {}
         for size in set(self.base_sizes.values()):
             self.pivots[size] = Pivots(pipe, self.questions, size, first, self.runs, processes)
-            self.base[size] = Pivots(pipe, others, size, first, self.runs, processes).pictures(pipe)
-        self.judges = {size: world.judge(*size, self.runs, experiment.real_pictures) for size in set(sizes)}
+            base = None if others is None else Pivots(pipe, others, size, first, self.runs, processes)
+            self.base[size] = {} if base is None else {"base": base.pictures(pipe)}
         if experiment.training is None:
             self._make_untrained(pipe, processes)
             return
@@ -112,7 +120,9 @@ class Run:
         missing = self.missing()
         with processes.main_process_first():
             self.resumed_at = self._rewind(config.folder, missing)
-        stream = Stream(open_source(config.train_data, sizes[0]), sizes[:1], config.seed, fixed_crops=True)
+        clips = None if experiment.frames is None else ClipFiles(**self._length(), fixed_start=True)
+        source = open_source(config.train_data, sizes[0], clips=clips)
+        stream = Stream(source, sizes[:1], config.seed, fixed_crops=True)
         trainer = Trainer(pipe, config, stream, self)
         self.parameters = sum(parameter.numel() for parameter in trainer.trained.values())
         if self.resumed_at == 0 and processes.is_main_process:
@@ -164,15 +174,16 @@ class Run:
 
     def _judge(self, step: int, name: str, counts: list[int], pictures: Tensor, seconds: float) -> dict[str, float]:
         """Writes the results of pictures; their main figures are returned."""
-        shown: dict[str, float] = {}
+        told: dict[str, float] = {}
         if self.seed == self.experiment.seeds[0] and step == max(self.experiment.at_steps):
-            self._write_sheet(name, step, pictures)
+            shown = self._path(name, step, 0).with_name(f"{name}-step{step:06d}.webp")
+            write_sheet(shown, pictures, self.questions, self.experiment.fps)
         judge = self.judges[self.samplings[name].size]
         for count in counts:
-            figures = judge.judge(pictures[:count], self.questions, self.base[self.base_sizes[name]])
+            figures = judge.judge(pictures[:count], self.questions, **self.base[self.base_sizes[name]])
             self._write(step, name, count, seconds, figures)
-            shown |= {f"{name}_{key}": figures[key][0] for key in ("fid", "patch_fid")}
-        return shown
+            told |= {f"{name}_{key}": figures[key][0] for key in TOLD if key in figures}
+        return told
 
     def _rewind(self, folder: Path, missing: dict[tuple[int, str], list[int]]) -> int:
         """The step to train on from: that of the newest checkpoint before which nothing is missing; newer ones go."""
@@ -193,6 +204,7 @@ class Run:
         own = {"model": self.experiment.model, "seed": self.seed, "output_dir": str(folder)}
         own |= {"max_train_steps": max(steps), "resume_from_checkpoint": "latest"}
         own |= {"cache_latents": str(self.runs / "latents")}
+        own |= self._length()
         given = {"resolution": tuple(size), "train_data": self.experiment.data, **given}
         return TrainingConfig(**{**given, **own, "validation_steps": interval, "checkpointing_steps": interval})
 
@@ -209,22 +221,20 @@ class Run:
             "seconds_per_training_step": self.seconds / trained if trained else None,
             "seconds_per_picture": seconds + base,
             "of_them_for_the_base_sample": base,
+            **self._length(),
             **figures,
         }
         text = json.dumps(rounded(result), indent=1) + "\n"
         write_whole(self._path(name, step, count), lambda aside: aside.write_text(text))
-        right = f"all {figures['composition']['all']:.3f}, " if "composition" in figures else ""
-        distances = f"FID {figures['fid'][0]:.3f}, patch FID {figures['patch_fid'][0]:.3f}"
-        print(f"{self.name} seed {self.seed} step {step} {name} of {count}: {right}{distances}", flush=True)
+        told = [f"{word} {figures[key][0]:.3f}" for key, word in TOLD.items() if key in figures]
+        if isinstance(figures.get("composition"), dict):
+            told.insert(0, f"all {figures['composition']['all']:.3f}")
+        print(f"{self.name} seed {self.seed} step {step} {name} of {count}: {', '.join(told)}", flush=True)
 
-    def _write_sheet(self, name: str, step: int, pictures: Tensor) -> None:
-        """The first pictures side by side, beside the results: what the report shows."""
-        shown = pictures[:SHOWN]
-        array = torch.cat(list(shown), 2).permute(1, 2, 0).mul(255).round().byte().numpy()
-        path = self._path(name, step, 0).with_name(f"{name}-step{step:06d}.webp")
-        write_whole(path, lambda aside: Image.fromarray(array).save(aside, format="WEBP", quality=85, method=6))
-        captions = self.questions.captions(range(len(shown)))
-        write_whole(path.with_suffix(".txt"), lambda aside: aside.write_text("\n".join(captions) + "\n"))
+    def _length(self) -> dict[str, Any]:
+        """Frames and rate of clips; nothing of pictures."""
+        frames = self.experiment.frames
+        return {} if frames is None else {"frames": frames, "fps": self.experiment.fps}
 
     def _path(self, sampling: str, step: int, count: int) -> Path:
         folder = self.results / self.name / f"seed-{self.seed}"

@@ -1,6 +1,6 @@
 """Experiments as files: a file holds what differs from the defaults.
 
-experiments/defaults.json              what all experiments share
+experiments/defaults.json              what all experiments share, and under "suites" what those of one suite do
 experiments/SUITE/NAME.json            one experiment: its differences
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
-from selfcascade.evaluation import Sampling
+from selfcascade.evaluation import FPS, Sampling
 
 
 class Experiment(BaseModel):
@@ -27,20 +27,22 @@ class Experiment(BaseModel):
 
     model: str = Field("bundled", description="'bundled', a folder in diffusers' format, or a Hub id.")
     dtype: str = Field("float32", description="The model's; auto: as `selfcascade generate` chooses it.")
-    data: str = Field("scenes", description="'scenes', a folder of pictures with captions, or .tar shards.")
-    detector: str = Field("scenes", description="For other data: 'inception:FILE' or 'clip:FOLDER_OR_HUB_ID'.")
+    frames: PositiveInt | None = Field(None, description="Of each clip; none: the model makes pictures.")
+    fps: float = Field(FPS, gt=0, description="Frames a second of the clips.")
+    data: str = Field("scenes", description="'scenes' or 'moving-scenes', or as `selfcascade train` takes them.")
+    detector: str = Field("scenes", description="Of other data: 'inception:FILE', 'clip:FOLDER_OR_HUB_ID', 'i3d:FILE'.")
     training: dict[str, Any] | None = Field(None, description="Differences from TrainingConfig; none: not trained.")
     upsamplers: str | None = Field(None, description="Trained upsamplers, by name or folder.")
     samplings: dict[str, dict[str, Any]] = Field(
         description="Name of each way to sample: its settings, and its own at_steps where those are fewer."
     )
     at_steps: tuple[int, ...] = Field((0,), description="Training steps at which it is measured.")
-    seeds: tuple[int, ...] = Field((0,), description="Of the training; without one, of captions and pictures.")
+    seeds: tuple[int, ...] = Field((0,), description="Of the training; without one, of captions and noise.")
     more_seeds: tuple[int, ...] = Field((), description="More of them, trained to one step and measured there.")
     more_seeds_at: int | None = Field(None, description="That step; the last unless given.")
-    questions: tuple[PositiveInt, ...] = Field((100,), description="Pictures at each step: a result for each count.")
-    questions_at_last: tuple[PositiveInt, ...] = Field((100, 300), description="Pictures at the last step.")
-    real_pictures: PositiveInt = Field(1000, description="Renders that the pictures are compared with.")
+    questions: tuple[PositiveInt, ...] = Field((100,), description="Pictures or clips at each step, a result a count.")
+    questions_at_last: tuple[PositiveInt, ...] = Field((100, 300), description="The same at the last step.")
+    real_pictures: PositiveInt = Field(1000, description="Real pictures or clips to compare with.")
     base_pictures: PositiveInt = Field(300, description="Base samples of other captions, for FID_b and KID_b.")
     shared: dict[str, Any] = Field({}, description="Settings of all samplings.")
     shared_training: dict[str, Any] = Field({}, description="Settings of all trainings.")
@@ -81,4 +83,6 @@ def names_of(suite: Path) -> list[str]:
 
 def _defaults(suite: Path) -> dict[str, Any]:
     path = suite.parent / "defaults.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    held = json.loads(path.read_text()) if path.is_file() else {}
+    own = held.pop("suites", {}).get(suite.name, {})
+    return {**held, **own}

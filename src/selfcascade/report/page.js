@@ -12,7 +12,11 @@ const hidden = new Set();  // names of methods, whatever the size
 let section = sections[0];
 let state = null;  // what is enlarged: {method, other, caption}, the first two by name
 
-const source = (method, caption) => `data:image/webp;base64,${method.pictures[caption]}`;
+const paint = (image, method, caption) => {  // a picture, or one clip of an animated sheet, cut out by the image's box
+  image.src = `data:image/webp;base64,${method.sheet ?? method.pictures[caption]}`;
+  image.style.objectPosition = method.sheet ? `${100 * caption / Math.max(1, method.across - 1)}% 0` : '';
+  return image;
+};
 const named = (name, inside = section) => inside.methods.find(method => method.name === name);
 const visible = () => section.methods.filter(method => !hidden.has(method.name));
 const columns = () => order.value === 'hardest' && section.hardest ? section.hardest : section.captions.map((_, index) => index);
@@ -30,7 +34,7 @@ function show() {  // the grid of the present section
       const wrong = method.wrong?.[caption];
       const said = wrong ? verdict(wrong) : '';
       const tile = make('button', {className: 'tile', title: wrong?.join('\n') ?? ''},
-        make('img', {src: source(method, caption), alt: '', loading: 'lazy'}),
+        paint(make('img', {alt: '', loading: 'lazy'}), method, caption),
         make('span', {className: wrong ? (wrong.length ? 'bad' : 'good') : '', textContent: said}));
       tile.ariaLabel = `${method.name}: ${section.captions[caption]} ${said}`;
       tile.onclick = () => enlarge({method: method.name, other: compared(method.name), caption});
@@ -77,7 +81,7 @@ function enlarge(next) {
   const names = [state.method, state.other];
   figures.forEach((figure, side) => {
     const method = named(names[side]), wrong = method.wrong?.[state.caption];
-    find('img', figure).src = source(method, state.caption);
+    paint(find('img', figure), method, state.caption);
     find('img', figure).alt = `${method.name}: ${section.captions[state.caption]}`;
     find('select', figure).replaceChildren(...section.methods.map(one => make('option', {
       value: one.name, textContent: one.name === base ? `${one.name}: the base sample, enlarged` : one.name, selected: one === method})));

@@ -14,11 +14,21 @@ from PIL import Image
 
 from selfcascade.report.paper import TITLES
 from selfcascade.report.pictures import Shown, hardest, of_one_size
-from selfcascade.report.results import decimals_of
-from selfcascade.report.tables import BESIDE
+from selfcascade.report.results import Reading, decimals_of
+from selfcascade.report.tables import BESIDE, CLIPS_BESIDE
 
 HERE = Path(__file__).parent
 PICTURES, QUALITY = 8, 75  # a row, and of their WebP: the page stays under three megabytes
+FIGURES: dict[str, Reading] = {
+    "all right {} %": BESIDE["all right, %"],
+    "pFID_r {}": lambda result: result["patch_fid"][0],
+    "FID_b {}": lambda result: result["fid_b"][0],
+}
+CLIP_FIGURES: dict[str, Reading] = {
+    "motion right {} %": CLIPS_BESIDE["motion right, %"],
+    "FVD_r {}": lambda result: result["fvd"][0],
+    "frame pFID_r {}": lambda result: result["frame_patch_fid"][0],
+}
 BASE = "lanczos"  # what a picture is first compared with: the base sample, enlarged and nothing else
 
 
@@ -58,17 +68,17 @@ def _section(suite: str, size: tuple[int, int], rows: Sequence[Shown], several: 
 
 def _method(shown: Shown, count: int, several: bool) -> dict[str, Any]:
     row = shown.row
-    figures = {
-        "all right {} %": row.values(BESIDE["all right, %"]),
-        "pFID_r {}": row.values(lambda result: result["patch_fid"][0]),
-        "FID_b {}": row.values(lambda result: result["fid_b"][0]),
-    }
+    figures = {text: row.values(reading) for text, reading in (CLIP_FIGURES if row.clips else FIGURES).items()}
     words = {text: mean(values) for text, values in figures.items() if values}
+    # Clips are as small as they are kept: the page cuts them out of their sheet, in which they also run in step.
+    sheet = row.sheet.read_bytes() if row.sheet is not None and row.clips else None
     return {
         # Where sizes have sections of their own, the name of the way to sample that made them says nothing more.
         "name": row.method.rpartition(", ")[0] or row.method if several else row.method,
         "figures": [text.format(f"{value:.{decimals_of(value, 2)}f}") for text, value in words.items()],
-        "pictures": [_encoded(picture) for picture in shown.pictures[:count]],
+        "pictures": [_encoded(picture) for picture in shown.pictures[:count]] if sheet is None else [],
+        "sheet": None if sheet is None else base64.b64encode(sheet).decode(),
+        "across": len(shown.captions),
         "wrong": None if shown.wrong is None else shown.wrong[:count],
     }
 

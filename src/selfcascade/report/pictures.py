@@ -1,4 +1,4 @@
-"""The methods' pictures with the same captions and seeds, read for what is wrong in them, as grids.
+"""The methods' pictures or clips with the same captions and seeds, read for what is wrong in them, as grids.
 
 Axis letters: N pictures, H, W pixels.
 """
@@ -6,13 +6,14 @@ Axis letters: N pictures, H, W pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageSequence
 
 from selfcascade.data.scenes import caption, sample_scene
 from selfcascade.evaluation.scenes import ASKED_FIRST, SEED_STEP
@@ -35,12 +36,14 @@ class Shown:
         captions: What they were to show.
         wrong: For each picture what the composition reader reads otherwise, such as "count: 2 for 1"; None where what
             is to be seen is not known, or the picture is not square, which the reader was not made for.
+        clips: Of a row of clips, their frames; `pictures` are then those in the middle.
     """
 
     row: Row
     pictures: list[Image.Image]
     captions: list[str]
     wrong: list[list[str]] | None
+    clips: list[list[Image.Image]] | None = None
 
 
 def shown(rows: Sequence[Row]) -> list[Shown]:
@@ -49,11 +52,20 @@ def shown(rows: Sequence[Row]) -> list[Shown]:
 
 
 def of_one_size(rows: Sequence[Shown]) -> dict[tuple[int, int], list[Shown]]:
-    """The rows by height and width of their pictures."""
+    """The rows by height and width of their pictures; a row that is alone with its size compares with none."""
     sizes: dict[tuple[int, int], list[Shown]] = {}
     for row in rows:
         sizes.setdefault((row.pictures[0].height, row.pictures[0].width), []).append(row)
-    return sizes
+    return {size: own for size, own in sizes.items() if len(own) > 1} or sizes
+
+
+def moments(row: Shown, index: int, count: int) -> Shown:
+    """So many frames of one clip of a row, evenly spread, in the place of its pictures."""
+    assert row.clips is not None
+    clip = row.clips[index]
+    places = [round(step * (len(clip) - 1) / max(1, count - 1)) for step in range(count)]
+    captions = [f"frame {place + 1} of {len(clip)}" for place in places]
+    return replace(row, pictures=[clip[place] for place in places], captions=captions, clips=None)
 
 
 def hardest(rows: Sequence[Shown]) -> list[int]:
@@ -97,11 +109,25 @@ def grid(rows: Sequence[Shown], columns: Sequence[int]) -> Image.Image:
 
 def _open(row: Row) -> Shown:
     path: Any = row.sheet
-    sheet = Image.open(path).convert("RGB")
     captions = path.with_suffix(".txt").read_text().splitlines()
-    width = sheet.width // len(captions)
-    pictures = [sheet.crop((width * index, 0, width * (index + 1), sheet.height)) for index in range(len(captions))]
+    sheets = _frames(path, row.results[0]["fps"] if row.clips else 0.0)
+    width, height = sheets[0].width // len(captions), sheets[0].height
+    boxes = [(width * index, 0, width * (index + 1), height) for index in range(len(captions))]
+    clips = [[sheet.crop(box) for sheet in sheets] for box in boxes]
+    pictures = [clip[len(clip) // 2] for clip in clips]
+    if row.clips:
+        return Shown(row, pictures, captions, None, clips)
     return Shown(row, pictures, captions, _wrong(pictures, captions, seed_of(path)))
+
+
+def _frames(path: Path, fps: float) -> list[Image.Image]:
+    """The frames of a sheet; where equal ones were joined into a longer one, they are apart again."""
+    frames = []
+    with Image.open(path) as sheet:
+        for frame in ImageSequence.Iterator(sheet):
+            frames.append(frame.convert("RGB"))  # which also finds out how long the frame is shown
+            frames += frames[-1:] * (round(frame.info.get("duration", 0) * fps / 1000) - 1)
+    return frames
 
 
 def _wrong(pictures: Sequence[Image.Image], captions: list[str], seed: int) -> list[list[str]] | None:

@@ -21,6 +21,7 @@ QUALITY: dict[str, Reading] = {
     "pFID_r (log)": lambda result: result["patch_fid"][0],
     "FID_b (log)": lambda result: result["fid_b"][0],
 }
+CLIP_QUALITY = {"fvd": "FVD_r", "frame_patch_fid": "frame pFID_r", "motion": "share with motion right"}
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -139,6 +140,40 @@ def _curve(axes: Any, points: Mapping[int, list[dict[str, Any]]], label: str, st
         values = [mean(map(reading, points[step])) for step in steps]
         axes[line, 0].plot(steps, values, label=label, **style)
         axes[line, 1].plot([step * speed for step in steps], values, **style)
+
+
+def clips_against_training(found: Sequence[dict[str, Any]], free: Row | None, path: Path) -> bool:
+    """Figures of clips over training steps, seeds averaged; returns whether any method has several steps.
+
+    Args:
+        found: Results of clips.
+        free: The tuning-free cascade, a line across.
+        path: A WebP.
+    """
+    curves: dict[str, dict[int, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for result in found:
+        curves[result["experiment"]][result["step"]].append(result)
+    curves = {name: points for name, points in sorted(curves.items()) if len(points) > 1}
+    if not curves:
+        return False
+    known = [name for name in CLIP_QUALITY if all(name in result for result in found)]
+    size = (2 + 3 * len(known), 3)
+    figure, axes = pyplot().subplots(1, len(known), figsize=size, squeeze=False, layout="constrained")
+    for axis, quality in zip(axes[0], known, strict=True):
+        for name, points in curves.items():
+            steps = sorted(points)
+            axis.plot(steps, [_mean(points[step], quality) for step in steps], marker="o", ms=3, label=name)
+        if free is not None:
+            axis.axhline(_mean(free.results, quality), color="black", lw=0.8, ls=":", label=free.method)
+        axis.set_xlabel("training steps")
+        axis.set_ylabel(CLIP_QUALITY[quality])
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    _save(figure, path)
+    return True
+
+
+def _mean(results: Sequence[dict[str, Any]], name: str) -> float:
+    return mean(result[name][0] for result in results)
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -59,7 +59,7 @@ class Row:
     Attributes:
         method: Its name there; several ways to sample one experiment follow its name after a comma.
         results: One a seed.
-        sheet: The first pictures of the first seed side by side, a WebP with a text file of captions beside it.
+        sheet: The first pictures, or clips, of the first seed side by side, a WebP with a text file of captions.
         steps: Of the training; 0: none.
         borrowed: Whether another suite measured it.
     """
@@ -89,6 +89,11 @@ class Row:
         spread = f" ± {stdev(values):.{decimals}f}" if len(values) > 1 else ""
         missing = f" ({len(values)} of {len(self.results)} seeds)" if len(values) < len(self.results) else ""
         return f"{mean(values):.{decimals}f}{spread}{missing}"
+
+    @property
+    def clips(self) -> bool:
+        """Whether it has clips rather than pictures."""
+        return bool(self.results) and "clips" in self.results[0]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -149,7 +154,7 @@ def _own_rows(suite: Path, settings: Settings) -> list[Row]:
     """
     found: dict[tuple[str, str], dict[tuple[int, int], list[tuple[Path, dict[str, Any]]]]] = {}
     for path in sorted((suite / "results").glob("*/seed-*/*.json")):
-        result = json.loads(path.read_text())
+        result = _read(path)
         own = found.setdefault((path.parts[-3], result["sampling"]["name"]), {})
         own.setdefault((result["step"], result["pictures"]), []).append((path.parent, result))
     samplings = Counter(experiment for experiment, _ in found)
@@ -174,9 +179,15 @@ def _borrowed_row(experiments: Path, name: str, source: Borrowed) -> Row | None:
     for folder in sorted(folders):
         path = folder / f"{source.sampling}-step{source.step:06d}-n{source.pictures}.json"
         if path.exists():
-            row.results.append(json.loads(path.read_text()))
+            row.results.append(_read(path))
             row.sheet = row.sheet or _sheet(folder, source.sampling, source.step)
     return row if row.results else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A result, in which clips are counted under "pictures" too."""
+    result = json.loads(path.read_text())
+    return {"pictures": result.get("clips"), **result}
 
 
 def _sheet(folder: Path, name: str, step: int) -> Path | None:

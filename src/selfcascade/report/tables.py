@@ -5,40 +5,65 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import sqrt
 from statistics import mean, median
-from typing import Any
+from typing import Any, NamedTuple
 
-from selfcascade.report.paper import DISTANCES, PaperRow, paper_rows
+from selfcascade.report.paper import CLIP_DISTANCES, DISTANCES, PaperRow, paper_rows
 from selfcascade.report.results import Reading, Row, decimals_of
 
-BESIDE = {
+BESIDE: dict[str, Reading] = {
     "all right, %": lambda result: 100 * result["composition"]["all"],
     "repeats, %": lambda result: 100 * result["repetition"]["share_over_real"],
     "detail": lambda result: result["detail"][0],
 }
+CLIPS_BESIDE: dict[str, Reading] = {
+    "motion right, %": lambda result: 100 * result["motion"][0],
+    "objects right, %": lambda result: 100 * result["objects"][0],
+    "frames right, %": lambda result: 100 * result["composition"][0],
+    "change": lambda result: result["change"][0],
+    "patch change": lambda result: result["patch_change"][0],
+    "flicker": lambda result: result["flicker"][0],
+}
 Z = 1.96  # of a 95 % interval
+
+
+class Columns(NamedTuple):
+    """What tables tell of pictures, or of clips: distances by their names in results, and what stands beside them."""
+
+    unit: str
+    distances: dict[str, str]
+    beside: dict[str, Reading]
+
+
+def columns_of(clips: bool) -> Columns:
+    """Those of clips, or of pictures."""
+    return Columns("clips", CLIP_DISTANCES, CLIPS_BESIDE) if clips else Columns("pictures", DISTANCES, BESIDE)
 
 
 def table(suite: str, rows: Sequence[Row], costs: Costs | None = None) -> str:
     """The rows in the columns of the paper's tables and ours, its figures in italics under ours."""
-    paper = paper_rows(suite)
-    head = ["method", "trained parameters", "training steps", "pictures", *DISTANCES.values(), "time", *BESIDE]
+    paper, columns = paper_rows(suite), columns_of(rows[0].clips)
+    head = ["method", "trained parameters", "training steps", columns.unit, *columns.distances.values()]
+    head += ["time", *columns.beside]
     direct = next((row for row in rows if row.method == "direct"), None)
     text = markdown(head, [_cells(row, paper.get(row.method), direct, costs) for row in rows])
     counts = sorted({result["pictures"] for row in rows for result in row.results})
     if len(counts) == 1:
         return text
     words = " and ".join(map(str, counts))
-    return f"{text}\n\n{words} pictures a seed: Fréchet distances of fewer are larger, so compare those of as many."
+    return (
+        f"{text}\n\n{words} {columns.unit} a seed: Fréchet distances of fewer are larger, so compare those of as many."
+    )
 
 
 def seeds_table(rows: Sequence[Row]) -> str:
-    """Every seed alone: the share that is all right and each distance, with their 95 % intervals."""
-    head = ["method", "seed", "pictures", "all right, %", *DISTANCES.values()]
+    """Every seed alone: the share that is all right, or moves right, and each distance, with 95 % intervals."""
+    columns = columns_of(rows[0].clips)
+    head = ["method", "seed", columns.unit, next(iter(columns.beside)), *columns.distances.values()]
     lines = []
     for row in rows:
         for result in sorted(row.results, key=lambda result: result.get("seed", 0)):
             cells = [row.method, str(result.get("seed", 0)), str(result["pictures"]), _right(result)]
-            lines.append(cells + [_interval(result.get(name)) for name in DISTANCES])
+            lines.append(cells + [_interval(result.get(name)) for name in columns.distances])
     return markdown(head, lines)
 
 
@@ -55,12 +80,15 @@ class Costs:
 
     def tflops(self, row: Row) -> float | None:
         """Of one picture; None where they were not counted for that method and size."""
-        return self.rows.get((row.size, row.method), {}).get("tflops")
+        return self._of(row).get("tflops")
 
     def seconds(self, row: Row) -> float | None:
         """Of one picture, the median; None where they were not measured."""
-        found = self.rows.get((row.size, row.method), {}).get("seconds")
+        found = self._of(row).get("seconds")
         return median(found) if found else None
+
+    def _of(self, row: Row) -> dict[str, Any]:
+        return {} if row.clips else self.rows.get((row.size, row.method), {})
 
     def table(self, pixels: int) -> str:
         """All that was measured at so many times the native pixels."""
@@ -92,17 +120,17 @@ def _cells(row: Row, paper: PaperRow | None, direct: Row | None, costs: Costs | 
     parameters = row.results[0]["trained_parameters"]
     counts = [result["pictures"] for result in row.results]
     pictures = f"{counts[0]} x {len(counts)}" if len(set(counts)) == 1 else " + ".join(map(str, counts))
-    theirs = paper or PaperRow({})
+    theirs, columns = paper or PaperRow({}), columns_of(row.clips)
     cells = [
         row.method,
         f"{parameters:,}" if parameters else "-",
         _beside(f"{row.steps:,}" if row.steps else "-", theirs.steps),
     ]
     cells.append(pictures)
-    for name in DISTANCES:
+    for name in columns.distances:
         cells.append(_beside(row.figure(_first(name)), theirs.distances.get(name)))
     cells.append(_beside(_time(row, direct, costs), None if theirs.time is None else f"{theirs.time}x"))
-    return cells + [row.figure(reading) for reading in BESIDE.values()]
+    return cells + [row.figure(reading) for reading in columns.beside.values()]
 
 
 def _first(name: str) -> Reading:
@@ -130,6 +158,8 @@ def _sampled(row: Row) -> float:
 
 
 def _right(result: dict[str, Any]) -> str:
+    if "motion" in result:
+        return "{:.0f} ({:.0f} to {:.0f})".format(*(100 * share for share in result["motion"]))
     if "composition" not in result:
         return "-"
     share = result["composition"]["all"]

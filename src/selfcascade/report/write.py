@@ -12,13 +12,14 @@ from PIL import Image
 from selfcascade.files import write_whole
 from selfcascade.report.page import page
 from selfcascade.report.paper import PAPER, TITLES, paper_rows
-from selfcascade.report.pictures import Shown, grid, hardest, of_one_size, shown
-from selfcascade.report.plots import quality_against_cost, quality_against_training
+from selfcascade.report.pictures import Shown, grid, hardest, moments, of_one_size, shown
+from selfcascade.report.plots import clips_against_training, quality_against_cost, quality_against_training
 from selfcascade.report.results import Row, read_settings, read_tables
 from selfcascade.report.tables import Costs, seeds_table, table
 
 GRID_WIDTH, FEWEST, MOST = 1100, 4, 6  # pixels of a grid's pictures, about, and how many these are
 CURVES, FREE = "training-curves", ("tuning-free", "K600-rgb")
+FREE_OF_CLIPS, CLIPS_SHOWN = "self-cascade-rgb", 2
 HEAD = """# Results
 
 Written by `make report` from the JSON files in `experiments/*/results`; what each figure means is in
@@ -54,12 +55,16 @@ def write_report(experiments: Path, output: Path, costs: Path | None = None) -> 
     written: list[Path] = []
     for suite, rows in tables.items():
         title = settings.titles.get(suite) or TITLES.get(suite, suite)
-        lines += [f"## {title}\n", table(suite, rows, measured), ""]
+        lines += [f"## {title}\n", OF_CLIPS if rows[0].clips else "", table(suite, rows, measured), ""]
         if paper_rows(suite):
             lines += [_folded("Every seed, with 95 % intervals", SEEDS + seeds_table(rows)), ""]
         if suite == CURVES:
             lines += _curves(experiments, output, written)
-        lines += _grids(suite, pictures.get(suite, []), output, written)
+        if rows[0].clips:
+            lines += _clip_curves(experiments, suite, rows, output, written)
+            lines += _clip_grids(suite, pictures.get(suite, []), output, written)
+        else:
+            lines += _grids(suite, pictures.get(suite, []), output, written)
     if measured is not None:
         lines += _costs(tables, measured, output, written)
     texts = {"README.md": "\n".join(lines)}
@@ -72,7 +77,7 @@ def write_report(experiments: Path, output: Path, costs: Path | None = None) -> 
     return written
 
 
-SEEDS = """All right: Wilson's interval. Distances: the middle 95 % of a bootstrap over pictures. The fewer
+SEEDS = """All right: Wilson's interval. The others: the middle 95 % of a bootstrap over pictures, or clips. The fewer
 pictures, the larger the distances.
 
 """
@@ -109,6 +114,37 @@ def _curves(experiments: Path, output: Path, written: list[Path]) -> list[str]:
     quality_against_training(found, json.loads(free[0].read_text()) if free else None, path)
     written.append(path)
     return [f"![Composition and patch FID over training steps and seconds]({path.name})\n"]
+
+
+OF_CLIPS = """What the figures of clips mean: [video_metrics.md](../video_metrics.md). The paper's are of LVDM on
+WebVid-10M, in I3D's features; ours in the bundled video detector's. `base`: the native clips, against real clips of
+their size; no method can be expected to keep more motion. Change, patch change, flicker: 1 is as real. The clips move,
+side by side, in [index.html](index.html).
+"""
+
+
+def _clip_curves(experiments: Path, suite: str, rows: Sequence[Row], output: Path, written: list[Path]) -> list[str]:
+    """Figures over training, where a training was measured more than once."""
+    found = [json.loads(path.read_text()) for path in sorted((experiments / suite / "results").rglob("*.json"))]
+    path = output / f"{suite}-training.webp"
+    free = next((row for row in rows if row.method == FREE_OF_CLIPS), None)
+    if not clips_against_training(found, free, path):
+        return []
+    written.append(path)
+    return [f"![FVD, patch FID of frames and motion over training steps]({path.name})\n"]
+
+
+def _clip_grids(suite: str, rows: Sequence[Shown], output: Path, written: list[Path]) -> list[str]:
+    """Frames of the first clips."""
+    lines: list[str] = []
+    for (height, width), own in of_one_size(rows).items():
+        for index in range(min([CLIPS_SHOWN, *(len(row.captions) for row in own)])):
+            path = output / f"{suite}-{height}x{width}-clip{index + 1}.webp"
+            _save(grid([moments(row, index, MOST) for row in own], range(MOST)), path)
+            written.append(path)
+            words = f'Clip {index + 1}, "{own[0].captions[index]}"; methods from top to bottom as in the table.'
+            lines += [f"{words}\n", f"![{words}]({path.name})\n"]
+    return lines
 
 
 def _costs(tables: Mapping[str, Sequence[Row]], costs: Costs, output: Path, written: list[Path]) -> list[str]:

@@ -1,0 +1,65 @@
+"""The first pictures or clips of a result side by side, in a file beside it: what the report shows.
+
+Axis letters: N pictures or clips, F frames, H, W pixels.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from selfcascade.clip_outputs import write_webp
+from selfcascade.evaluation import Questions
+from selfcascade.files import write_whole
+
+PICTURES, CLIPS = 12, 5
+QUALITY = 85
+# Clips are many frames: so small, and each of so many bytes at most, at the best of these qualities that allows it.
+CLIP_SIDE, CLIP_BYTES, CLIP_QUALITIES = 128, 20_000, (65, 50, 35, 20, 5)
+
+
+def write_sheet(path: Path, made: Tensor, questions: Questions, fps: float) -> None:
+    """Writes a WebP, animated for clips, and a text file with a caption a line.
+
+    Args:
+        path: Of the WebP.
+        made: Pictures (N, 3, H, W), or clips (N, F, 3, H, W), in [0, 1].
+        questions: What they show.
+        fps: Of the clips.
+    """
+    if questions.frames is None:
+        shown = made[:PICTURES]
+        sheet = _images(torch.cat(list(shown), -1)[None])[0]
+        write_whole(path, lambda aside: sheet.save(aside, format="WEBP", quality=QUALITY, method=6))
+    else:
+        shown = _small(made[:CLIPS])
+        encoded = _encoded(_images(torch.cat(list(shown), -1)), fps, len(shown) * CLIP_BYTES)
+        write_whole(path, lambda aside: aside.write_bytes(encoded))
+    captions = questions.captions(range(len(shown)))
+    write_whole(path.with_suffix(".txt"), lambda aside: aside.write_text("\n".join(captions) + "\n"))
+
+
+def _encoded(frames: list[Image.Image], fps: float, most: int) -> bytes:
+    for quality in CLIP_QUALITIES:
+        held = io.BytesIO()
+        write_webp(frames, fps, held, quality=quality)
+        if held.tell() <= most:
+            break
+    return held.getvalue()
+
+
+def _small(clips: Tensor) -> Tensor:
+    height, width = clips.shape[-2:]
+    scale = min(1.0, CLIP_SIDE / min(height, width))
+    size = (round(scale * height), round(scale * width))
+    return interpolate(clips.flatten(0, 1), size=size, mode="area").unflatten(0, clips.shape[:2])
+
+
+def _images(pixels: Tensor) -> list[Image.Image]:
+    """Of (F, 3, H, W)."""
+    return [Image.fromarray(one) for one in pixels.permute(0, 2, 3, 1).mul(255).round().byte().numpy()]
