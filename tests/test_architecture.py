@@ -32,7 +32,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "outputs": set(),
     "clip_outputs": {"files", "grid", "outputs"},
     "grid": {"images"},
-    "training": {"base_models", "cascade", "data", "feature_upsamplers", "features", "files", "models", "pipeline"},
+    "training": {
+        *("base_models", "cascade", "clip_outputs", "data", "feature_upsamplers", "features", "files", "models", "pipeline")
+    },
     "evaluation": {
         *("base_models", "cascade", "data", "features", "files", "images", "methods", "metrics", "models", "pipeline")
     },
