@@ -13,10 +13,11 @@ from torch import Tensor
 
 from cascade_runs import seeded
 from clip_files import write_clip
-from command_line import run
+from command_line import refuse, run
 from selfcascade import METHODS, FeatureUpsamplers, SelfCascade
 from selfcascade.data import Stream, open_source
 from selfcascade.features import upsampled
+from selfcascade.frame_kernels import FrameKernels
 from selfcascade.training import Trainer
 from selfcascade.training.conditions import encode_captions, unet_arguments
 from selfcascade.training.objective import draw
@@ -35,7 +36,7 @@ def short(folder: Path, name: str = "animatediff", **changes: Any) -> Trainer:
 
 
 def sampled(pipe: Any, upsamplers: FeatureUpsamplers | None = None) -> Tensor:
-    size = {"height": 128, "width": 128, "num_frames": FRAMES, "num_inference_steps": 2, "output_type": "latent"}
+    size: Any = {"height": 128, "width": 128, "num_frames": FRAMES, "num_inference_steps": 2, "output_type": "latent"}
     output: Any = SelfCascade(pipe, upsamplers)("a red house", generator=seeded(), **size)
     return output.stages[-1].latents
 
@@ -46,7 +47,8 @@ def test_the_loss_is_that_of_the_clip_s_frames_at_one_timestep(tmp_path: Path, n
     config = settings(tmp_path, frames=FRAMES, prompt_dropout=0)
     stream = Stream(open_source("moving-scenes", SIZE, clips=config.clips), (SIZE,))
     trainer = Trainer(pipe, config, stream)
-    upsamplers = trainer.trainable.upsamplers  # type: ignore[union-attr]
+    trainable: Any = trainer.trainable
+    upsamplers = trainable.upsamplers
     with torch.no_grad():
         for weight in upsamplers.parameters():
             weight.add_(0.1 * torch.randn(weight.shape, generator=seeded()))
@@ -107,24 +109,22 @@ def test_cached_latents_and_pivot_features_give_the_same_weights(tmp_path: Path,
     plain = short(tmp_path / "plain", name, train_batch_size=2)
     first, again = short(tmp_path / "first", name, **cached), short(tmp_path / "again", name, **cached)
     assert equal(weights(first), weights(plain)) and equal(weights(again), weights(plain))
-    for cache in (again.cache, again.trainable.cache):  # type: ignore[union-attr]
+    trainable: Any = again.trainable
+    for cache in (again.cache, trainable.cache):
         assert cache is not None and (cache.hits, cache.misses) == (4, 0)
 
 
-@UNETS
-@pytest.mark.parametrize("method", ["full-ft", "lora"])
+FINE_TUNED = [("animatediff", "full-ft"), ("animatediff", "lora"), ("text-to-video-synthesis", "full-ft")]
+
+
+@pytest.mark.parametrize(("name", "method"), FINE_TUNED)
 def test_fine_tuned_weights_are_loaded_as_a_method(tmp_path: Path, name: str, method: str) -> None:
-    option = "full" if method == "full-ft" else method
-    if (name, method) == ("text-to-video-synthesis", "lora"):
-        with pytest.raises(ValueError, match="'lora' is not for UNet3DConditionModel, into which diffusers loads no"):
-            short(tmp_path, name, method=option)
-        return
-    trainer = short(tmp_path, name, method=option)
+    trainer = short(tmp_path, name, method="full" if method == "full-ft" else method)
     moving = [key for key in weights(trainer) if "motion" in key or "temp_" in key]
     assert moving and len(moving) < len(weights(trainer))
     pipe: Any = TINY[name].build()
     before = {key: value.clone() for key, value in pipe.unet.state_dict().items()}
-    size = {"height": 64, "width": 64, "num_frames": FRAMES, "num_inference_steps": 2, "output_type": "latent"}
+    size: Any = {"height": 64, "width": 64, "num_frames": FRAMES, "num_inference_steps": 2, "output_type": "latent"}
     plain, tuned, again = (
         METHODS[used](pipe, "a red house", generator=seeded(), **size, **given).stages[-1].latents
         for used, given in (("direct", {}), (method, {"weights": tmp_path}), ("direct", {}))
@@ -135,6 +135,34 @@ def test_fine_tuned_weights_are_loaded_as_a_method(tmp_path: Path, name: str, me
         loaded = type(pipe.unet).from_pretrained(tmp_path, subfolder="unet")
         assert equal(dict(loaded.named_parameters()), weights(trainer))
         assert f"diffusers.{type(pipe.unet).__name__}.from_pretrained" in (tmp_path / "README.md").read_text()
+
+
+@UNETS
+def test_kernels_along_the_frames_change_nothing_untrained_and_are_trained_and_kept(tmp_path: Path, name: str) -> None:
+    pipe: Any = TINY[name].build()
+    parts = [FeatureUpsamplers.from_unet(pipe.unet, temporal_kernel=size) for size in (1, 3)]
+    with torch.no_grad():
+        for made in parts:
+            for weight in made.phi.parameters():
+                weight.add_(0.1 * torch.randn(weight.shape, generator=seeded()))
+    plain, untrained = (sampled(pipe, made) for made in parts)
+    assert torch.equal(untrained, plain)
+    trainer = short(tmp_path, name, temporal_kernel=3)
+    kernels = {key: value for key, value in weights(trainer).items() if "over_frames" in key}
+    assert len(kernels) == len(pipe.unet.up_blocks) and all(value.abs().sum() > 0 for value in kernels.values())
+    assert equal(dict(FeatureUpsamplers.from_pretrained(tmp_path).named_parameters()), weights(trainer))  # type: ignore[arg-type]
+
+
+def test_a_kernel_along_the_frames_is_a_convolution_of_each_position_and_channel() -> None:
+    made = FrameKernels(1, 3)
+    with torch.no_grad():
+        made.kernels.copy_(torch.tensor([[0.5, -1.0, 2.0]]))
+    r = torch.randn(2 * 4, 3, 5, 6, generator=seeded())
+    line = r.reshape(2, 4, -1).transpose(1, 2).reshape(-1, 1, 4)  # (B C H W, 1, F)
+    padded = torch.nn.functional.pad(line, (1, 1), mode="replicate")
+    expected = line + torch.nn.functional.conv1d(padded, made.kernels[:, None])
+    expected = expected.reshape(2, -1, 4).transpose(1, 2).reshape(r.shape)
+    assert torch.allclose(made([r], 4)[0], expected, atol=1e-6)
 
 
 def test_the_command_trains_on_a_folder_of_clips_of_which_one_is_damaged(tmp_path: Path) -> None:
@@ -174,6 +202,14 @@ def test_frames_are_encoded_a_few_at_a_time_and_each_by_itself() -> None:
         assert torch.allclose(made[name][1:, :, 7:8], alone[name], atol=1e-5)
 
 
+def test_the_command_says_in_a_line_what_is_not_for_pictures() -> None:
+    assert (
+        refuse("train", "--fps", "8") == "selfcascade: error: fps, here 8.0, is for clips; give frames, or leave it out"
+    )
+    said = "model 'bundled' is a StableDiffusionPipeline, which makes pictures; frames must be left out, not 4"
+    assert said in refuse("train", "--frames", "4")
+
+
 def test_sdxl_s_motion_u_net_is_told_sizes_once_a_clip() -> None:
     pipe: Any = tiny_video_xl()
     embeds = encode_captions(pipe, ["a red house", "a blue tree"])
@@ -188,9 +224,13 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("animatediff", {}, "is a AnimateDiffPipeline, which makes clips; give frames"),
     ("stable-diffusion", {"frames": 4}, "is a StableDiffusionPipeline, which makes pictures; frames must be left out"),
     ("animatediff", {"frames": 33, "fps": 30}, "frames must be at most 32, where the motion adapter's positions end"),
+    ("text-to-video-synthesis", {"frames": 4, "gradient_checkpointing": True}, "not supported by UNet3DConditionModel"),
+    ("text-to-video-synthesis", {"frames": 4, "method": "lora"}, "'lora' is not for UNet3DConditionModel, into which"),
     ("wan", {"frames": 5}, "is a WanPipeline; only models with a U-Net are trained"),
     ("animatediff", {"frames": 1}, "frames"),
-    ("animatediff", {"fps": 8}, r"fps is for clips, not 8\.0; give frames, or leave it out"),
+    ("animatediff", {"fps": 8}, r"fps, here 8\.0, is for clips; give frames, or leave it out"),
+    ("stable-diffusion", {"temporal_kernel": 3}, "temporal_kernel, here 3, is for clips; give frames, or leave it out"),
+    ("animatediff", {"frames": 4, "temporal_kernel": 2}, "temporal_kernel must be odd, not 2"),
     ("animatediff", {"frames": 4, "fps": 8, "stride": 2}, "fps and stride must not both be given, not 8 and 2"),
     ("animatediff", {"frames": 4, "min_duration": 3, "max_duration": 2}, "min_duration must be at most max_duration"),
 ]

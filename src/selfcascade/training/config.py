@@ -64,6 +64,9 @@ class TrainingConfig(BaseModel):
     upsampling: Literal["latent-bilinear", "latent-bicubic", "rgb"] = Field(
         "rgb", description="How a cascade with the upsamplers enlarges its pivots."
     )
+    temporal_kernel: int = Field(
+        1, ge=1, le=99, description="Frames that the upsamplers' kernels along a clip see, odd; 1 is none."
+    )
     rank: PositiveInt = Field(4, description="Of the LoRA.")
     lora_alpha: float | None = Field(None, gt=0, description="Of the LoRA; its rank unless given.")
     seed: int = Field(0, ge=0, le=2**31, description="Of every random draw.")
@@ -123,9 +126,13 @@ class TrainingConfig(BaseModel):
 
     @model_validator(mode="after")
     def _has_clips_to_choose(self) -> Self:
-        chosen = [name for name in ("fps", "stride", "min_duration", "max_duration") if getattr(self, name) is not None]
-        if self.frames is None and chosen:
-            raise ValueError(f"{chosen[0]} is for clips, not {getattr(self, chosen[0])}; give frames, or leave it out")
+        given = {name: getattr(self, name) for name in ("fps", "stride", "min_duration", "max_duration")}
+        given["temporal_kernel"] = self.temporal_kernel if self.temporal_kernel > 1 else None
+        for name, value in given.items():
+            if self.frames is None and value is not None:
+                raise ValueError(f"{name}, here {value}, is for clips; give frames, or leave it out")
+        if self.temporal_kernel % 2 == 0:
+            raise ValueError(f"temporal_kernel must be odd, not {self.temporal_kernel}")
         if self.fps is not None and self.stride is not None:
             raise ValueError(f"fps and stride must not both be given, not {self.fps:g} and {self.stride}")
         if self.min_duration is not None and self.min_duration > (self.max_duration or math.inf):
@@ -161,9 +168,14 @@ class TrainingConfig(BaseModel):
             return None
         from selfcascade.data import ClipFiles  # as above
 
-        rate = {"fps": self.fps or (None if self.stride else FPS), "stride": self.stride}
-        seconds = {"min_duration": self.min_duration or 0.0, "max_duration": self.max_duration or math.inf}
-        return ClipFiles(frames=self.frames, **rate, **seconds, fixed_start=self.cache_latents is not None)
+        return ClipFiles(
+            frames=self.frames,
+            fps=None if self.stride is not None else self.fps or FPS,
+            stride=self.stride,
+            min_duration=self.min_duration or 0.0,
+            max_duration=self.max_duration or math.inf,
+            fixed_start=self.cache_latents is not None,
+        )
 
     def samples(self, count: int) -> str:
         """So many pictures or clips, in words."""

@@ -55,8 +55,8 @@ class Trainer:
         stream: The data. Each process has its own, over the same source.
         validate: Called every `validation_steps` with (step, pipe, upsamplers or None) by the main process; what it
             returns is logged. Called at the step of a checkpoint that is resumed from too, as it may have been cut.
-        held_out: Pictures or clips that are not trained on; the loss of the first of them, with the same noise and timesteps
-            each time, is logged with it.
+        held_out: Pictures or clips that are not trained on; the loss of the first of them, with the same noise and
+            timesteps each time, is logged with it.
 
     Raises:
         ValueError: The model cannot be trained so, or an argument is out of range.

@@ -21,7 +21,7 @@ SAMPLED = 64
 
 
 class TensorCache:
-    """A folder of safetensors files, one a sample, which is a picture or a clip; another network or setting has files of its own.
+    """A folder of safetensors files, one a picture or clip; another network or setting has files of its own.
 
     Args:
         folder: Made if it is missing; processes may share it, and so may caches of other kinds.

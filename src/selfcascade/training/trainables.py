@@ -13,9 +13,8 @@ from selfcascade.training.config import TrainingConfig
 from selfcascade.training.tensor_cache import FeatureCache
 
 # Attention projections, feed-forward and in/out projections: 1.73M parameters at rank 4 on SD 2.1, 13.8M at 32.
-LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
-# AnimateDiff calls these by keyword, `proj_in(input=x)`, which peft's layers do not take.
-LORA_EXCLUDED = r".*motion_modules\..*\.proj_(in|out)"
+# Not in AnimateDiff's motion modules, which call theirs by keyword, `proj_in(input=x)`, as peft's layers do not allow.
+LORA_TARGETS = r"(?!.*motion_modules.*\.proj_).*\.(to_[qkv]|to_out\.0|ff\.net\.0\.proj|ff\.net\.2|proj_in|proj_out)"
 
 
 class Trainable(Protocol):
@@ -50,7 +49,8 @@ class TrainedUpsamplers(nn.Module):
         self.frozen = [unet]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.upsamplers = FeatureUpsamplers.from_unet(unet, config.preset, pivot_step, upsampling=config.upsampling)
+            settings = {"upsampling": config.upsampling, "temporal_kernel": config.temporal_kernel}
+            self.upsamplers = FeatureUpsamplers.from_unet(unet, config.preset, pivot_step, **settings)
         self.upsamplers.float().train()
 
     def forward(
@@ -94,10 +94,9 @@ class TrainedUNet(nn.Module):
             from peft import LoraConfig
 
             settings = {"r": config.rank, "lora_alpha": config.lora_alpha or config.rank}
-            modules = {"target_modules": list(LORA_TARGETS), "exclude_modules": LORA_EXCLUDED}
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(config.seed)
-                unet.add_adapter(LoraConfig(**settings, init_lora_weights="gaussian", **modules))
+                unet.add_adapter(LoraConfig(**settings, init_lora_weights="gaussian", target_modules=LORA_TARGETS))
             for parameter in unet.parameters():
                 if parameter.requires_grad:
                     parameter.data = parameter.data.float()
@@ -157,7 +156,7 @@ def make_trainable(unet: Any, config: TrainingConfig, pivot_step: int) -> Traine
             raise ValueError(f"gradient_checkpointing is not supported by {type(unet).__name__}; leave it out")
         unet.enable_gradient_checkpointing()
     trainable = kind(unet, config, pivot_step)
-    # Checkpointing only works in training mode. ModelScope's dropout stays off: its draws would be from no seed of ours.
+    # Checkpointing only works in training mode. ModelScope's dropout stays off: no seed of ours rules its draws.
     unet.train(config.gradient_checkpointing or config.method != "upsamplers")
     for module in unet.modules():
         if isinstance(module, nn.Dropout):
