@@ -97,21 +97,22 @@ RESUMED = {
 @pytest.mark.parametrize("case", RESUMED)
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, case: str) -> None:
     name, options = RESUMED[case]
-    whole = short(tmp_path / "whole", name, max_train_steps=4, **options)
-    short(tmp_path / "cut", name, max_train_steps=4, stop_after=3, **options)
-    again = short(tmp_path / "cut", name, max_train_steps=4, resume_from_checkpoint="latest", **options)
-    assert again.step == 4 and equal(weights(again), weights(whole))
+    whole = short(tmp_path / "whole", name, max_train_steps=3, **options)
+    short(tmp_path / "cut", name, max_train_steps=3, stop_after=2, **options)
+    again = short(tmp_path / "cut", name, max_train_steps=3, resume_from_checkpoint="latest", **options)
+    assert again.step == 3 and equal(weights(again), weights(whole))
 
 
 @UNETS
 def test_cached_latents_and_pivot_features_give_the_same_weights(tmp_path: Path, name: str) -> None:
-    cached = {"cache_latents": str(tmp_path / "cache"), "cache_pivot_features": True, "train_batch_size": 2}
-    plain = short(tmp_path / "plain", name, train_batch_size=2)
+    given: dict[str, Any] = {"train_batch_size": 2, "max_train_steps": 1}
+    cached = {**given, "cache_latents": str(tmp_path / "cache"), "cache_pivot_features": True}
+    plain = short(tmp_path / "plain", name, **given)
     first, again = short(tmp_path / "first", name, **cached), short(tmp_path / "again", name, **cached)
     assert equal(weights(first), weights(plain)) and equal(weights(again), weights(plain))
     trainable: Any = again.trainable
     for cache in (again.cache, trainable.cache):
-        assert cache is not None and (cache.hits, cache.misses) == (4, 0)
+        assert cache is not None and (cache.hits, cache.misses) == (2, 0)
 
 
 FINE_TUNED = [("animatediff", "full-ft"), ("animatediff", "lora"), ("text-to-video-synthesis", "full-ft")]
@@ -125,10 +126,11 @@ def test_fine_tuned_weights_are_loaded_as_a_method(tmp_path: Path, name: str, me
     pipe: Any = TINY[name].build()
     before = {key: value.clone() for key, value in pipe.unet.state_dict().items()}
     size: Any = {"height": 64, "width": 64, "num_frames": FRAMES, "num_inference_steps": 2, "output_type": "latent"}
-    plain, tuned, again = (
-        METHODS[used](pipe, "a red house", generator=seeded(), **size, **given).stages[-1].latents
-        for used, given in (("direct", {}), (method, {"weights": tmp_path}), ("direct", {}))
-    )
+
+    def made(used: str, **given: Any) -> Tensor:
+        return METHODS[used](pipe, "a red house", generator=seeded(), **size, **given).stages[-1].latents
+
+    plain, tuned, again = made("direct"), made(method, weights=tmp_path), made("direct")
     assert torch.equal(again, plain) and not torch.allclose(tuned, plain, atol=1e-4)
     assert equal(before, dict(pipe.unet.state_dict()))
     if method == "full-ft":
@@ -147,7 +149,7 @@ def test_kernels_along_the_frames_change_nothing_untrained_and_are_trained_and_k
                 weight.add_(0.1 * torch.randn(weight.shape, generator=seeded()))
     plain, untrained = (sampled(pipe, made) for made in parts)
     assert torch.equal(untrained, plain)
-    trainer = short(tmp_path, name, temporal_kernel=3)
+    trainer = short(tmp_path, name, temporal_kernel=3, max_train_steps=4)
     kernels = {key: value for key, value in weights(trainer).items() if "over_frames" in key}
     assert len(kernels) == len(pipe.unet.up_blocks) and all(value.abs().sum() > 0 for value in kernels.values())
     assert equal(dict(FeatureUpsamplers.from_pretrained(tmp_path).named_parameters()), weights(trainer))  # type: ignore[arg-type]
@@ -165,7 +167,10 @@ def test_a_kernel_along_the_frames_is_a_convolution_of_each_position_and_channel
     assert torch.allclose(made([r], 4)[0], expected, atol=1e-6)
 
 
-def test_the_command_trains_on_a_folder_of_clips_of_which_one_is_damaged(tmp_path: Path) -> None:
+def test_the_command_trains_on_a_folder_of_clips_of_which_one_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selfcascade.training.run.VALIDATION_STEPS", 2)
     data, out = tmp_path / "data", tmp_path / "out"
     data.mkdir()
     for number in range(3):
@@ -203,9 +208,8 @@ def test_frames_are_encoded_a_few_at_a_time_and_each_by_itself() -> None:
 
 
 def test_the_command_says_in_a_line_what_is_not_for_pictures() -> None:
-    assert (
-        refuse("train", "--fps", "8") == "selfcascade: error: fps, here 8.0, is for clips; give frames, or leave it out"
-    )
+    said = "fps, here 8.0, is for clips; give frames, or leave it out"
+    assert refuse("train", "--fps", "8") == f"selfcascade: error: {said}"
     said = "model 'bundled' is a StableDiffusionPipeline, which makes pictures; frames must be left out, not 4"
     assert said in refuse("train", "--frames", "4")
 

@@ -162,7 +162,7 @@ class _Injection:
         self.grad_was_enabled = False
 
     def begin(self, module: Any, positional: tuple, named: dict[str, Any]) -> None:
-        """Before the U-Net runs: notes the timestep and the clips' length, and finds the features of the call's conditions."""
+        """Before the U-Net runs: notes the timestep and the frames, and finds the features of the call's conditions."""
         if self.reading:
             return
         given = {**dict(zip(self.names, positional, strict=False)), **named}

@@ -91,7 +91,7 @@ class ValidationPictures:
         cascade = SelfCascade(pipe, upsamplers, None if config.method == "upsamplers" else size)
         length = {} if config.frames is None else {"num_frames": config.frames}
         for number, prompt in enumerate(config.validation_prompt):
-            settings = {"height": size.height, "width": size.width, "num_inference_steps": VALIDATION_STEPS, **length}
+            settings: dict[str, Any] = {**size._asdict(), "num_inference_steps": VALIDATION_STEPS, **length}
             seed, name = config.seed + number, f"{step:06d}-{number}"
             output: Any = cascade(prompt, generator=torch.Generator().manual_seed(seed), **settings)
             if config.frames is None:
