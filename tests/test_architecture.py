@@ -22,7 +22,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": set(),
     "models": {"feature_upsamplers"},
     "base_models": {"cascade"},
-    "feature_upsamplers": set(),
+    "feature_upsamplers": {"frame_kernels"},
+    "frame_kernels": set(),
     "features": {"feature_upsamplers"},
     "arguments": {"base_models", "cascade", "presets"},
     "pipeline": {"arguments", "base_models", "cascade", "features", "images", "presets"},
@@ -32,7 +33,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "outputs": set(),
     "clip_outputs": {"files", "grid", "outputs"},
     "grid": {"images"},
-    "training": {"base_models", "cascade", "data", "feature_upsamplers", "features", "files", "models", "pipeline"},
+    "training": {
+        *("base_models", "cascade", "clip_outputs", "data", "feature_upsamplers", "features", "files", "models"),
+        "pipeline",
+    },
     "evaluation": {
         *("base_models", "cascade", "data", "features", "files", "images", "methods", "metrics", "models", "pipeline")
     },

@@ -18,7 +18,6 @@ from selfcascade.evaluation.moving_scenes import moving_questions
 from selfcascade.experiments.settings import names_of, read_experiment
 from selfcascade.metrics.i3d import I3D
 from selfcascade.report.paper import paper_rows
-from selfcascade.training import TrainingConfig
 from tiny import TINY
 
 __all__ = ["models"]
@@ -103,7 +102,6 @@ def test_the_committed_rows_share_base_clips_and_are_trained_equally_long() -> N
     assert not {name for name, row in paper_rows("table3").items() if row.distances} - set(rows)
 
 
-@pytest.mark.skipif("frames" not in TrainingConfig.model_fields, reason="training on clips is not in this tree yet")
 def test_what_is_trained_on_clips_is_measured_on_the_way(suite: Path, tmp_path: Path) -> None:
     training = {"method": "upsamplers", "train_batch_size": 1, "learning_rate": 0.1}
     settings = {"training": training, "samplings": {"table3": {"preset": "rgb"}}, "at_steps": [1, 2]}

@@ -361,10 +361,9 @@ def test_stable_diffusion_xl_reads_the_pivot_with_the_stages_sizes_as_a_cascade_
     assert seen[0][0].tolist() == [64, 64, 0, 0, 64, 64]
 
 
-@pytest.mark.parametrize("name", ["animatediff", "stable-diffusion-3"])
-def test_models_that_cannot_be_trained_are_named(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match=r"only models with a U-Net are trained|video is not trained yet"):
-        trained(tmp_path, TINY[name].build())
+def test_models_that_cannot_be_trained_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="only models with a U-Net are trained"):
+        trained(tmp_path, TINY["stable-diffusion-3"].build())
 
 
 def test_the_seed_decides_where_the_upsamplers_start(tmp_path: Path) -> None:

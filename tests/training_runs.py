@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cascade_runs import SD
 from selfcascade.cascade import Size
-from selfcascade.data import ScenesSource, Stream
+from selfcascade.data import ScenesSource, Stream, open_source
 from selfcascade.training import Trainer, TrainingConfig
 
 SIZE = Size(64, 64)
@@ -30,7 +30,8 @@ def settings(folder: Path, **changes: Any) -> TrainingConfig:
 
 def trained(folder: Path, pipe: Any = None, stop_after: int | None = None, **changes: Any) -> Trainer:
     config = settings(folder, **changes)
-    trainer = Trainer(pipe or SD.build(), config, Stream(ScenesSource(SIZE), (SIZE,), config.seed))
+    source = ScenesSource(SIZE) if config.clips is None else open_source("moving-scenes", SIZE, clips=config.clips)
+    trainer = Trainer(pipe or SD.build(), config, Stream(source, (SIZE,), config.seed))
     if stop_after is not None:
         step = trainer._optimizer_step
 

@@ -18,6 +18,8 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, silu
 
+from selfcascade.frame_kernels import FrameKernels
+
 UPSAMPLINGS = ("latent-bilinear", "latent-bicubic", "rgb")
 
 
@@ -103,6 +105,7 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         sampling_pivot_step: K that a cascade uses unless told otherwise; None is `pivot_step`.
         upsampling: How a cascade enlarges its pivots: "latent-bilinear", "latent-bicubic" or "rgb".
         groups, knots: Channel groups and time knots of the gains in "micro".
+        temporal_kernel: Frames that each upsampler's kernels along a clip see, odd; 1 is none, as pictures have it.
         fingerprint: Some weights of the base U-Net, by which it is recognised; None accepts any U-Net with these skips.
 
     Raises:
@@ -121,15 +124,18 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         knots: int = 4,
         fingerprint: Sequence[float] | None = None,
         sampling_pivot_step: int | None = None,
+        temporal_kernel: int = 1,
     ) -> None:
         super().__init__()
         if preset != "full" and preset not in DESIGNS:
             raise ValueError(f"preset must be one of {', '.join(DESIGNS)}, full, not {preset!r}")
         if upsampling not in UPSAMPLINGS:
             raise ValueError(f"upsampling must be one of {', '.join(UPSAMPLINGS)}, not {upsampling!r}")
-        for name, value in (("groups", groups), ("knots", knots)):
+        for name, value in (("groups", groups), ("knots", knots), ("temporal_kernel", temporal_kernel)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a positive whole number, not {value!r}")
+        if temporal_kernel % 2 == 0:
+            raise ValueError(f"temporal_kernel must be odd, not {temporal_kernel}")
         sampled = pivot_step if sampling_pivot_step is None else sampling_pivot_step
         for name, value in (("pivot_step", pivot_step), ("sampling_pivot_step", sampled)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -140,6 +146,8 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
             else DESIGNS[preset](channels, groups, knots, pivot_step)
             for channels in levels
         )
+        along = levels if temporal_kernel > 1 else ()
+        self.over_frames = nn.ModuleList(FrameKernels(len(channels), temporal_kernel) for channels in along)
 
     @classmethod
     def from_unet(cls, unet: Any, preset: str = "micro", pivot_step: int = 700, **settings: Any) -> FeatureUpsamplers:
@@ -185,7 +193,13 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         return loaded
 
     def forward(
-        self, level: int, pivot: Sequence[Tensor], own: Sequence[Tensor], timestep: Tensor, temb: Tensor
+        self,
+        level: int,
+        pivot: Sequence[Tensor],
+        own: Sequence[Tensor],
+        timestep: Tensor,
+        temb: Tensor,
+        frames: int = 1,
     ) -> list[Tensor]:
         """phi_n(h_{n,0}, t): what is added to the skips of a level (eq. 8).
 
@@ -195,11 +209,13 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
             own: The stage's skips, each (B, C, H, W).
             timestep: (B,).
             temb: The U-Net's time embedding, (B, time_channels).
+            frames: Of each clip.
 
         Returns:
             Residuals, each (B, C, H, W).
         """
-        return self.phi[level](pivot, own, timestep, temb)
+        residuals = self.phi[level](pivot, own, timestep, temb)
+        return self.over_frames[level](residuals, frames) if self.over_frames else residuals
 
     def check_unet(self, unet: Any) -> None:
         """Raises ValueError, in one sentence, if these were made for another U-Net."""

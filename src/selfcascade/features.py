@@ -156,21 +156,23 @@ class _Injection:
         self.current = None if isinstance(features, Tensor) else features
         self.known: list[tuple[dict[str, Any], int, SkipFeatures]] = []
         self.names = list(inspect.signature(unet.forward).parameters)
-        self.timestep = torch.zeros(1)
+        self.timestep, self.frames = torch.zeros(1), 1
         self.calls = self.added = 0
         self.reading = False
         self.grad_was_enabled = False
 
     def begin(self, module: Any, positional: tuple, named: dict[str, Any]) -> None:
-        """Before the U-Net runs: notes the timestep and finds the features of the call's conditions."""
+        """Before the U-Net runs: notes the timestep and the frames, and finds the features of the call's conditions."""
         if self.reading:
             return
         given = {**dict(zip(self.names, positional, strict=False)), **named}
         self.calls += 1
         self.grad_was_enabled = torch.is_grad_enabled()
         self.timestep = torch.as_tensor(given["timestep"]).detach().reshape(-1)
+        sample = given["sample"]
+        self.frames = sample.shape[2] if sample.ndim == 5 else 1  # (B, C, F, h, w)
         if self.pivot is not None:
-            self.current = self._read(given["sample"], given)
+            self.current = self._read(sample, given)
         if self.gradient:
             torch.set_grad_enabled(False)
 
@@ -194,9 +196,8 @@ class _Injection:
             dtype = (self.unet if mixed else self.upsamplers).dtype
             timestep = self.timestep.to(own[0].device)
             timestep = timestep.repeat_interleave(len(own[0]) // len(timestep))
-            residuals = self.upsamplers(
-                level, [h.to(dtype) for h in pivot], [h.to(dtype) for h in own], timestep, temb.to(dtype)
-            )
+            skips = [h.to(dtype) for h in pivot], [h.to(dtype) for h in own]
+            residuals = self.upsamplers(level, *skips, timestep, temb.to(dtype), self.frames)
             self.added += 1
             joined = tuple(h + self.scale * r.to(h.dtype) for h, r in zip(own, residuals, strict=True))
             return positional, {**named, "res_hidden_states_tuple": joined}

@@ -45,7 +45,9 @@ def make_config(given: dict[str, Any]) -> TrainingConfig:
         return TrainingConfig(**given)
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else "settings"
+        if not first["loc"]:  # settings that do not go together, named by the sentence itself
+            raise ValueError(first["msg"].removeprefix("Value error, ")) from error
+        name = str(first["loc"][0])
         raise ValueError(f"{name}: {first['msg']}, not {given.get(name)!r}") from error
 
 

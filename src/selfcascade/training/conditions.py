@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,14 +16,14 @@ def encode_captions(pipe: Any, captions: Sequence[str]) -> dict[str, Tensor]:
 
     Args:
         pipe: Stable Diffusion 1.x, 2.x, XL, AnimateDiff or ModelScope.
-        captions: One a picture.
+        captions: One a picture or clip.
 
     Returns:
         "encoder_hidden_states" (B, tokens, D), and for SDXL "pooled" (B, D').
     """
-    encoded = pipe.encode_prompt(
-        list(captions), device=pipe.unet.device, num_images_per_prompt=1, do_classifier_free_guidance=False
-    )
+    names = inspect.signature(pipe.encode_prompt).parameters
+    count = {name: 1 for name in ("num_images_per_prompt", "num_videos_per_prompt") if name in names}
+    encoded = pipe.encode_prompt(list(captions), device=pipe.unet.device, do_classifier_free_guidance=False, **count)
     embeds = {"encoder_hidden_states": encoded[0]}
     if takes_sizes(pipe.unet):
         embeds["pooled"] = encoded[2]
@@ -30,7 +31,7 @@ def encode_captions(pipe: Any, captions: Sequence[str]) -> dict[str, Tensor]:
 
 
 def unet_arguments(
-    pipe: Any, embeds: dict[str, Tensor], original_sizes: Tensor, crops: Tensor, size: Sequence[int]
+    pipe: Any, embeds: dict[str, Tensor], original_sizes: Tensor, crops: Tensor, size: Sequence[int], frames: int = 1
 ) -> dict[str, Any]:
     """The U-Net's keyword arguments.
 
@@ -40,8 +41,12 @@ def unet_arguments(
         original_sizes: (B, 2) heights and widths of the files.
         crops: (B, 2) top and left of the crop, in pixels of the resized picture.
         size: (height, width) of this pass.
+        frames: Of each clip. AnimateDiff's U-Net wants each caption once a frame; ModelScope's repeats it by itself.
     """
-    arguments: dict[str, Any] = {"encoder_hidden_states": embeds["encoder_hidden_states"]}
+    told = embeds["encoder_hidden_states"]
+    if "motion_max_seq_length" in pipe.unet.config:
+        told = told.repeat_interleave(frames, 0)  # (B F, tokens, D)
+    arguments: dict[str, Any] = {"encoder_hidden_states": told}
     if takes_sizes(pipe.unet):
         target = torch.tensor(list(size)).expand(len(crops), 2)
         # In float32 whatever the captions' precision: half precision cannot tell 1023 pixels from 1024.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -9,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator,
 
 if TYPE_CHECKING:
     import torch
+
+    from selfcascade.data import ClipFiles
 
 # May differ between a run and its continuation: they change what is shown and kept, not what is learnt.
 FREE_ON_RESUME = frozenset(
@@ -26,6 +29,7 @@ FREE_ON_RESUME = frozenset(
         "logging_steps",
     }
 )
+FPS = 8.0  # unless it or a stride is given
 
 
 class TrainingConfig(BaseModel):
@@ -39,9 +43,20 @@ class TrainingConfig(BaseModel):
 
     method: Literal["upsamplers", "lora", "full"] = Field("upsamplers", description="What is trained.")
     model: str = Field("bundled", description="'bundled', a folder in diffusers' format, or a Hub id.")
-    train_data: str = Field("scenes", description="'scenes', a folder of pictures with captions, or .tar shards.")
+    train_data: str = Field(
+        "scenes",
+        description="'scenes', a folder of pictures with captions, or .tar shards; with frames 'moving-scenes', a "
+        "folder of clips with captions, or a .csv as WebVid's.",
+    )
     output_dir: str = Field("outputs/training", description="Weights, checkpoints, curve and settings go there.")
     resolution: tuple[PositiveInt, PositiveInt] = Field((128, 128), description="Height and width of the pictures.")
+    frames: int | None = Field(None, ge=2, le=4096, description="Of each clip, for a model that makes clips.")
+    fps: float | None = Field(
+        None, gt=0, le=1000, description=f"Frames a second of the clips: {FPS:g} unless it or stride is given."
+    )
+    stride: PositiveInt | None = Field(None, description="Instead of fps: every so many-th frame of each clip.")
+    min_duration: float | None = Field(None, ge=0, description="Seconds; shorter clips are left out.")
+    max_duration: float | None = Field(None, gt=0, description="Seconds; longer clips are left out.")
     aspect_buckets: bool = Field(False, description="Also train at other ratios of about that area.")
     scale: float = Field(2.0, gt=1, le=8, description="Sides of the pictures to the pivot's.")
     pivot_step: PositiveInt | None = Field(None, description="K: t ~ U{1..K}; 0.7 T for upsamplers, T for the others.")
@@ -49,10 +64,13 @@ class TrainingConfig(BaseModel):
     upsampling: Literal["latent-bilinear", "latent-bicubic", "rgb"] = Field(
         "rgb", description="How a cascade with the upsamplers enlarges its pivots."
     )
+    temporal_kernel: int = Field(
+        1, ge=1, le=99, description="Frames that the upsamplers' kernels along a clip see, odd; 1 is none."
+    )
     rank: PositiveInt = Field(4, description="Of the LoRA.")
     lora_alpha: float | None = Field(None, gt=0, description="Of the LoRA; its rank unless given.")
     seed: int = Field(0, ge=0, le=2**31, description="Of every random draw.")
-    train_batch_size: PositiveInt = Field(4, description="Pictures of a process in a pass.")
+    train_batch_size: PositiveInt = Field(4, description="Pictures or clips of a process in a pass.")
     gradient_accumulation_steps: PositiveInt = Field(1, description="Passes of an optimizer step.")
     max_train_steps: PositiveInt = Field(4000, description="Optimizer steps.")
     learning_rate: float = Field(1e-3, gt=0, le=10, description="The highest.")
@@ -77,7 +95,7 @@ class TrainingConfig(BaseModel):
     gradient_checkpointing: bool = Field(False, description="Less memory, more time.")
     allow_tf32: bool = Field(False, description="Faster matrix products on Ampere and later.")
     cache_latents: str | None = Field(
-        None, description="Folder for encoded pictures; crops are then the same each epoch."
+        None, description="Folder for encoded pictures; crops, and frames of clips, are then the same each epoch."
     )
     cache_pivot_features: bool = Field(
         False, description="Keep what upsamplers read of the pivots there too: 26 MB a picture for SD 2.1 at 1024."
@@ -106,6 +124,21 @@ class TrainingConfig(BaseModel):
             raise ValueError("cache_pivot_features needs cache_latents, a folder, and method 'upsamplers'")
         return self
 
+    @model_validator(mode="after")
+    def _has_clips_to_choose(self) -> Self:
+        given = {name: getattr(self, name) for name in ("fps", "stride", "min_duration", "max_duration")}
+        given["temporal_kernel"] = self.temporal_kernel if self.temporal_kernel > 1 else None
+        for name, value in given.items():
+            if self.frames is None and value is not None:
+                raise ValueError(f"{name}, here {value}, is for clips; give frames, or leave it out")
+        if self.temporal_kernel % 2 == 0:
+            raise ValueError(f"temporal_kernel must be odd, not {self.temporal_kernel}")
+        if self.fps is not None and self.stride is not None:
+            raise ValueError(f"fps and stride must not both be given, not {self.fps:g} and {self.stride}")
+        if self.min_duration is not None and self.min_duration > (self.max_duration or math.inf):
+            raise ValueError(f"min_duration must be at most max_duration, {self.max_duration}, not {self.min_duration}")
+        return self
+
     @field_validator("preset")
     @classmethod
     def _known(cls, preset: str) -> str:
@@ -127,6 +160,27 @@ class TrainingConfig(BaseModel):
         if self.frozen_weights == "float32" or self.method == "full":
             return None
         return {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}[self.mixed_precision]
+
+    @property
+    def clips(self) -> ClipFiles | None:
+        """Which clips are used, and which of their frames; None for pictures."""
+        if self.frames is None:
+            return None
+        from selfcascade.data import ClipFiles  # as above
+
+        return ClipFiles(
+            frames=self.frames,
+            fps=None if self.stride is not None else self.fps or FPS,
+            stride=self.stride,
+            min_duration=self.min_duration or 0.0,
+            max_duration=self.max_duration or math.inf,
+            fixed_start=self.cache_latents is not None,
+        )
+
+    def samples(self, count: int) -> str:
+        """So many pictures or clips, in words."""
+        noun = ("picture" if self.frames is None else "clip") + "s" * (count != 1)
+        return f"{count} {noun}" if self.frames is None else f"{count} {noun} of {self.frames} frames"
 
     def steps_of(self, training_steps: int) -> int:
         """K for a model of T training steps.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import time
@@ -15,10 +16,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from diffusers.optimization import get_scheduler
 from torch import Tensor
-from torch.nn.functional import interpolate
 from tqdm.auto import tqdm
 
-from selfcascade.base_models import family_of
 from selfcascade.base_models.stage_scheduler import training_steps
 from selfcascade.cascade import Size
 from selfcascade.data import Batch, Position, Stream, prefetched
@@ -36,6 +35,7 @@ from selfcascade.training.conditions import encode_captions, unet_arguments
 from selfcascade.training.config import TrainingConfig
 from selfcascade.training.model_card import write_model_card
 from selfcascade.training.objective import draw, objective_of
+from selfcascade.training.samples import check_model, encode_with_pivot
 from selfcascade.training.state import Curve, StopRequest, TrainingState, make_optimizer
 from selfcascade.training.tensor_cache import FeatureCache, TensorCache, content_of
 from selfcascade.training.trainables import TrainedUpsamplers, cast_frozen, make_trainable
@@ -55,8 +55,8 @@ class Trainer:
         stream: The data. Each process has its own, over the same source.
         validate: Called every `validation_steps` with (step, pipe, upsamplers or None) by the main process; what it
             returns is logged. Called at the step of a checkpoint that is resumed from too, as it may have been cut.
-        held_out: Pictures that are not trained on; the loss of the first of them, with the same noise and timesteps
-            each time, is logged with it.
+        held_out: Pictures or clips that are not trained on; the loss of the first of them, with the same noise and
+            timesteps each time, is logged with it.
 
     Raises:
         ValueError: The model cannot be trained so, or an argument is out of range.
@@ -71,10 +71,7 @@ class Trainer:
         held_out: Stream | None = None,
     ) -> None:
         self.pipe, self.config, self.stream, self.validate, self.held_out = pipe, config, stream, validate, held_out
-        if not hasattr(pipe, "unet"):
-            raise ValueError(f"model {config.model!r} is a {type(pipe).__name__}; only models with a U-Net are trained")
-        if family_of(pipe).video:
-            raise ValueError(f"model {config.model!r} is a {type(pipe).__name__}; video is not trained yet")
+        check_model(pipe, config)
         self.accelerator = Accelerator(
             gradient_accumulation_steps=config.gradient_accumulation_steps,
             mixed_precision=config.mixed_precision,
@@ -83,7 +80,7 @@ class Trainer:
         )
         torch.backends.cuda.matmul.allow_tf32 = config.allow_tf32
         pipe.to(self.accelerator.device)
-        self.family, self.training_steps = family_of(pipe), training_steps(pipe.scheduler)
+        self.training_steps = training_steps(pipe.scheduler)
         base = fingerprint(pipe.unet)
         self.pivot_step = config.steps_of(self.training_steps)
         self.objective = objective_of(pipe.scheduler, config.snr_gamma)
@@ -208,38 +205,21 @@ class Trainer:
         """Algorithm 1 on one batch: z^r = E(x), pivot z^(r-1) = E(downsample(x)), t ~ U{1..K}; (B,)."""
         pipe, config, device = self.pipe, self.config, self.accelerator.device
         pixels = batch.pixels.to(device)
-        size = Size(*pixels.shape[-2:])
-        pivot_size = self._pivot_size(size)
-        z_0, pivot = self._latents(batch, pixels, pivot_size)
+        encode = functools.partial(encode_with_pivot, pipe, pixels, config.scale)
+        places = [] if self.cache is None else [content_of([row]) for row in batch.pixels]
+        latents = encode() if self.cache is None else self.cache.get_or_make(places, encode)
+        z_0, pivot = latents["z_0"].to(device), latents["pivot"].to(device)
         noise, timestep, uniform = draw(samples, config.seed, z_0.shape[1:], self.pivot_step, self.training_steps)
         noise, timestep = noise.to(z_0), timestep.to(device)
         captions = ["" if u < dropout else words for u, words in zip(uniform.tolist(), batch.captions, strict=True)]
         embeds = encode_captions(pipe, captions)
-        conditions = unet_arguments(pipe, embeds, batch.original_sizes, batch.crops, size)
+        size, frames = Size(*pixels.shape[-2:]), config.frames or 1
+        conditions = unet_arguments(pipe, embeds, batch.original_sizes, batch.crops, size, frames)
         z_t = self.objective.noisy(z_0, noise, timestep)
         dtype = pipe.unet.dtype
         with self.accelerator.autocast():
             prediction = trainable(z_t.to(dtype), timestep, conditions, pivot.to(dtype))
         return self.objective.loss(prediction, z_0, noise, timestep)
-
-    @torch.no_grad()
-    def _latents(self, batch: Batch, pixels: Tensor, pivot_size: Size) -> tuple[Tensor, Tensor]:
-        """E(x) and E(downsample(x)), from the cache where there is one and it has them."""
-        places = [] if self.cache is None else [content_of([row]) for row in batch.pixels]
-        known = None if self.cache is None else self.cache.get(places)
-        if known is None:
-            small = interpolate(pixels, size=tuple(pivot_size), mode="area")
-            known = {
-                name: self.family.encode(self.pipe, x).float().contiguous()
-                for name, x in (("z_0", pixels), ("pivot", small))
-            }
-            if self.cache is not None:
-                self.cache.put(places, known)
-        return known["z_0"].to(pixels.device), known["pivot"].to(pixels.device)
-
-    def _pivot_size(self, size: Size) -> Size:
-        multiple = self.family.multiple(self.pipe)
-        return Size(*(max(multiple, round(side / self.config.scale / multiple) * multiple) for side in size))
 
     def _save(self) -> None:
         positions = gather_object([self.position.as_json()])
@@ -267,7 +247,8 @@ class Trainer:
             settings = self.config.model_dump_json(indent=1) + "\n"
             write_whole(self.config.folder / "training.json", lambda aside: aside.write_text(settings))
             count = sum(weight.numel() for weight in self.trained.values())
-            write_model_card(self.config, self.step, count, self.stream.report, self.curve.rows())
+            unet = type(self.pipe.unet).__name__
+            write_model_card(self.config, self.step, count, unet, self.stream.report, self.curve.rows())
         self.accelerator.wait_for_everyone()
 
     def _validate(self) -> None:

@@ -8,13 +8,13 @@ from selfcascade.training.config import TrainingConfig
 LOADING = {
     "upsamplers": 'selfcascade.SelfCascade(pipe, upsamplers=selfcascade.FeatureUpsamplers.from_pretrained("."))',
     "lora": 'pipe.load_lora_weights(".")',
-    "full": 'pipe.unet = UNet2DConditionModel.from_pretrained(".", subfolder="unet")',
+    "full": 'pipe.unet = diffusers.{unet}.from_pretrained(".", subfolder="unet")',
 }
 KINDS = {"upsamplers": "feature upsamplers", "lora": "a LoRA", "full": "a fine-tuned U-Net"}
 
 
 def write_model_card(
-    config: TrainingConfig, step: int, weights: int, report: Report, curve: list[dict[str, float]]
+    config: TrainingConfig, step: int, weights: int, unet: str, report: Report, curve: list[dict[str, float]]
 ) -> None:
     """Writes README.md in the output folder; the licence is left to whoever publishes.
 
@@ -22,10 +22,12 @@ def write_model_card(
         config: Of the run.
         step: Optimizer steps done.
         weights: Numbers that were trained.
+        unet: Class of the base model's U-Net.
         report: What became of the data.
         curve: The run's logged figures.
     """
     height, width = config.resolution
+    length = "" if config.frames is None else f", {config.frames} frames"
     losses = [row["loss"] for row in curve if "loss" in row]
     lines = [
         "---",
@@ -34,10 +36,10 @@ def write_model_card(
         "tags: [selfcascade, high-resolution]",
         "---",
         "",
-        f"# {KINDS[config.method].capitalize()} for {config.model} at {width} x {height} pixels",
+        f"# {KINDS[config.method].capitalize()} for {config.model} at {width} x {height} pixels{length}",
         "",
         "```python",
-        LOADING[config.method],
+        LOADING[config.method].format(unet=unet),
         "```",
         "",
         f"{weights:,} parameters, trained for {step} steps on `{config.train_data}` ({report}).",

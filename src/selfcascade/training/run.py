@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 
 from selfcascade.cascade import Size
+from selfcascade.clip_outputs import save_clip
 from selfcascade.data import Stream, bucket_sizes, open_source
 from selfcascade.models import load_model
 from selfcascade.pipeline import SelfCascade
-from selfcascade.training.config import TrainingConfig
+from selfcascade.training.config import FPS, TrainingConfig
 from selfcascade.training.loop import Trainer
+from selfcascade.training.samples import check_model
 
 VALIDATION_STEPS = 25
 
@@ -31,6 +32,7 @@ def run_training(config: TrainingConfig, announce: Callable[[str], None] = lambd
     """
     processes = PartialState()
     pipe = load_model(config.model, str(processes.device) if processes.num_processes > 1 else None, "float32")
+    check_model(pipe, config)
     pipe.set_progress_bar_config(disable=True)
     size = Size(*config.resolution)
     cascade = SelfCascade(pipe)
@@ -46,10 +48,11 @@ def run_training(config: TrainingConfig, announce: Callable[[str], None] = lambd
         bucket_sizes(size, max(multiple, min(size) // 8 // multiple * multiple)) if config.aspect_buckets else (size,)
     )
     settings = (config.max_skip_share, config.cache_latents is not None)
-    stream = Stream(open_source(config.train_data, size), sizes, config.seed, *settings)
+    stream = Stream(open_source(config.train_data, size, clips=config.clips), sizes, config.seed, *settings)
     held_out = None
     if config.validation_data is not None:  # scenes have no end; with another seed they are others
-        held_out = Stream(open_source(config.validation_data, size), sizes, config.seed + 1, *settings)
+        others = open_source(config.validation_data, size, clips=config.clips)
+        held_out = Stream(others, sizes, config.seed + 1, *settings)
     trainer = Trainer(pipe, config, stream, ValidationPictures(config) if config.validation_prompt else None, held_out)
     if processes.is_main_process:
         announce(description(trainer))
@@ -58,21 +61,21 @@ def run_training(config: TrainingConfig, announce: Callable[[str], None] = lambd
 
 
 def description(trainer: Trainer) -> str:
-    """What is trained, on how many pictures a step, and where, in a line."""
+    """What is trained, on how many pictures or clips a step, and where, in a line."""
     config, count = trainer.config, sum(weight.numel() for weight in trainer.trained.values())
     what = {"upsamplers": f"{config.preset} upsamplers", "lora": f"a rank-{config.rank} LoRA", "full": "the U-Net"}
     processes = trainer.accelerator.num_processes
-    pictures = config.train_batch_size * config.gradient_accumulation_steps * processes
+    samples = config.samples(config.train_batch_size * config.gradient_accumulation_steps * processes)
     precision = {"no": "float32"}.get(config.mixed_precision, config.mixed_precision)
     return (
         f"training {what[config.method]} ({count:,} parameters) at {Size(*config.resolution)} with t up to "
-        f"{trainer.pivot_step}, {pictures} picture{'s' * (pictures > 1)} a step, {precision} on "
+        f"{trainer.pivot_step}, {samples} a step, {precision} on "
         f"{trainer.accelerator.device.type}{f', {processes} processes' * (processes > 1)}; Ctrl-C saves and ends"
     )
 
 
 class ValidationPictures:
-    """Pictures of the validation prompts, at each validation from the same seeds.
+    """Pictures, or clips, of the validation prompts, at each validation from the same seeds.
 
     LoRAs and whole U-Nets are sampled directly at the large size, as the paper does; upsamplers in their cascade.
     """
@@ -81,14 +84,20 @@ class ValidationPictures:
         self.config = config
 
     def __call__(self, step: int, pipe: Any, upsamplers: Any) -> dict[str, float]:
-        """Writes `validation/STEP-NUMBER.png`."""
-        size = Size(*self.config.resolution)
-        folder = self.config.folder / "validation"
+        """Writes `validation/STEP-NUMBER.png`, of clips a lossless `.webp` with its record."""
+        config, size = self.config, Size(*self.config.resolution)
+        folder = config.folder / "validation"
         folder.mkdir(exist_ok=True)
-        cascade = SelfCascade(pipe, upsamplers, None if self.config.method == "upsamplers" else size)
-        for number, prompt in enumerate(self.config.validation_prompt):
-            generator = torch.Generator().manual_seed(self.config.seed + number)
-            settings = {"num_inference_steps": VALIDATION_STEPS, "generator": generator}
-            image = cascade(prompt, height=size.height, width=size.width, **settings).images[0]  # type: ignore[union-attr]
-            image.save(Path(folder, f"{step:06d}-{number}.png"))
-        return {"pictures": float(len(self.config.validation_prompt))}
+        cascade = SelfCascade(pipe, upsamplers, None if config.method == "upsamplers" else size)
+        length = {} if config.frames is None else {"num_frames": config.frames}
+        for number, prompt in enumerate(config.validation_prompt):
+            settings: dict[str, Any] = {**size._asdict(), "num_inference_steps": VALIDATION_STEPS, **length}
+            seed, name = config.seed + number, f"{step:06d}-{number}"
+            output: Any = cascade(prompt, generator=torch.Generator().manual_seed(seed), **settings)
+            if config.frames is None:
+                output.images[0].save(folder / f"{name}.png")
+                continue
+            record = {"prompt": prompt, "seed": seed, "training_step": step, **settings}
+            rate = config.fps or FPS / (config.stride or 1)
+            save_clip(output.frames[0], rate, record, folder / f"{name}.webp", prompt, force=True)
+        return {"pictures" if config.frames is None else "clips": float(len(config.validation_prompt))}

@@ -1,11 +1,11 @@
-"""What frozen networks make of each picture, kept on disk: its latents, and the skip features of its pivot."""
+"""What frozen networks make of each picture or clip, kept on disk: latents, and the skip features of the pivot."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ SAMPLED = 64
 
 
 class TensorCache:
-    """A folder of safetensors files, one a picture; another network or setting has files of its own.
+    """A folder of safetensors files, one a picture or clip; another network or setting has files of its own.
 
     Args:
         folder: Made if it is missing; processes may share it, and so may caches of other kinds.
@@ -41,7 +41,7 @@ class TensorCache:
         self.hits = self.misses = 0
 
     def get(self, keys: Sequence[str]) -> dict[str, Tensor] | None:
-        """The tensors of all these pictures, stacked; None if one of them is missing or damaged."""
+        """The tensors of all these samples, stacked; None if one of them is missing or damaged."""
         rows: list[dict[str, Tensor]] = []
         for key in keys:
             try:
@@ -53,10 +53,18 @@ class TensorCache:
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
     def put(self, keys: Sequence[str], tensors: Mapping[str, Tensor]) -> None:
-        """Writes each picture's row of the tensors, whole or not at all."""
+        """Writes each sample's row of the tensors, whole or not at all."""
         for row, key in enumerate(keys):
             own = {name: value[row].cpu().contiguous() for name, value in tensors.items()}
             write_whole(self._path(key), functools.partial(save_file, own))
+
+    def get_or_make(self, keys: Sequence[str], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The tensors of all these samples; unless all are known they are made, and written."""
+        known = self.get(keys)
+        if known is None:
+            known = make()
+            self.put(keys, known)
+        return known
 
     def _path(self, key: str) -> Path:
         name = hashlib.sha256(f"{self.digest} {key}".encode()).hexdigest()
@@ -75,22 +83,24 @@ class FeatureCache(TensorCache):
 
         Args:
             unet: The network that the cache is of.
-            pivot: (B, C, h, w).
-            conditions: The U-Net's keyword arguments, tensors of B rows or dictionaries of such.
+            pivot: (B, C, h, w), of clips (B, C, F, h, w).
+            conditions: The U-Net's keyword arguments, tensors of B or B F rows or dictionaries of such.
         """
-        told = [pivot, *_tensors(conditions)]
+
+        def by_sample(value: Tensor) -> Tensor:  # (B F, ...) -> (B, F, ...)
+            return value if len(value) == len(pivot) else value.unflatten(0, (len(pivot), -1))
+
+        def make() -> dict[str, Tensor]:
+            features = read_skip_features(unet, pivot, **conditions)
+            return {f"{n}.{s}": by_sample(h) for n, level in enumerate(features.levels) for s, h in enumerate(level)}
+
+        told = [by_sample(value) for value in (pivot, *_tensors(conditions))]
         mixed = torch.is_autocast_enabled(pivot.device.type) and torch.get_autocast_dtype(pivot.device.type)
         keys = [f"{mixed} {content_of([value[row] for value in told])}" for row in range(len(pivot))]
-        known = self.get(keys)
-        if known is None:
-            features = read_skip_features(unet, pivot, **conditions)
-            named = {f"{n}.{s}": h for n, level in enumerate(features.levels) for s, h in enumerate(level)}
-            self.put(keys, named)
-            return features
         levels: dict[int, dict[int, Tensor]] = {}
-        for name, value in known.items():
+        for name, value in self.get_or_make(keys, make).items():
             level, _, skip = name.partition(".")
-            levels.setdefault(int(level), {})[int(skip)] = value.to(pivot.device)
+            levels.setdefault(int(level), {})[int(skip)] = value.to(pivot.device).flatten(0, pivot.ndim - 4)
         return SkipFeatures(tuple(tuple(own[skip] for skip in sorted(own)) for _, own in sorted(levels.items())))
 
 

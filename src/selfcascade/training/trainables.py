@@ -13,7 +13,8 @@ from selfcascade.training.config import TrainingConfig
 from selfcascade.training.tensor_cache import FeatureCache
 
 # Attention projections, feed-forward and in/out projections: 1.73M parameters at rank 4 on SD 2.1, 13.8M at 32.
-LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
+# Not in AnimateDiff's motion modules, which call theirs by keyword, `proj_in(input=x)`, as peft's layers do not allow.
+LORA_TARGETS = r"(?!.*motion_modules.*\.proj_).*\.(to_[qkv]|to_out\.0|ff\.net\.0\.proj|ff\.net\.2|proj_in|proj_out)"
 
 
 class Trainable(Protocol):
@@ -48,7 +49,8 @@ class TrainedUpsamplers(nn.Module):
         self.frozen = [unet]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.upsamplers = FeatureUpsamplers.from_unet(unet, config.preset, pivot_step, upsampling=config.upsampling)
+            settings = {"upsampling": config.upsampling, "temporal_kernel": config.temporal_kernel}
+            self.upsamplers = FeatureUpsamplers.from_unet(unet, config.preset, pivot_step, **settings)
         self.upsamplers.float().train()
 
     def forward(
@@ -87,14 +89,14 @@ class TrainedUNet(nn.Module):
         self.is_lora = config.method == "lora"
         unet.requires_grad_(not self.is_lora)
         if self.is_lora:
+            if not hasattr(unet, "add_adapter"):
+                raise ValueError(f"method 'lora' is not for {type(unet).__name__}, into which diffusers loads no LoRA")
             from peft import LoraConfig
 
             settings = {"r": config.rank, "lora_alpha": config.lora_alpha or config.rank}
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(config.seed)
-                unet.add_adapter(
-                    LoraConfig(**settings, init_lora_weights="gaussian", target_modules=list(LORA_TARGETS))
-                )
+                unet.add_adapter(LoraConfig(**settings, init_lora_weights="gaussian", target_modules=LORA_TARGETS))
             for parameter in unet.parameters():
                 if parameter.requires_grad:
                     parameter.data = parameter.data.float()
@@ -116,7 +118,7 @@ class TrainedUNet(nn.Module):
         return {name: parameter for name, parameter in self.unet.named_parameters() if parameter.requires_grad}
 
     def save(self, folder: Path, pipe: Any) -> None:
-        """Writes them as `UNet2DConditionModel.from_pretrained` or `pipe.load_lora_weights` reads them."""
+        """Writes them as its class's `from_pretrained` or `pipe.load_lora_weights` reads them."""
         if not self.is_lora:
             self.unet.save_pretrained(folder / "unet", safe_serialization=True)
             return
@@ -154,6 +156,9 @@ def make_trainable(unet: Any, config: TrainingConfig, pivot_step: int) -> Traine
             raise ValueError(f"gradient_checkpointing is not supported by {type(unet).__name__}; leave it out")
         unet.enable_gradient_checkpointing()
     trainable = kind(unet, config, pivot_step)
-    # Checkpointing only works in training mode; these U-Nets have no dropout, so nothing else changes.
+    # Checkpointing only works in training mode. ModelScope's dropout stays off: no seed of ours rules its draws.
     unet.train(config.gradient_checkpointing or config.method != "upsamplers")
+    for module in unet.modules():
+        if isinstance(module, nn.Dropout):
+            module.eval()
     return trainable
