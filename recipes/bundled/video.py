@@ -2,8 +2,11 @@
 
 The image U-Net and the autoencoder stay as they are. The motion words are added to the tokenizer as tokens of their
 own. As in `base.py`, a linear head reads where each object goes off the token at which the U-Net finds that object,
-and is thrown away. The first steps see two frames of a clip, at their own places in time, and mostly near pure
-noise, where it is decided where things go: eight times as many clips at the same price.
+and is thrown away.
+
+The first steps see two frames of a clip, at their own places in time, and mostly near pure noise, where it is decided
+where things go. Clips come in pairs with the same noise in which everything goes opposite ways, so that what is hard to
+predict in both takes nothing from what tells them apart.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AnimateDiffPipeline, DDIMScheduler, MotionAdapter, UNetMotionModel
+from diffusers import AnimateDiffPipeline, MotionAdapter, UNetMotionModel
 from diffusers.models.embeddings import SinusoidalPositionalEmbedding
 from diffusers.training_utils import EMAModel
 from PIL import Image
@@ -27,64 +30,15 @@ from torch.nn.functional import cross_entropy, mse_loss
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import selfcascade
-from common import CONFIG, DEVICE, NATIVE, RUNS, load_state, log_row, save_state, ship, write_array
+from common import CONFIG, DEVICE, NATIVE, RUNS, load_state, log_row, save_state, ship
 from muon import Muon
-from selfcascade.data.scenes import caption
-from selfcascade.data.scenes.clips import render_clip
-from selfcascade.data.scenes.motion import DIRECTIONS, MovingScene, sample_moving_scene
+from selfcascade.data.scenes.motion import DIRECTIONS, sample_moving_scene
 from selfcascade.data.scenes.motion_words import MOTION_WORDS, moving_caption
+from video_batches import FRAMES, SHARD, Clips, load_clips, pairs, some
 
 SETTINGS = CONFIG["video"]
 FOLDER = RUNS / "video"
-FRAMES, SPARE, FPS = 16, 2, 8.0
-SHARD, FIRST = 100, 50_000_000
-PHRASINGS = 4
-ENDS = ("first_motion", "last_motion")
 LIMIT = 10.0
-
-
-def window_of(number: int) -> tuple[int, int, int, int] | None:
-    """Top, left, height and width of what a clip shows of a render twice as large, or None for a whole one."""
-    rng = np.random.default_rng([number, 7])
-    if rng.random() >= SETTINGS["windows"]:
-        return None
-    top, left = rng.integers(0, NATIVE + 1, 2)
-    return int(top), int(left), NATIVE, NATIVE
-
-
-def words_of(scene: MovingScene, number: int, phrasing: int) -> str:
-    """A caption; that of a window says neither places nor motions."""
-    if window_of(number) is not None:
-        return caption(scene.scene, number + phrasing, crop=True)
-    return moving_caption(scene, number + 1_000_000 * phrasing)
-
-
-@torch.no_grad()
-def load_clips(pipe: AnimateDiffPipeline, shards: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents of clips (N, 18, C, h, w) float16, token ids (N, phrasings, length), directions said (N, 2), kept."""
-    clips, ids, said = [], [], []
-    for shard in range(shards):
-        numbers = [FIRST + shard * SHARD + k for k in range(SHARD)]
-        scenes, path = [sample_moving_scene(number) for number in numbers], FOLDER / f"clips/{shard:03d}.npy"
-        if not path.exists():
-            rows = []
-            for scene, number in zip(scenes, numbers, strict=True):
-                window = window_of(number)
-                side = NATIVE if window is None else 2 * NATIVE
-                clip = render_clip(scene, side, side, FRAMES + SPARE, FPS, -SPARE / 2 / FPS, window)
-                images = torch.from_numpy(clip).permute(0, 3, 1, 2).mul(2).sub(1)
-                images = images.to(DEVICE, memory_format=torch.channels_last)
-                rows.append(pipe.vae.encode(images).latent_dist.mode().half().cpu())
-            write_array(path, torch.stack(rows).numpy())
-            print(f"video: clips {shard + 1} of {shards}", flush=True)
-        clips.append(torch.from_numpy(np.load(path, allow_pickle=False)))
-        lines = [words_of(scene, n, k) for scene, n in zip(scenes, numbers, strict=True) for k in range(PHRASINGS)]
-        tokens = pipe.tokenizer(lines, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        ids.append(tokens.reshape(SHARD, PHRASINGS, -1))
-        for scene, number in zip(scenes, numbers, strict=True):
-            silent = window_of(number) is not None
-            said.append([-100 if silent else DIRECTIONS.index(str(scene.truth[end])) for end in ENDS])
-    return torch.cat(clips), torch.cat(ids), torch.tensor(said)
 
 
 def build_tokenizer(tokenizer: CLIPTokenizer) -> CLIPTokenizer:
@@ -142,20 +96,22 @@ def at_places(unet: UNetMotionModel, places: Tensor) -> Iterator[None]:
 
 
 def loss_of(
-    motion: Motion, unet: UNetMotionModel, scheduler: DDIMScheduler, z_0: Tensor, ids: Tensor, said: Tensor,
-    high_noise_share: float, generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The v-prediction loss of clean latents (B, F, C, h, w) and token ids (B, length), and the head's loss."""
-    steps, count = scheduler.config.num_train_timesteps, len(z_0)
-    timestep = torch.randint(steps, (count,), generator=generator)
-    high = int(count * high_noise_share)
+    motion: Motion, pipe: AnimateDiffPipeline, batch: Clips, high_noise_share: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The v-prediction loss of clips, and the head's loss."""
+    scheduler, z_0 = pipe.scheduler, batch.latents * pipe.vae.config.scaling_factor
+    steps, scenes = scheduler.config.num_train_timesteps, len(z_0) // batch.alike
+    timestep = torch.randint(steps, (scenes,), generator=generator)
+    high = round(scenes * high_noise_share)
     timestep[:high] = (steps - 1 - steps / 4 * torch.rand(high, generator=generator) ** 2).long()
-    timestep = timestep.to(z_0.device)
-    noise = torch.randn(z_0.shape, generator=generator).to(z_0)
+    noise = torch.randn((scenes, *z_0.shape[1:]), generator=generator).to(z_0)
+    timestep, noise = (value.repeat_interleave(batch.alike, 0) for value in (timestep.to(z_0.device), noise))
     z_t = scheduler.add_noise(z_0, noise, timestep)
-    states, logits = motion(ids)
-    states = states.repeat_interleave(z_0.shape[1], 0)
-    prediction = unet(z_t.transpose(1, 2), timestep, states).sample.transpose(1, 2)
+    states, logits = motion(batch.ids.to(z_0.device))
+    with at_places(pipe.unet, batch.places.to(z_0.device)):
+        states = states.repeat_interleave(z_0.shape[1], 0)
+        prediction = pipe.unet(z_t.transpose(1, 2), timestep, states).sample.transpose(1, 2)
+    said = batch.said.to(z_0.device)
     heard = [cross_entropy(rows, said[:, column], ignore_index=-100) for column, rows in enumerate(logits)]
     return mse_loss(prediction, scheduler.get_velocity(z_0, noise, timestep)), torch.stack(heard).nan_to_num().mean()
 
@@ -209,7 +165,7 @@ def main() -> None:
     torch.manual_seed(SETTINGS["seed"])
     FOLDER.mkdir(parents=True, exist_ok=True)
     pipe, averaged_pipe = build_pipeline(), build_pipeline()
-    clips, ids, said = load_clips(pipe, SETTINGS["clips"] // SHARD)
+    clips = load_clips(pipe, SETTINGS["clips"] // SHARD)
     motion, averaged = (Motion(one.unet, one.text_encoder).to(DEVICE) for one in (pipe, averaged_pipe))
     averaged.load_state_dict(motion.state_dict())
     averaged.requires_grad_(False)
@@ -230,29 +186,21 @@ def main() -> None:
     began, total, seen = time.time(), torch.zeros(2), 0
     while step < SETTINGS["steps"]:
         generator = torch.Generator().manual_seed(SETTINGS["seed"] * 1_000_003 + step)
-        stage = SETTINGS["sparse" if step < SETTINGS["sparse"]["until"] else "whole"]
-        rows = torch.randint(len(clips), (stage["batch_size"],), generator=generator)
-        phases = min(stage["stride"], FRAMES - stage["stride"])
-        first, start = (int(torch.randint(n, (), generator=generator)) for n in (phases, SPARE + 1))
-        places = torch.arange(first, FRAMES, stage["stride"])
-        words = ids[rows, torch.randint(PHRASINGS, rows.shape, generator=generator)]
-        dropped = torch.rand(len(rows), generator=generator) < SETTINGS["prompt_dropout"]
-        words[dropped] = empty
-        heard = said[rows].masked_fill(dropped[:, None], -100)
-        z_0 = clips[rows][:, start + places].to(DEVICE).float() * pipe.vae.config.scaling_factor
+        paired = step < SETTINGS["pairs"]["until"]
+        stage = SETTINGS["pairs" if paired else "whole"]
+        count = stage["batch_size"]
+        batch = pairs(pipe, count, step, generator) if paired else some(clips, count, generator)
+        dropped = torch.rand(len(batch.ids), generator=generator) < SETTINGS["prompt_dropout"]
+        batch.ids[dropped], batch.said[dropped] = empty, -100
         optimizer.scale_rates(learning_rate(step))
-        noise_share = stage["high_noise_share"]
-        with at_places(pipe.unet, places.to(DEVICE)):
-            loss, hearing = loss_of(
-                motion, pipe.unet, pipe.scheduler, z_0, words.to(DEVICE), heard.to(DEVICE), noise_share, generator
-            )
+        loss, hearing = loss_of(motion, pipe, batch, stage["high_noise_share"], generator)
         optimizer.zero_grad()
         (loss + SETTINGS["hearing_weight"] * hearing).backward()
         nn.utils.clip_grad_norm_(motion.parameters(), 1.0)
         optimizer.step()
         average.step(motion.parameters())
         total += torch.tensor([loss.item(), hearing.item()])
-        step, seen = step + 1, seen + len(rows)
+        step, seen = step + 1, seen + len(batch.ids)
         if step % 50 == 0:
             speed, seen = seen / (time.time() - began), 0
             began = time.time()
