@@ -1,8 +1,8 @@
 """Step 9: trains the motion adapter, and the text encoder on its words, that make a video model of the image model.
 
 The image U-Net and the autoencoder stay as they are. The motion words are added to the tokenizer as tokens of their
-own. As in `base.py`, a linear head reads where each object goes off the token at which the U-Net finds that object,
-and is thrown away.
+own. As in `base.py`, a linear head reads where each object goes off the token at which the U-Net finds that object;
+others read off the deep motion modules how far it is gone at each frame. All are thrown away.
 
 The first steps see two frames of a clip, at their own places in time, and mostly near pure noise, where it is decided
 where things go. Clips come in pairs with the same noise in which everything goes opposite ways, so that what is hard to
@@ -26,7 +26,7 @@ from PIL import Image
 from safetensors import safe_open
 from tokenizers import AddedToken
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import cross_entropy, layer_norm, mse_loss
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import selfcascade
@@ -34,11 +34,13 @@ from common import CONFIG, DEVICE, NATIVE, RUNS, load_state, log_row, save_state
 from muon import Muon
 from selfcascade.data.scenes.motion import DIRECTIONS, sample_moving_scene
 from selfcascade.data.scenes.motion_words import MOTION_WORDS, moving_caption
+from selfcascade.data.scenes.poses import HEADINGS
 from video_batches import FRAMES, SHARD, Clips, load_clips, pairs, some
 
 SETTINGS = CONFIG["video"]
 FOLDER = RUNS / "video"
 LIMIT = 10.0
+DEEP = ("down_blocks.2", "down_blocks.3", "mid_block", "up_blocks.0", "up_blocks.1")
 
 
 def build_tokenizer(tokenizer: CLIPTokenizer) -> CLIPTokenizer:
@@ -71,6 +73,13 @@ class Motion(nn.Module):
         self.modules_of_unet = nn.ModuleDict({name.replace(".", "_"): module for name, module in modules.items()})
         self.text_encoder = text_encoder
         self.head = nn.Linear(text_encoder.config.hidden_size, 2 * len(DIRECTIONS))
+        deep = {name: module for name, module in modules.items() if name.startswith(DEEP)}
+        self.shift_heads = nn.ModuleDict(
+            {name.replace(".", "_"): nn.Linear(module[-1].proj_out.out_features, 4) for name, module in deep.items()}
+        )
+        self.seen: dict[str, Tensor] = {}
+        for name, module in deep.items():
+            module[-1].register_forward_hook(lambda _, __, out, name=name: self.seen.update({name: out}))
         self.requires_grad_(True)
 
     def forward(self, ids: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -79,6 +88,19 @@ class Motion(nn.Module):
         first, _ = self.head(states[:, -1]).chunk(2, 1)
         _, last = self.head(states[:, -2]).chunk(2, 1)
         return states, (first, last)
+
+    def shift_loss(self, said: Tensor, places: Tensor) -> Tensor:
+        """How far off the U-Net's last pass is in where the first and the last object are gone at each frame."""
+        known = said >= 0
+        headings = torch.tensor([HEADINGS[direction] for direction in DIRECTIONS]).to(places.device)
+        way = (places - (FRAMES - 1) / 2) / (FRAMES / 2)
+        target = headings[said.clamp(min=0)][:, None] * way[None, :, None, None]  # (B, F, 2, 2)
+        losses = []
+        for name, out in self.seen.items():
+            pooled = layer_norm(out.mean((2, 3)), out.shape[1:2])
+            told = self.shift_heads[name.replace(".", "_")](pooled).reshape(target.shape)
+            losses.append((told - target).square().mean((1, 3))[known].sum() / known.sum().clamp(min=1))
+        return torch.stack(losses).mean()
 
 
 @contextmanager
@@ -97,8 +119,8 @@ def at_places(unet: UNetMotionModel, places: Tensor) -> Iterator[None]:
 
 def loss_of(
     motion: Motion, pipe: AnimateDiffPipeline, batch: Clips, high_noise_share: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """The v-prediction loss of clips, and the head's loss."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The v-prediction loss of clips, and the losses of the heads on the text encoder and on the U-Net."""
     scheduler, z_0 = pipe.scheduler, batch.latents * pipe.vae.config.scaling_factor
     steps, scenes = scheduler.config.num_train_timesteps, len(z_0) // batch.alike
     timestep = torch.randint(steps, (scenes,), generator=generator)
@@ -113,7 +135,8 @@ def loss_of(
         prediction = pipe.unet(z_t.transpose(1, 2), timestep, states).sample.transpose(1, 2)
     said = batch.said.to(z_0.device)
     heard = [cross_entropy(rows, said[:, column], ignore_index=-100) for column, rows in enumerate(logits)]
-    return mse_loss(prediction, scheduler.get_velocity(z_0, noise, timestep)), torch.stack(heard).nan_to_num().mean()
+    hearing, shift = torch.stack(heard).nan_to_num().mean(), motion.shift_loss(said, batch.places.to(z_0.device))
+    return mse_loss(prediction, scheduler.get_velocity(z_0, noise, timestep)), hearing, shift
 
 
 def learning_rate(step: int) -> float:
@@ -183,7 +206,7 @@ def main() -> None:
     average.optimization_step = step
     empty = pipe.tokenizer("", padding="max_length", return_tensors="pt").input_ids[0]
     print(f"{sum(p.numel() for p in motion.modules_of_unet.parameters()) / 1e6:.2f}M parameters", flush=True)
-    began, total, seen = time.time(), torch.zeros(2), 0
+    began, total, seen = time.time(), torch.zeros(3), 0
     while step < SETTINGS["steps"]:
         generator = torch.Generator().manual_seed(SETTINGS["seed"] * 1_000_003 + step)
         paired = step < SETTINGS["pairs"]["until"]
@@ -193,21 +216,21 @@ def main() -> None:
         dropped = torch.rand(len(batch.ids), generator=generator) < SETTINGS["prompt_dropout"]
         batch.ids[dropped], batch.said[dropped] = empty, -100
         optimizer.scale_rates(learning_rate(step))
-        loss, hearing = loss_of(motion, pipe, batch, stage["high_noise_share"], generator)
+        loss, hearing, shift = loss_of(motion, pipe, batch, stage["high_noise_share"], generator)
         optimizer.zero_grad()
-        (loss + SETTINGS["hearing_weight"] * hearing).backward()
+        (loss + SETTINGS["hearing_weight"] * hearing + SETTINGS["shift_weight"] * shift).backward()
         nn.utils.clip_grad_norm_(motion.parameters(), 1.0)
         optimizer.step()
         average.step(motion.parameters())
-        total += torch.tensor([loss.item(), hearing.item()])
+        total += torch.tensor([loss.item(), hearing.item(), shift.item()])
         step, seen = step + 1, seen + len(batch.ids)
         if step % 50 == 0:
             speed, seen = seen / (time.time() - began), 0
             began = time.time()
-            loss, hearing = (total / 50).tolist()
-            values = {"step": step, "loss": loss, "hearing": hearing, "clips_per_second": speed}
+            loss, hearing, shift = (total / 50).tolist()
+            values = {"step": step, "loss": loss, "hearing": hearing, "shift": shift, "clips_per_second": speed}
             log_row(FOLDER / "curve.csv", **values, rate=learning_rate(step))
-            total = torch.zeros(2)
+            total = torch.zeros(3)
         if step % 100 == 0 or step == SETTINGS["steps"]:
             average.copy_to(averaged.parameters())
             save_state(state, step, {"motion": motion, "averaged": averaged}, optimizer)
