@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import AnimateDiffPipeline, MotionAdapter
 
 from selfcascade import models
 from selfcascade.models import find_device, load_bundled, load_model
@@ -55,6 +56,34 @@ def test_the_bundled_model_is_the_folder_in_the_package(
         load_bundled()
     pipe.to(torch.float16).save_pretrained(tmp_path)
     assert load_bundled().dtype == torch.float32
+
+
+def test_the_bundled_video_model_is_the_image_model_and_its_own_parts(
+    tmp_path: Path, pipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "BUNDLED", tmp_path / "image")
+    monkeypatch.setattr(models, "BUNDLED_VIDEO", tmp_path / "video")
+    pipe.save_pretrained(tmp_path / "image")
+    with pytest.raises(ValueError, match=r"'bundled-video' is not installed: video/motion_adapter/config\.json"):
+        load_bundled(video=True)
+    config = pipe.unet.config
+    adapter = MotionAdapter(
+        block_out_channels=config.block_out_channels,
+        motion_layers_per_block=config.layers_per_block,
+        motion_norm_num_groups=config.norm_num_groups,
+        motion_num_attention_heads=2,
+    )
+    tuned = TINY["stable-diffusion"].build().text_encoder
+    for name, part in (("motion_adapter", adapter), ("text_encoder", tuned), ("tokenizer", pipe.tokenizer)):
+        part.save_pretrained(tmp_path / "video" / name)
+    video = load_bundled("cpu", video=True)
+    assert isinstance(video, AnimateDiffPipeline) and video.dtype == torch.float32
+    assert all(map(torch.equal, video.text_encoder.parameters(), tuned.parameters()))
+    own, image = video.unet.state_dict(), pipe.unet.state_dict()
+    assert all(torch.equal(own[name], weight) for name, weight in image.items() if name in own)
+    moved = {name: weight for name, weight in own.items() if "motion_modules" in name}
+    assert moved.keys() == adapter.state_dict().keys()
+    assert all(torch.equal(weight, adapter.state_dict()[name]) for name, weight in moved.items())
 
 
 @pytest.mark.parametrize("name", ["", "a/b/c", "../nowhere", "with space", "nul\0"])
