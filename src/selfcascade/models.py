@@ -167,10 +167,9 @@ def _set_in_motion(image: Any, options: dict[str, Any]) -> Any:
     from diffusers.pipelines.animatediff.pipeline_animatediff import AnimateDiffPipeline
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    local = {"local_files_only": True}
-    adapter = MotionAdapter.from_pretrained(BUNDLED_VIDEO / "motion_adapter", **local)
-    encoder = CLIPTextModel.from_pretrained(BUNDLED_VIDEO / "text_encoder", **local)
-    tokenizer = CLIPTokenizer.from_pretrained(BUNDLED_VIDEO / "tokenizer", **local)
+    adapter = MotionAdapter.from_pretrained(BUNDLED_VIDEO / "motion_adapter", local_files_only=True)
+    encoder = CLIPTextModel.from_pretrained(BUNDLED_VIDEO / "text_encoder", local_files_only=True)
+    tokenizer = CLIPTokenizer.from_pretrained(BUNDLED_VIDEO / "tokenizer", local_files_only=True)
     dtype = options["dtype"]
     return AnimateDiffPipeline(image.vae, encoder.to(dtype), tokenizer, image.unet, adapter.to(dtype), image.scheduler)
 
