@@ -38,7 +38,8 @@ def workplace(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    # --debug lasts for the process, which for a user is one command.
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"SELFCASCADE_DEBUG": None})
 
 
 def succeed(*arguments: str | Path) -> list[str]:
@@ -54,7 +55,7 @@ def refuse(*arguments: str | Path, status: int = 2) -> str:
     assert result.exit_code == status, result.output
     assert result.stdout == ""
     lines = result.stderr.splitlines()
-    assert len(lines) == 1
+    assert len(lines) == 1, result.stderr
     assert lines[0].startswith("selfcascade: error: ")
     assert len(lines[0]) < 600
     return lines[0]

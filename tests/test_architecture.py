@@ -18,6 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "images": set(),
     "files": set(),
     "clips": set(),
+    "frame_files": {"clips", "images", "outputs"},
     "data": {"cascade", "clips", "images"},
     "metrics": set(),
     "models": {"feature_upsamplers"},
