@@ -15,6 +15,7 @@ from command_line import made, models, record, refuse, run, start, succeed, work
 from selfcascade.cli.making import Made, make
 from selfcascade.cli.saving import check_of_clips
 from selfcascade.cli.settings import Settings
+from selfcascade.clip_outputs import write_webp
 from selfcascade.clips import read_clip
 
 __all__ = ["models", "workplace"]  # fixtures
@@ -125,6 +126,7 @@ BAD = {
     "picture for video": (["upscale", "own.png", *VIDEO], "own.png"),
     "no video": (["upscale", "text.mp4", *VIDEO], "text.mp4"),
     "no pictures": (["upscale", "letters", *VIDEO], "'letters' is a folder without pictures"),
+    "half a webp": (["upscale", "half.webp", *VIDEO], "'half.webp' is damaged or truncated"),
     "missing video": (["upscale", "missing.mp4", *VIDEO], "does not exist"),
     "too long": (["upscale", "long.mp4", *VIDEO[:-2]], "has 40 frames: num_frames must be at most 32"),
     "too short": (["upscale", "own.mp4", *VIDEO[:-1], "12"], "12 are wanted"),
@@ -140,6 +142,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "letters").mkdir()
     (folder / "letters" / "letter.txt").write_text("mine")
     Image.new("RGB", (64, 64)).save(folder / "own.png")
+    frames = [Image.effect_noise((64, 64), spread).convert("RGB") for spread in (10, 50, 90)]
+    write_webp(frames, 8, folder / "half.webp")
+    (folder / "half.webp").write_bytes((folder / "half.webp").read_bytes()[:-4000])
     write_clip(folder / "own.mp4", frames=10, size=(64, 64))
     write_clip(folder / "long.mp4", frames=40, size=(64, 64))
     return folder

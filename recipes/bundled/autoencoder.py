@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch.nn.functional import interpolate, l1_loss, mse_loss
 
-from common import CONFIG, DEVICE, RUNS, as_images, load_pictures, load_state, log_row, save_state, shard_count
+from common import CONFIG, DEVICE, RUNS, as_images, load_pictures, load_state, log_row, plateau, save_state, shard_count
 from muon import Muon
 
 SETTINGS = CONFIG["autoencoder"]
@@ -45,12 +45,6 @@ def losses(
     return reconstruction, 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
 
 
-def learning_rate(step: int) -> float:
-    """Warm-up, constant, linear decay over the last `decay` steps, as a factor."""
-    left = (SETTINGS["steps"] - step) / SETTINGS["decay"]
-    return min((step + 1) / SETTINGS["warmup"], max(min(1.0, left), 0.01))
-
-
 @torch.no_grad()
 def psnr(model: AutoencoderKL, pictures: np.ndarray) -> float:
     """Mean PSNR of the round trip in dB, pictures (N, 64, 64, 3) uint8."""
@@ -78,7 +72,7 @@ def main() -> None:
         generator = torch.Generator().manual_seed(SETTINGS["seed"] * 1_000_003 + step)
         rows = torch.randint(len(pictures), (SETTINGS["batch_size"],), generator=generator).numpy()
         factor = {4: 0.5, 9: 2.0}.get(step % SETTINGS["resized_every"])
-        optimizer.scale_rates(learning_rate(step))
+        optimizer.scale_rates(plateau(step, SETTINGS))
         with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
             reconstruction, kl = losses(model, as_images(pictures[rows]).to(DEVICE), factor, generator)
         optimizer.zero_grad()

@@ -23,7 +23,6 @@ import torch
 import torch.distributed as dist
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from diffusers.training_utils import EMAModel
 from PIL import Image
 from tokenizers import pre_tokenizers
 from tokenizers.models import BPE
@@ -42,6 +41,8 @@ from common import (
     load_pictures,
     load_state,
     log_row,
+    moving_average,
+    plateau,
     save_state,
     shard_count,
     write_array,
@@ -148,12 +149,6 @@ def attributes() -> torch.Tensor:
     return rows
 
 
-def learning_rate(step: int) -> float:
-    """Warm-up, constant, linear decay over the last `decay` steps, as a factor."""
-    left = (SETTINGS["steps"] - step) / SETTINGS["decay"]
-    return min((step + 1) / SETTINGS["warmup"], max(min(1.0, left), 0.01))
-
-
 class Base(nn.Module):
     """Text encoder and U-Net, trained together, and the head that goes along."""
 
@@ -249,17 +244,13 @@ def main() -> None:
     )
     averaged = Base(tokenizer).to(DEVICE).requires_grad_(False)
     averaged.load_state_dict(base.state_dict())
-    average = EMAModel(
-        averaged.parameters(), decay=SETTINGS["ema_decay"], use_ema_warmup=True, inv_gamma=10, power=0.75
-    )
     pipe = StableDiffusionPipeline(
         vae, averaged.text_encoder, tokenizer, averaged.unet, scheduler, None, None, requires_safety_checker=False
     )
     pipe.set_progress_bar_config(disable=True)
     path = RUNS / "base/state.safetensors"
     step = load_state(path, {"base": base, "averaged": averaged}, optimizer)
-    average.shadow_params = [parameter.clone() for parameter in averaged.parameters()]
-    average.optimization_step = step
+    average = moving_average(averaged, SETTINGS["ema_decay"], step)
     empty = tokenizer("", padding="max_length", return_tensors="pt").input_ids[0]
     print(f"{sum(p.numel() for p in base.parameters()) / 1e6:.2f}M parameters, {len(tokenizer)} tokens", flush=True)
     began, total, first = time.time(), torch.zeros(2), step
@@ -271,7 +262,7 @@ def main() -> None:
         words[dropped] = empty
         heard = said[rows].masked_fill(dropped[:, None], -100)
         z_0 = latents[rows].to(DEVICE).float() * vae.config.scaling_factor
-        optimizer.scale_rates(learning_rate(step))
+        optimizer.scale_rates(plateau(step, SETTINGS))
         with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
             loss, hearing = loss_of(base, scheduler, z_0, words.to(DEVICE), heard.to(DEVICE), generator)
         optimizer.zero_grad()
@@ -289,7 +280,7 @@ def main() -> None:
             speed = (step - first) * SETTINGS["batch_size"] / (time.time() - began)
             loss, hearing = (total / 100).tolist()
             values = {"step": step, "loss": loss, "hearing": hearing, "samples_per_second": speed}
-            log_row(RUNS / "base/curve.csv", **values, rate=learning_rate(step))
+            log_row(RUNS / "base/curve.csv", **values, rate=plateau(step, SETTINGS))
             total = torch.zeros(2)
         if step % 250 == 0 or step == SETTINGS["steps"]:
             average.copy_to(averaged.parameters())

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.training_utils import EMAModel
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -21,6 +22,9 @@ from selfcascade.files import write_whole
 HERE = Path(__file__).parent
 BUNDLED = HERE.parents[1] / "src/selfcascade/bundled"
 RUNS = Path(os.environ.get("SELFCASCADE_RUNS", "runs/bundled"))
+# Where things go in a mirror, and when a clip runs backwards.
+MIRRORED = {"left": "right", "right": "left"}
+REVERSED = MIRRORED | {"up": "down", "down": "up"}
 CONFIG = json.loads((HERE / "config.json").read_text())
 NATIVE = CONFIG["native_size"]
 DEVICE = (
@@ -77,6 +81,19 @@ def rate(step: int, steps: int, warmup: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def plateau(step: int, settings: dict, floor: float = 0.01) -> float:
+    """Warm-up, constant, linear decay over the last `decay` of all steps down to `floor`, as a factor of the rate."""
+    left = (settings["steps"] - step) / settings["decay"]
+    return min((step + 1) / settings["warmup"], max(min(1.0, left), floor))
+
+
+def moving_average(model: torch.nn.Module, decay: float, step: int) -> EMAModel:
+    """The average of a model's weights, taken up at a step: they are the average so far."""
+    average = EMAModel(model.parameters(), decay=decay, use_ema_warmup=True, inv_gamma=10, power=0.75)
+    average.optimization_step = step
+    return average
 
 
 def train_network(name: str, model: torch.nn.Module, loss_of: Callable[[torch.Generator], torch.Tensor]) -> None:

@@ -19,14 +19,13 @@ from diffusers import (
     StableDiffusionUpscalePipeline,
     UNet2DConditionModel,
 )
-from diffusers.training_utils import EMAModel
 from PIL import Image
 from torch import nn
 from torch.nn.functional import interpolate, mse_loss
 
 import selfcascade
 from base import build_scheduler
-from common import CONFIG, DEVICE, RUNS, load_state, log_row, save_state, ship, write_array
+from common import CONFIG, DEVICE, RUNS, load_state, log_row, moving_average, plateau, save_state, ship, write_array
 from muon import Muon
 from selfcascade.data.scenes import caption, render, sample_scene
 
@@ -103,12 +102,6 @@ def loss_of(
     return mse_loss(prediction.float(), scheduler.get_velocity(z_0, noise, timestep))
 
 
-def learning_rate(step: int) -> float:
-    """Warm-up, constant, linear decay over the last `decay` steps, as a factor."""
-    left = (SETTINGS["steps"] - step) / SETTINGS["decay"]
-    return min((step + 1) / SETTINGS["warmup"], max(min(1.0, left), 0.01))
-
-
 @torch.no_grad()
 def sample_sheet(pipe: StableDiffusionUpscalePipeline, path: str) -> None:
     """Four held-out scenes, for the eye: enlarged without a model, by the model, and the real render."""
@@ -141,10 +134,7 @@ def main() -> None:
     )
     state = FOLDER / "state.safetensors"
     step = load_state(state, {"unet": unet, "averaged": averaged}, optimizer)
-    average = EMAModel(
-        averaged.parameters(), decay=SETTINGS["ema_decay"], use_ema_warmup=True, inv_gamma=10, power=0.75
-    )
-    average.optimization_step = step
+    average = moving_average(averaged, SETTINGS["ema_decay"], step)
     pipe = StableDiffusionUpscalePipeline(
         rescaled(bundled.vae),
         bundled.text_encoder,
@@ -166,7 +156,7 @@ def main() -> None:
         with torch.no_grad():
             states = bundled.text_encoder(words.to(DEVICE))[0]
         seen = small[rows].to(DEVICE).float() / 127.5 - 1
-        optimizer.scale_rates(learning_rate(step))
+        optimizer.scale_rates(plateau(step, SETTINGS))
         with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
             loss = loss_of(
                 unet, scheduler, low_res_scheduler, latents[rows].to(DEVICE).float(), seen, states, generator

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from diffusers import AnimateDiffPipeline, MotionAdapter, UNetMotionModel
 from diffusers.models.embeddings import SinusoidalPositionalEmbedding
-from diffusers.training_utils import EMAModel
 from PIL import Image
 from safetensors import safe_open
 from tokenizers import AddedToken
@@ -30,7 +29,7 @@ from torch.nn.functional import cross_entropy, layer_norm, mse_loss
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import selfcascade
-from common import CONFIG, DEVICE, NATIVE, RUNS, load_state, log_row, save_state, ship
+from common import CONFIG, DEVICE, NATIVE, RUNS, load_state, log_row, moving_average, plateau, save_state, ship
 from muon import Muon
 from selfcascade.data.scenes.motion import DIRECTIONS, sample_moving_scene
 from selfcascade.data.scenes.motion_words import MOTION_WORDS, moving_caption
@@ -139,12 +138,6 @@ def loss_of(
     return mse_loss(prediction, scheduler.get_velocity(z_0, noise, timestep)), hearing, shift
 
 
-def learning_rate(step: int) -> float:
-    """Warm-up, constant, linear decay over the last `decay` steps, as a factor."""
-    left = (SETTINGS["steps"] - step) / SETTINGS["decay"]
-    return min((step + 1) / SETTINGS["warmup"], max(min(1.0, left), 0.02))
-
-
 @torch.no_grad()
 def sample_sheet(pipe: AnimateDiffPipeline, path: str, count: int = 4) -> None:
     """Held-out prompts at native size, every second frame, for the eye."""
@@ -200,10 +193,7 @@ def main() -> None:
     )  # fmt: skip
     state = FOLDER / "state.safetensors"
     step = load_state(state, {"motion": motion, "averaged": averaged}, optimizer)
-    average = EMAModel(
-        averaged.parameters(), decay=SETTINGS["ema_decay"], use_ema_warmup=True, inv_gamma=10, power=0.75
-    )
-    average.optimization_step = step
+    average = moving_average(averaged, SETTINGS["ema_decay"], step)
     empty = pipe.tokenizer("", padding="max_length", return_tensors="pt").input_ids[0]
     print(f"{sum(p.numel() for p in motion.modules_of_unet.parameters()) / 1e6:.2f}M parameters", flush=True)
     began, total, seen = time.time(), torch.zeros(3), 0
@@ -215,7 +205,7 @@ def main() -> None:
         batch = pairs(pipe, count, step, generator) if paired else some(clips, count, generator)
         dropped = torch.rand(len(batch.ids), generator=generator) < SETTINGS["prompt_dropout"]
         batch.ids[dropped], batch.said[dropped] = empty, -100
-        optimizer.scale_rates(learning_rate(step))
+        optimizer.scale_rates(plateau(step, SETTINGS, 0.02))
         loss, hearing, shift = loss_of(motion, pipe, batch, stage["high_noise_share"], generator)
         optimizer.zero_grad()
         (loss + SETTINGS["hearing_weight"] * hearing + SETTINGS["shift_weight"] * shift).backward()
@@ -229,7 +219,7 @@ def main() -> None:
             began = time.time()
             loss, hearing, shift = (total / 50).tolist()
             values = {"step": step, "loss": loss, "hearing": hearing, "shift": shift, "clips_per_second": speed}
-            log_row(FOLDER / "curve.csv", **values, rate=learning_rate(step))
+            log_row(FOLDER / "curve.csv", **values, rate=plateau(step, SETTINGS, 0.02))
             total = torch.zeros(3)
         if step % 100 == 0 or step == SETTINGS["steps"]:
             average.copy_to(averaged.parameters())

@@ -10,10 +10,10 @@ import torch
 from diffusers import AnimateDiffPipeline
 from torch import Tensor
 
-from common import CONFIG, DEVICE, NATIVE, RUNS, write_array
+from common import CONFIG, DEVICE, NATIVE, REVERSED, RUNS, write_array
 from selfcascade.data.scenes import caption
 from selfcascade.data.scenes.clips import render_clip
-from selfcascade.data.scenes.motion import DIRECTIONS, MovingScene, is_held_out_motion, sample_moving_scene
+from selfcascade.data.scenes.motion import DIRECTIONS, MovingScene, facing, is_held_out_motion, sample_moving_scene
 from selfcascade.data.scenes.motion_words import moving_caption
 
 SETTINGS = CONFIG["video"]
@@ -21,7 +21,6 @@ FRAMES, SPARE, FPS = 16, 2, 8.0
 SHARD, FIRST, FIRST_PAIR = 100, 50_000_000, 52_000_000
 PHRASINGS = 4
 ENDS = ("first_motion", "last_motion")
-TURNED = {"left": "right", "right": "left", "up": "down", "down": "up", "still": "still"}
 
 
 class Clips(NamedTuple):
@@ -124,12 +123,10 @@ def turned(moving: MovingScene) -> MovingScene | None:
     """The scene in which everything goes the other way; None if nothing moves, or one is never to be trained on."""
     items, motions = [], []
     for item, motion in zip(moving.scene.items, moving.motions, strict=True):
-        direction = TURNED[motion.direction]
+        direction = REVERSED.get(motion.direction, motion.direction)
         if is_held_out_motion(item.kind, item.colour, direction):
             return None
-        # Painters draw fish and boats heading to the left.
-        flip = direction == "right" if direction in ("left", "right") else item.flip
-        items.append(replace(item, flip=flip))
+        items.append(facing(item, direction))
         motions.append(replace(motion, direction=direction))
     if all(motion.direction == "still" for motion in motions):
         return None

@@ -16,7 +16,20 @@ import torch
 from torch import Tensor
 
 from clip_flaws import FLAWS, flawed
-from common import CONFIG, DEVICE, HERE, RUNS, load_state, log_row, save_state, ship, write_array, write_json
+from common import (
+    CONFIG,
+    DEVICE,
+    HERE,
+    MIRRORED,
+    REVERSED,
+    RUNS,
+    load_state,
+    log_row,
+    save_state,
+    ship,
+    write_array,
+    write_json,
+)
 from muon import Muon
 from selfcascade.data.scenes import BACKGROUNDS, COLOURS, KINDS
 from selfcascade.data.scenes.clips import render_clip
@@ -31,9 +44,7 @@ LABELS = {f"{end}_{name}": words for end in ("first", "last") for name, words in
 LABELS["background"] = list(BACKGROUNDS)
 SIDE, FRAMES, SPARE, FPS = 64, 16, 2, 8.0
 SHARD, FIRST, HELD_OUT_FIRST = 200, 40_000_000, 41_000_000
-MIRRORED = {"left": "right", "right": "left"}
 DOCUMENT = HERE.parents[1] / "docs/video_metrics.md"
-REVERSED = MIRRORED | {"up": "down", "down": "up"}
 
 
 def pool(shards: int) -> tuple[list[np.ndarray], list[dict]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from selfcascade.clips import MAX_BYTES, MAX_PIXELS, ClipError, ClipInfo
 from selfcascade.images import FORMATS, file_sha256, read_image, to_rgb
 from selfcascade.outputs import read_record
 
+FPS = 8.0  # of what does not say
 # A frame counts as shown this share of a frame early: a .webp rounds its times to milliseconds.
 EARLY = 0.05
 
@@ -40,38 +43,36 @@ def frames_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def probe_frames(path: Path, default_fps: float = 8.0) -> ClipInfo:
-    """Size, rate and length; the rate of a folder is that of the record beside it, `default_fps` where there is none.
+def probe_frames(path: Path) -> ClipInfo:
+    """Size, rate and length; the rate of a folder is that of the record beside it, 8 where there is none.
 
     Raises:
-        ClipError: There are not two pictures, or the first cannot be read.
+        ClipError: There are not two pictures, or one cannot be read.
     """
     if path.is_dir():
         files = _pictures(path)
-        first, count, fps = read_image(files[0]), len(files), _recorded_fps(path) or default_fps
+        first, count, fps = read_image(files[0]), len(files), _recorded_fps(path) or FPS
     else:
-        with Image.open(path) as image:
+        with _webp(path) as image:
             first, count = image, image.n_frames  # type: ignore[attr-defined]
             if first.width * first.height > MAX_PIXELS:
-                raise ClipError(
-                    f"clip {str(path)!r} has {first.width}x{first.height} pixels; at most 7680x4320 are read"
-                )
+                size = f"{first.width}x{first.height}"
+                raise ClipError(f"clip {str(path)!r} has {size} pixels; at most 7680x4320 are read")
             seconds = sum(_lasts(frame) for frame in ImageSequence.Iterator(image)) / 1000
-            fps = count / seconds if seconds else default_fps
+            fps = count / seconds if seconds else FPS
     if count < 2:
         raise ClipError(f"clip {str(path)!r} has one frame only; it is a picture, not a clip", "one frame only")
     return ClipInfo(first.height, first.width, fps, count / fps, count)
 
 
 def read_frames(
-    path: Path, frames: int | None = None, fps: float | None = None, start: float = 0.0, default_fps: float = 8.0
+    path: Path, info: ClipInfo, frames: int | None = None, fps: float | None = None, start: float = 0.0
 ) -> tuple[np.ndarray, float]:
-    """Frames at even times, of each time the one that is shown then; arguments and result as in `read_clip`.
+    """Frames at even times, of each time the one that is shown then; as `read_clip`, with what `probe_frames` found.
 
     Raises:
         ClipError: There are too few frames, they are of several sizes or over 4 GiB, or one cannot be read.
     """
-    info = probe_frames(path, default_fps)
     rate = fps or info.fps
     most = math.ceil((info.frames / info.fps - start) * rate - EARLY)
     count = most if frames is None else frames
@@ -93,10 +94,19 @@ def _shown(path: Path, numbers: set[int]) -> dict[int, np.ndarray]:
     if path.is_dir():
         files = _pictures(path)
         return {number: np.asarray(read_image(files[number])) for number in numbers}
+    with _webp(path) as image:
+        steps = enumerate(ImageSequence.Iterator(image))
+        return {number: np.asarray(to_rgb(frame.copy())) for number, frame in steps if number in numbers}
+
+
+@contextlib.contextmanager
+def _webp(path: Path) -> Iterator[Image.Image]:
+    """The file; whatever Pillow raises meanwhile becomes a ClipError."""
     try:
-        with Image.open(path) as image:
-            steps = enumerate(ImageSequence.Iterator(image))
-            return {number: np.asarray(to_rgb(frame.copy())) for number, frame in steps if number in numbers}
+        with Image.open(path, formats=["WEBP"]) as image:
+            yield image
+    except ClipError:
+        raise
     except (OSError, ValueError, SyntaxError) as error:
         raise ClipError(f"clip {str(path)!r} is damaged or truncated: {error}") from error
 

@@ -20,7 +20,10 @@ def load_bundled(device: str | None = None, dtype: str | None = None, video: boo
     Args:
         device: As in `load_model`.
         dtype: As in `load_model`; None is float32.
-        video: The AnimateDiffPipeline, of 16 frames at 8 a second, instead of the StableDiffusionPipeline.
+        video: The AnimateDiffPipeline that `recipes/bundled/video.py` makes of it, which does not ship yet.
+
+    Raises:
+        ValueError: That one is asked for and not there.
     """
     return load_model("bundled-video" if video else "bundled", device, dtype)
 
@@ -129,7 +132,8 @@ def find_folder(name: str) -> Path | None:
         parts += [BUNDLED_VIDEO / "motion_adapter" / "config.json"] if name == "bundled-video" else []
         for part in parts:
             if not part.is_file():
-                raise ValueError(f"model {name!r} is not installed: {part.relative_to(BUNDLED.parent)} is missing")
+                missing = part.relative_to(BUNDLED.parent)
+                raise ValueError(f"model {name!r} is not installed: {missing} is missing; name another model")
         return BUNDLED
     folder = Path(name).expanduser()
     if folder.is_file():

@@ -12,7 +12,7 @@ from selfcascade.cli.sources import is_clip
 
 Model = Annotated[
     str | None,
-    typer.Option(help="'bundled' (the default), 'bundled-video', a folder in diffusers' format, or a Hub id."),
+    typer.Option(help="'bundled' (the default), a folder in diffusers' format, or a Hub id."),
 ]
 Height = Annotated[int | None, typer.Option(help="Pixels; twice the native height unless given.")]
 Width = Annotated[int | None, typer.Option(help="Pixels; twice the native width unless given.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,7 @@ def source_for(cascade: SelfCascade, settings: Settings, image: Image.Image | No
     held = round((info.duration - start) * (settings.fps or info.fps))
     if settings.frames is None and most is not None and held > most:
         check(held)  # before what is too long is decoded
-    frames, fps = (read_frames if loose else read_clip)(path, settings.frames, settings.fps, start=start)
+    read = functools.partial(read_frames, path, info) if loose else functools.partial(read_clip, path)
+    frames, fps = read(settings.frames, settings.fps, start=start)
     check(len(frames))
     return frames, settings.changed(frames=len(frames), fps=float(fps))

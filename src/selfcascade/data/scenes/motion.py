@@ -102,6 +102,11 @@ def sample_moving_scene(seed: int, held_out: bool = False, second: bool | None =
                 return moving
 
 
+def facing(item: Item, direction: str) -> Item:
+    """The item turned to where it goes, if that is left or right: painters draw fish and boats heading to the left."""
+    return replace(item, flip=direction == "right") if direction in ("left", "right") else item
+
+
 def _set_in_motion(scene: Scene, rng: np.random.Generator) -> MovingScene:
     """The scene with a motion for each item; paths are moved into the picture."""
     items, motions = [], []
@@ -113,9 +118,7 @@ def _set_in_motion(scene: Scene, rng: np.random.Generator) -> MovingScene:
         half = travel / 2 + EDGE
         x = _within(item.x, item.radius + (half if across else 0)) if direction != "still" else item.x
         y = item.y if across or direction == "still" else _within(item.y, item.radius + half)
-        # Painters draw fish and boats heading to the left.
-        flip = direction == "right" if across else item.flip
-        items.append(replace(item, x=x, y=y, flip=flip))
+        items.append(facing(replace(item, x=x, y=y), direction))
         motions.append(Motion(direction, travel / SECONDS, float(rng.random())))
     return MovingScene(replace(scene, items=tuple(items)), tuple(motions))
 
