@@ -37,6 +37,7 @@ from common import (
     DEVICE,
     RUNS,
     as_images,
+    average_gradients,
     load_captions,
     load_pictures,
     load_state,
@@ -204,15 +205,6 @@ def sample_sheet(pipe: StableDiffusionPipeline, path: str) -> None:
     rows = [np.concatenate(list(out.images[k : k + 6]), 1) for k in (0, 6)]
     sheet = Image.fromarray((np.concatenate(rows) * 255).astype(np.uint8))
     sheet.resize((1152, 384), Image.Resampling.NEAREST).save(path)
-
-
-def average_gradients(modules: nn.Module) -> None:
-    """Replaces each gradient by its mean over the processes."""
-    gradients = [parameter.grad for parameter in modules.parameters() if parameter.grad is not None]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(flat)
-    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(mean.view_as(gradient) / dist.get_world_size())
 
 
 def main() -> None:

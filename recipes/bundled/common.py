@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from diffusers.training_utils import EMAModel
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -94,6 +95,15 @@ def moving_average(model: torch.nn.Module, decay: float, step: int) -> EMAModel:
     average = EMAModel(model.parameters(), decay=decay, use_ema_warmup=True, inv_gamma=10, power=0.75)
     average.optimization_step = step
     return average
+
+
+def average_gradients(modules: torch.nn.Module) -> None:
+    """Replaces each gradient by its mean over the processes."""
+    gradients = [parameter.grad for parameter in modules.parameters() if parameter.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient) / dist.get_world_size())
 
 
 def train_network(name: str, model: torch.nn.Module, loss_of: Callable[[torch.Generator], torch.Tensor]) -> None:

@@ -21,6 +21,6 @@ OMP_NUM_THREADS=1 "$bin/torchrun" --nproc-per-node "$trainers" base.py
 "$bin/python" upsamplers.py
 OMP_NUM_THREADS=1 "$bin/python" super_resolver.py
 OMP_NUM_THREADS=1 "$bin/python" video_detector.py
-OMP_NUM_THREADS=1 "$bin/python" video.py
+OMP_NUM_THREADS=1 "$bin/torchrun" --nproc-per-node "$trainers" video.py
 parallel evaluate.py
 "$bin/python" evaluate.py report

@@ -4,41 +4,59 @@ The image U-Net and the autoencoder stay as they are. The motion words are added
 own. As in `base.py`, a linear head reads where each object goes off the token at which the U-Net finds that object;
 others read off the deep motion modules how far it is gone at each frame. All are thrown away.
 
-The first steps see two frames of a clip, at their own places in time, and mostly near pure noise, where it is decided
-where things go. Clips come in pairs with the same noise in which everything goes opposite ways, so that what is hard to
-predict in both takes nothing from what tells them apart.
+Clips come in pairs with the same noise in which everything goes opposite ways, and the loss of the difference counts
+more than that of the mean, where all is what cannot be predicted. Most steps are near pure noise, where it is decided
+where things go, and the first ones see two frames of a clip at their own places in time.
+Several processes (`torchrun --nproc-per-node 2 video.py`) share each batch and average their gradients.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from diffusers import AnimateDiffPipeline, MotionAdapter, UNetMotionModel
+from diffusers.models.attention_processor import AttnProcessor
 from diffusers.models.embeddings import SinusoidalPositionalEmbedding
 from PIL import Image
 from safetensors import safe_open
 from tokenizers import AddedToken
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, layer_norm, mse_loss
+from torch.nn.functional import cross_entropy, layer_norm
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import selfcascade
-from common import CONFIG, DEVICE, NATIVE, RUNS, load_state, log_row, moving_average, plateau, save_state, ship
+from common import (
+    CONFIG,
+    DEVICE,
+    NATIVE,
+    RUNS,
+    average_gradients,
+    load_state,
+    log_row,
+    moving_average,
+    plateau,
+    save_state,
+    ship,
+)
 from muon import Muon
 from selfcascade.data.scenes.motion import DIRECTIONS, sample_moving_scene
 from selfcascade.data.scenes.motion_words import MOTION_WORDS, moving_caption
 from selfcascade.data.scenes.poses import HEADINGS
-from video_batches import FRAMES, SHARD, Clips, load_clips, pairs, some
+from video_batches import FRAMES, Clips, draw_clips
 
 SETTINGS = CONFIG["video"]
 FOLDER = RUNS / "video"
 LIMIT = 10.0
+LOSSES = ("mean", "difference", "hearing", "shift")
 DEEP = ("down_blocks.2", "down_blocks.3", "mid_block", "up_blocks.0", "up_blocks.1")
 
 
@@ -96,8 +114,8 @@ class Motion(nn.Module):
         target = headings[said.clamp(min=0)][:, None] * way[None, :, None, None]  # (B, F, 2, 2)
         losses = []
         for name, out in self.seen.items():
-            pooled = layer_norm(out.mean((2, 3)), out.shape[1:2])
-            told = self.shift_heads[name.replace(".", "_")](pooled).reshape(target.shape)
+            pooled = layer_norm(out.float().mean((2, 3)), out.shape[1:2])
+            told = self.shift_heads[name.replace(".", "_")](pooled).float().reshape(target.shape)
             losses.append((told - target).square().mean((1, 3))[known].sum() / known.sum().clamp(min=1))
         return torch.stack(losses).mean()
 
@@ -118,24 +136,29 @@ def at_places(unet: UNetMotionModel, places: Tensor) -> Iterator[None]:
 
 def loss_of(
     motion: Motion, pipe: AnimateDiffPipeline, batch: Clips, high_noise_share: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The v-prediction loss of clips, and the losses of the heads on the text encoder and on the U-Net."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The v-prediction loss of the mean and of half the difference of each pair; the heads' on text and U-Net."""
     scheduler, z_0 = pipe.scheduler, batch.latents * pipe.vae.config.scaling_factor
-    steps, scenes = scheduler.config.num_train_timesteps, len(z_0) // batch.alike
+    steps, scenes = scheduler.config.num_train_timesteps, len(z_0) // 2
     timestep = torch.randint(steps, (scenes,), generator=generator)
-    high = round(scenes * high_noise_share)
-    timestep[:high] = (steps - 1 - steps / 4 * torch.rand(high, generator=generator) ** 2).long()
-    noise = torch.randn((scenes, *z_0.shape[1:]), generator=generator).to(z_0)
-    timestep, noise = (value.repeat_interleave(batch.alike, 0) for value in (timestep.to(z_0.device), noise))
+    high = torch.rand(scenes, generator=generator) < high_noise_share
+    skewed = (steps - 1 - steps / 4 * torch.rand(scenes, generator=generator) ** 2).long()
+    timestep = torch.where(high, skewed, timestep)
+    noise = torch.randn((scenes, *z_0.shape[1:]), generator=generator)
+    timestep, noise = (value.to(z_0.device).repeat_interleave(2, 0) for value in (timestep, noise))
     z_t = scheduler.add_noise(z_0, noise, timestep)
-    states, logits = motion(batch.ids.to(z_0.device))
-    with at_places(pipe.unet, batch.places.to(z_0.device)):
+    states, logits = motion(batch.ids)
+    with at_places(pipe.unet, batch.places):
         states = states.repeat_interleave(z_0.shape[1], 0)
         prediction = pipe.unet(z_t.transpose(1, 2), timestep, states).sample.transpose(1, 2)
-    said = batch.said.to(z_0.device)
-    heard = [cross_entropy(rows, said[:, column], ignore_index=-100) for column, rows in enumerate(logits)]
-    hearing, shift = torch.stack(heard).nan_to_num().mean(), motion.shift_loss(said, batch.places.to(z_0.device))
-    return mse_loss(prediction, scheduler.get_velocity(z_0, noise, timestep)), hearing, shift
+    error = prediction.float() - scheduler.get_velocity(z_0, noise, timestep)
+    mean, half = (error[::2] + error[1::2]) / 2, (error[::2] - error[1::2]) / 2
+    heard = [
+        cross_entropy(rows.float(), batch.said[:, column], ignore_index=-100, reduction="sum")
+        for column, rows in enumerate(logits)
+    ]
+    hearing = torch.stack(heard).sum() / (batch.said >= 0).sum().clamp(min=1)
+    return mean.square().mean(), half.square().mean(), hearing, motion.shift_loss(batch.said, batch.places)
 
 
 @torch.no_grad()
@@ -178,15 +201,18 @@ def export() -> None:
 
 def main() -> None:
     """Trains, or goes on where it was cut; exports at the end."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if world > 1:
+        dist.init_process_group("nccl" if DEVICE.type == "cuda" else "gloo", timeout=timedelta(hours=2))
     torch.manual_seed(SETTINGS["seed"])
     FOLDER.mkdir(parents=True, exist_ok=True)
     pipe, averaged_pipe = build_pipeline(), build_pipeline()
-    clips = load_clips(pipe, SETTINGS["clips"] // SHARD)
     motion, averaged = (Motion(one.unet, one.text_encoder).to(DEVICE) for one in (pipe, averaged_pipe))
     averaged.load_state_dict(motion.state_dict())
     averaged.requires_grad_(False)
     if DEVICE.type == "cpu":
         pipe.unet.to(memory_format=torch.channels_last)
+        pipe.unet.set_attn_processor(AttnProcessor())  # its backward pass in bfloat16 is far slower fused, on CPUs
     optimizer = Muon(
         motion.named_parameters(), SETTINGS["learning_rate"], SETTINGS["adam_learning_rate"],
         ("text_encoder", "head", "pos_embed"), SETTINGS["weight_decay"],
@@ -194,40 +220,42 @@ def main() -> None:
     state = FOLDER / "state.safetensors"
     step = load_state(state, {"motion": motion, "averaged": averaged}, optimizer)
     average = moving_average(averaged, SETTINGS["ema_decay"], step)
-    empty = pipe.tokenizer("", padding="max_length", return_tensors="pt").input_ids[0]
     print(f"{sum(p.numel() for p in motion.modules_of_unet.parameters()) / 1e6:.2f}M parameters", flush=True)
-    began, total, seen = time.time(), torch.zeros(3), 0
+    began, total = time.time(), torch.zeros(4)
+    weights = torch.tensor([SETTINGS[f"{name}_weight"] for name in LOSSES], device=DEVICE)
     while step < SETTINGS["steps"]:
-        generator = torch.Generator().manual_seed(SETTINGS["seed"] * 1_000_003 + step)
-        paired = step < SETTINGS["pairs"]["until"]
-        stage = SETTINGS["pairs" if paired else "whole"]
-        count = stage["batch_size"]
-        batch = pairs(pipe, count, step, generator) if paired else some(clips, count, generator)
-        dropped = torch.rand(len(batch.ids), generator=generator) < SETTINGS["prompt_dropout"]
-        batch.ids[dropped], batch.said[dropped] = empty, -100
+        generator = torch.Generator().manual_seed((SETTINGS["seed"] * 1_000_003 + step) * 64 + rank)
+        stage = SETTINGS["two_frames" if step < SETTINGS["two_frames"]["until"] else "whole"]
+        count, gap = stage["scenes"] // world, stage["gap"]
+        number = 1000 * step + count * rank
+        batch = draw_clips(pipe, count, number, gap, SETTINGS["prompt_dropout"], generator)
         optimizer.scale_rates(plateau(step, SETTINGS, 0.02))
-        loss, hearing, shift = loss_of(motion, pipe, batch, stage["high_noise_share"], generator)
+        with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
+            losses = torch.stack(loss_of(motion, pipe, batch, stage["high_noise_share"], generator))
         optimizer.zero_grad()
-        (loss + SETTINGS["hearing_weight"] * hearing + SETTINGS["shift_weight"] * shift).backward()
+        (losses * weights).sum().backward()
+        if world > 1:
+            average_gradients(motion)
         nn.utils.clip_grad_norm_(motion.parameters(), 1.0)
         optimizer.step()
         average.step(motion.parameters())
-        total += torch.tensor([loss.item(), hearing.item(), shift.item()])
-        step, seen = step + 1, seen + len(batch.ids)
+        total += losses.detach().cpu()
+        step += 1
+        if rank:
+            continue
         if step % 50 == 0:
-            speed, seen = seen / (time.time() - began), 0
-            began = time.time()
-            loss, hearing, shift = (total / 50).tolist()
-            values = {"step": step, "loss": loss, "hearing": hearing, "shift": shift, "clips_per_second": speed}
-            log_row(FOLDER / "curve.csv", **values, rate=plateau(step, SETTINGS, 0.02))
-            total = torch.zeros(3)
+            means = {name: value / 50 for name, value in zip(LOSSES, total.tolist(), strict=True)}
+            speed = 50 * world * count / (time.time() - began)
+            row = {"step": step, **means, "pairs_per_second": speed, "rate": plateau(step, SETTINGS, 0.02)}
+            log_row(FOLDER / "curve.csv", **row)
+            total, began = torch.zeros(4), time.time()
         if step % 100 == 0 or step == SETTINGS["steps"]:
             average.copy_to(averaged.parameters())
             save_state(state, step, {"motion": motion, "averaged": averaged}, optimizer)
         if step % 500 == 0 or step == SETTINGS["steps"]:
             sample_sheet(averaged_pipe, str(FOLDER / f"samples-{step:06d}.png"))
-
-    export()
+    if rank == 0:
+        export()
 
 
 if __name__ == "__main__":
