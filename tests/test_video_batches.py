@@ -1,0 +1,65 @@
+"""What the recipe's video model is trained on: pairs of clips in which everything goes opposite ways."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from selfcascade import load_bundled
+from selfcascade.data.scenes.clips import render_clip
+from selfcascade.data.scenes.motion import DIRECTIONS, MovingScene, is_held_out_motion, sample_moving_scene
+
+sys.path.append(str(Path(__file__).parents[1] / "recipes" / "bundled"))
+from common import REVERSED  # noqa: E402
+from video_batches import FRAMES, draw_clips, places_of, turned  # noqa: E402
+
+
+def scenes(count: int) -> list[MovingScene]:
+    return [sample_moving_scene(seed) for seed in range(count)]
+
+
+def test_a_turned_scene_goes_the_other_way_from_the_same_middle() -> None:
+    pairs = [(scene, other) for scene in scenes(40) if (other := turned(scene)) is not None]
+    assert len(pairs) > 20
+    for scene, other in pairs:
+        for item, motion, back in zip(scene.scene.items, scene.motions, other.motions, strict=True):
+            assert back.direction == REVERSED.get(motion.direction, motion.direction) and back.speed == motion.speed
+            assert back.place(item, 1.0) == pytest.approx(motion.place(item, 1.0))
+    scene, other = next(pair for pair in pairs if pair[0].truth["first_motion"] in ("up", "down"))
+    clip, back = (render_clip(one, 64, 64, 2, 1 / 2) for one in (scene, other))
+    # What only moves up or down at an even speed is at the other's end where it began, bar what else sways.
+    assert np.abs(clip[0] - back[1]).mean() < np.abs(clip[0] - back[0]).mean()
+
+
+def test_scenes_in_which_nothing_moves_or_that_are_held_out_are_not_turned() -> None:
+    without = [scene for scene in scenes(200) if turned(scene) is None]
+    assert without
+    for scene in without:
+        still = all(motion.direction == "still" for motion in scene.motions)
+        kept_back = any(
+            is_held_out_motion(item.kind, item.colour, REVERSED.get(motion.direction, motion.direction))
+            for item, motion in zip(scene.scene.items, scene.motions, strict=True)
+        )
+        assert still or kept_back
+
+
+def test_two_frames_are_far_apart_and_inside_the_clip() -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([places_of(8, generator) for _ in range(200)])
+    assert drawn.min() == 0 and drawn.max() == FRAMES - 1 and (drawn[:, 1] - drawn[:, 0]).min() == 8
+    assert torch.equal(places_of(0, generator), torch.arange(FRAMES))
+
+
+def test_batches_are_drawn_from_their_numbers_and_say_what_they_show() -> None:
+    pipe = load_bundled("cpu")
+    batch = draw_clips(pipe, 4, 30, 8, 0.0, torch.Generator().manual_seed(1))
+    again = draw_clips(pipe, 4, 30, 8, 0.0, torch.Generator().manual_seed(1))
+    assert batch.latents.shape == (8, 2, 20, 16, 16) and batch.ids.shape == (8, 32) and batch.said.shape == (8, 2)
+    assert all(map(torch.equal, batch, again))
+    told = [row.tolist() for row in batch.said if row[0] >= 0]
+    assert told and all(0 <= one < len(DIRECTIONS) for row in told for one in row)
+    empty = pipe.tokenizer("", padding="max_length", return_tensors="pt").input_ids
+    silent = draw_clips(pipe, 2, 30, 8, 1.0, torch.Generator().manual_seed(1))
+    assert (silent.ids == empty).all() and (silent.said == -100).all()
