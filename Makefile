@@ -41,7 +41,7 @@ format: $(READY) ## Put the code in form
 	$(BIN)/ruff format .
 
 experiments: $(READY) ## Make the missing results of all experiment suites (hours; resumable)
-	for suite in training-curves tuning-free table1 table2 ratios ablation levers; do $(BIN)/selfcascade evaluate experiments/$$suite || exit; done
+	for suite in training-curves tuning-free table1 table2 table3 ratios ablation levers; do $(BIN)/selfcascade evaluate experiments/$$suite || exit; done
 	$(BIN)/python experiments/micro_designs.py
 	$(BIN)/python experiments/curves.py
 	$(BIN)/python experiments/levers.py

@@ -43,6 +43,7 @@ def test_they_are_small_and_hold_no_code() -> None:
     assert megabytes(FOLDER / "reader") + megabytes(FOLDER / "detector") <= 3
     assert megabytes(FOLDER / "video_detector") <= 1.5
     assert megabytes(FOLDER / "upsamplers") <= 4
+    assert megabytes(FOLDER / "video") <= 10e6 / 2**20
     kinds = {path.suffix for path in FOLDER.rglob("*") if path.is_file()}
     assert kinds == {".json", ".safetensors"}
 

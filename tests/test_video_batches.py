@@ -12,8 +12,8 @@ from selfcascade.data.scenes.clips import render_clip
 from selfcascade.data.scenes.motion import DIRECTIONS, MovingScene, is_held_out_motion, sample_moving_scene
 
 sys.path.append(str(Path(__file__).parents[1] / "recipes" / "bundled"))
-from common import REVERSED  # noqa: E402
-from video_batches import FRAMES, draw_clips, places_of, turned  # noqa: E402
+from common import REVERSED
+from video_batches import FRAMES, draw_clips, places_of, turned
 
 
 def scenes(count: int) -> list[MovingScene]:
@@ -45,21 +45,22 @@ def test_scenes_in_which_nothing_moves_or_that_are_held_out_are_not_turned() -> 
         assert still or kept_back
 
 
-def test_two_frames_are_far_apart_and_inside_the_clip() -> None:
+def test_few_frames_are_far_apart_and_inside_the_clip() -> None:
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.stack([places_of(8, generator) for _ in range(200)])
-    assert drawn.min() == 0 and drawn.max() == FRAMES - 1 and (drawn[:, 1] - drawn[:, 0]).min() == 8
-    assert torch.equal(places_of(0, generator), torch.arange(FRAMES))
+    for frames, nearest in ((2, 8), (4, 3)):
+        drawn = torch.stack([places_of(frames, generator) for _ in range(300)])
+        assert drawn.min() == 0 and drawn.max() == FRAMES - 1 and drawn.diff(dim=1).min() == nearest
+    assert torch.equal(places_of(FRAMES, generator), torch.arange(FRAMES))
 
 
 def test_batches_are_drawn_from_their_numbers_and_say_what_they_show() -> None:
     pipe = load_bundled("cpu")
-    batch = draw_clips(pipe, 4, 30, 8, 0.0, torch.Generator().manual_seed(1))
-    again = draw_clips(pipe, 4, 30, 8, 0.0, torch.Generator().manual_seed(1))
+    batch = draw_clips(pipe, 4, 30, 2, 0.0, torch.Generator().manual_seed(1))
+    again = draw_clips(pipe, 4, 30, 2, 0.0, torch.Generator().manual_seed(1))
     assert batch.latents.shape == (8, 2, 20, 16, 16) and batch.ids.shape == (8, 32) and batch.said.shape == (8, 2)
     assert all(map(torch.equal, batch, again))
     told = [row.tolist() for row in batch.said if row[0] >= 0]
     assert told and all(0 <= one < len(DIRECTIONS) for row in told for one in row)
     empty = pipe.tokenizer("", padding="max_length", return_tensors="pt").input_ids
-    silent = draw_clips(pipe, 2, 30, 8, 1.0, torch.Generator().manual_seed(1))
+    silent = draw_clips(pipe, 2, 30, 2, 1.0, torch.Generator().manual_seed(1))
     assert (silent.ids == empty).all() and (silent.said == -100).all()

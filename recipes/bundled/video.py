@@ -6,7 +6,7 @@ others read off the deep motion modules how far it is gone at each frame. All ar
 
 Clips come in pairs with the same noise in which everything goes opposite ways, and the loss of the difference counts
 more than that of the mean, where all is what cannot be predicted. Most steps are near pure noise, where it is decided
-where things go, and the first ones see two frames of a clip at their own places in time.
+where things go. The first ones see two frames of a clip at their own places in time, later ones four or all 16.
 Several processes (`torchrun --nproc-per-node 2 video.py`) share each batch and average their gradients.
 """
 
@@ -225,13 +225,14 @@ def main() -> None:
     weights = torch.tensor([SETTINGS[f"{name}_weight"] for name in LOSSES], device=DEVICE)
     while step < SETTINGS["steps"]:
         generator = torch.Generator().manual_seed((SETTINGS["seed"] * 1_000_003 + step) * 64 + rank)
-        stage = SETTINGS["two_frames" if step < SETTINGS["two_frames"]["until"] else "whole"]
-        count, gap = stage["scenes"] // world, stage["gap"]
+        early, late = SETTINGS["early"], SETTINGS["late"]
+        turn = early if step < SETTINGS["early_steps"] else late[step % len(late)]
+        count, frames = turn["scenes"] // world, turn["frames"]
         number = 1000 * step + count * rank
-        batch = draw_clips(pipe, count, number, gap, SETTINGS["prompt_dropout"], generator)
+        batch = draw_clips(pipe, count, number, frames, SETTINGS["prompt_dropout"], generator)
         optimizer.scale_rates(plateau(step, SETTINGS, 0.02))
         with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
-            losses = torch.stack(loss_of(motion, pipe, batch, stage["high_noise_share"], generator))
+            losses = torch.stack(loss_of(motion, pipe, batch, turn["high_noise_share"], generator))
         optimizer.zero_grad()
         (losses * weights).sum().backward()
         if world > 1:

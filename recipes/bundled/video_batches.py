@@ -38,23 +38,23 @@ class Clips(NamedTuple):
     places: Tensor
 
 
-def places_of(gap: int, generator: torch.Generator) -> Tensor:
-    """Places of two frames at least so far apart; of all 16 frames if the gap is 0."""
-    if gap == 0:
-        return torch.arange(FRAMES)
-    first = torch.randint(FRAMES - gap, (), generator=generator)
-    return torch.stack([first, first + gap + torch.randint(FRAMES - gap - int(first), (), generator=generator)])
+def places_of(frames: int, generator: torch.Generator) -> Tensor:
+    """Places in a clip of 16 of so many frames, evenly apart and over more than half of it."""
+    widest = (FRAMES - 1) // (frames - 1)
+    step = int(torch.randint((widest + 1) // 2, widest + 1, (), generator=generator))
+    first = torch.randint(FRAMES - step * (frames - 1), (), generator=generator)
+    return first + step * torch.arange(frames)
 
 
 def draw_clips(
-    pipe: AnimateDiffPipeline, count: int, number: int, gap: int, dropout: float, generator: torch.Generator
+    pipe: AnimateDiffPipeline, count: int, number: int, frames: int, dropout: float, generator: torch.Generator
 ) -> Clips:
     """Clips of so many scenes, from `number` on, and of the same scenes with all directions turned round.
 
     A scene in which nothing moves has another one as its partner. A share shows a part of a picture twice as large,
     for larger sizes; that share's captions say neither places nor motions.
     """
-    places = places_of(gap, generator)
+    places = places_of(frames, generator)
     step = int(places[1] - places[0])
     jitter = float(torch.rand((), generator=generator)) * 2 - 1
     clips, words, said = [], [], []

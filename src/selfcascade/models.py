@@ -20,10 +20,10 @@ def load_bundled(device: str | None = None, dtype: str | None = None, video: boo
     Args:
         device: As in `load_model`.
         dtype: As in `load_model`; None is float32.
-        video: The AnimateDiffPipeline that `recipes/bundled/video.py` makes of it, which does not ship yet.
+        video: Its video version instead: an AnimateDiffPipeline of 16 frames.
 
     Raises:
-        ValueError: That one is asked for and not there.
+        ValueError: It is not installed, or there is no such device or dtype.
     """
     return load_model("bundled-video" if video else "bundled", device, dtype)
 
