@@ -17,8 +17,10 @@ from selfcascade.evaluation import Pivots, Sampling, answer
 from selfcascade.evaluation.scenes import SceneJudge, scene_questions
 from selfcascade.metrics.composition import CompositionReader, accuracy
 from selfcascade.metrics.sharpness import octave_energies
+from selfcascade.metrics.video_detector import VideoDetector
 from selfcascade.models import bundled_upsamplers, load_upsamplers
 
+NATIVE = {"height": 64, "width": 64, "num_frames": 16}
 FOLDER = Path(selfcascade.__path__[0]) / "bundled"
 
 
@@ -85,6 +87,29 @@ def test_the_upsamplers_are_for_the_base_model_and_say_where_their_stages_start(
     assert "_name_or_path" not in (FOLDER / "upsamplers" / name / "config.json").read_text()
     planned = selfcascade.SelfCascade(pipe, upsamplers).plan(128, 128)
     assert planned[1].pivot_step == upsamplers.config["sampling_pivot_step"] <= upsamplers.config["pivot_step"]
+
+
+def test_the_video_model_keeps_what_it_shows_and_moves_it_as_it_is_told() -> None:
+    pipe = selfcascade.load_bundled("cpu", video=True)
+    pipe.set_progress_bar_config(disable=True)
+    detector = VideoDetector.from_pretrained(FOLDER / "video_detector", local_files_only=True).eval()
+    prompts = {
+        "right": "a large red boat in the middle sails to the right over the sea",
+        "left": "a large red boat in the middle sails to the left over the sea",
+        "up": "a large blue balloon in the middle rises over the sea",
+        "down": "a large blue balloon in the middle sinks over the sea",
+    }
+    read, moved = [], []
+    for prompt in prompts.values():
+        for seed in (0, 1):
+            generator = torch.Generator().manual_seed(seed)
+            out = pipe(prompt, num_inference_steps=12, guidance_scale=3.0, generator=generator, output_type="pt", **NATIVE)
+            clip = out.frames[:1].clamp(0, 1)
+            assert clip.shape == (1, 16, 3, 64, 64)
+            read.append(detector.read(clip)[0]["first_motion"])
+            moved.append((clip[:, 1:] - clip[:, :-1]).abs().mean().item())
+    assert 0.003 < min(moved) and max(moved) < 0.06  # neither a still picture nor 16 pictures
+    assert sum(map(str.__eq__, read, [word for word in prompts for _ in (0, 1)])) >= 5
 
 
 def test_the_super_resolver_adds_the_detail_that_lanczos_windows_do_not(pipe: Any) -> None:

@@ -184,7 +184,9 @@ class Parts:
 
     def save_pretrained(self, folder: Path, safe_serialization: bool = True) -> None:
         """Writes a folder for each."""
-        self.pipe.unet.save_motion_modules(folder / "motion_adapter", safe_serialization=safe_serialization)
+        self.pipe.unet.save_motion_modules(folder / "motion_adapter")  # as float32, whatever the U-Net is
+        adapter = MotionAdapter.from_pretrained(folder / "motion_adapter").half()
+        adapter.save_pretrained(folder / "motion_adapter", safe_serialization=safe_serialization)
         self.pipe.text_encoder.save_pretrained(folder / "text_encoder")
         self.pipe.tokenizer.save_pretrained(folder / "tokenizer")
 

@@ -178,7 +178,7 @@ def train(model: VideoDetector, loss_of: Callable[[torch.Generator], Tensor]) ->
     model.cpu().eval().half().float().save_pretrained(folder / "model")
 
 
-def main(shards: int = 16) -> None:
+def main(shards: int = 30) -> None:
     """Trains, or goes on where it was cut; then measures and writes the model."""
     torch.manual_seed(SETTINGS["seed"])
     torch.set_num_threads(1)
