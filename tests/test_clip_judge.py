@@ -62,7 +62,7 @@ def test_flawed_clips_are_seen_for_what_they_are(
         )
     }
     for figures in found.values():
-        assert figures["fvd"][0] > of_real["fvd"][0]
+        assert figures["kvd"][0] > of_real["kvd"][0]
     assert found["shuffled"]["change"][0] > 1.3 * of_real["change"][0]
     assert found["frozen"]["change"][0] < 1e-3 and found["frozen"]["flicker"][0] == 0
     assert found["reversed"]["motion"][0] < of_real["motion"][0] - 0.25
