@@ -37,7 +37,8 @@ class Sampling:
         scale: Of the sides to the model's own: of both, or of height and width.
         num_inference_steps: Of the whole schedule; a list has one value a stage.
         guidance_scale: Of every stage, or one value each.
-        preset, pivot_step, upsampling, anchor, energy: As in `SelfCascade.__call__`; None is the method's own.
+        preset, pivot_step, upsampling, anchor, energy, shared_noise: As in `SelfCascade.__call__`; None is the method's
+            own.
         weights: For methods that sample with others than the base model's.
 
     Raises:
@@ -55,6 +56,7 @@ class Sampling:
     upsampling: str | None = None
     anchor: float | None = None
     energy: float | None = None
+    shared_noise: float | None = None
     weights: str | None = None
 
     def __post_init__(self) -> None:
