@@ -171,11 +171,11 @@ def _set_in_motion(image: Any, options: dict[str, Any]) -> Any:
     from diffusers.pipelines.animatediff.pipeline_animatediff import AnimateDiffPipeline
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    adapter = MotionAdapter.from_pretrained(BUNDLED_VIDEO / "motion_adapter", local_files_only=True)
-    encoder = CLIPTextModel.from_pretrained(BUNDLED_VIDEO / "text_encoder", local_files_only=True)
+    own: dict[str, Any] = {"local_files_only": True, "dtype": options["dtype"]}
+    adapter = MotionAdapter.from_pretrained(BUNDLED_VIDEO / "motion_adapter", **own)
+    encoder = CLIPTextModel.from_pretrained(BUNDLED_VIDEO / "text_encoder", **own)
     tokenizer = CLIPTokenizer.from_pretrained(BUNDLED_VIDEO / "tokenizer", local_files_only=True)
-    dtype = options["dtype"]
-    return AnimateDiffPipeline(image.vae, encoder.to(dtype), tokenizer, image.unet, adapter.to(dtype), image.scheduler)
+    return AnimateDiffPipeline(image.vae, encoder, tokenizer, image.unet, adapter, image.scheduler)
 
 
 def _from_hub(name: str, options: dict[str, Any]) -> Any:

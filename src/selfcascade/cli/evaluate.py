@@ -40,8 +40,10 @@ def evaluate(
 
     `accelerate launch -m selfcascade.cli evaluate ...` shares the sampling between processes.
     """
+    from selfcascade.cli.making import quiet_libraries
     from selfcascade.experiments import read_shared, runs_of
 
+    quiet_libraries()
     changes: dict[str, Any] = {"data": data, "detector": detector, "real_pictures": real_pictures}
     if model is not None:
         changes |= {"model": model}
