@@ -101,18 +101,21 @@ class Run:
                 weight.data = weight.data.to(memory_format=torch.channels_last)
         self.samplings = {name: experiment.sampling(name).sized(pipe) for name in experiment.samplings}
         self.base_sizes = {name: sampling.base_size(pipe) for name, sampling in self.samplings.items()}
-        first = next(iter(self.samplings.values()))
+        usual = Sampling(**experiment.shared)
         sizes = [sampling.size for sampling in self.samplings.values()]
         world = open_world(experiment.data, experiment.detector, sizes[0], experiment.frames, experiment.fps)
         self.judges = {size: world.judge(*size, self.runs, experiment.real_pictures) for size in set(sizes)}
         most = max(*experiment.questions, *experiment.questions_at_last)
         self.questions = world.questions(most, self.seed if experiment.training is None else 0)
         others = world.others(experiment.base_pictures)
-        self.pivots, self.base = {}, {}
+        self.base: dict[Size, dict[str, Tensor]] = {}
         for size in set(self.base_sizes.values()):
-            self.pivots[size] = Pivots(pipe, self.questions, size, first, self.runs, processes)
-            base = None if others is None else Pivots(pipe, others, size, first, self.runs, processes)
+            base = None if others is None else Pivots(pipe, others, size, usual, self.runs, processes)
             self.base[size] = {} if base is None else {"base": base.pictures(pipe)}
+        self.pivots = {
+            name: Pivots(pipe, self.questions, self.base_sizes[name], sampling, self.runs, processes)
+            for name, sampling in self.samplings.items()
+        }
         if experiment.training is None:
             self._make_untrained(pipe, processes)
             return
@@ -140,7 +143,7 @@ class Run:
         self.parameters = 0 if upsamplers is None else upsamplers.num_parameters()
         for (step, name), counts in self.missing().items():
             sampling, asked = self.samplings[name], self.questions.first_of(max(counts))
-            pivots = self.pivots[self.base_sizes[name]]
+            pivots = self.pivots[name]
             key = [asdict(sampling), pivots.name, _digests(sampling.weights), _digest(upsamplers)]
             kept = self.runs / f"pictures-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}"
 
@@ -166,7 +169,7 @@ class Run:
         for (missing_step, name), counts in self.missing().items():
             if missing_step == step:
                 asked, began = self.questions.first_of(max(counts)), time.perf_counter()
-                pivots = self.pivots[self.base_sizes[name]]
+                pivots = self.pivots[name]
                 pictures = answer(pipe, asked, self.samplings[name], pivots, upsamplers)
                 shown |= self._judge(step, name, counts, pictures, (time.perf_counter() - began) / len(pictures))
         self.since = time.perf_counter()
@@ -211,7 +214,7 @@ class Run:
     def _write(self, step: int, name: str, count: int, seconds: float, figures: dict[str, Any]) -> None:
         trained = step - self.resumed_at
         method = METHODS[self.samplings[name].method]
-        base = self.pivots[self.base_sizes[name]].seconds if method.from_base else 0.0
+        base = self.pivots[name].seconds if method.from_base else 0.0
         result = {
             "experiment": self.name,
             "sampling": {"name": name, **asdict(self.samplings[name])},
