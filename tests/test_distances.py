@@ -140,6 +140,9 @@ def test_patches_lie_inside_at_full_size_and_come_from_the_generator() -> None:
     corners = {int(patch[0, 0, 0]) for patch in patches[:50]}
     assert len(corners) > 20
     assert torch.equal(patches, random_patches(pictures, 50, 3, seeded()))
+    generator = seeded()
+    parts = [random_patches(part, 50, 3, generator) for part in pictures.split(1)]
+    assert torch.equal(patches, torch.cat(parts))
 
 
 @pytest.mark.parametrize(

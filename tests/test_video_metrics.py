@@ -84,6 +84,13 @@ def test_the_mean_s_interval_is_about_two_standard_errors() -> None:
     assert (estimate.high - estimate.low) / 2 == pytest.approx(1.96 * error, rel=0.2)
 
 
+def test_the_mean_s_interval_stays_within_the_values() -> None:
+    shares = torch.tensor([1.0] * 28 + [0.0, 0.03])
+    estimate = mean_estimate(torch.cat([shares, torch.tensor([math.nan])]))
+    assert estimate.value == pytest.approx(float(shares.mean())) and estimate.fake_count == 30
+    assert 0.8 < estimate.low < estimate.value < estimate.high <= 1
+
+
 def test_frame_accuracy_by_hand() -> None:
     truths = [
         {"first_kind": "fish", "count": 1, "place": "left", "first_motion": "left"},
@@ -95,6 +102,8 @@ def test_frame_accuracy_by_hand() -> None:
     assert sorted(found) == ["all", "count", "first_kind"]
     assert found["all"].tolist() == [0.75, 0.25] and found["count"].tolist() == [1.0, 0.25]
     assert found["first_kind"][0] == 0.75 and math.isnan(found["first_kind"][1])
+    nothing = frame_accuracy([first, second], [truths[0], {"first_motion": "none"}])
+    assert nothing["all"][0] == 0.75 and math.isnan(nothing["all"][1])
 
 
 def test_bad_clips_are_named() -> None:

@@ -20,6 +20,9 @@ def evaluate(
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="Of that model; float16 on a GPU unless given.")] = None,
     data: Annotated[str | None, typer.Option(help="What `selfcascade train` takes, for the scenes.")] = None,
+    train_data: Annotated[
+        str | None, typer.Option(help="What methods are trained on, in the same form; other files than that data.")
+    ] = None,
     detector: Annotated[
         str | None,
         typer.Option(
@@ -44,7 +47,8 @@ def evaluate(
     from selfcascade.experiments import read_shared, runs_of
 
     quiet_libraries()
-    changes: dict[str, Any] = {"data": data, "detector": detector, "real_pictures": real_pictures}
+    changes: dict[str, Any] = {"data": data, "train_data": train_data, "detector": detector}
+    changes["real_pictures"] = real_pictures
     if model is not None:
         changes |= {"model": model}
     if model is not None or dtype is not None:

@@ -15,8 +15,19 @@ from selfcascade.evaluation.own_data import DataWorld
 from selfcascade.evaluation.questions import Questions
 from selfcascade.evaluation.scenes import ScenesWorld
 
-__all__ = ["FPS", "ClipJudge", "Judge", "Pivots", "Questions", "Sampling", "World", "answer", "open_world"]
-
+__all__ = [
+    "FPS",
+    "MOVING",
+    "STILL",
+    "ClipJudge",
+    "Judge",
+    "Pivots",
+    "Questions",
+    "Sampling",
+    "World",
+    "answer",
+    "open_world",
+]
 
 STILL, MOVING = "scenes", "moving-scenes"
 

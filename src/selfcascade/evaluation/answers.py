@@ -119,8 +119,7 @@ class Pivots:
         self, pipe: Any, questions: Questions, size: Size, sampling: Sampling, folder: Path, processes: Any = None
     ) -> None:
         own = [*questions.prompts, questions.first, *size, *sampling.of_base.values(), *questions.length.values()]
-        weights = (round(float(weight.detach().flatten()[0]), 6) for weight in denoiser(pipe).parameters())
-        name = hashlib.sha256(json.dumps([*own, *weights]).encode()).hexdigest()[:12]
+        name = hashlib.sha256(json.dumps([*own, model_digest(pipe)]).encode()).hexdigest()[:12]
 
         def make(indices: range) -> dict[str, Tensor]:
             return _base_samples(pipe, questions, size, sampling, indices)
@@ -177,6 +176,24 @@ def answer(
             output = method(pipe, questions.captions(group), **settings, **own, **questions.length, output_type="pt")
         made.append((output.images if questions.frames is None else output.frames).float().cpu())
     return torch.cat(made).mul(255).round() / 255
+
+
+def model_digest(pipe: Any) -> str:
+    """Names a pipeline by all that its pictures depend on: its weights in their precision, and its schedule."""
+    scheduler = pipe.scheduler
+    words = [type(scheduler).__name__, {**scheduler.config}]
+    modules = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    words += [[name, weights_digest(module)] for name, module in sorted(modules.items())]
+    return hashlib.sha256(json.dumps(words, default=str, sort_keys=True).encode()).hexdigest()
+
+
+def weights_digest(module: torch.nn.Module | None) -> str:
+    """The SHA-256 of a module's parameters and buffers and their dtypes, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name, value in ({} if module is None else module.state_dict()).items():
+        digest.update(f"{name} {value.dtype} ".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

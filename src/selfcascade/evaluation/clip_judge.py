@@ -6,7 +6,7 @@ Axis letters: N clips, F frames, D features, H, W pixels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,23 +14,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfcascade.evaluation.parts import kept
+from selfcascade.evaluation.judge import places
+from selfcascade.evaluation.parts import joined, kept
 from selfcascade.evaluation.questions import Questions
 from selfcascade.metrics.distances import Estimate, bootstrap, frechet_distance, random_patches
 from selfcascade.metrics.video import CLIPS, FRAMES, clip_distances, flicker, neighbour_distance, relative
 
-PART = 20
-
 
 class ClipJudge(ABC):
     """Measures clips of one size and length against real ones, whose features are kept in a folder.
+
+    Attributes:
+        part: Clips whose features are taken together.
 
     Args:
         height, width: Of the clips judged.
         folder: The features of the real clips are kept there.
         frames: Of a clip.
         real_count: Real clips; a published FVD has 2,048.
-        patch_side: Of the frames' patches, in pixels.
+        patch_side: Of the frames' patches, in pixels; None: there is no detector for them.
         frames_compared: Of each clip, evenly spread, for the frames' distances.
         draws: Of the bootstrap that gives the intervals.
 
@@ -38,12 +40,14 @@ class ClipJudge(ABC):
         ValueError: There are fewer frames than three, or than are compared.
     """
 
+    part = 20
+
     def __init__(
         self,
         height: int,
         width: int,
         folder: Path,
-        patch_side: int,
+        patch_side: int | None,
         frames: int = FRAMES,
         real_count: int = CLIPS,
         frames_compared: int = 4,
@@ -78,17 +82,20 @@ class ClipJudge(ABC):
     def patch(self, patches: Tensor) -> Tensor | None:
         """The same of frames' patches in their own pixels."""
 
-    def more(self, clips: Tensor, questions: Questions) -> dict[str, Any]:
-        """Figures beside the distances."""
+    def read(self, clips: Tensor, captions: Sequence[str]) -> list[Any]:
+        """What is read off each clip beside its features; nothing where there is no reader."""
+        return []
+
+    def more(self, readings: list[Any], questions: Questions) -> dict[str, Any]:
+        """Figures beside the distances, of all clips' readings."""
         return {}
 
-    def features(self, clips: Tensor) -> dict[str, Tensor]:
-        """All that is kept of real clips, one row a clip."""
-        rows = [self._features(part.float()) for part in clips.split(PART)]
-        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+    def features(self, clips: Tensor, corners: torch.Generator) -> dict[str, Tensor]:
+        """All that is kept of clips, one row a clip; the generator draws the patches' places."""
+        return joined([self._features(part.float(), corners) for part in clips.split(self.part)])
 
     @torch.no_grad()
-    def judge(self, clips: Tensor, questions: Questions) -> dict[str, Any]:
+    def judge(self, clips: Tensor | Iterable[Tensor], questions: Questions) -> dict[str, Any]:
         """Figures of clips, each with a 95 % interval.
 
         `fvd` and `kvd` are of whole clips. `frame_fid` and `frame_patch_fid` are of single frames, since a clip's
@@ -96,16 +103,21 @@ class ClipJudge(ABC):
         `patch_change` the same of patches at one place, `flicker` that of coarse brightness: as multiples of real ones.
 
         Args:
-            clips: (N, F, 3, H, W) in [0, 1], of the first N questions.
+            clips: (N, F, 3, H, W) in [0, 1], of the first N questions; or parts of them, of which only one is held at a
+                time. How they are parted changes no figure beyond rounding.
             questions: What they were to show.
 
         Raises:
             ValueError: The clips have another size or another number of frames.
         """
-        expected = (self.frames, 3, *self.size)
-        if clips.ndim != 5 or tuple(clips.shape[1:]) != expected:
-            raise ValueError(f"clips must be (N, F, C, H, W) with {expected} after N, not {tuple(clips.shape)}")
-        real, own = self.of_real, self.features(clips)
+        expected, corners, rows, readings, count = (self.frames, 3, *self.size), places(), [], [], 0
+        for part in clips.split(self.part) if isinstance(clips, Tensor) else clips:
+            if part.ndim != 5 or tuple(part.shape[1:]) != expected:
+                raise ValueError(f"clips must be (N, F, C, H, W) with {expected} after N, not {tuple(part.shape)}")
+            rows.append(self.features(part, corners))
+            readings += self.read(part, questions.captions(range(count, count + len(part))))
+            count += len(part)
+        real, own = self.of_real, joined(rows)
         found = clip_distances(real["clip"], own["clip"], draws=self.draws)
         for name, full in (("frame", "frame_fid"), ("patch", "frame_patch_fid")):
             if name in own:
@@ -114,15 +126,15 @@ class ClipJudge(ABC):
             if name in own:
                 found[name] = self._estimate(relative, real[name][:, None], own[name][:, None])
         figures = {name: [estimate.value, estimate.low, estimate.high] for name, estimate in found.items()}
-        return {"clips": len(clips), **self.more(clips, questions), **figures}
+        return {"clips": count, **self.more(readings, questions), **figures}
 
     @cached_property
     def of_real(self) -> dict[str, Tensor]:
         """The features of the real clips, made at the first call."""
         height, width = self.size
         words = (f"{height}x{width}x{self.frames}", self.real_count, self.patch_side, len(self.compared))
-        name = "-".join(map(str, ("real-clips", self.key, *words)))
-        return kept(self.folder / f"{name}.safetensors", lambda: (self.features(part) for part in self.real()))
+        name, corners = "-".join(map(str, ("real-features-of-clips", self.key, *words))), places()
+        return kept(self.folder / f"{name}.safetensors", lambda: (self.features(part, corners) for part in self.real()))
 
     def _estimate(self, distance: Any, real: Tensor, own: Tensor) -> Estimate:
         # Rows of (N, D), or of (N, frames, D): a clip's frames stay together.
@@ -130,12 +142,13 @@ class ClipJudge(ABC):
         real, own = (one.flatten(0, -2) for one in (real, own))
         return bootstrap(distance, real, own, torch.Generator().manual_seed(0), self.draws, unit)
 
-    def _features(self, clips: Tensor) -> dict[str, Tensor]:
+    def _features(self, clips: Tensor, corners: torch.Generator) -> dict[str, Tensor]:
         found = {"clip": self.clip(clips), "flicker": flicker(clips)}
-        # One patch a clip, at the same place in all its frames: as if they were channels of one picture.
-        corner = torch.Generator().manual_seed(1)
-        cut = random_patches(clips.flatten(1, 2), 1, self.patch_side, corner).unflatten(1, (self.frames, 3))
-        seen = {"frame": self.frame(clips.flatten(0, 1)), "patch": self.patch(cut.flatten(0, 1))}
+        seen = {"frame": self.frame(clips.flatten(0, 1)), "patch": None}
+        if self.patch_side is not None:
+            # One patch a clip, at the same place in all its frames: as if they were channels of one picture.
+            cut = random_patches(clips.flatten(1, 2), 1, self.patch_side, corners).unflatten(1, (self.frames, 3))
+            seen["patch"] = self.patch(cut.flatten(0, 1))
         for name, change in (("frame", "change"), ("patch", "patch_change")):
             features = seen[name]
             if features is not None:

@@ -6,7 +6,7 @@ Axis letters: N pictures, D features, H, W pixels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from selfcascade.evaluation.parts import kept
+from selfcascade.evaluation.parts import joined, kept
 from selfcascade.evaluation.questions import Questions
 from selfcascade.metrics.distances import bootstrap, frechet_distance, kernel_distance, random_patches
 from selfcascade.metrics.sharpness import octave_energies
 
 PART = 50
+
+
+def places() -> torch.Generator:
+    """Draws the places of the patches, the same for all that is judged."""
+    return torch.Generator().manual_seed(1)
 
 
 class Judge(ABC):
@@ -65,9 +70,8 @@ class Judge(ABC):
     def patch(self, patches: Tensor) -> Tensor:
         """Features (N, D) of patches in their own pixels."""
 
-    def features(self, pictures: Tensor) -> dict[str, Tensor]:
-        """All that is kept of real pictures, one row a picture."""
-        corners = torch.Generator().manual_seed(1)
+    def features(self, pictures: Tensor, corners: torch.Generator) -> dict[str, Tensor]:
+        """All that is kept of pictures, one row a picture; the generator draws the patches' places."""
         patches = random_patches(pictures, self.patches, self.patch_side, corners)
         found = torch.cat([self.patch(part) for part in patches.split(2 * PART)])
         return {
@@ -76,33 +80,47 @@ class Judge(ABC):
             "octaves": octave_energies(pictures),
         }
 
-    def more(self, pictures: Tensor, questions: Questions) -> dict[str, Any]:
-        """Figures beside the distances."""
+    def read(self, pictures: Tensor, captions: Sequence[str]) -> list[Any]:
+        """What is read off each picture beside its features; nothing where there is no reader."""
+        return []
+
+    def more(self, found: dict[str, Tensor], readings: list[Any], questions: Questions) -> dict[str, Any]:
+        """Figures beside the distances, of all pictures' features and readings."""
         return {}
 
     @torch.no_grad()
-    def judge(self, pictures: Tensor, questions: Questions, base: Tensor | None = None) -> dict[str, Any]:
+    def judge(
+        self, pictures: Tensor | Iterable[Tensor], questions: Questions, base: Tensor | None = None
+    ) -> dict[str, Any]:
         """Figures of pictures: distances with 95 % intervals, detail against real pictures, and what else is known.
 
         Args:
-            pictures: (N, 3, H, W) in [0, 1], of the first N questions.
+            pictures: (N, 3, H, W) in [0, 1], of the first N questions; or parts of them, of which only one is held at
+                a time. How they are parted changes no figure beyond rounding.
             questions: What they were to show.
             base: Pictures of the base model at its own size, (M, 3, h, w): FID_b and KID_b are measured from those.
 
         Raises:
             ValueError: The pictures have another size.
         """
-        if tuple(pictures.shape[-2:]) != self.size:
-            raise ValueError(f"pictures must be {self.size} pixels high and wide, not {tuple(pictures.shape[-2:])}")
-        result: dict[str, Any] = {"pictures": len(pictures), **self.more(pictures, questions)}
-        real, found = self.of_real, self.features(pictures)
+        corners, rows, readings, count = places(), [], [], 0
+        for part in pictures.split(PART) if isinstance(pictures, Tensor) else pictures:
+            if tuple(part.shape[-2:]) != self.size:
+                raise ValueError(f"pictures must be {self.size} pixels high and wide, not {tuple(part.shape[-2:])}")
+            own = self.features(part, corners)
+            if base is not None:
+                own["small"] = self._whole(interpolate(part, size=base.shape[-2:], mode="area"))
+            rows.append(own)
+            readings += self.read(part, questions.captions(range(count, count + len(part))))
+            count += len(part)
+        real, found = self.of_real, joined(rows)
+        result: dict[str, Any] = {"pictures": count, **self.more(found, readings, questions)}
         compared = {
             "{}": (real["whole"], found["whole"], 1),
             "patch_{}": (real["patch"].flatten(0, 1), found["patch"].flatten(0, 1), self.patches),
         }
         if base is not None:
-            small = interpolate(pictures, size=base.shape[-2:], mode="area")
-            compared["{}_b"] = (self._whole(base), self._whole(small), 1)
+            compared["{}_b"] = (self._whole(base), found["small"], 1)
         for name, (reference, own, unit) in compared.items():
             for kind, distance in (("fid", frechet_distance), ("kid", kernel_distance)):
                 generator = torch.Generator().manual_seed(0)
@@ -115,8 +133,9 @@ class Judge(ABC):
     def of_real(self) -> dict[str, Tensor]:
         """The features of the real pictures, made at the first call."""
         height, width = self.size
-        path = self.folder / f"real-{self.key}-{height}x{width}-{self.real_count}-{self.patch_side}-{self.patches}"
-        return kept(path.with_name(f"{path.name}.safetensors"), lambda: (self.features(part) for part in self.real()))
+        words = (self.key, f"{height}x{width}", self.real_count, self.patch_side, self.patches)
+        path, corners = self.folder / f"real-pictures-{'-'.join(map(str, words))}.safetensors", places()
+        return kept(path, lambda: (self.features(part, corners) for part in self.real()))
 
     def _whole(self, pictures: Tensor) -> Tensor:
         return torch.cat([self.whole(part) for part in pictures.split(PART)])

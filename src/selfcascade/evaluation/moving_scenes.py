@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from torch import Tensor
 from selfcascade.data.scenes.clips import render_clip
 from selfcascade.data.scenes.motion import sample_moving_scene
 from selfcascade.data.scenes.motion_words import moving_caption
-from selfcascade.evaluation.clip_judge import PART, ClipJudge
-from selfcascade.evaluation.questions import Questions
-from selfcascade.evaluation.scenes import ASKED_FIRST, REAL_FIRST, SEED_STEP, SceneJudge
+from selfcascade.evaluation.clip_judge import ClipJudge
+from selfcascade.evaluation.questions import SEED_STEP, Questions
+from selfcascade.evaluation.scenes import ASKED_FIRST, REAL_FIRST, SceneJudge
 from selfcascade.images import file_sha256
 from selfcascade.metrics.video import CLIPS, FRAMES, frame_accuracy, mean_estimate
 from selfcascade.metrics.video_detector import VideoDetector
@@ -65,7 +65,10 @@ class MovingSceneJudge(ClipJudge):
         height, width, folder, frames, real_count, draws: As in `ClipJudge`; real clips are of held-out scenes.
         fps: Of the clips.
         detector: A network with `features` of clips; None is the bundled one.
-        detector_name: Names it in what is kept.
+        detector_name: Names it, and its weights, in what is kept.
+
+    Raises:
+        ValueError: A detector has no name, or as in `ClipJudge`.
     """
 
     def __init__(
@@ -80,6 +83,8 @@ class MovingSceneJudge(ClipJudge):
         detector: Any = None,
         detector_name: str = "",
     ) -> None:
+        if (detector is None) != (not detector_name):
+            raise ValueError(f"detector_name must be given with a detector, and only then, not {detector_name!r}")
         still = SceneJudge(height, width, folder)
         super().__init__(height, width, folder, still.patch_side, frames, real_count, draws=draws)
         bundled, self.fps = BUNDLED.parent / "video_detector", fps
@@ -96,10 +101,10 @@ class MovingSceneJudge(ClipJudge):
 
     def real(self) -> Iterator[Tensor]:
         """Renders."""
-        for begin in range(REAL_FIRST, REAL_FIRST + self.real_count, PART):
+        for begin in range(REAL_FIRST, REAL_FIRST + self.real_count, self.part):
             scenes = (
                 sample_moving_scene(number, held_out=True)
-                for number in range(begin, min(begin + PART, REAL_FIRST + self.real_count))
+                for number in range(begin, min(begin + self.part, REAL_FIRST + self.real_count))
             )
             clips = np.stack([render_clip(scene, *self.size, self.frames, self.fps) for scene in scenes])
             yield torch.from_numpy(clips).permute(0, 1, 4, 2, 3).contiguous()
@@ -116,8 +121,19 @@ class MovingSceneJudge(ClipJudge):
         """The patch detector's."""
         return self.patches.features(patches)
 
-    def more(self, clips: Tensor, questions: Questions) -> dict[str, Any]:
-        """What is read off the clips, as shares of them.
+    def read(self, clips: Tensor, captions: Sequence[str]) -> list[Any]:
+        """What the video detector sees in each clip, and the composition reader in the compared frames of square ones.
+
+        The reader misreads real pictures of other ratios.
+        """
+        whole = [reading for part in clips.split(self.part) for reading in self.video.read(part.float())]
+        if self.size[0] != self.size[1]:
+            return [(reading, None) for reading in whole]
+        frames = [self.reader.read(clip[self.compared].float()) for clip in clips]
+        return list(zip(whole, frames, strict=True))
+
+    def more(self, readings: list[Any], questions: Questions) -> dict[str, Any]:
+        """What was read off the clips, as shares of them.
 
         By the video detector off whole clips: `objects`, all kinds and colours and the background are as asked;
         `motion`, all objects move as asked; `first_motion` and `last_motion`, the first and the last from the left do.
@@ -125,13 +141,12 @@ class MovingSceneJudge(ClipJudge):
         right that the caption names and that does not move; of real clips too it is below 1, as the reader was trained
         on pictures whose objects are at their places.
         """
-        truths = list(questions.truths[: len(clips)])
-        readings = [[reading] for part in clips.split(PART) for reading in self.video.read(part.float())]
-        moving = frame_accuracy(readings, [{name: truth[name] for name in MOTIONS} for truth in truths])
+        truths = list(questions.truths[: len(readings)])
+        whole, frames = [[reading] for reading, _ in readings], [seen for _, seen in readings]
+        moving = frame_accuracy(whole, [{name: truth[name] for name in MOTIONS} for truth in truths])
         found = {"motion" if name == "all" else name: values for name, values in moving.items()}
-        found["objects"] = frame_accuracy(readings, truths, leave_out=MOTIONS)["all"]
-        if self.size[0] == self.size[1]:  # the reader misreads real pictures of other ratios
-            frames = [self.reader.read(clip[self.compared].float()) for clip in clips]
+        found["objects"] = frame_accuracy(whole, truths, leave_out=MOTIONS)["all"]
+        if frames[0] is not None:
             found["composition"] = frame_accuracy(frames, truths)["all"]
         estimates = {name: mean_estimate(values, draws=self.draws) for name, values in found.items()}
         return {name: [one.value, one.low, one.high] for name, one in estimates.items()}

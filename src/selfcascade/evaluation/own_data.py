@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from selfcascade.cascade import Size
 from selfcascade.data import Batch, ClipFiles, DataError, Position, Stream, open_source
 from selfcascade.evaluation.clip_judge import ClipJudge
 from selfcascade.evaluation.judge import PART, Judge
-from selfcascade.evaluation.questions import Questions
+from selfcascade.evaluation.questions import SEED_STEP, Questions
 from selfcascade.metrics.clip import ClipScore
 from selfcascade.metrics.detectors import Inception
 from selfcascade.metrics.i3d import I3D
+from selfcascade.models import find_device
 
 # Orders of the data: what is asked has the seeds from 0 on.
 OTHERS, REAL = 1_000_003, 1_000_033
@@ -44,7 +47,7 @@ class DataWorld:
     def questions(self, count: int, seed: int) -> Questions:
         """The captions of the first usable samples; another seed takes them in another order."""
         words = tuple(words for part in self._parts(count, seed, self.size) for words in part.captions)
-        return Questions(words, seed, frames=None if self.clips is None else self.clips.frames)
+        return Questions(words, SEED_STEP * seed, frames=None if self.clips is None else self.clips.frames)
 
     def others(self, count: int) -> Questions | None:
         """Captions in an order of their own; none for clips."""
@@ -64,9 +67,10 @@ class DataWorld:
 
     @property
     def key(self) -> str:
-        """Names the data and the detector in a file's name."""
-        words = f"{self.data}-{self.detector}"
-        return "".join(letter if letter.isalnum() else "_" for letter in words)
+        """Names the data and the detector, in a file's name: their places, and their files' sizes and times."""
+        detector = self.detector.partition(":")[2]
+        words = [self.data, *_files(self.data), self.detector, *_files(detector), repr(self.clips)]
+        return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
 
     def _parts(self, count: int, seed: int, size: Size) -> Iterator[Batch]:
         stream = Stream(open_source(self.data, size, clips=self.clips), (size,), seed, fixed_crops=True)
@@ -105,22 +109,21 @@ class DataJudge(Judge):
 
     def whole(self, pictures: Tensor) -> Tensor:
         """The detector's features."""
-        return self.world.measure.features(pictures)
+        return self.world.measure.features(pictures).cpu()
 
     def patch(self, patches: Tensor) -> Tensor:
         """The same."""
-        return self.world.measure.features(patches)
+        return self.world.measure.features(patches).cpu()
 
-    def more(self, pictures: Tensor, questions: Questions) -> dict[str, Any]:
-        """The CLIP score, where the detector is CLIP."""
+    def read(self, pictures: Tensor, captions: Sequence[str]) -> list[Any]:
+        """The CLIP score of each, where the detector is CLIP."""
         if not isinstance(self.world.measure, ClipScore):
-            return {}
-        prompts = questions.captions(range(len(pictures)))
-        scores = [
-            self.world.measure.score(part, prompts[first : first + PART])
-            for first, part in zip(range(0, len(pictures), PART), pictures.split(PART), strict=True)
-        ]
-        return {"clip_score": float(torch.cat(scores).mean())}
+            return []
+        return self.world.measure.score(pictures, list(captions)).tolist()
+
+    def more(self, found: dict[str, Tensor], readings: list[Any], questions: Questions) -> dict[str, Any]:
+        """The mean CLIP score, where there is one."""
+        return {"clip_score": mean(readings)} if readings else {}
 
 
 class DataClipJudge(ClipJudge):
@@ -132,15 +135,16 @@ class DataClipJudge(ClipJudge):
         folder, real_count, frames: As in `ClipJudge`.
     """
 
+    part = CLIP_PART
+
     def __init__(self, world: DataWorld, size: Size, folder: Path, real_count: int, frames: int) -> None:
-        super().__init__(*size, folder, min(PATCH_SIDE, *size), frames, real_count)
+        super().__init__(*size, folder, None, frames, real_count)
         self.world = world
 
     @property
     def key(self) -> str:
-        """The data, the detector and the rate."""
-        assert self.world.clips is not None
-        return f"{self.world.key}-{self.world.clips.fps:g}fps"
+        """The data, which of their frames, and the detector."""
+        return self.world.key
 
     def real(self) -> Iterator[Tensor]:
         """The data's."""
@@ -148,7 +152,7 @@ class DataClipJudge(ClipJudge):
 
     def clip(self, clips: Tensor) -> Tensor:
         """The detector's features."""
-        return self.world.measure.features(clips)
+        return self.world.measure.features(clips).cpu()
 
     def frame(self, frames: Tensor) -> None:
         """None."""
@@ -166,7 +170,7 @@ def open_clip_detector(name: str) -> I3D:
     kind, _, place = name.partition(":")
     if kind != "i3d" or not place:
         raise ValueError(f"detector of clips must be 'i3d:FILE.safetensors', not {name!r}")
-    return I3D.from_file(place)
+    return I3D.from_file(place).to(find_device())
 
 
 def open_detector(name: str) -> Any:
@@ -177,10 +181,22 @@ def open_detector(name: str) -> Any:
     """
     kind, _, place = name.partition(":")
     if kind == "inception" and place:
-        return Inception(place)
+        detector = Inception(place)
+        detector.network.to(find_device())
+        return detector
     if kind == "clip" and place:
         try:
-            return ClipScore.from_pretrained(place)
+            detector = ClipScore.from_pretrained(place)
         except OSError as error:
             raise ValueError(f"detector {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+        detector.model.to(find_device())
+        return detector
     raise ValueError(f"detector must be 'inception:FILE.safetensors' or 'clip:FOLDER_OR_HUB_ID', not {name!r}")
+
+
+def _files(place: str) -> list[list[Any]]:
+    """Name, size and time of change of the files in a folder, or of a pattern: what was kept of others is not taken."""
+    path = Path(place).expanduser()
+    found = path.rglob("*") if path.is_dir() else path.parent.glob(path.name)
+    stats = [(own, own.stat()) for own in sorted(found) if own.is_file()]
+    return [[str(own), stat.st_size, stat.st_mtime_ns] for own, stat in stats]

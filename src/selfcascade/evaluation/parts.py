@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,11 @@ class Alone:
         """Nobody is waited for."""
 
 
+def joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors of the same names, joined along the first axis."""
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
 def in_parts(
     make: Callable[[range], dict[str, Tensor]],
     groups: Sequence[range],
@@ -30,14 +35,28 @@ def in_parts(
     title: str,
     processes: Any = None,
 ) -> dict[str, Tensor]:
-    """What `make` gives for all groups, joined along the first axis; groups whose file is there are not made again.
+    """What `make` gives for all groups, joined along the first axis; arguments as in `make_parts`."""
+    return joined([load_file(path) for path in make_parts(make, groups, folder, title, processes)])
+
+
+def make_parts(
+    make: Callable[[range], dict[str, Tensor]],
+    groups: Sequence[range],
+    folder: Path,
+    title: str,
+    processes: Any = None,
+) -> list[Path]:
+    """Writes what `make` gives for each group to a file of its own; groups whose file is there are not made again.
 
     Args:
         make: Tensors of a group, with a row for each of its members.
         groups: In order; the n-th falls to process n mod the number of processes.
         folder: Of the files.
         title: Of the progress bar.
-        processes: accelerate's `PartialState`; None is this process alone. All processes get everything.
+        processes: accelerate's `PartialState`; None is this process alone.
+
+    Returns:
+        The files of all groups, in order; in all processes, once all are there.
     """
     processes = processes or Alone()
     paths = [folder / f"{number:05d}.safetensors" for number in range(len(groups))]
@@ -47,8 +66,17 @@ def in_parts(
         made = make(groups[number])
         write_whole(paths[number], lambda aside, made=made: save_file(made, aside))
     processes.wait_for_everyone()
-    parts = [load_file(path) for path in paths]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return paths
+
+
+def pictures_of(parts: Sequence[Path], count: int) -> Iterator[Tensor]:
+    """The first `count` of the "pictures" in these files, bytes, as floats in [0, 1]; one part at a time is read."""
+    for path in parts:
+        pictures = load_file(path)["pictures"][:count]
+        count -= len(pictures)
+        yield pictures.float() / 255
+        if count == 0:
+            return
 
 
 def kept(path: Path, make: Callable[[], Iterable[dict[str, Tensor]]]) -> dict[str, Tensor]:
@@ -56,6 +84,5 @@ def kept(path: Path, make: Callable[[], Iterable[dict[str, Tensor]]]) -> dict[st
     if not path.exists():
         with torch.no_grad():
             parts = list(make())
-        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        write_whole(path, lambda aside: save_file(joined, aside))
+        write_whole(path, lambda aside: save_file(joined(parts), aside))
     return load_file(path)

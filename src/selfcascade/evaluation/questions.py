@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 GROUP, CLIP_GROUP = 20, 1  # a clip takes as long as all pictures of a group
+SEED_STEP = 100_000  # pictures that a seed can have before another seed's noise comes again
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from selfcascade.data.scenes import caption, render, sample_scene
 from selfcascade.evaluation.judge import PART, Judge
-from selfcascade.evaluation.questions import Questions
+from selfcascade.evaluation.questions import SEED_STEP, Questions
 from selfcascade.images import file_sha256
 from selfcascade.metrics.composition import CompositionReader, accuracy
 from selfcascade.metrics.detectors import PatchDetector
@@ -20,7 +20,6 @@ from selfcascade.metrics.repetition import repetition
 from selfcascade.models import BUNDLED
 
 ASKED_FIRST, OTHERS_FIRST, REAL_FIRST = 50_000_000, 55_000_000, 70_000_000
-SEED_STEP = 100_000
 
 
 def scene_questions(count: int, first: int = ASKED_FIRST) -> Questions:
@@ -86,29 +85,33 @@ class SceneJudge(Judge):
         """The patch detector's."""
         return self.detector.features(patches)
 
-    def features(self, pictures: Tensor) -> dict[str, Tensor]:
+    def features(self, pictures: Tensor, corners: torch.Generator) -> dict[str, Tensor]:
         """With the score of repetition."""
-        return {**super().features(pictures), "repetition": self._repetition(pictures)}
+        repeated = [repetition(self.reader.places(part)) for part in pictures.split(PART)]
+        return {**super().features(pictures, corners), "repetition": torch.cat(repeated)}
 
-    def more(self, pictures: Tensor, questions: Questions) -> dict[str, Any]:
-        """Repetition, and composition where the pictures are square: of others the reader misreads real renders."""
-        real, own = self.of_real["repetition"], self._repetition(pictures)
+    def read(self, pictures: Tensor, captions: Sequence[str]) -> list[Any]:
+        """What the composition reader sees in square pictures: of others it misreads real renders."""
+        if self.size[0] != self.size[1]:
+            return []
+        return [reading for part in pictures.split(PART) for reading in self.reader.read(part)]
+
+    def more(self, found: dict[str, Tensor], readings: list[Any], questions: Questions) -> dict[str, Any]:
+        """Repetition, and composition where it was read."""
+        real, own = self.of_real["repetition"], found["repetition"]
         over = own > torch.quantile(real, 0.95)  # what one real picture in twenty exceeds
         repeated = {"mean": own.mean(), "real_mean": real.mean(), "share_over_real": over.float().mean()}
-        found: dict[str, Any] = {"repetition": {name: float(value) for name, value in repeated.items()}}
-        if self.size[0] == self.size[1]:
-            found["composition"] = self._composition(pictures, list(questions.truths[: len(pictures)]))
-        return found
+        figures: dict[str, Any] = {"repetition": {name: float(value) for name, value in repeated.items()}}
+        if readings:
+            figures["composition"] = _composition(readings, list(questions.truths[: len(readings)]))
+        return figures
 
-    def _composition(self, pictures: Tensor, truths: list[dict[str, Any]]) -> dict[str, float]:
-        readings = [reading for part in pictures.split(PART) for reading in self.reader.read(part)]
-        score = accuracy(readings, truths)
-        for objects in ("1", "2"):
-            kept = [row for row, truth in enumerate(truths) if str(truth["count"]) == objects]
-            if kept:
-                one = accuracy([readings[row] for row in kept], [truths[row] for row in kept])
-                score[f"all_with_{objects}"] = one["all"]
-        return score
 
-    def _repetition(self, pictures: Tensor) -> Tensor:
-        return torch.cat([repetition(self.reader.places(part)) for part in pictures.split(PART)])
+def _composition(readings: list[Any], truths: list[dict[str, Any]]) -> dict[str, float]:
+    score = accuracy(readings, truths)
+    for objects in ("1", "2"):
+        kept = [row for row, truth in enumerate(truths) if str(truth["count"]) == objects]
+        if kept:
+            one = accuracy([readings[row] for row in kept], [truths[row] for row in kept])
+            score[f"all_with_{objects}"] = one["all"]
+    return score

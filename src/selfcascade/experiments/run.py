@@ -17,16 +17,19 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from safetensors.torch import load_file
 from torch import Tensor
 
 from selfcascade.base_models import family_of
 from selfcascade.base_models.family import denoiser
 from selfcascade.cascade import Size
 from selfcascade.data import ClipFiles, Stream, open_source
-from selfcascade.evaluation import Pivots, Questions, Sampling, answer, open_world
-from selfcascade.evaluation.parts import in_parts
+from selfcascade.evaluation import Pivots, Sampling, answer, open_world
+from selfcascade.evaluation.answers import weights_digest
+from selfcascade.evaluation.parts import Alone, make_parts, pictures_of
+from selfcascade.experiments.records import check_result, rounded, settings_of
 from selfcascade.experiments.settings import names_of, read_experiment
-from selfcascade.experiments.sheets import write_sheet
+from selfcascade.experiments.sheets import PICTURES, write_sheet
 from selfcascade.files import write_whole
 from selfcascade.images import file_sha256
 from selfcascade.methods import METHODS
@@ -72,7 +75,11 @@ class Run:
         return experiment.at_steps if self.seed in experiment.seeds else (end,)
 
     def missing(self) -> dict[tuple[int, str], list[int]]:
-        """Training steps and samplings without all their results: how many pictures the missing ones are of."""
+        """Training steps and samplings without all their results: how many pictures the missing ones are of.
+
+        Raises:
+            ValueError: A result is there that was made with other settings.
+        """
         experiment, found = self.experiment, {}
         for step in self.at_steps:
             last = self.seed in experiment.seeds and step == max(experiment.at_steps)
@@ -80,7 +87,7 @@ class Run:
             for sampling, own in experiment.samplings.items():
                 if step not in own.get("at_steps", experiment.at_steps):
                     continue
-                left = [count for count in counts if not self._path(sampling, step, count).exists()]
+                left = [count for count in counts if not self._is_there(sampling, step, count)]
                 if left:
                     found[step, sampling] = left
         return found
@@ -109,13 +116,15 @@ class Run:
         self.questions = world.questions(most, self.seed if experiment.training is None else 0)
         others = world.others(experiment.base_pictures)
         self.base: dict[Size, dict[str, Tensor]] = {}
+        self.pivots: dict[str, Pivots] = {}
         for size in set(self.base_sizes.values()):
             base = None if others is None else Pivots(pipe, others, size, usual, self.runs, processes)
             self.base[size] = {} if base is None else {"base": base.pictures(pipe)}
-        self.pivots = {
-            name: Pivots(pipe, self.questions, self.base_sizes[name], sampling, self.runs, processes)
-            for name, sampling in self.samplings.items()
-        }
+        made: dict[Any, Pivots] = {}
+        for name, sampling in self.samplings.items():
+            own = (self.base_sizes[name], *sampling.of_base.values())
+            made[own] = made.get(own) or Pivots(pipe, self.questions, own[0], sampling, self.runs, processes)
+            self.pivots[name] = made[own]
         if experiment.training is None:
             self._make_untrained(pipe, processes)
             return
@@ -137,30 +146,11 @@ class Run:
             raise KeyboardInterrupt(trainer.stop.asked_by)  # it is the suite that was to stop
 
     def _make_untrained(self, pipe: Any, processes: PartialState) -> None:
-        """The missing results of a method that is not trained here, sampled by all processes, group by group."""
-        experiment = self.experiment
-        upsamplers = None if experiment.upsamplers is None else load_upsamplers(experiment.upsamplers)
+        """The missing results of a method that is not trained here, sampled by all processes."""
+        upsamplers = None if self.experiment.upsamplers is None else load_upsamplers(self.experiment.upsamplers)
         self.parameters = 0 if upsamplers is None else upsamplers.num_parameters()
         for (step, name), counts in self.missing().items():
-            sampling, asked = self.samplings[name], self.questions.first_of(max(counts))
-            pivots = self.pivots[name]
-            key = [asdict(sampling), pivots.name, _digests(sampling.weights), _digest(upsamplers)]
-            kept = self.runs / f"pictures-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}"
-
-            def make(
-                indices: range, asked: Questions = asked, sampling: Sampling = sampling, pivots: Pivots = pivots
-            ) -> dict[str, Tensor]:
-                began = time.perf_counter()
-                pictures = answer(pipe, asked, sampling, pivots, upsamplers, indices)
-                seconds = torch.full((len(pictures),), (time.perf_counter() - began) / len(pictures))
-                return {"pictures": pictures.mul(255).round().byte(), "seconds": seconds}
-
-            made = in_parts(make, list(asked.groups()), kept, f"{self.name} seed {self.seed} {name}", processes)
-            if processes.is_main_process:
-                pictures = made["pictures"].float() / 255
-                self._judge(step, name, counts, pictures, float(made["seconds"].mean()))
-                shutil.rmtree(kept)
-            processes.wait_for_everyone()
+            self._answer(step, name, counts, pipe, upsamplers, [], processes)
 
     def __call__(self, step: int, pipe: Any, upsamplers: Any) -> dict[str, float]:
         """Makes the missing results of this step; the trainer calls it."""
@@ -168,22 +158,43 @@ class Run:
         shown: dict[str, float] = {}
         for (missing_step, name), counts in self.missing().items():
             if missing_step == step:
-                asked, began = self.questions.first_of(max(counts)), time.perf_counter()
-                pivots = self.pivots[name]
-                pictures = answer(pipe, asked, self.samplings[name], pivots, upsamplers)
-                shown |= self._judge(step, name, counts, pictures, (time.perf_counter() - began) / len(pictures))
+                trained = [weights_digest(denoiser(pipe))]
+                shown |= self._answer(step, name, counts, pipe, upsamplers, trained, Alone())
         self.since = time.perf_counter()
         return shown
 
-    def _judge(self, step: int, name: str, counts: list[int], pictures: Tensor, seconds: float) -> dict[str, float]:
-        """Writes the results of pictures; their main figures are returned."""
+    def _answer(
+        self, step: int, name: str, counts: list[int], pipe: Any, upsamplers: Any, trained: list[str], processes: Any
+    ) -> dict[str, float]:
+        """Samples in parts that are kept until they are judged; the main figures are returned."""
+        sampling, pivots, asked = self.samplings[name], self.pivots[name], self.questions.first_of(max(counts))
+        key = [asdict(sampling), pivots.name, _digests(sampling.weights), weights_digest(upsamplers), *trained]
+        kept = self.runs / f"pictures-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}"
+
+        def make(indices: range) -> dict[str, Tensor]:
+            began = time.perf_counter()
+            pictures = answer(pipe, asked, sampling, pivots, upsamplers, indices)
+            seconds = torch.full((len(pictures),), (time.perf_counter() - began) / len(pictures))
+            return {"pictures": pictures.mul(255).round().byte(), "seconds": seconds}
+
+        told: dict[str, float] = {}
+        parts = make_parts(make, list(asked.groups()), kept, f"{self.name} seed {self.seed} {name}", processes)
+        if processes.is_main_process:
+            told = self._judge(step, name, counts, parts)
+            shutil.rmtree(kept)
+        processes.wait_for_everyone()
+        return told
+
+    def _judge(self, step: int, name: str, counts: list[int], parts: list[Path]) -> dict[str, float]:
+        """Writes the results of pictures, of which one part at a time is read; their main figures are returned."""
         told: dict[str, float] = {}
         if self.seed == self.experiment.seeds[0] and step == max(self.experiment.at_steps):
             shown = self._path(name, step, 0).with_name(f"{name}-step{step:06d}.webp")
-            write_sheet(shown, pictures, self.questions, self.experiment.fps)
+            write_sheet(shown, torch.cat(list(pictures_of(parts, PICTURES))), self.questions, self.experiment.fps)
         judge = self.judges[self.samplings[name].size]
+        seconds = float(torch.cat([load_file(path)["seconds"] for path in parts]).mean())
         for count in counts:
-            figures = judge.judge(pictures[:count], self.questions, **self.base[self.base_sizes[name]])
+            figures = judge.judge(pictures_of(parts, count), self.questions, **self.base[self.base_sizes[name]])
             self._write(step, name, count, seconds, figures)
             told |= {f"{name}_{key}": figures[key][0] for key in TOLD if key in figures}
         return told
@@ -208,7 +219,8 @@ class Run:
         own |= {"max_train_steps": max(steps), "resume_from_checkpoint": "latest"}
         own |= {"cache_latents": str(self.runs / "latents")}
         own |= self._length()
-        given = {"resolution": tuple(size), "train_data": self.experiment.data, **given}
+        data = self.experiment.train_data or self.experiment.data
+        given = {"resolution": tuple(size), "train_data": data, **given}
         return TrainingConfig(**{**given, **own, "validation_steps": interval, "checkpointing_steps": interval})
 
     def _write(self, step: int, name: str, count: int, seconds: float, figures: dict[str, Any]) -> None:
@@ -224,6 +236,7 @@ class Run:
             "seconds_per_training_step": self.seconds / trained if trained else None,
             "seconds_per_picture": seconds + base,
             "of_them_for_the_base_sample": base,
+            "settings": settings_of(self.experiment),
             **self._length(),
             **figures,
         }
@@ -238,6 +251,13 @@ class Run:
         """Frames and rate of clips; nothing of pictures."""
         frames = self.experiment.frames
         return {} if frames is None else {"frames": frames, "fps": self.experiment.fps}
+
+    def _is_there(self, sampling: str, step: int, count: int) -> bool:
+        path = self._path(sampling, step, count)
+        if not path.exists():
+            return False
+        check_result(path, self.experiment.sampling(sampling), settings_of(self.experiment))
+        return True
 
     def _path(self, sampling: str, step: int, count: int) -> Path:
         folder = self.results / self.name / f"seed-{self.seed}"
@@ -273,19 +293,3 @@ def _digests(weights: str | None) -> list[str]:
     folder = BUNDLED_SUPER_RESOLVER if weights == "bundled" else Path(weights or "")
     found = sorted(folder.rglob("*.safetensors")) if weights and folder.is_dir() else []
     return [str(weights), *(file_sha256(path) for path in found)]
-
-
-def _digest(module: Any) -> str:
-    digest = hashlib.sha256()
-    for name, value in ({} if module is None else module.state_dict()).items():
-        digest.update(name.encode() + value.float().cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def rounded(value: Any) -> Any:
-    """Numbers to five significant digits, as far as figures go."""
-    if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [rounded(item) for item in value]
-    return float(f"{value:.5g}") if isinstance(value, float) else value

@@ -9,11 +9,17 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from selfcascade.evaluation import FPS, Sampling
+from selfcascade.evaluation import FPS, MOVING, STILL, Sampling
+
+# Scenes of a fiftieth seed would be those that are taken for real.
+Seed = Annotated[int, Field(ge=0, lt=50)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
+Steps = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
+Counts = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
 
 class Experiment(BaseModel):
@@ -30,22 +36,33 @@ class Experiment(BaseModel):
     frames: PositiveInt | None = Field(None, description="Of each clip; none: the model makes pictures.")
     fps: float = Field(FPS, gt=0, description="Frames a second of the clips.")
     data: str = Field("scenes", description="'scenes' or 'moving-scenes', or as `selfcascade train` takes them.")
+    train_data: str | None = Field(None, description="What is trained on; none: scenes, other ones than are asked for.")
     detector: str = Field("scenes", description="Of other data: 'inception:FILE', 'clip:FOLDER_OR_HUB_ID', 'i3d:FILE'.")
     training: dict[str, Any] | None = Field(None, description="Differences from TrainingConfig; none: not trained.")
     upsamplers: str | None = Field(None, description="Trained upsamplers, by name or folder.")
     samplings: dict[str, dict[str, Any]] = Field(
-        description="Name of each way to sample: its settings, and its own at_steps where those are fewer."
+        min_length=1,
+        description="Name of each way to sample: its settings, and its own at_steps where those are fewer.",
     )
-    at_steps: tuple[int, ...] = Field((0,), description="Training steps at which it is measured.")
-    seeds: tuple[int, ...] = Field((0,), description="Of the training; without one, of captions and noise.")
-    more_seeds: tuple[int, ...] = Field((), description="More of them, trained to one step and measured there.")
+    at_steps: Steps = Field((0,), description="Training steps at which it is measured.")
+    seeds: Seeds = Field((0,), description="Of the training; without one, of captions and noise.")
+    more_seeds: tuple[Seed, ...] = Field((), description="More of them, trained to one step and measured there.")
     more_seeds_at: int | None = Field(None, description="That step; the last unless given.")
-    questions: tuple[PositiveInt, ...] = Field((100,), description="Pictures or clips at each step, a result a count.")
-    questions_at_last: tuple[PositiveInt, ...] = Field((100, 300), description="The same at the last step.")
+    questions: Counts = Field((100,), description="Pictures or clips at each step, a result a count.")
+    questions_at_last: Counts = Field((100, 300), description="The same at the last step.")
     real_pictures: PositiveInt = Field(1000, description="Real pictures or clips to compare with.")
     base_pictures: PositiveInt = Field(300, description="Base samples of other captions, for FID_b and KID_b.")
     shared: dict[str, Any] = Field({}, description="Settings of all samplings.")
     shared_training: dict[str, Any] = Field({}, description="Settings of all trainings.")
+
+    @model_validator(mode="after")
+    def _is_not_measured_on_what_it_learns(self) -> Experiment:
+        if self.training is None or self.data in (STILL, MOVING):
+            return self
+        if self.train_data in (None, self.data):
+            words = "must be other pictures than data, which methods are measured against"
+            raise ValueError(f"train_data {words}, not {self.train_data!r}, where a method is trained")
+        return self
 
     def sampling(self, name: str) -> Sampling:
         """The settings of one way to sample."""

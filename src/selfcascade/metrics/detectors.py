@@ -84,4 +84,5 @@ class Inception:
     @torch.no_grad()
     def features(self, pictures: Tensor) -> Tensor:
         """(B, 2048), of pictures (B, 3, H, W) in [0, 1] of any size: the network resizes them to 299 x 299."""
-        return self.network(pictures.clamp(0, 1).mul(255).round().to(torch.uint8))[0].float()
+        device = next(self.network.parameters()).device
+        return self.network(pictures.to(device).clamp(0, 1).mul(255).round().to(torch.uint8))[0].float()

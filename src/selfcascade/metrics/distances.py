@@ -134,7 +134,7 @@ def random_patches(pictures: Tensor, count: int, side: int, generator: torch.Gen
         pictures: (N, C, H, W).
         count: Patches of each picture.
         side: Of a patch, in pixels, at most H and W.
-        generator: Draws the corners, picture by picture.
+        generator: Draws the corners, picture by picture: the same ones whether pictures come together or in parts.
 
     Returns:
         (N count, C, side, side), a picture's patches together.
@@ -145,13 +145,13 @@ def random_patches(pictures: Tensor, count: int, side: int, generator: torch.Gen
     height, width = pictures.shape[-2:]
     if not 1 <= side <= min(height, width):
         raise ValueError(f"side must be from 1 to the pictures' {min(height, width)} pixels, not {side}")
-    corners = torch.stack(
-        [torch.randint(size - side + 1, (len(pictures), count), generator=generator) for size in (height, width)], -1
-    )
+    places = torch.tensor([height, width]).sub(side - 1)
+    drawn = torch.rand(len(pictures), count, 2, dtype=torch.float64, generator=generator)
+    corners = (drawn * places).long()
     rows = [
         picture[:, top : top + side, left : left + side]
-        for picture, places in zip(pictures, corners.tolist(), strict=True)
-        for top, left in places
+        for picture, own in zip(pictures, corners.tolist(), strict=True)
+        for top, left in own
     ]
     return torch.stack(rows)
 

@@ -84,6 +84,7 @@ class I3D(nn.Module):
         """
         if clips.ndim != 5 or clips.shape[2] != 3 or clips.shape[1] < FEWEST_FRAMES:
             raise ValueError(f"clips must be (B, F, 3, H, W) of at least 9 frames, not {tuple(clips.shape)}")
+        clips = clips.to(next(self.parameters()).device)
         frames = clips.flatten(0, 1).float().clamp(0, 1).mul(255).round() / 255
         frames = interpolate(frames, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
         return self(frames.unflatten(0, clips.shape[:2]).transpose(1, 2) * 2 - 1)

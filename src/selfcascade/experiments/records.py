@@ -1,0 +1,49 @@
+"""What a result says of how it was made, and whether that is what is asked for now."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from selfcascade.evaluation import Sampling
+from selfcascade.experiments.settings import Experiment
+
+SETTINGS = (
+    "model", "dtype", "frames", "fps", "data", "train_data", "detector", "upsamplers", "real_pictures", "base_pictures",
+)  # fmt: skip
+
+
+def settings_of(experiment: Experiment) -> dict[str, Any]:
+    """All that the figures depend on beside the sampling, the seed, the step and the number of pictures."""
+    training = None if experiment.training is None else {**experiment.shared_training, **experiment.training}
+    return {**experiment.model_dump(include=set(SETTINGS)), "training": training}
+
+
+def check_result(path: Path, sampling: Sampling, settings: dict[str, Any]) -> None:
+    """Raises ValueError if the result at `path` cannot be read, or was made with other settings than these.
+
+    Results that are older than a setting do not tell it, and are taken for what they are. A size that is not spelled
+    out is the model's.
+    """
+    try:
+        result = json.loads(path.read_text())
+        held = {**result["sampling"], **result.get("settings", {})}
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"result {path} cannot be read, delete it to make it again: {error!r}") from error
+    asked = {**asdict(sampling), **settings}
+    asked = {name: value for name, value in asked.items() if name not in ("height", "width") or value is not None}
+    for name, value in json.loads(json.dumps(rounded(asked))).items():
+        if name in held and held[name] != value:
+            words = f"{name} {held[name]!r}, not {value!r}"
+            raise ValueError(f"result {path} was made with {words}; delete it, or give another output")
+
+
+def rounded(value: Any) -> Any:
+    """Numbers to five significant digits, as far as figures go."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(item) for item in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value

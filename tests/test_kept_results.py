@@ -1,0 +1,189 @@
+"""What is kept of one model, data set or setting is never taken for another's."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import EulerDiscreteScheduler
+from PIL import Image
+
+from command_line import run, succeed
+from selfcascade import load_bundled
+from selfcascade.cascade import Size
+from selfcascade.data.scenes import render, sample_scene
+from selfcascade.evaluation import Pivots, Sampling
+from selfcascade.evaluation.answers import model_digest
+from selfcascade.evaluation.moving_scenes import MovingSceneJudge
+from selfcascade.evaluation.own_data import DataWorld
+from selfcascade.evaluation.scenes import SceneJudge, scene_questions
+from selfcascade.experiments import read_experiment, runs_of
+from selfcascade.experiments.settings import names_of
+from selfcascade.metrics.i3d import I3D
+from test_clip import tiny as tiny_clip
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+
+
+def scaled(name: str) -> Callable[[Any], None]:
+    """Changes the last number of a part's last weight."""
+
+    def change(pipe: Any) -> None:
+        list(getattr(pipe, name).parameters())[-1].data.view(-1)[-1] += 1
+
+    return change
+
+
+def rescheduled(pipe: Any) -> None:
+    pipe.scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config)
+
+
+@pytest.mark.parametrize(
+    "change", [scaled("unet"), scaled("vae"), scaled("text_encoder"), rescheduled, lambda pipe: pipe.unet.half()]
+)
+def test_any_change_of_a_model_gives_it_another_name(change: Callable[[Any], None]) -> None:
+    pipe = load_bundled()
+    before = model_digest(pipe)
+    assert before == model_digest(load_bundled())
+    change(pipe)
+    assert before != model_digest(pipe)
+
+
+def test_base_samples_are_of_their_own_steps_and_guidance(tmp_path: Path) -> None:
+    pipe = load_bundled()
+    pipe.set_progress_bar_config(disable=True)
+    made = [
+        Pivots(pipe, scene_questions(1), Size(64, 64), Sampling(**own), tmp_path)
+        for own in ({"num_inference_steps": 2}, {"num_inference_steps": 3}, {"num_inference_steps": [2, 5]})
+    ]
+    assert made[0].name == made[2].name != made[1].name
+    suite = tmp_path / "suite"
+    suite.mkdir()
+    samplings = {f"steps{steps}": {"method": "lanczos", "num_inference_steps": steps} for steps in (2, 3)}
+    settings = {"samplings": samplings, "questions": [2], "questions_at_last": [2]}
+    (suite / "steps.json").write_text(json.dumps({**settings, "real_pictures": 20, "base_pictures": 3}))
+    succeed("evaluate", str(suite), "--runs", str(tmp_path / "runs"))
+    folder = suite / "results/steps/seed-0"
+    first, second = (json.loads((folder / f"steps{steps}-step000000-n2.json").read_text()) for steps in (2, 3))
+    assert first["fid_b"] != second["fid_b"]  # Lanczos differs in its base sample alone
+
+
+def results_of(suite: Path, tmp_path: Path, **settings: Any) -> list[dict[Any, Any]]:
+    return [one.missing() for one in runs_of(suite, [], tmp_path / "runs", settings, tmp_path / "out")]
+
+
+def test_a_result_of_other_settings_is_not_taken(tmp_path: Path) -> None:
+    suite = tmp_path / "suite"
+    suite.mkdir()
+    settings: dict[str, Any] = {
+        "samplings": {"base": {"method": "lanczos", "num_inference_steps": 2}}, "questions": [2],
+        "questions_at_last": [2], "real_pictures": 20, "base_pictures": 3,
+    }  # fmt: skip
+    (suite / "one.json").write_text(json.dumps(settings))
+    own = ["--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "made")]
+    succeed("evaluate", str(suite), *own)
+    (path,) = (tmp_path / "made/suite/results").rglob("*.json")
+    (tmp_path / "out/one/seed-0").mkdir(parents=True)
+    path.rename(moved := tmp_path / "out/one/seed-0" / path.name)
+    assert results_of(suite, tmp_path) == [{}]
+    for name, other, words in (
+        ("model", "elsewhere", "model 'bundled', not 'elsewhere'"),
+        ("real_pictures", 30, "real_pictures 20, not 30"),
+        ("samplings", {"base": {"method": "lanczos", "num_inference_steps": 3}}, "num_inference_steps 2, not 3"),
+        ("samplings", {"base": {"num_inference_steps": 2}}, "method 'lanczos', not 'self-cascade'"),
+        ("training", {"method": "upsamplers"}, "training None, not {'method': 'upsamplers'}"),
+    ):
+        with pytest.raises(ValueError, match=rf"base-step000000-n2\.json was made with {words}; delete it"):
+            results_of(suite, tmp_path, **{name: other})
+    for damaged in ("{", "[]", "{}"):
+        moved.write_text(damaged)
+        with pytest.raises(ValueError, match=r"n2\.json cannot be read, delete it to make it again"):
+            results_of(suite, tmp_path)
+
+
+@pytest.mark.parametrize("suite", sorted(path.parent.name for path in EXPERIMENTS.glob("*/results")))
+def test_the_committed_results_are_of_the_committed_settings(suite: str, tmp_path: Path) -> None:
+    for one in runs_of(EXPERIMENTS / suite, names_of(EXPERIMENTS / suite), tmp_path):
+        one.missing()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Six scenes of 64 pixels with captions, and a tiny CLIP beside them."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(6):
+        pixels = (render(sample_scene(number), 64, 64) * 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"number {number}")
+    clip = tiny_clip()
+    clip.model.save_pretrained(tmp_path / "clip")
+    clip.tokenizer.save_pretrained(tmp_path / "clip")
+    return folder
+
+
+def test_features_of_own_data_are_of_these_very_files(data: Path, tmp_path: Path) -> None:
+    def key(place: str = str(data)) -> str:
+        return DataWorld(place, Size(64, 64), f"clip:{tmp_path / 'clip'}").key
+
+    first = key()
+    assert first == key() and len(first) < 40
+    os.utime(data / "3.png", (1, 1))
+    second = key()
+    assert second != first
+    weights = tmp_path / "clip/model.safetensors"
+    os.utime(weights, (1, 1))
+    third = key()
+    assert third not in (first, second)
+    (data / "5.png").unlink()
+    assert key() not in (first, second, third)
+    assert key(str(data).replace("pictures", "p*")) not in (first, second, third, key())
+
+
+def test_seeds_of_own_data_share_no_noise(data: Path, tmp_path: Path) -> None:
+    world = DataWorld(str(data), Size(64, 64), f"clip:{tmp_path / 'clip'}")
+    asked = [world.questions(5, seed) for seed in (0, 1)]
+    assert len({generator.initial_seed() for own in asked for generator in own.generators(range(5))}) == 10
+
+
+def test_what_is_trained_is_not_measured_on_what_it_learnt(data: Path, tmp_path: Path) -> None:
+    suite = tmp_path / "suite"
+    suite.mkdir()
+    settings = {"training": {"method": "upsamplers"}, "samplings": {"cascade": {}}, "at_steps": [1]}
+    (suite / "one.json").write_text(json.dumps(settings))
+    own = ["--data", str(data), "--detector", f"clip:{tmp_path / 'clip'}", "--output", str(tmp_path / "out")]
+    assert "train_data must be other pictures than data" in run("evaluate", str(suite), *own).stderr
+    assert "train_data must be" in run("evaluate", str(suite), *own, "--train-data", str(data)).stderr
+    listed = run("evaluate", str(suite), *own, "--train-data", str(tmp_path / "others"), "--dry-run")
+    assert "one seed 0: 2 results missing" in listed.stderr
+    experiment = read_experiment(suite, "one", {"data": str(data), "train_data": "others", "detector": "clip:x"})
+    assert experiment.train_data == "others"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("samplings", {}), ("seeds", []), ("seeds", [50]), ("at_steps", []), ("questions", []), ("questions_at_last", [])],
+)
+def test_empty_settings_are_named(name: str, value: Any, tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text(json.dumps({"samplings": {"base": {}}, name: value}))
+    with pytest.raises(ValueError, match=name):
+        read_experiment(tmp_path, "one")
+
+
+def test_pictures_are_judged_the_same_in_parts(tmp_path: Path) -> None:
+    judge = SceneJudge(64, 64, tmp_path, real_count=20, draws=4)
+    pictures = torch.rand(7, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    whole = judge.judge(pictures, scene_questions(7), pictures)
+    parted = judge.judge(iter(pictures.split(3)), scene_questions(7), pictures)
+    assert whole["composition"] == parted["composition"] and parted["pictures"] == 7
+    for name in ("fid", "patch_fid", "fid_b", "patch_kid"):
+        assert parted[name] == pytest.approx(whole[name], rel=1e-3, abs=1e-5)
+
+
+def test_a_detector_of_clips_has_a_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="detector_name must be given with a detector, and only then, not ''"):
+        MovingSceneJudge(64, 64, tmp_path, detector=I3D(classes=3))
