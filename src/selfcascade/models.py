@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -188,11 +189,12 @@ def _from_hub(name: str, options: dict[str, Any]) -> Any:
     try:
         return DiffusionPipeline.from_pretrained(name, **options)
     except Exception as error:  # the network's, the Hub's and the loader's errors share no base class
+        own = ", ".join(map(repr, BUNDLED_MODELS))
         raise ValueError(
-            f"model {name!r} is neither a folder, nor in the local cache, nor to be had from the Hub: {_reason(error)}"
+            f"model {name!r} is no folder, none of {own}, not in the local cache, and the Hub says: {_reason(error)}"
         ) from error
 
 
 def _reason(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__
+    return textwrap.shorten(lines[0], 300, placeholder=" ...") if lines else type(error).__name__

@@ -20,11 +20,11 @@ app = typer.Typer(
     cls=OneLineErrors,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Pictures larger than a diffusion model was trained for, with the model as it is (Self-Cascade, ECCV 2024).",
+    help="Pictures and clips larger than a diffusion model was trained for (Self-Cascade, ECCV 2024).",
 )
 for command in (generate, upscale, plan, compare, evaluate, report, info):
     app.command()(command)
-app.command("train")(train)
+app.command("train", no_args_is_help=True)(train)
 
 
 def _print_version(value: bool) -> None:

@@ -61,7 +61,7 @@ def evaluate(
         changes["shared"] = {**read_shared(suite), **shared}
     changes = {name: value for name, value in changes.items() if value is not None}
     if changes and output is None:
-        raise ValueError(f"output must be given where the suite's {', '.join(changes)} are not used")
+        raise ValueError("output must be given where settings are not the suite's own, whose results would be mixed up")
     results = None if output is None else output / suite.name / "results"
     for run in runs_of(suite, names or [], runs, changes, results):
         if seed is not None and run.seed != seed:

@@ -43,7 +43,9 @@ def model_facts(settings: Settings) -> dict[str, str]:
     """Class, sizes, scheduler and parameters of the settings' model."""
     cascade, settings = load(settings, video=True)
     pipe: Any = cascade.pipe
-    modules = {name: part for name, part in pipe.components.items() if hasattr(part, "parameters")}
+    # AnimateDiff's U-Net has a copy of its motion adapter.
+    parts = {name: part for name, part in pipe.components.items() if name != "motion_adapter"}
+    modules = {name: part for name, part in parts.items() if hasattr(part, "parameters")}
     counts = {name: sum(weight.numel() for weight in part.parameters()) for name, part in modules.items()}
     sizes = ", ".join(f"{name} {count / 1e6:.1f}M" for name, count in counts.items())
     clips = {}

@@ -47,8 +47,8 @@ def make_config(given: dict[str, Any]) -> TrainingConfig:
         first = error.errors()[0]
         if not first["loc"]:  # settings that do not go together, named by the sentence itself
             raise ValueError(first["msg"].removeprefix("Value error, ")) from error
-        name = str(first["loc"][0])
-        raise ValueError(f"{name}: {first['msg']}, not {given.get(name)!r}") from error
+        name, words = str(first["loc"][0]), first["msg"].replace("Input should be", "must be", 1)
+        raise ValueError(f"{name} {words}, not {given.get(name)!r}") from error
 
 
 def _as_command(function: Callable[..., None]) -> Callable[..., None]:
@@ -57,7 +57,7 @@ def _as_command(function: Callable[..., None]) -> Callable[..., None]:
     for name, field in TrainingConfig.model_fields.items():
         dashed = f"--{name.replace('_', '-')}"
         spelled = [dashed] if "_" not in name else [dashed, f"--{name}"]
-        shown = "" if field.default in (None, (), False) else f" [default: {_shown(field.default)}]"
+        shown = "" if field.default in (None, (), False) else f" {_shown(field.default)} unless given."
         option = typer.Option(None, *spelled, help=f"{field.description}{_choices(field.annotation)}{shown}")
         kind = _option_type(field.annotation)
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind))

@@ -279,6 +279,8 @@ def runs_of(
     Raises:
         ValueError: The suite or an experiment does not exist.
     """
+    if not suite.is_dir():
+        raise ValueError(f"suite {suite} is no folder")
     if not names_of(suite):
         raise ValueError(f"suite {suite} holds no experiment, a NAME.json")
     chosen = names or names_of(suite)
