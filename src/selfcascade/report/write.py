@@ -105,10 +105,9 @@ READ = "Under each picture: attributes that the composition reader reads otherwi
 def _curves(experiments: Path, output: Path, written: list[Path]) -> list[str]:
     """Quality over training, from all results of the suite."""
     suite, sampling = FREE
-    free = sorted((experiments / suite / "results").rglob(f"{sampling}-*-n100.json"))
     path = output / f"{CURVES}.webp"
-    found = _results(experiments, CURVES)
-    quality_against_training(found, read_result(free[0]) if free else None, path)
+    if not quality_against_training(_results(experiments, CURVES), _results(experiments, suite, sampling), path):
+        return []
     written.append(path)
     return [f"![Composition and patch FID over training steps and seconds]({path.name})\n"]
 
