@@ -118,18 +118,25 @@ def between(page: str, mark: str, text: str) -> str:
     return f"{before}<!-- {mark} -->\n{text}\n<!-- /{mark} -->{after}"
 
 
+def blocks() -> dict[str, str]:
+    """All tables by their marks."""
+    curves, free = results("training-curves"), results("tuning-free")
+    ablation = [row for row in results("ablation") if isinstance(row["sampling"]["pivot_step"], int)]
+    return {
+        "designs": designs(results("micro-designs")),
+        "figures": end_points(curves + free),
+        "seeds": seeds(curves),
+        "pivot-steps": pivot_steps([row for row in ablation if row["sampling"]["upsampling"] == "rgb"]),
+        "sixteen": sixteen(results("table2")),
+    }
+
+
 def main() -> None:
     """Writes them."""
-    curves, free = results("training-curves"), results("tuning-free")
-    page = between((DOCS / "upsamplers.md").read_text(), "figures", end_points(curves + free))
-    page = between(page, "seeds", seeds(curves))
-    ablation = [row for row in results("ablation") if isinstance(row["sampling"]["pivot_step"], int)]
-    page = between(
-        page, "pivot-steps", pivot_steps([row for row in ablation if row["sampling"]["upsampling"] == "rgb"])
-    )
-    page = between(page, "sixteen", sixteen(results("table2")))
-    text = between(page, "designs", designs(results("micro-designs")))
-    write_whole(DOCS / "upsamplers.md", lambda aside: aside.write_text(text))
+    page = (DOCS / "upsamplers.md").read_text()
+    for mark, text in blocks().items():
+        page = between(page, mark, text)
+    write_whole(DOCS / "upsamplers.md", lambda aside: aside.write_text(page))
 
 
 if __name__ == "__main__":

@@ -88,12 +88,20 @@ def table(cascade: SelfCascade, scale: int) -> str:
     return "\n".join([*lines, *(row(cascade, result) for result in found)])
 
 
+def tables(cascade: SelfCascade) -> str:
+    """All of the page."""
+    return "\n\n".join(table(cascade, scale) for scale in TITLES)
+
+
+def with_tables(page: str, text: str) -> str:
+    """The page with this text between its two marks."""
+    before, _, rest = page.partition(START)
+    return f"{before}{START}\n\n{text}\n\n{END}{rest.partition(END)[2]}"
+
+
 def main() -> None:
-    """Replaces the tables between the page's two marks."""
-    cascade = SelfCascade(load_bundled())
-    before, _, rest = PAGE.read_text().partition(START)
-    tables = "\n\n".join(table(cascade, scale) for scale in TITLES)
-    text = f"{before}{START}\n\n{tables}\n\n{END}{rest.partition(END)[2]}"
+    """Writes them."""
+    text = with_tables(PAGE.read_text(), tables(SelfCascade(load_bundled())))
     write_whole(PAGE, lambda aside: aside.write_text(text))
 
 

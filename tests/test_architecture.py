@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("base_models", "cascade", "clip_outputs", "data", "evaluation", "files", "images", "methods", "models"),
         "training",
     },
-    "report": {"clip_outputs", "data", "evaluation", "files", "grid", "metrics", "models"},
+    "report": {"clip_outputs", "data", "evaluation", "files", "grid", "methods", "metrics", "models"},
     "cli": {"*"},
     "demo": {"*"},
 }

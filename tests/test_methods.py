@@ -191,6 +191,37 @@ def test_a_super_resolver_gets_the_base_sample_and_its_picture_the_target_size(s
     assert again.shape == pictures.shape and not torch.allclose(again, pictures)
 
 
+def test_a_super_resolver_takes_what_a_cascade_takes(tmp_path: Path) -> None:
+    pipe, resolver = SD.build(), quiet(super_resolver())
+    resolver.save_pretrained(tmp_path)
+    own: dict[str, Any] = {"weights": resolver, "height": 128, "width": 128}
+    first = made("sr", pipe, SMALL, **own, num_inference_steps=2, guidance_scale=3.0)
+    each = made("sr", pipe, SMALL, **own, num_inference_steps=[2, 4], guidance_scale=[3.0, 9.0])
+    assert torch.equal(each, first)
+    folder = made("sr", pipe, SMALL, **{**own, "weights": tmp_path}, num_inference_steps=2, guidance_scale=3.0)
+    assert torch.equal(folder, first)
+
+
+@pytest.mark.parametrize("negative", [["blurry", "grey"], None])
+def test_a_super_resolver_gets_the_prompt_of_each_of_several_pictures(negative: list[str] | None) -> None:
+    pipe, sr = SD.build(), METHODS["sr"]
+    own: dict[str, Any] = {"weights": quiet(super_resolver()), "height": 128, "width": 128, "native_size": (64, 64)}
+    own |= {"num_inference_steps": 2, "output_type": "pt"}
+
+    def of(prompt: list[str], negative: list[str] | None, **more: Any) -> Any:
+        generators = [seeded(number) for number in range(4)]
+        return sr(pipe, prompt, negative_prompt=negative, generator=generators, **own, **more)
+
+    two = of(["a house", "a tree"], negative, num_images_per_prompt=2)
+    doubled = None if negative is None else [text for text in negative for _ in range(2)]
+    four = of(["a house", "a house", "a tree", "a tree"], doubled)
+    assert two.images.shape == (4, 3, 128, 128) and torch.equal(two.images, four.images)
+    one = sr(pipe, "a house", negative_prompt="blurry", num_images_per_prompt=2, generator=seeded(), **own)
+    assert one.images.shape == (2, 3, 128, 128)
+    with pytest.raises(ValueError, match="prompt has 3 entries, and there are 4 base samples"):
+        of(["a", "b", "c"], None, pivot=four.stages[0].latents)
+
+
 def test_super_resolution_refuses_what_it_cannot_use(tmp_path: Path) -> None:
     pipe = SD.build()
     pipe.save_pretrained(tmp_path)

@@ -24,11 +24,16 @@ def base_sample(cascade: SelfCascade, prompt: str | list[str], target: Size, arg
         arguments: Of the whole cascade; of those with a value a stage, the first one's is taken.
     """
     base = cascade.plan(target.height, target.width)[0].size
-    first = {
-        name: value[0] if name in A_STAGE and isinstance(value, (list, tuple)) else value
+    first = {**of_first_stage(arguments), "output_type": "latent"}
+    return Direct()(cascade.pipe, prompt, **base._asdict(), **first)
+
+
+def of_first_stage(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments, with the first stage's value of those that may have one a stage."""
+    return {
+        name: value[0] if name in A_STAGE and isinstance(value, (list, tuple)) and value else value
         for name, value in arguments.items()
     }
-    return Direct()(cascade.pipe, prompt, **base._asdict(), **{**first, "output_type": "latent"})
 
 
 class Direct:

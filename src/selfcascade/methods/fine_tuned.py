@@ -84,8 +84,7 @@ def whole_unet(pipe: Any, folder: Path) -> Iterator[None]:
         tuned = type(unet).from_pretrained(folder, subfolder="unet", local_files_only=True).state_dict()
     except (OSError, ValueError) as error:
         raise ValueError(f"weights {str(folder)!r} hold no U-Net: {str(error).splitlines()[0]}") from error
-    # What an adapter wraps, it keeps as its base layer.
-    held = {name.replace(".base_layer.", "."): value for name, value in unet.state_dict().items()}
+    held = _held(unet)
     if any(value.is_meta or not value.is_floating_point() for name, value in held.items() if name in tuned):
         raise ValueError("method full-ft needs the U-Net's weights as they are: not offloaded in parts, not quantised")
     if any(name not in held or held[name].shape != value.shape for name, value in tuned.items()):
@@ -95,7 +94,12 @@ def whole_unet(pipe: Any, folder: Path) -> Iterator[None]:
         _put(held, tuned)
         yield
     finally:
-        _put(held, own)
+        _put(_held(unet), own)  # offloading has put other tensors in the place of those held before
+
+
+def _held(unet: nn.Module) -> dict[str, Tensor]:
+    """The weights by the names of the bare U-Net: what an adapter wraps, it keeps as its base layer."""
+    return {name.replace(".base_layer.", "."): value for name, value in unet.state_dict().items()}
 
 
 @torch.no_grad()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
@@ -20,6 +21,10 @@ QUALITY: dict[str, Reading] = {
     "all right, %": BESIDE["all right, %"],
     "pFID_r (log)": lambda result: result["patch_fid"][0],
     "FID_b (log)": lambda result: result["fid_b"][0],
+}
+OVER_TRAINING: dict[str, Reading] = {
+    "all right, %": BESIDE["all right, %"],
+    DISTANCES["patch_fid"]: lambda result: result["patch_fid"][0],
 }
 CLIP_QUALITY = {"fvd": "FVD_r", "frame_patch_fid": "frame pFID_r", "motion": "share with motion right"}
 STYLE: dict[Any, Any] = {
@@ -98,48 +103,80 @@ def _point(axis: Any, cost: float | None, values: list[float], number: int, labe
     axis.errorbar([cost], [mean(values)], yerr=spread, ls="none", capsize=2, lw=1, label=label, **style)
 
 
-def quality_against_training(found: Sequence[dict[str, Any]], free: dict[str, Any] | None, path: Path) -> None:
+def quality_against_training(found: Sequence[dict[str, Any]], free: Sequence[dict[str, Any]], path: Path) -> bool:
     """Composition and patch FID over steps and over seconds of training, seeds averaged (the paper's Figure 5).
+
+    Of the results those of as many pictures as most have, since distances of fewer are larger.
 
     Args:
         found: Results of trainings.
-        free: That of the tuning-free cascade, a line across.
+        free: Those of the tuning-free cascade, whose first of as many pictures is a line across.
         path: A WebP.
+
+    Returns:
+        Whether any method has several steps; there is no plot where none has.
     """
-    figure, axes = pyplot().subplots(2, 2, figsize=(9, 6), sharey="row", layout="constrained")
+    drawn = [row for row in found if row["sampling"]["name"] in LINES]
+    counts = Counter(row["pictures"] for row in drawn)
+    count = max(counts, key=lambda pictures: (counts[pictures], pictures), default=0)
+    drawn = [row for row in drawn if row["pictures"] == count]
     curves: dict[tuple[str, str], dict[int, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
-    for row in found:
-        if row["pictures"] == 100 and row["sampling"]["name"] in LINES:
-            curves[row["experiment"], row["sampling"]["name"]][row["step"]].append(row)
+    for row in drawn:
+        curves[row["experiment"], row["sampling"]["name"]][row["step"]].append(row)
+    known = {name: reading for name, reading in OVER_TRAINING.items() if _in_all(drawn, reading)}
+    if not known or all(len(points) < 2 for points in curves.values()):
+        return False
+    figure, axes = pyplot().subplots(
+        len(known), 2, figsize=(9, 3 * len(known)), sharey="row", squeeze=False, layout="constrained"
+    )
     for (name, sampling), points in sorted(curves.items()):
         colour = TRAINED.index(name) if name in TRAINED else len(TRAINED)
-        _curve(
-            axes, points, f"{name}, {sampling}", {"color": f"C{colour}", "marker": "o", "ms": 3, "ls": LINES[sampling]}
-        )
-    if free is not None:
-        for axis in axes[0]:
-            axis.axhline(100 * free["composition"]["all"], color="black", lw=0.8, ls=":")
-        for axis in axes[1]:
-            axis.axhline(free["patch_fid"][0], color="black", lw=0.8, ls=":", label="tuning-free, K = 600, RGB")
-    for axis, (below, beside) in {
-        axes[0, 0]: ("", "all right, %"),
-        axes[1, 0]: ("training steps of 8 pictures", DISTANCES["patch_fid"]),
-        axes[1, 1]: ("training seconds, one core", ""),
-    }.items():
-        axis.set_xlabel(below)
-        axis.set_ylabel(beside)
-    figure.legend(*axes[1, 0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+        style = {"color": f"C{colour}", "marker": "o", "ms": 3, "ls": LINES[sampling]}
+        _curve(axes, known.values(), points, f"{name}, {sampling}", style)
+    across = [row for row in free if row["pictures"] == count and _in_all([row], *known.values())][:1]
+    for (quality, reading), line in zip(known.items(), axes, strict=True):
+        line[0].set_ylabel(quality)
+        for axis, row in product(line, across):
+            axis.axhline(reading(row), color="black", lw=0.8, ls=":", label=_free_label(row["sampling"]))
+    axes[-1, 0].set_xlabel(_step_label(drawn))
+    axes[-1, 1].set_xlabel("training seconds")
+    figure.legend(*axes[-1, 0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     _save(figure, path)
+    return True
 
 
-def _curve(axes: Any, points: Mapping[int, list[dict[str, Any]]], label: str, style: dict[str, Any]) -> None:
+def _in_all(results: Sequence[dict[str, Any]], *readings: Reading) -> bool:
+    return all(len(Row("", list(results)).values(reading)) == len(results) for reading in readings)
+
+
+def _free_label(how: Mapping[str, Any]) -> str:
+    """The tuning-free cascade by what its sampling says of K and of the pivot."""
+    steps = how.get("pivot_step")
+    told = None if steps is None else ", ".join(map(str, steps if isinstance(steps, list) else [steps]))
+    return ", ".join(["tuning-free", *([f"K = {told}"] if told else []), *filter(None, [how.get("upsampling")])])
+
+
+def _step_label(results: Sequence[dict[str, Any]]) -> str:
+    """With the pictures of a step, where all results say how many and it is one number."""
+    trainings = [(row.get("settings") or {}).get("training") or {} for row in results if row["step"]]
+    sizes = {training.get("train_batch_size") for training in trainings}
+    passes = {training.get("gradient_accumulation_steps", 1) for training in trainings}
+    if len(sizes) != 1 or len(passes) != 1 or None in sizes:
+        return "training steps"
+    return f"training steps of {sizes.pop() * passes.pop()} pictures"
+
+
+def _curve(
+    axes: Any, readings: Iterable[Reading], points: Mapping[int, list[dict[str, Any]]], label: str, style: Any
+) -> None:
     steps = sorted(points)
-    speeds = [row["seconds_per_training_step"] for rows in points.values() for row in rows]
-    speed = median([second for second in speeds if second is not None] or [0.0])
-    for line, reading in enumerate((BESIDE["all right, %"], lambda row: row["patch_fid"][0])):
+    speeds = [row.get("seconds_per_training_step") for rows in points.values() for row in rows]
+    known = [speed for speed in speeds if speed is not None]
+    for line, reading in zip(axes, readings, strict=True):
         values = [mean(map(reading, points[step])) for step in steps]
-        axes[line, 0].plot(steps, values, label=label, **style)
-        axes[line, 1].plot([step * speed for step in steps], values, **style)
+        line[0].plot(steps, values, label=label, **style)
+        if known:
+            line[1].plot([step * median(known) for step in steps], values, **style)
 
 
 def clips_against_training(found: Sequence[dict[str, Any]], free: Row | None, path: Path) -> bool:
@@ -154,9 +191,9 @@ def clips_against_training(found: Sequence[dict[str, Any]], free: Row | None, pa
     for result in found:
         curves[result["experiment"]][result["step"]].append(result)
     curves = {name: points for name, points in sorted(curves.items()) if len(points) > 1}
-    if not curves:
-        return False
     known = [name for name in CLIP_QUALITY if all(name in result for result in found)]
+    if not curves or not known:
+        return False
     size = (2 + 3 * len(known), 3)
     figure, axes = pyplot().subplots(1, len(known), figsize=size, squeeze=False, layout="constrained")
     for axis, quality in zip(axes[0], known, strict=True):

@@ -19,6 +19,7 @@ from selfcascade.report.paper import by_title, place
 Reading = Callable[[dict[str, Any]], float]  # one figure of a result; a KeyError where it was not measured
 
 MOST_DECIMALS = 4
+NEEDED = {"experiment": str, "sampling": dict, "step": int, "pictures": int, "trained_parameters": int}
 
 
 class Borrowed(BaseModel):
@@ -126,7 +127,8 @@ def read_tables(experiments: Path, settings: Settings) -> dict[str, list[Row]]:
     A table is a suite's, with rows that it borrows; or all of its rows are borrowed.
 
     Raises:
-        ValueError: There is no result; a borrowed row has the name of one that is there, or an unknown suite.
+        ValueError: There is no result, or one cannot be read; a borrowed row has the name of one that is there, or an
+            unknown suite.
     """
     suites = {path.parent.name for path in experiments.glob("*/results")}
     tables = {suite: _own_rows(experiments / suite, settings) for suite in suites}
@@ -154,7 +156,7 @@ def _own_rows(suite: Path, settings: Settings) -> list[Row]:
     """
     found: dict[tuple[str, str], dict[tuple[int, int], list[tuple[Path, dict[str, Any]]]]] = {}
     for path in sorted((suite / "results").glob("*/seed-*/*.json")):
-        result = _read(path)
+        result = read_result(path)
         own = found.setdefault((path.parts[-3], result["sampling"]["name"]), {})
         own.setdefault((result["step"], result["pictures"]), []).append((path.parent, result))
     samplings = Counter(experiment for experiment, _ in found)
@@ -179,15 +181,28 @@ def _borrowed_row(experiments: Path, name: str, source: Borrowed) -> Row | None:
     for folder in sorted(folders):
         path = folder / f"{source.sampling}-step{source.step:06d}-n{source.pictures}.json"
         if path.exists():
-            row.results.append(_read(path))
+            row.results.append(read_result(path))
             row.sheet = row.sheet or _sheet(folder, source.sampling, source.step)
     return row if row.results else None
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A result, in which clips are counted under "pictures" too."""
-    result = json.loads(path.read_text())
-    return {"pictures": result.get("clips"), **result}
+def read_result(path: Path) -> dict[str, Any]:
+    """A result, in which clips are counted under "pictures" too.
+
+    Raises:
+        ValueError: The file is damaged, or of something else.
+    """
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:  # not JSON, or not even text
+        raise ValueError(f"result {path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"result {path} must be an object of figures, not {type(found).__name__}")
+    result = {"pictures": found.get("clips"), **found}
+    lacking = [name for name, kind in NEEDED.items() if not isinstance(result.get(name), kind)]
+    if lacking or "name" not in result["sampling"]:
+        raise ValueError(f"result {path} has no usable {', '.join(lacking or ['name in sampling'])}; make it again")
+    return result
 
 
 def _sheet(folder: Path, name: str, step: int) -> Path | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from math import sqrt
+from pathlib import Path
 from statistics import mean, median
 from typing import Any, NamedTuple
 
+from selfcascade.methods import METHODS
 from selfcascade.report.paper import CLIP_DISTANCES, DISTANCES, PaperRow, paper_rows
 from selfcascade.report.results import Reading, Row, decimals_of
 
@@ -24,6 +27,7 @@ CLIPS_BESIDE: dict[str, Reading] = {
     "flicker": lambda result: result["flicker"][0],
 }
 Z = 1.96  # of a 95 % interval
+OF_ALL_COSTS, OF_EACH_COST = ("rows", "steps", "guidance_scale"), ("size", "pixels", "method", "trained_parameters")
 
 
 class Columns(NamedTuple):
@@ -72,9 +76,16 @@ class Costs:
 
     Args:
         measured: Its JSON.
+
+    Raises:
+        ValueError: That lacks what it always has.
     """
 
     def __init__(self, measured: dict[str, Any]) -> None:
+        lacking = [name for name in OF_ALL_COSTS if name not in measured]
+        lacking += [name for name in OF_EACH_COST if any(name not in row for row in measured.get("rows", []))]
+        if lacking:
+            raise ValueError(f"costs have no {', '.join(lacking)}")
         self.measured = measured
         self.rows = {(tuple(row["size"]), row["method"]): row for row in measured["rows"]}
 
@@ -93,7 +104,7 @@ class Costs:
     def table(self, pixels: int) -> str:
         """All that was measured at so many times the native pixels."""
         rows = [row for row in self.measured["rows"] if row["pixels"] == pixels]
-        direct = next(row for row in rows if row["method"] == "direct")
+        direct = next((row for row in rows if row["method"] == "direct"), {})
         head = ["method", "trained parameters", "U-Net passes, by side", "TFLOP", "to direct", "peak memory, MiB"]
         return markdown([*head, "seconds", "to direct"], [_cost_cells(row, direct) for row in rows])
 
@@ -101,6 +112,20 @@ class Costs:
     def pixels(self) -> list[int]:
         """The sizes, as multiples of the native pixels."""
         return sorted({row["pixels"] for row in self.measured["rows"]})
+
+
+def read_costs(path: Path) -> Costs:
+    """Those of a file.
+
+    Raises:
+        ValueError: There is none, or it cannot be read.
+    """
+    if not path.is_file():
+        raise ValueError(f"costs {str(path)!r} is no file; `python benchmarks/methods.py` writes it")
+    try:
+        return Costs(dict(json.loads(path.read_text())))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"costs {path} cannot be read: {error}") from error
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -153,16 +178,27 @@ def _time(row: Row, direct: Row | None, costs: Costs | None) -> str:
     return f"{own:.2g} s" + (f" ({own / base:.2f}x)" if base else "")
 
 
-def _sampled(row: Row) -> float:
-    return mean(row.values(lambda result: result["seconds_per_picture"]))
+def _sampled(row: Row) -> float | None:
+    """Seconds a picture, the base sample's among them; None where no result has those."""
+    found = row.values(_seconds)
+    return mean(found) if found else None
+
+
+def _seconds(result: dict[str, Any]) -> float:
+    """A `Reading`: where a method starts from a base sample, results that do not count that one's seconds have none."""
+    method = METHODS.get(result["sampling"].get("method", ""))
+    if method is not None and method.from_base:
+        _ = result["of_them_for_the_base_sample"]
+    return result["seconds_per_picture"]
 
 
 def _right(result: dict[str, Any]) -> str:
     if "motion" in result:
-        return "{:.0f} ({:.0f} to {:.0f})".format(*(100 * share for share in result["motion"]))
-    if "composition" not in result:
+        share = result["motion"][0]  # all objects of a clip move as asked, or they do not
+    elif "composition" in result:
+        share = result["composition"]["all"]
+    else:
         return "-"
-    share = result["composition"]["all"]
     low, high = wilson(share, result["pictures"])
     return f"{100 * share:.0f} ({100 * low:.0f} to {100 * high:.0f})"
 
@@ -178,15 +214,12 @@ def _interval(estimate: Sequence[float] | None) -> str:
 def _cost_cells(row: dict[str, Any], direct: dict[str, Any]) -> list[str]:
     passes = ", ".join(f"{side}: {number}" for side, number in row.get("unet_passes", {}).items())
     cells = [row["method"], f"{row['trained_parameters']:,}" if row["trained_parameters"] else "-", passes or "-"]
-    if "tflops" in row and "tflops" in direct:
-        cells += [
-            f"{row['tflops']:.3g}",
-            f"{row['tflops'] / direct['tflops']:.2f}x",
-            f"{row['peak_bytes'] / 2**20:.0f}",
-        ]
-    else:
-        cells += ["-", "-", "-"]
-    if row.get("seconds") and direct.get("seconds"):
-        own = median(row["seconds"])
-        return [*cells, f"{own:.2f}", f"{own / median(direct['seconds']):.2f}x"]
-    return [*cells, "-", "-"]
+    cells.append(f"{row['tflops']:.3g}" if "tflops" in row else "-")
+    cells.append(_to_direct(row.get("tflops"), direct.get("tflops")))
+    cells.append(f"{row['peak_bytes'] / 2**20:.0f}" if "peak_bytes" in row else "-")
+    own, base = (median(one["seconds"]) if one.get("seconds") else None for one in (row, direct))
+    return [*cells, "-" if own is None else f"{own:.2f}", _to_direct(own, base)]
+
+
+def _to_direct(own: float | None, direct: float | None) -> str:
+    return f"{own / direct:.2f}x" if own is not None and direct else "-"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from selfcascade.report.page import page
 from selfcascade.report.paper import PAPER, TITLES, paper_rows
 from selfcascade.report.pictures import Shown, grid, hardest, moments, of_one_size, shown
 from selfcascade.report.plots import clips_against_training, quality_against_cost, quality_against_training
-from selfcascade.report.results import Row, read_settings, read_tables
-from selfcascade.report.tables import Costs, seeds_table, table
+from selfcascade.report.results import Row, read_result, read_settings, read_tables
+from selfcascade.report.tables import Costs, read_costs, seeds_table, table
 
 GRID_WIDTH, FEWEST, MOST = 1100, 4, 6  # pixels of a grid's pictures, about, and how many these are
 CURVES, FREE = "training-curves", ("tuning-free", "K600-rgb")
@@ -46,9 +45,7 @@ def write_report(experiments: Path, output: Path, costs: Path | None = None) -> 
     """
     settings = read_settings(experiments)
     tables = read_tables(experiments, settings)
-    if costs is not None and not costs.is_file():
-        raise ValueError(f"costs {str(costs)!r} is no file; `python benchmarks/methods.py` writes it")
-    measured = None if costs is None else Costs(json.loads(costs.read_text()))
+    measured = None if costs is None else read_costs(costs)
     findings = experiments / "findings.md"
     lines = [HEAD, findings.read_text() if findings.is_file() else "", "## Tables\n", HOW]
     pictures = {suite: shown(rows) for suite, rows in tables.items() if suite in (settings.page or tables)}
@@ -77,8 +74,8 @@ def write_report(experiments: Path, output: Path, costs: Path | None = None) -> 
     return written
 
 
-SEEDS = """All right: Wilson's interval. The others: the middle 95 % of a bootstrap over pictures, or clips. The fewer
-pictures, the larger the distances.
+SEEDS = """All right, or motion right: Wilson's interval. The others: the middle 95 % of a bootstrap over pictures, or
+clips. The fewer pictures, the larger the distances.
 
 """
 
@@ -108,12 +105,16 @@ READ = "Under each picture: attributes that the composition reader reads otherwi
 def _curves(experiments: Path, output: Path, written: list[Path]) -> list[str]:
     """Quality over training, from all results of the suite."""
     suite, sampling = FREE
-    found = [json.loads(path.read_text()) for path in sorted((experiments / CURVES / "results").rglob("*.json"))]
-    free = sorted((experiments / suite / "results").rglob(f"{sampling}-*-n100.json"))
     path = output / f"{CURVES}.webp"
-    quality_against_training(found, json.loads(free[0].read_text()) if free else None, path)
+    if not quality_against_training(_results(experiments, CURVES), _results(experiments, suite, sampling), path):
+        return []
     written.append(path)
     return [f"![Composition and patch FID over training steps and seconds]({path.name})\n"]
+
+
+def _results(experiments: Path, suite: str, sampling: str = "*") -> list[dict[str, Any]]:
+    """All results of a suite, of one way to sample or all."""
+    return [read_result(path) for path in sorted((experiments / suite / "results").rglob(f"{sampling}-step*.json"))]
 
 
 OF_CLIPS = """What the figures of clips mean: [video_metrics.md](../video_metrics.md). The paper's are of LVDM on
@@ -125,10 +126,9 @@ side by side, in [index.html](index.html).
 
 def _clip_curves(experiments: Path, suite: str, rows: Sequence[Row], output: Path, written: list[Path]) -> list[str]:
     """Figures over training, where a training was measured more than once."""
-    found = [json.loads(path.read_text()) for path in sorted((experiments / suite / "results").rglob("*.json"))]
     path = output / f"{suite}-training.webp"
     free = next((row for row in rows if row.method == FREE_OF_CLIPS), None)
-    if not clips_against_training(found, free, path):
+    if not clips_against_training(_results(experiments, suite), free, path):
         return []
     written.append(path)
     return [f"![FVD, patch FID of frames and motion over training steps]({path.name})\n"]

@@ -1,0 +1,40 @@
+"""What scripts write into the documentation from committed results is what they would write now."""
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfcascade import SelfCascade, load_bundled
+
+ROOT = Path(__file__).parents[1]
+BENCHMARKS = ("flops", "seconds", "training", "methods")
+
+
+def script(folder: str, name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT / folder))
+    return importlib.import_module(name)
+
+
+def test_the_tables_of_feature_upsamplers_are_those_of_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    curves = script("experiments", "curves", monkeypatch)
+    page, blocks = (ROOT / "docs/upsamplers.md").read_text(), curves.blocks()
+    assert len(blocks) == page.count("<!-- /") == 5
+    stale = [mark for mark, text in blocks.items() if curves.between(page, mark, text) != page]
+    assert not stale, "docs/upsamplers.md: run python experiments/curves.py"
+
+
+def test_the_tables_of_levers_are_those_of_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    levers = script("experiments", "levers", monkeypatch)
+    page = (ROOT / "docs/presets.md").read_text()
+    tables = levers.tables(SelfCascade(load_bundled()))
+    assert levers.with_tables(page, tables) == page, "docs/presets.md: run python experiments/levers.py"
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_the_pages_of_benchmarks_are_those_of_their_measurements(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = json.loads((ROOT / f"benchmarks/{name}.json").read_text())
+    written = script("benchmarks", name, monkeypatch).report(measured)
+    assert written == (ROOT / f"benchmarks/{name}.md").read_text(), f"run python benchmarks/{name}.py"

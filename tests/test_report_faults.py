@@ -1,0 +1,96 @@
+"""The report of results and costs that are damaged, incomplete, or older than what they are to tell."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from report_files import cells, write_result
+from selfcascade.report import write_report
+from selfcascade.report.results import Row, read_settings, read_tables
+from selfcascade.report.tables import Costs, seeds_table, table
+
+COST = {"size": [128, 128], "pixels": 4, "trained_parameters": 0}
+BENCHMARK: dict[str, Any] = {"rows": [], "steps": 25, "guidance_scale": 3.0}
+
+
+def rows_of(root: Path) -> list[Row]:
+    return read_tables(root, read_settings(root))["table1"]
+
+
+def test_a_time_without_the_base_samples_is_not_shown_beside_times_with_it(tmp_path: Path) -> None:
+    results = tmp_path / "table1/results"
+    write_result(results / "direct/seed-0", "table1", 0.1, sampling={"method": "direct"})
+    own = {"sampling": {"method": "self-cascade"}, "seconds_per_picture": 3.0}
+    write_result(results / "self-cascade-paper/seed-0", "table1", 0.1, **own, of_them_for_the_base_sample=1.0)
+    write_result(results / "self-cascade-rgb/seed-0", "table1", 0.1, **own)
+    text = table("table1", rows_of(tmp_path))
+    times = {name: cells(text, name)[10] for name in ("direct", "self-cascade-paper", "self-cascade-rgb")}
+    assert times == {
+        "direct": "2 s (1.00x)<br>*1x*",
+        "self-cascade-paper": "3 s (1.50x)<br>*1.04x*",
+        "self-cascade-rgb": "-",
+    }
+    write_result(results / "self-cascade-rgb/seed-1", "table1", 0.1, **own, of_them_for_the_base_sample=1.0)
+    assert cells(table("table1", rows_of(tmp_path)), "self-cascade-rgb")[10] == "3 s (1.50x)"
+
+
+def test_a_result_without_seconds_has_a_dash(tmp_path: Path) -> None:
+    path = write_result(tmp_path / "table1/results/direct/seed-0", "table1", 0.1)
+    held = json.loads(path.read_text())
+    del held["seconds_per_picture"]
+    path.write_text(json.dumps(held))
+    assert cells(table("table1", rows_of(tmp_path)), "direct")[10] == "-<br>*1x*"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"experiment": ', "cannot be read: Expecting value"),
+        ("[]", "must be an object of figures, not list"),
+        ("{}", "has no usable experiment, sampling, step, pictures, trained_parameters"),
+        (
+            '{"experiment": "direct", "sampling": {}, "step": 0, "clips": 4, "trained_parameters": 0}',
+            "has no usable name in sampling",
+        ),
+    ],
+)
+def test_a_damaged_result_is_named(text: str, message: str, tmp_path: Path) -> None:
+    path = write_result(tmp_path / "training-curves/results/full-ft/seed-0", "direct", 0.1)
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_tables(tmp_path, read_settings(tmp_path))
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read: Expecting property name"),
+        ("[]", "cannot be read: "),
+        ("{}", "cannot be read: costs have no rows, steps, guidance_scale"),
+        (json.dumps({**BENCHMARK, "rows": [COST]}), "cannot be read: costs have no method"),
+    ],
+)
+def test_damaged_costs_are_named(text: str, message: str, tmp_path: Path) -> None:
+    write_result(tmp_path / "table1/results/direct/seed-0", "table1", 0.1)
+    path = tmp_path / "methods.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        write_report(tmp_path, tmp_path / "out", path)
+    assert str(path) in str(caught.value)
+
+
+def test_costs_without_those_of_direct_inference_are_shown_alone() -> None:
+    own = {**COST, "method": "lanczos", "tflops": 2.0, "peak_bytes": 2**20, "seconds": [3.0]}
+    text = Costs({**BENCHMARK, "rows": [own]}).table(4)
+    assert text.splitlines()[-1] == "| lanczos | - | - | 2 | - | 1 | 3.00 | - |"
+
+
+def test_a_share_of_all_or_no_clips_has_an_interval() -> None:
+    result = {"sampling": {}, "pictures": 20, "clips": 20, "motion": [1.0, 1.0, 1.0]}
+    none = {**result, "seed": 1, "motion": [0.0, 0.0, 0.0]}
+    lines = seeds_table([Row("direct", [result, none])]).splitlines()
+    assert lines[-2].startswith("| direct | 0 | 20 | 100 (84 to 100) |")
+    assert lines[-1].startswith("| direct | 1 | 20 | 0 (0 to 16) |")
