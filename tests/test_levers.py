@@ -227,7 +227,7 @@ def test_a_preset_of_ones_own_starts_at_steps_of_equal_signal_to_noise_ratio() -
 @pytest.mark.parametrize(
     ("name", "spelled_out"),
     [
-        ("quality", {"pivot_step": 500, "upsampling": "rgb", "anchor": 0.5, "energy": 0.5}),
+        ("quality", {"pivot_step": 500, "upsampling": "rgb", "anchor": 0.5, "energy": 1.0}),
         ("fast", {"pivot_step": 300, "upsampling": "rgb", "num_inference_steps": [8, 4]}),
     ],
 )

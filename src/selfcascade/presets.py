@@ -44,12 +44,12 @@ PRESETS: dict[str, Preset] = {
         Preset("rgb", "K = 700, then 400; the pivot enlarged as a picture (docs/bundled.md)", 0.7, 0.4, "rgb"),
         Preset(
             "quality",
-            "K = 500, half the steps anchored, half the lost energy back: patch FID 21.7 at 16x, rgb 25.7, paper 43.6",
+            "K = 500, half the steps anchored, the lost energy back: patch FID 16.5 at 16x, rgb 25.7, paper 43.6",
             0.5,
             0.5,
             "rgb",
             anchor=0.5,
-            energy=0.5,
+            energy=1.0,
         ),
         Preset(
             "fast",
