@@ -17,7 +17,9 @@ from selfcascade.base_models.resizing import lanczos
 from selfcascade.cascade import Size
 from selfcascade.images import clips_of
 from tiny import TINY
+from tiny.parts import quiet
 from tiny.plugins import tiny_video_controlnet, tiny_video_xl
+from tiny.videos import cogvideox, ltx
 
 FRAMEWISE = ("animatediff", "text-to-video-synthesis")
 VIDEO = tuple(name for name, family in TINY.items() if family.video)
@@ -248,6 +250,27 @@ def test_the_rgb_pivot_is_enlarged_in_parts_too(name: str, monkeypatch: pytest.M
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-4)  # the last bits of float32, through two steps
 
 
+@pytest.mark.parametrize("told", [False, True], ids=["0.9.0", "0.9.1"])
+def test_ltx_decodes_whether_or_not_its_vae_is_told_the_noise_level(told: bool) -> None:
+    family = TINY["ltx"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        pipe: Any = quiet(ltx(timestep_conditioning=told))
+    settings = {**family.inputs, "height": 64, "width": 64, "num_inference_steps": 1}
+    plain = pipe(**settings, output_type="pt", generator=seeded()).frames  # (B, F, 3, H, W) in [0, 1]
+    cascade = SelfCascade(pipe, native_size=family.native)
+    latents = cascade(**settings, output_type="latent", generator=seeded()).stages[0].latents
+    decoded = cascade.family.decode(pipe, latents).transpose(1, 2)
+    assert torch.equal((decoded / 2 + 0.5).clamp(0, 1), plain)
+    larger = run(pipe, family, **SHORT | {"num_frames": 9}, upsampling="rgb", output_type="pt").frames
+    assert larger.shape == (1, 9, 3, 128, 128) and larger.isfinite().all()
+
+
+def test_cogvideox_1_5_is_refused_before_anything_runs() -> None:
+    with pytest.raises(ValueError, match=r"CogVideoXPipeline with patch_size_t 2, CogVideoX 1\.5, is not supported"):
+        SelfCascade(cogvideox(patch_size_t=2), native_size=(64, 64))
+
+
 QUICK = ("animatediff", "wan")
 
 
@@ -328,6 +351,9 @@ def test_what_is_no_clip_is_refused(clip: Any, message: str) -> None:
         ("animatediff", {"num_frames": 0}, "num_frames must be a whole number from 1 to 10000, not 0"),
         ("wan", {"num_frames": 16}, "one more than a multiple of 4 for WanPipeline, not 16; 17 is the nearest"),
         ("ltx", {"num_frames": 16}, "one more than a multiple of 8 for LTXPipeline, not 16; 17 is the nearest"),
+        ("ltx", {"num_frames": 4}, "one more than a multiple of 8 for LTXPipeline, not 4; 1 is the nearest"),
+        ("ltx", {"num_frames": 5}, "one more than a multiple of 8 for LTXPipeline, not 5; 9 is the nearest"),
+        ("cogvideox", {"num_frames": 13}, "one more than a multiple of 8 for CogVideoXPipeline, not 13; 17 is"),
     ],
 )
 def test_clips_that_a_model_does_not_make_are_refused(name: str, options: dict[str, Any], message: str) -> None:
