@@ -362,6 +362,12 @@ def test_clips_that_a_model_does_not_make_are_refused(name: str, options: dict[s
         run(built(name), family, **options)
 
 
+def test_noise_to_share_where_no_stage_draws_any_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"shared_noise, here 0\.5, is for stages above the base, and 64x64 has none"):
+        run(built("animatediff"), TINY["animatediff"], scale=1, shared_noise=0.5)
+    run(built("animatediff"), TINY["animatediff"], scale=1, shared_noise=0, **SHORT)
+
+
 def test_another_length_than_the_clips_is_refused() -> None:
     with pytest.raises(ValueError, match="num_frames is the clip's, 4, not 8; leave it out"):
         SelfCascade(built("animatediff")).upscale(moving(), num_frames=8)

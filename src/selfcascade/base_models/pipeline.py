@@ -38,7 +38,7 @@ class PipelineBaseModel:
         output_type: What the last stage's call returns.
         tuned: Makes a context from the pivot's clean latents, in which the denoiser sees its skip features; None for
             the tuning-free version.
-        shared_noise: The share of each stage's renoise variance that all frames of a clip have in common.
+        shared_noise: The share of the renoise variance that all frames of a clip have in common.
         levers: How far stages are held to their pivots.
 
     Attributes:
