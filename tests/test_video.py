@@ -13,7 +13,7 @@ from cascade_runs import SETTINGS, run, seeded
 from selfcascade import FeatureUpsamplers, SelfCascade
 from selfcascade.base_models import frames
 from selfcascade.base_models.frames import frames_at_once, joined, mixed_noise, over_frames
-from selfcascade.base_models.resizing import lanczos
+from selfcascade.base_models.resizing import as_floats, lanczos
 from selfcascade.cascade import Size
 from selfcascade.images import clips_of
 from tiny import TINY
@@ -292,22 +292,43 @@ def test_an_own_clip_is_enlarged(name: str) -> None:
 
 
 def test_clips_are_read_in_every_form() -> None:
-    clip, expected = moving(), torch.from_numpy(as_bytes(moving())).permute(0, 3, 1, 2)[None] / 255
-    for form in (clip, [clip], as_bytes(clip), [as_bytes(clip)], expected):
-        assert torch.equal(clips_of(form), expected)
+    clip, expected = moving(), torch.from_numpy(as_bytes(moving())).permute(0, 3, 1, 2)[None]
+    fixed = as_bytes(clip)
+    fixed.flags.writeable = False
+    for form in (clip, [clip], as_bytes(clip), [as_bytes(clip)], as_bytes(clip[::-1])[::-1], fixed):
+        assert clips_of(form).dtype == torch.uint8 and torch.equal(clips_of(form), expected)
     assert torch.equal(clips_of([clip, clip]), expected.repeat(2, 1, 1, 1, 1))
+    assert torch.equal(clips_of(expected / 255), expected / 255)
 
 
 def test_the_first_pivot_is_the_own_clip_cropped_enlarged_and_coded() -> None:
     cascade = SelfCascade(built("animatediff"), native_size=(64, 64))
     base = cascade._base({"prompt": ["a", "b"]}, None, cascade.preset(), "latent", 1.0, 0.0)
-    pixels = clips_of(moving()).transpose(1, 2)
+    pixels = (clips_of(moving()) / 255).transpose(1, 2)
     z_0 = base.encode_image(pixels, Size(64, 128), Size(32, 64))
     cut = lanczos(pixels[..., 16:48, :], Size(64, 128)).clamp(0, 1) * 2 - 1
     with torch.no_grad():
         frames = [cascade.family.encode(cascade.pipe, frame) for frame in cut.split(1, dim=2)]
     # Frames coded one by one and at once differ in the last bits of float32.
     torch.testing.assert_close(z_0, torch.cat(frames, 2).repeat(2, 1, 1, 1, 1), rtol=0, atol=1e-5)
+
+
+def test_bytes_become_floats_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    cascade = SelfCascade(built("animatediff"), native_size=(64, 64))
+    base = cascade._base({"prompt": "a"}, None, cascade.preset(), "latent", 1.0, 0.0)
+    whole = clips_of(moving()).transpose(1, 2)
+    monkeypatch.setattr(frames, "FRAMES_AT_ONCE", 2)
+    seen: list[tuple[torch.dtype, int]] = []
+    made = as_floats
+
+    def watched(pixels: Tensor) -> Tensor:
+        seen.append((pixels.dtype, pixels.shape[2]))
+        return made(pixels)
+
+    monkeypatch.setattr("selfcascade.base_models.pipeline.as_floats", watched)
+    z_0 = base.encode_image(whole, Size(64, 64), Size(32, 32))
+    assert seen == [(torch.uint8, 2)] * 2
+    assert torch.equal(z_0, base.encode_image(whole / 255, Size(64, 64), Size(32, 32)))
 
 
 def test_several_clips_and_one_for_several_prompts() -> None:
