@@ -119,9 +119,7 @@ def test_the_pictures_of_a_folder_come_in_the_order_of_their_numbers(tmp_path: P
     assert numbers(shown) == list(range(len(names)))
 
 
-def test_a_webp_of_too_many_pixels_is_an_error_that_names_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_webp_of_too_many_pixels_is_an_error_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.webp"
     write_webp(greys(range(3)), 8, path)
     with warnings.catch_warnings(action="error"):

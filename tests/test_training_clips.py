@@ -176,7 +176,8 @@ def test_the_command_trains_on_a_folder_of_clips_of_which_one_is_damaged(
     data, out = tmp_path / "data", tmp_path / "out"
     data.mkdir()
     for number in range(3):
-        write_clip(data / f"{number}.mp4", frames=14, size=(136, 144), fps=24).with_suffix(".txt").write_text(f"clip {number}")
+        path = write_clip(data / f"{number}.mp4", frames=14, size=(136, 144), fps=24)
+        path.with_suffix(".txt").write_text(f"clip {number}")
     whole = (data / "2.mp4").read_bytes()
     (data / "2.mp4").write_bytes(whole[: len(whole) // 2])
     TINY["animatediff"].build().save_pretrained(tmp_path / "model", safe_serialization=True)

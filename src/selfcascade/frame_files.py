@@ -64,8 +64,8 @@ def probe_frames(path: Path) -> ClipInfo:
         with _webp(path) as image:
             first, pictures = image, image.n_frames  # type: ignore[attr-defined]
             if first.width * first.height > MAX_PIXELS:
-                size = f"{first.width}x{first.height}"
-                raise ClipError(f"clip {str(path)!r} has {size} pixels; at most 7680x4320 are read", "clip is too large")
+                sentence = f"clip {str(path)!r} has {first.width}x{first.height} pixels; at most 7680x4320 are read"
+                raise ClipError(sentence, "clip is too large")
             lengths = [_lasts(frame) for frame in ImageSequence.Iterator(image)]
         *_, seconds = itertools.accumulate(lengths)
         count, fps = even_rate(lengths, unit=0.001)

@@ -191,8 +191,8 @@ class CogVideoX(Family):
         along = pipe.transformer.config.get("patch_size_t")
         if along is not None:
             raise ValueError(
-                f"{type(pipe).__name__} with patch_size_t {along}, CogVideoX 1.5, is not supported as a base model: its "
-                f"positions end at the size in its config, and its latents hold frames of padding; use CogVideoX 1.0"
+                f"{type(pipe).__name__} with patch_size_t {along}, CogVideoX 1.5, is not supported as a base model: "
+                f"its positions end at the size in its config, and latents hold frames of padding; use CogVideoX 1.0"
             )
 
     def frame_step(self, pipe: Any) -> int:
