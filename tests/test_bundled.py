@@ -114,6 +114,14 @@ def test_the_video_model_keeps_what_it_shows_and_moves_it_as_it_is_told() -> Non
     assert sum(map(str.__eq__, read, [word for word in prompts for _ in (0, 1)])) >= 5
 
 
+def test_the_video_model_has_positions_for_the_frames_it_was_trained_on_alone() -> None:
+    pipe = selfcascade.load_bundled("cpu", video=True)
+    places = {tuple(table.shape[:2]) for name, table in pipe.unet.named_buffers() if name.endswith("pos_embed.pe")}
+    assert places == {(1, 16)} and pipe.unet.config.motion_max_seq_length == 16
+    with pytest.raises(ValueError, match="num_frames must be at most 16, where the motion adapter's positions end"):
+        selfcascade.SelfCascade(pipe)("a large red boat", num_frames=17)
+
+
 def test_the_super_resolver_adds_the_detail_that_lanczos_windows_do_not(pipe: Any) -> None:
     prompt = ["a large red house on the left at night", "a small blue fish under the sea"]
     settings: dict[str, Any] = {"height": 256, "width": 256, "num_inference_steps": 8, "guidance_scale": 3.0}

@@ -15,7 +15,7 @@ from command_line import made, models, record, refuse, run, start, succeed, work
 from selfcascade.cli.making import Made, make
 from selfcascade.cli.saving import check_of_clips
 from selfcascade.cli.settings import Settings
-from selfcascade.clip_outputs import write_webp
+from selfcascade.clip_outputs import save_clip, write_webp
 from selfcascade.clips import read_clip
 
 __all__ = ["models", "workplace"]  # fixtures
@@ -81,6 +81,22 @@ def test_clips_as_they_were_written_are_read_again() -> None:
     succeed("upscale", "own", *VIDEO[:-2], "--output", "other")
     Image.new("RGB", (64, 64), "red").save("own/0002.png")
     assert "is not the file that was recorded" in refuse("generate", "--from", "other.json")
+
+
+def test_a_gif_has_the_rate_of_its_record_and_its_equal_frames() -> None:
+    pictures = [Image.new("RGB", (64, 64), (level,) * 3) for level in (0, 90, 90, 90, 180, 180)]
+    own = {"schema": 1, "kind": "selfcascade.clip", "result": {"fps": 24.0, "frames": 6}}
+    save_clip(pictures, 24, own, Path("own.gif"), "")  # each frame lasts 4 hundredths, or 5
+    succeed("upscale", "own.gif", *VIDEO[:-2], "--output", "larger.webp")
+    settings = record("larger")["settings"]
+    assert (settings["frames"], settings["fps"]) == (6, 24)
+
+
+def test_a_clip_too_fast_for_its_output_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.import_module("selfcascade.cli.generate"), "make", None)
+    write_clip(Path("fast.mp4"), frames=10, size=(64, 64), fps=120)
+    said = "fps of a .gif must be at most 100, not 120.0; write a .webp or .mp4"
+    assert said in refuse("upscale", "fast.mp4", *VIDEO, "--output", "a.gif")
 
 
 def test_plan_and_info_say_what_a_clip_is(tmp_path: Path) -> None:

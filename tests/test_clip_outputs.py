@@ -124,6 +124,55 @@ def test_a_folder_with_other_files_is_never_overwritten(tmp_path: Path) -> None:
     assert (folder / "letter.txt").read_text() == "mine" and (folder / "0001.png").is_file()
 
 
+@pytest.mark.parametrize("renames", range(4))
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_an_earlier_folder_and_its_sidecar_come_back_if_the_new_ones_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int, error: type[BaseException]
+) -> None:
+    folder = save(tmp_path / "frames")
+    folder.with_suffix(".json").write_text("earlier")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    done: list[Path] = []
+    rename = Path.rename
+
+    def interrupted(path: Path, target: Path) -> Path:
+        done.append(path)
+        if len(done) == renames + 1:
+            raise error
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(error):
+        save(tmp_path / "frames", force=True, frames=clip(3))
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_without_an_earlier_folder_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    rename = Path.rename
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if path.name == "frames":
+            raise error
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(error):
+        save(tmp_path / "frames", force=True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a", "a.mp4", "a.webp"])
+def test_a_folder_with_the_sidecars_name_is_not_overwritten(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(ValueError, match=r"has its record beside it, in 'a\.json', and that is a folder"):
+        check_clip_output(tmp_path / name, 8, force=True)
+    check_clip_output(tmp_path / name, 8)  # it gets a number
+    assert save(tmp_path / name).stem == "a-2"
+
+
 def test_a_link_is_replaced_and_the_folder_it_leads_to_is_kept(tmp_path: Path) -> None:
     elsewhere = save(tmp_path / "elsewhere")
     (tmp_path / "frames").symlink_to(elsewhere)

@@ -17,10 +17,12 @@ from command_line import refuse, run
 from selfcascade import METHODS, FeatureUpsamplers, SelfCascade
 from selfcascade.data import Stream, open_source
 from selfcascade.features import upsampled
+from selfcascade.frame_files import probe_frames
 from selfcascade.frame_kernels import FrameKernels
 from selfcascade.training import Trainer
 from selfcascade.training.conditions import encode_captions, unet_arguments
 from selfcascade.training.objective import draw
+from selfcascade.training.run import ValidationPictures
 from selfcascade.training.samples import encode_with_pivot
 from tiny import TINY
 from tiny.plugins import tiny_video_xl
@@ -174,7 +176,8 @@ def test_the_command_trains_on_a_folder_of_clips_of_which_one_is_damaged(
     data, out = tmp_path / "data", tmp_path / "out"
     data.mkdir()
     for number in range(3):
-        write_clip(data / f"{number}.mp4", frames=6, size=(136, 144)).with_suffix(".txt").write_text(f"clip {number}")
+        path = write_clip(data / f"{number}.mp4", frames=14, size=(136, 144), fps=24)
+        path.with_suffix(".txt").write_text(f"clip {number}")
     whole = (data / "2.mp4").read_bytes()
     (data / "2.mp4").write_bytes(whole[: len(whole) // 2])
     TINY["animatediff"].build().save_pretrained(tmp_path / "model", safe_serialization=True)
@@ -188,11 +191,38 @@ def test_the_command_trains_on_a_folder_of_clips_of_which_one_is_damaged(
     assert "2 clips of 3 frames a step" in result.stderr and "clip is damaged" in result.stderr
     with Image.open(out / "validation" / "000002-0.webp") as clip:
         assert (clip.size, getattr(clip, "n_frames", 1)) == ((128, 128), 3)
+    assert probe_frames(out / "validation" / "000002-0.webp").fps == pytest.approx(12, rel=2e-3)  # every other of 24
     record = json.loads((out / "validation" / "000002-0.json").read_text())
     assert (record["prompt"], record["num_frames"], record["training_step"]) == ("a", 3, 2)
+    assert record["fps"] == pytest.approx(12)
     figures = [json.loads(row) for row in (out / "curve.jsonl").read_text().splitlines()]
     assert {"validation_loss", "validation_clips"} < {key for row in figures for key in row}
     assert "at 128 x 128 pixels, 3 frames\n" in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "rate"), [({"stride": 2}, 12.0), ({"fps": 6}, 6.0), ({"fps": 30}, None), ({"min_duration": 9}, None)]
+)
+def test_the_rate_is_that_of_the_first_clip_that_is_used(
+    tmp_path: Path, options: dict[str, Any], rate: float | None
+) -> None:
+    for name, fps in (("damaged", 50), ("whole", 24)):
+        write_clip(tmp_path / f"{name}.mp4", frames=14, size=(136, 144), fps=fps).with_suffix(".txt").write_text("a")
+    (tmp_path / "damaged.mp4").write_bytes((tmp_path / "damaged.mp4").read_bytes()[:900])
+    clips = settings(tmp_path, frames=3, **options).clips
+    assert clips is not None
+    for seed in range(3):  # each an order of its own
+        assert clips.rate_in(open_source(str(tmp_path), SIZE, clips=clips).entries(seed, 0)) == rate
+
+
+@pytest.mark.parametrize(("options", "rate"), [({"stride": 2}, 4.0), ({"fps": 16}, 16.0), ({}, 8.0)])
+def test_moving_scenes_have_eight_frames_a_second_unless_told(
+    tmp_path: Path, options: dict[str, Any], rate: float
+) -> None:
+    config = settings(tmp_path, frames=3, **options)
+    assert config.clips is not None
+    known = config.clips.rate_in(open_source("moving-scenes", SIZE, clips=config.clips).entries(0, 0))
+    assert known is None and ValidationPictures(config, known).rate == rate
 
 
 def test_frames_are_encoded_a_few_at_a_time_and_each_by_itself() -> None:

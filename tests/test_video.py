@@ -13,11 +13,13 @@ from cascade_runs import SETTINGS, run, seeded
 from selfcascade import FeatureUpsamplers, SelfCascade
 from selfcascade.base_models import frames
 from selfcascade.base_models.frames import frames_at_once, joined, mixed_noise, over_frames
-from selfcascade.base_models.resizing import lanczos
+from selfcascade.base_models.resizing import as_floats, lanczos
 from selfcascade.cascade import Size
 from selfcascade.images import clips_of
 from tiny import TINY
+from tiny.parts import quiet
 from tiny.plugins import tiny_video_controlnet, tiny_video_xl
+from tiny.videos import cogvideox, ltx
 
 FRAMEWISE = ("animatediff", "text-to-video-synthesis")
 VIDEO = tuple(name for name, family in TINY.items() if family.video)
@@ -248,6 +250,27 @@ def test_the_rgb_pivot_is_enlarged_in_parts_too(name: str, monkeypatch: pytest.M
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-4)  # the last bits of float32, through two steps
 
 
+@pytest.mark.parametrize("told", [False, True], ids=["0.9.0", "0.9.1"])
+def test_ltx_decodes_whether_or_not_its_vae_is_told_the_noise_level(told: bool) -> None:
+    family = TINY["ltx"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        pipe: Any = quiet(ltx(timestep_conditioning=told))
+    settings = {**family.inputs, "height": 64, "width": 64, "num_inference_steps": 1}
+    plain = pipe(**settings, output_type="pt", generator=seeded()).frames  # (B, F, 3, H, W) in [0, 1]
+    cascade = SelfCascade(pipe, native_size=family.native)
+    latents = cascade(**settings, output_type="latent", generator=seeded()).stages[0].latents
+    decoded = cascade.family.decode(pipe, latents).transpose(1, 2)
+    assert torch.equal((decoded / 2 + 0.5).clamp(0, 1), plain)
+    larger = run(pipe, family, **SHORT | {"num_frames": 9}, upsampling="rgb", output_type="pt").frames
+    assert larger.shape == (1, 9, 3, 128, 128) and larger.isfinite().all()
+
+
+def test_cogvideox_1_5_is_refused_before_anything_runs() -> None:
+    with pytest.raises(ValueError, match=r"CogVideoXPipeline with patch_size_t 2, CogVideoX 1\.5, is not supported"):
+        SelfCascade(cogvideox(patch_size_t=2), native_size=(64, 64))
+
+
 QUICK = ("animatediff", "wan")
 
 
@@ -269,22 +292,43 @@ def test_an_own_clip_is_enlarged(name: str) -> None:
 
 
 def test_clips_are_read_in_every_form() -> None:
-    clip, expected = moving(), torch.from_numpy(as_bytes(moving())).permute(0, 3, 1, 2)[None] / 255
-    for form in (clip, [clip], as_bytes(clip), [as_bytes(clip)], expected):
-        assert torch.equal(clips_of(form), expected)
+    clip, expected = moving(), torch.from_numpy(as_bytes(moving())).permute(0, 3, 1, 2)[None]
+    fixed = as_bytes(clip)
+    fixed.flags.writeable = False
+    for form in (clip, [clip], as_bytes(clip), [as_bytes(clip)], as_bytes(clip[::-1])[::-1], fixed):
+        assert clips_of(form).dtype == torch.uint8 and torch.equal(clips_of(form), expected)
     assert torch.equal(clips_of([clip, clip]), expected.repeat(2, 1, 1, 1, 1))
+    assert torch.equal(clips_of(expected / 255), expected / 255)
 
 
 def test_the_first_pivot_is_the_own_clip_cropped_enlarged_and_coded() -> None:
     cascade = SelfCascade(built("animatediff"), native_size=(64, 64))
     base = cascade._base({"prompt": ["a", "b"]}, None, cascade.preset(), "latent", 1.0, 0.0)
-    pixels = clips_of(moving()).transpose(1, 2)
+    pixels = (clips_of(moving()) / 255).transpose(1, 2)
     z_0 = base.encode_image(pixels, Size(64, 128), Size(32, 64))
     cut = lanczos(pixels[..., 16:48, :], Size(64, 128)).clamp(0, 1) * 2 - 1
     with torch.no_grad():
         frames = [cascade.family.encode(cascade.pipe, frame) for frame in cut.split(1, dim=2)]
     # Frames coded one by one and at once differ in the last bits of float32.
     torch.testing.assert_close(z_0, torch.cat(frames, 2).repeat(2, 1, 1, 1, 1), rtol=0, atol=1e-5)
+
+
+def test_bytes_become_floats_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    cascade = SelfCascade(built("animatediff"), native_size=(64, 64))
+    base = cascade._base({"prompt": "a"}, None, cascade.preset(), "latent", 1.0, 0.0)
+    whole = clips_of(moving()).transpose(1, 2)
+    monkeypatch.setattr(frames, "FRAMES_AT_ONCE", 2)
+    seen: list[tuple[torch.dtype, int]] = []
+    made = as_floats
+
+    def watched(pixels: Tensor) -> Tensor:
+        seen.append((pixels.dtype, pixels.shape[2]))
+        return made(pixels)
+
+    monkeypatch.setattr("selfcascade.base_models.pipeline.as_floats", watched)
+    z_0 = base.encode_image(whole, Size(64, 64), Size(32, 32))
+    assert seen == [(torch.uint8, 2)] * 2
+    assert torch.equal(z_0, base.encode_image(whole / 255, Size(64, 64), Size(32, 32)))
 
 
 def test_several_clips_and_one_for_several_prompts() -> None:
@@ -328,12 +372,21 @@ def test_what_is_no_clip_is_refused(clip: Any, message: str) -> None:
         ("animatediff", {"num_frames": 0}, "num_frames must be a whole number from 1 to 10000, not 0"),
         ("wan", {"num_frames": 16}, "one more than a multiple of 4 for WanPipeline, not 16; 17 is the nearest"),
         ("ltx", {"num_frames": 16}, "one more than a multiple of 8 for LTXPipeline, not 16; 17 is the nearest"),
+        ("ltx", {"num_frames": 4}, "one more than a multiple of 8 for LTXPipeline, not 4; 1 is the nearest"),
+        ("ltx", {"num_frames": 5}, "one more than a multiple of 8 for LTXPipeline, not 5; 9 is the nearest"),
+        ("cogvideox", {"num_frames": 13}, "one more than a multiple of 8 for CogVideoXPipeline, not 13; 17 is"),
     ],
 )
 def test_clips_that_a_model_does_not_make_are_refused(name: str, options: dict[str, Any], message: str) -> None:
     family = TINY[name]
     with pytest.raises(ValueError, match=message):
         run(built(name), family, **options)
+
+
+def test_noise_to_share_where_no_stage_draws_any_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"shared_noise, here 0\.5, is for stages above the base, and 64x64 has none"):
+        run(built("animatediff"), TINY["animatediff"], scale=1, shared_noise=0.5)
+    run(built("animatediff"), TINY["animatediff"], scale=1, shared_noise=0, **SHORT)
 
 
 def test_another_length_than_the_clips_is_refused() -> None:

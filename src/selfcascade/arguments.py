@@ -155,7 +155,7 @@ def check_clips(family: Family, pipe: Any, frames: Any, shared_noise: Any) -> No
     if most is not None and frames > most:
         raise ValueError(f"num_frames must be at most {most}, where the motion adapter's positions end, not {frames}")
     if (frames - 1) % each:
-        near = max(1, round((frames - 1) / each)) * each + 1
+        near = (2 * (frames - 1) + each) // (2 * each) * each + 1  # of two the longer
         raise ValueError(
             f"num_frames must be one more than a multiple of {each} for {type(pipe).__name__}, not {frames}; "
             f"{near} is the nearest"

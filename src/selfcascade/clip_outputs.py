@@ -44,7 +44,7 @@ def check_clip_output(path: Path, fps: float, force: bool = False) -> None:
 
     Raises:
         ValueError: The extension is unknown, the place cannot be written to, a folder to overwrite holds other files
-            than frames, PyAV is missing, or `fps` is out of range.
+            than frames, a folder has the name of the sidecar to overwrite, PyAV is missing, or `fps` is out of range.
     """
     check_fps(fps)
     if not path.suffix:
@@ -54,13 +54,15 @@ def check_clip_output(path: Path, fps: float, force: bool = False) -> None:
         if path.exists() and not path.is_dir():
             raise ValueError(f"output {str(path)!r} is a file; give a folder for the frames, or {_endings()}")
         if force:
-            _check_frames(path)
+            _check_replaceable(path)
         return
     if path.suffix.lower() == ".gif" and fps > MAX_GIF_FPS:
         raise ValueError(f"fps of a .gif must be at most {MAX_GIF_FPS:g}, not {fps!r}; write a .webp or .mp4")
     if path.suffix.lower() not in CLIP_OUTPUTS:
         raise ValueError(f"output of video must end in {_endings()}, or be a folder for frames, not {path.name!r}")
     check_output(path, CLIP_OUTPUTS)
+    if force:
+        _check_sidecar(path)
     if path.suffix.lower() == ".mp4":
         pyav()
 
@@ -184,11 +186,11 @@ def _save_folder(
             frame.save(filled / f"{index:04}.png", pnginfo=info)
         sidecar = Path(place) / "sidecar"
         sidecar.write_bytes(sidecar_bytes(record))
+        if force:
+            _replace(path, filled, sidecar, Path(place))
+            return path, path.with_suffix(".json")
         for folder in free_names(path, force):
             beside = folder.with_suffix(".json")
-            if force and os.path.lexists(folder):
-                _check_frames(folder)
-                folder.rename(Path(place) / "earlier")  # and is gone with the place
             # The sidecar goes first, as with pictures.
             if os.path.lexists(folder) or not publish(sidecar, beside, force):
                 continue
@@ -199,10 +201,45 @@ def _save_folder(
     raise OSError(f"no free name beside {path}")
 
 
-def _check_frames(folder: Path) -> None:
-    """Raises ValueError if a folder that is to be overwritten holds anything but frames."""
+def _replace(folder: Path, filled: Path, sidecar: Path, place: Path) -> None:
+    """Gives new frames and their sidecar the names of earlier ones, which come back if that fails or is interrupted.
+
+    Args:
+        folder: The name; what has it is gone with `place` afterwards.
+        filled, sidecar: The new ones.
+        place: A temporary folder on the same file system.
+    """
+    _check_replaceable(folder)
+    beside = folder.with_suffix(".json")
+    earlier = {folder: place / "earlier", beside: place / "earlier.json"}
+    try:
+        for path, aside in earlier.items():
+            if os.path.lexists(path):
+                path.rename(aside)
+        sidecar.rename(beside)
+        filled.rename(folder)
+    except BaseException:
+        if filled.exists():  # else all is done, and Ctrl-C came a moment later
+            if not sidecar.exists():
+                beside.unlink(missing_ok=True)
+            for path, aside in earlier.items():
+                if os.path.lexists(aside):
+                    aside.rename(path)
+        raise
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Raises ValueError if a folder that is to be overwritten holds anything but frames, or its sidecar is a folder."""
+    _check_sidecar(folder)
     if folder.is_dir() and not all(FRAME_NAME.fullmatch(entry.name) for entry in folder.iterdir()):
         raise ValueError(f"output folder {str(folder)!r} holds other files than frames, and is not overwritten")
+
+
+def _check_sidecar(path: Path) -> None:
+    """Raises ValueError if a clip's sidecar could not overwrite what has its name."""
+    beside = path.with_suffix(".json")
+    if beside.is_dir():
+        raise ValueError(f"output {str(path)!r} has its record beside it, in {beside.name!r}, and that is a folder")
 
 
 def _durations(count: int, length: float) -> list[int]:

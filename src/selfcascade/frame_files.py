@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
+import functools
 import hashlib
+import itertools
 import math
-from collections.abc import Iterator
+import re
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageSequence
 
-from selfcascade.clips import MAX_BYTES, MAX_PIXELS, ClipError, ClipInfo
+from selfcascade.clips import EARLY, EARLY_SHARE, MAX_BYTES, MAX_PIXELS, ClipError, ClipInfo
+from selfcascade.frame_rates import even_rate
 from selfcascade.images import FORMATS, file_sha256, read_image, to_rgb
 from selfcascade.outputs import read_record
 
 FPS = 8.0  # of what does not say
-# A frame counts as shown this share of a frame early: a .webp rounds its times to milliseconds.
-EARLY = 0.05
 
 
 def are_frames(path: Path) -> bool:
@@ -27,9 +31,9 @@ def are_frames(path: Path) -> bool:
     if path.suffix.lower() != ".webp" or not path.is_file():
         return False
     try:
-        with Image.open(path, formats=["WEBP"]) as image:
+        with _opened(path) as image:
             return getattr(image, "n_frames", 1) > 1
-    except (OSError, ValueError):
+    except (OSError, ValueError, Image.DecompressionBombError):
         return False
 
 
@@ -44,25 +48,33 @@ def frames_sha256(path: Path) -> str:
 
 
 def probe_frames(path: Path) -> ClipInfo:
-    """Size, rate and length; the rate of a folder is that of the record beside it, 8 where there is none.
+    """Size, rate and length; the rate is that of the record beside it where there is one.
+
+    Without a record a folder has 8 frames a second, and a .webp the rate of the pictures that it shows shortest.
 
     Raises:
         ClipError: There are not two pictures, or one cannot be read.
     """
     if path.is_dir():
         files = _pictures(path)
-        first, count, fps = read_image(files[0]), len(files), _recorded_fps(path) or FPS
+        first, pictures = read_image(files[0]), len(files)
+        count, fps = pictures, recorded_fps(path) or FPS
+        seconds = count / fps
     else:
         with _webp(path) as image:
-            first, count = image, image.n_frames  # type: ignore[attr-defined]
+            first, pictures = image, image.n_frames  # type: ignore[attr-defined]
             if first.width * first.height > MAX_PIXELS:
-                size = f"{first.width}x{first.height}"
-                raise ClipError(f"clip {str(path)!r} has {size} pixels; at most 7680x4320 are read")
-            seconds = sum(_lasts(frame) for frame in ImageSequence.Iterator(image)) / 1000
-            fps = count / seconds if seconds else FPS
-    if count < 2:
+                sentence = f"clip {str(path)!r} has {first.width}x{first.height} pixels; at most 7680x4320 are read"
+                raise ClipError(sentence, "clip is too large")
+            lengths = [_lasts(frame) for frame in ImageSequence.Iterator(image)]
+        *_, seconds = itertools.accumulate(lengths)
+        count, fps = even_rate(lengths, unit=0.001)
+        recorded = recorded_fps(path, seconds)
+        if recorded is not None:
+            count, fps = round(seconds * recorded), recorded
+    if pictures < 2:
         raise ClipError(f"clip {str(path)!r} has one frame only; it is a picture, not a clip", "one frame only")
-    return ClipInfo(first.height, first.width, fps, count / fps, count)
+    return ClipInfo(first.height, first.width, fps, seconds, count)
 
 
 def read_frames(
@@ -73,8 +85,8 @@ def read_frames(
     Raises:
         ClipError: There are too few frames, they are of several sizes or over 4 GiB, or one cannot be read.
     """
-    rate = fps or info.fps
-    most = math.ceil((info.frames / info.fps - start) * rate - EARLY)
+    rate, early = fps or info.fps, min(EARLY, EARLY_SHARE / info.fps)
+    most = math.ceil((info.duration - early - start) * rate)
     count = most if frames is None else frames
     if most < count or count < 1:
         sentence = (
@@ -83,53 +95,98 @@ def read_frames(
         raise ClipError(sentence, "clip is too short")
     if count * info.height * info.width * 3 > MAX_BYTES:
         raise ClipError(f"clip {str(path)!r} has more than 4 GiB of frames; read fewer at a time with frames and start")
-    numbers = [min(int((start + index / rate) * info.fps + EARLY), info.frames - 1) for index in range(count)]
-    shown = _shown(path, set(numbers))
-    if len({picture.shape for picture in shown.values()}) > 1:
+    times = [start + index / rate + early for index in range(count)]
+    rows: list[np.ndarray] = []
+    for end, picture in _shown(path, info):
+        due = bisect.bisect_left(times, end) - len(rows)
+        if due > 0:
+            rows += [picture()] * due
+        if len(rows) == count:
+            break
+    rows += rows[-1:] * (count - len(rows))  # where rounding put the last time at the very end
+    if len({row.shape for row in rows}) > 1:
         raise ClipError(f"clip {str(path)!r} changes its size on the way", "clip changes its size")
-    return np.stack([shown[number] for number in numbers]), float(rate)
+    return np.stack(rows), float(rate)
 
 
-def _shown(path: Path, numbers: set[int]) -> dict[int, np.ndarray]:
+def _shown(path: Path, info: ClipInfo) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
+    """Of each picture the second until which it is shown, and what reads it, (H, W, 3) uint8."""
     if path.is_dir():
-        files = _pictures(path)
-        return {number: np.asarray(read_image(files[number])) for number in numbers}
+        for number, file in enumerate(_pictures(path), 1):
+            yield number / info.fps, functools.partial(_pixels, file)
+        return
+    end = 0.0
     with _webp(path) as image:
-        steps = enumerate(ImageSequence.Iterator(image))
-        return {number: np.asarray(to_rgb(frame.copy())) for number, frame in steps if number in numbers}
+        for frame in ImageSequence.Iterator(image):
+            end += _lasts(frame)
+            yield end, functools.partial(_copy, frame)
+
+
+def _opened(path: Path) -> Image.Image:
+    # Sizes are checked before a pixel is decoded; Pillow's own warning would only repeat that.
+    with warnings.catch_warnings(action="ignore"):
+        return Image.open(path, formats=["WEBP"])
 
 
 @contextlib.contextmanager
 def _webp(path: Path) -> Iterator[Image.Image]:
     """The file; whatever Pillow raises meanwhile becomes a ClipError."""
     try:
-        with Image.open(path, formats=["WEBP"]) as image:
+        with _opened(path) as image:
             yield image
     except ClipError:
         raise
+    except Image.DecompressionBombError as error:
+        sentence = f"clip {str(path)!r} has too many pixels; at most 7680x4320 are read"
+        raise ClipError(sentence, "clip is too large") from error
+    except MemoryError as error:
+        raise ClipError(f"clip {str(path)!r} does not fit in memory", "clip is too large") from error
     except (OSError, ValueError, SyntaxError) as error:
         raise ClipError(f"clip {str(path)!r} is damaged or truncated: {error}") from error
 
 
-def _lasts(frame: Image.Image) -> int:
-    """Milliseconds, which a .webp's frame has when it is decoded, not before."""
+def _lasts(frame: Image.Image) -> float:
+    """Seconds, which a .webp's frame says when it is decoded, not before."""
     frame.load()
-    return frame.info.get("duration", 0)
+    return (frame.info.get("duration", 0) or 1000 / FPS) / 1000
+
+
+def _copy(frame: Image.Image) -> np.ndarray:
+    return np.asarray(to_rgb(frame.copy()))
+
+
+def _pixels(file: Path) -> np.ndarray:
+    return np.asarray(read_image(file))
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """The pictures of a folder, by name; its other files and hidden ones are no frames."""
+    """The pictures of a folder, by name, "9.png" before "10.png"; its other files and hidden ones are no frames."""
     known = {ending for ending, format_ in Image.registered_extensions().items() if format_ in FORMATS}
     files = (file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-    found = sorted(file for file in files if file.suffix.lower() in known)
+    found = sorted((file for file in files if file.suffix.lower() in known), key=_in_numbers)
     if not found:
         raise ClipError(f"clip {str(folder)!r} is a folder without pictures", "no frames")
     return found
 
 
-def _recorded_fps(folder: Path) -> float | None:
+def _in_numbers(file: Path) -> tuple[list[tuple[float, str]], str]:
+    """A key that sorts digits as the numbers they are."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", file.stem)
+    return [(int(part), "") if part[0] in "0123456789" else (math.inf, part) for part in parts], file.name
+
+
+def recorded_fps(path: Path, seconds: float | None = None) -> float | None:
+    """The rate in the record beside a clip; None where there is none, or it is of a clip of another length.
+
+    Args:
+        path: Of the clip.
+        seconds: That it lasts; None where only the record says.
+    """
     try:
-        fps = read_record(folder.with_suffix(".json"), "selfcascade.clip")["result"]["fps"]
+        result = read_record(path.with_suffix(".json"), "selfcascade.clip")["result"]
+        fps, frames = result["fps"], result["frames"]
     except (ValueError, KeyError, TypeError):
         return None
-    return float(fps) if isinstance(fps, (int, float)) and math.isfinite(fps) and fps > 0 else None
+    if not isinstance(fps, (int, float)) or not 0 < fps <= 1000:
+        return None
+    return float(fps) if seconds is None or round(seconds * fps) == frames else None

@@ -137,17 +137,11 @@ def pixels_of(image: Image.Image | Tensor | list[Image.Image]) -> Tensor:
         if not (image.min() >= 0 and image.max() <= 1):  # not a number is neither
             raise ValueError(f"image must be floats in [0, 1], not from {image.min():g} to {image.max():g}")
         return image
-    pictures = image if isinstance(image, list) else [image]
-    if not pictures or not all(isinstance(picture, Image.Image) for picture in pictures):
-        raise ValueError(f"image must be a PIL image, a list of them, or a tensor, not {type(image).__name__}")
-    if len({picture.size for picture in pictures}) > 1:
-        raise ValueError("image must be pictures of one size; call upscale once for each size")
-    arrays = [np.asarray(to_rgb(picture), np.float32) / 255 for picture in pictures]
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+    return torch.from_numpy(_bytes_of(image).astype(np.float32) / 255).permute(0, 3, 1, 2)
 
 
 def clips_of(clip: Any) -> Tensor:
-    """One clip, or several of one size and length, as (B, F, 3, H, W) floats in [0, 1].
+    """One clip, or several of one size and length, as (B, F, 3, H, W): bytes where they are, else floats in [0, 1].
 
     Args:
         clip: A list of PIL images, the frames of one clip; (F, H, W, 3) bytes; a list of either; or a tensor that is
@@ -175,7 +169,17 @@ def _frames_of(clip: Any) -> Tensor:
     if isinstance(clip, np.ndarray):
         if clip.ndim != 4 or clip.shape[-1] != 3 or clip.dtype != np.uint8 or not clip.size:
             raise ValueError(f"clip must be (F, H, W, 3) bytes, not {clip.shape} {clip.dtype}")
-        return torch.from_numpy(clip.astype(np.float32) / 255).permute(0, 3, 1, 2)
+        return torch.from_numpy(np.array(clip, order="C")).permute(0, 3, 1, 2)
     if not isinstance(clip, list) or not all(isinstance(frame, Image.Image) for frame in clip):
         raise ValueError(f"clip must be a list of frames, bytes (F, H, W, 3) or a tensor, not {type(clip).__name__}")
-    return pixels_of(clip)
+    return torch.from_numpy(_bytes_of(clip)).permute(0, 3, 1, 2)
+
+
+def _bytes_of(image: Any) -> np.ndarray:
+    """One picture, or several in a list, as (B, H, W, 3) uint8."""
+    pictures = image if isinstance(image, list) else [image]
+    if not pictures or not all(isinstance(picture, Image.Image) for picture in pictures):
+        raise ValueError(f"image must be a PIL image, a list of them, or a tensor, not {type(image).__name__}")
+    if len({picture.size for picture in pictures}) > 1:
+        raise ValueError("image must be pictures of one size; call upscale once for each size")
+    return np.stack([np.asarray(to_rgb(picture)) for picture in pictures])

@@ -144,7 +144,8 @@ class SelfCascade:
             vae_tiling: Whether the last stage is decoded in tiles; None: from 2048 x 2048 pixels on.
             upsampler_scale: Strength of the feature upsamplers; 0 is the tuning-free version, bit for bit.
             shared_noise: For video, the share in [0, 1] of the renoise variance that all frames have in common: 0, each
-                frame has noise of its own; 1, all have the same (`base_models.frames.mixed_noise`).
+                frame has noise of its own; 1, all have the same (`base_models.frames.mixed_noise`). The base stage
+                starts from no pivot, so its noise is always the pipeline's own.
             pivot: z_0 of an earlier call's stage, `out.stages[r].latents`: that stage and those before are not run
                 again. So a base sample can be chosen first, and enlarged afterwards.
             arguments: Passed to the pipeline as they are, at every stage. `callback_on_step_end` finds the `Stage`
@@ -158,6 +159,9 @@ class SelfCascade:
             arguments["prompt"] = prompt
         chosen = with_changes(self.preset(preset), upsampling=upsampling, anchor=anchor, energy=energy)
         base = self._base(arguments, generator, chosen, output_type, upsampler_scale, shared_noise)
+        if shared_noise and stages[-1].pivot_step is None:
+            only = stages[-1].size
+            raise ValueError(f"shared_noise, here {shared_noise}, is for stages above the base, and {only} has none")
         if pivot is None:
             return self._run(base, stages, None, vae_tiling, return_dict)
         after = stages_after(pivot, stages, self.family.factor(self.pipe))

@@ -47,8 +47,12 @@ def wan() -> WanPipeline:
     )
 
 
-def ltx() -> LTXPipeline:
-    """LTXPipeline: 8 pixels and 8 frames a latent pixel, latents as tokens."""
+def ltx(timestep_conditioning: bool = False) -> LTXPipeline:
+    """LTXPipeline: 8 pixels and 8 frames a latent pixel, latents as tokens.
+
+    Args:
+        timestep_conditioning: Whether the VAE's decoder is told a noise level, as from LTX-Video 0.9.1 on.
+    """
     transformer = LTXVideoTransformer3DModel(
         in_channels=8,
         out_channels=8,
@@ -69,7 +73,7 @@ def ltx() -> LTXPipeline:
         decoder_inject_noise=(False,) * 5,
         upsample_residual=(False,) * 4,
         upsample_factor=(1, 1, 1, 1),
-        timestep_conditioning=False,
+        timestep_conditioning=timestep_conditioning,
         patch_size=1,
     )
     vae.use_framewise_encoding = False
@@ -77,8 +81,13 @@ def ltx() -> LTXPipeline:
     return LTXPipeline(transformer=transformer, vae=vae, scheduler=shifting_scheduler(), **NO_TEXT)
 
 
-def cogvideox() -> CogVideoXPipeline:
-    """CogVideoXPipeline: 8 pixels and 4 frames a latent pixel, frames before channels."""
+def cogvideox(patch_size_t: int | None = None) -> CogVideoXPipeline:
+    """CogVideoXPipeline: 8 pixels and 4 frames a latent pixel, frames before channels.
+
+    Args:
+        patch_size_t: Latent frames of a patch, 2 in CogVideoX 1.5.
+    """
+    rotary = {"patch_size_t": patch_size_t, "patch_bias": False, "use_rotary_positional_embeddings": True}
     transformer = CogVideoXTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=16,
@@ -91,6 +100,7 @@ def cogvideox() -> CogVideoXPipeline:
         sample_height=8,
         sample_frames=9,
         max_text_seq_length=TEXT_TOKENS,
+        **({} if patch_size_t is None else rotary),
     )
     vae = AutoencoderKLCogVideoX(
         block_out_channels=(8, 8, 8, 8), latent_channels=4, layers_per_block=1, norm_num_groups=2

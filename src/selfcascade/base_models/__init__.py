@@ -56,12 +56,13 @@ def family_of(pipe: Any) -> Family:
     """The family that serves this pipeline.
 
     Raises:
-        ValueError: No family does.
+        ValueError: No family does, or a component of the pipeline is of a kind that it cannot drive.
     """
     names = [kind.__name__ for kind in type(pipe).__mro__]
     for name in names:
         for family in FAMILIES:
             if name in family.classes:
+                family.check(pipe)
                 return family
     known = ", ".join(sorted(name for family in FAMILIES for name in family.classes))
     raise ValueError(f"{type(pipe).__name__} is not supported as a base model; use one of {known}")

@@ -36,6 +36,9 @@ class Family:
     framewise: bool = False
     fixed_arguments: dict[str, Any] = {"use_resolution_binning": False}  # noqa: RUF012 - constant of the class
 
+    def check(self, pipe: Any) -> None:
+        """Raises ValueError if this pipeline, though of the family's classes, cannot be driven."""
+
     def factor(self, pipe: Any) -> int:
         """Pixels per latent pixel and side."""
         for name in ("vae_scale_factor", "vae_scale_factor_spatial", "vae_spatial_compression_ratio"):

@@ -17,7 +17,7 @@ from selfcascade.base_models.family import Family, denoiser, full_precision_vae
 from selfcascade.base_models.frames import frames_at_once, joined, mixed_noise, over_frames
 from selfcascade.base_models.levers import Anchor, Levers, restored
 from selfcascade.base_models.remembering import remembering
-from selfcascade.base_models.resizing import cropped, lanczos
+from selfcascade.base_models.resizing import as_floats, cropped, lanczos
 from selfcascade.base_models.stage_scheduler import ScheduleKnown, add_noise_at_start, stage_scheduler
 from selfcascade.cascade import Size, Stage
 
@@ -38,7 +38,7 @@ class PipelineBaseModel:
         output_type: What the last stage's call returns.
         tuned: Makes a context from the pivot's clean latents, in which the denoiser sees its skip features; None for
             the tuning-free version.
-        shared_noise: The share of each stage's renoise variance that all frames of a clip have in common.
+        shared_noise: The share of the renoise variance that all frames of a clip have in common.
         levers: How far stages are held to their pivots.
 
     Attributes:
@@ -155,7 +155,7 @@ class PipelineBaseModel:
         """The first pivot from a user's picture or clip: cropped at the centre to the size's ratio, resized, encoded.
 
         Args:
-            pixels: (B, 3, H, W) or (B, 3, F, H, W) in [0, 1].
+            pixels: (B, 3, H, W) or (B, 3, F, H, W), bytes or in [0, 1]; bytes are made floats part by part.
             size: Of the first stage.
             pivot_size: Of the stage before it, had there been one; tuned, the pivot's features are read at that size.
 
@@ -182,7 +182,7 @@ class PipelineBaseModel:
 
         def latents(size: Size) -> Tensor:
             def encoded(part: Tensor) -> Tensor:
-                resized = lanczos(cropped(part, size), size).clamp(0, 1) * 2 - 1
+                resized = lanczos(as_floats(cropped(part, size)), size).clamp(0, 1) * 2 - 1
                 return self.family.encode(self.pipe, resized.to(self.pipe._execution_device))
 
             z_0 = self._in_parts(encoded, pixels, size)

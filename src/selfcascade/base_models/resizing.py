@@ -28,3 +28,8 @@ def cropped(pixels: Tensor, size: Size) -> Tensor:
     rows, columns = max(1, round(size.height * scale)), max(1, round(size.width * scale))
     top, left = (height - rows) // 2, (width - columns) // 2
     return pixels[..., top : top + rows, left : left + columns]
+
+
+def as_floats(pixels: Tensor) -> Tensor:
+    """Pixels in [0, 1]: bytes as float32, floats as they are."""
+    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels

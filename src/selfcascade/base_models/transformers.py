@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from selfcascade.base_models.family import Family
+from selfcascade.base_models.family import Family, full_precision_vae
 from selfcascade.cascade import Size
 
 
@@ -169,13 +170,30 @@ class LTX(Family):
         mean, std = (values.view(1, -1, 1, 1, 1).to(z) for values in (vae.latents_mean, vae.latents_std))
         return (z - mean) * vae.config.scaling_factor / std
 
+    @torch.no_grad()
+    def decode(self, pipe: Any, z: Tensor) -> Tensor:
+        """As `Family.decode`; from 0.9.1 on the VAE is told a noise level, the pipeline's default 0: no noise added."""
+        if not pipe.vae.config.timestep_conditioning:
+            return super().decode(pipe, z)
+        with full_precision_vae(pipe) as vae:
+            clean = torch.zeros(len(z), device=z.device, dtype=vae.dtype)  # (B,)
+            return vae.decode(self.to_vae(pipe, z).to(vae.dtype), clean, return_dict=False)[0]
+
 
 class CogVideoX(Family):
-    """CogVideoX: frames before channels, (B, F, C, h, w)."""
+    """CogVideoX 1.0: frames before channels, (B, F, C, h, w)."""
 
     classes = ("CogVideoXPipeline",)
     video = True
     frames_first = True
+
+    def check(self, pipe: Any) -> None:
+        along = pipe.transformer.config.get("patch_size_t")
+        if along is not None:
+            raise ValueError(
+                f"{type(pipe).__name__} with patch_size_t {along}, CogVideoX 1.5, is not supported as a base model: "
+                f"its positions end at the size in its config, and latents hold frames of padding; use CogVideoX 1.0"
+            )
 
     def frame_step(self, pipe: Any) -> int:
         return 2 * super().frame_step(pipe)  # its VAE decodes latent frames in pairs, after the first

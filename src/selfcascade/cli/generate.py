@@ -125,6 +125,7 @@ def _write(settings: Settings, count: int, output: Path | None, default: str, fo
     output = target(output, default, settings, cascade.family.video, sheet)
     if settings.image is not None:
         source, settings = source_for(cascade, settings, source)
+        output = target(output, default, settings, cascade.family.video, sheet)  # with the clip's own rate, known now
     _warn_of_lost_words(cascade.pipe, settings.prompt)
     first: Made | None = None
     for index in range(count):

@@ -57,7 +57,8 @@ Frames = Annotated[
 ]
 Fps = Annotated[float | None, typer.Option(help="Frames a second of a clip, 8 unless given.")]
 SharedNoise = Annotated[
-    float | None, typer.Option(help="Share of each stage's noise that a clip's frames have in common, from 0 to 1.")
+    float | None,
+    typer.Option(help="Share, 0 to 1, of the noise that a clip's frames have in common in the stages above the base."),
 ]
 Sheet = Annotated[bool, typer.Option("--sheet", help="Write a contact sheet of a clip beside it, NAME.sheet.png.")]
 Output = Annotated[Path, typer.Option(help="A .png, .jpg or .webp; a taken name gets a number.")]

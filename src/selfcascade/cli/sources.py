@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from selfcascade.cli.settings import Settings
 from selfcascade.clip_outputs import pyav
 from selfcascade.clips import CLIP_EXTENSIONS, probe_clip, read_clip
-from selfcascade.frame_files import are_frames, frames_sha256, probe_frames, read_frames
+from selfcascade.frame_files import are_frames, frames_sha256, probe_frames, read_frames, recorded_fps
 from selfcascade.images import read_image
 
 if TYPE_CHECKING:
@@ -74,10 +74,13 @@ def source_for(cascade: SelfCascade, settings: Settings, image: Image.Image | No
             raise ValueError(f"image {str(path)!r} has {count} frames: {error}; use --frames") from error
 
     info, most = (probe_frames if loose else probe_clip)(path), cascade.family.most_frames(cascade.pipe)
-    held = round((info.duration - start) * (settings.fps or info.fps))
+    # A .gif rounds its times more coarsely than a rate could be told from them; other files say theirs.
+    recorded = recorded_fps(path, info.duration) if path.suffix.lower() == ".gif" else None
+    rate = settings.fps or recorded
+    held = round((info.duration - start) * (rate or info.fps))
     if settings.frames is None and most is not None and held > most:
         check(held)  # before what is too long is decoded
     read = functools.partial(read_frames, path, info) if loose else functools.partial(read_clip, path)
-    frames, fps = read(settings.frames, settings.fps, start=start)
+    frames, fps = read(settings.frames, rate, start=start)
     check(len(frames))
     return frames, settings.changed(frames=len(frames), fps=float(fps))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,10 +15,11 @@ import numpy as np
 from selfcascade.cascade import Size
 from selfcascade.clips import CLIP_EXTENSIONS, ClipError, ClipInfo, probe_clip, read_clip
 from selfcascade.data.decode import is_small
-from selfcascade.data.examples import Skip, drawn_from
+from selfcascade.data.examples import Entry, Skip, drawn_from
 
 # A rate this little under the one asked for is the same: 23.976 frames a second count as 24.
 RATE_SLACK = 0.97
+MAX_PROBED = 100
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,18 @@ class ClipFiles:
     def rate(self, info: ClipInfo) -> float:
         """Frames a second that are taken."""
         return self.fps or info.fps / (self.stride or 1)
+
+    def rate_in(self, entries: Iterable[Entry | Skip]) -> float | None:
+        """Frames a second that are taken of the first clip that is used; None where the first are no files."""
+        for entry in itertools.islice(entries, MAX_PROBED):
+            if isinstance(entry, Entry):
+                if entry.file is None:
+                    return None
+                with contextlib.suppress(ClipError, Skip):
+                    info = probe_clip(entry.file)
+                    self.check(info, entry.key)
+                    return self.rate(info)
+        return None
 
     def check(self, info: ClipInfo, key: str) -> None:
         """Raises Skip with the first reason against a clip."""

@@ -85,7 +85,7 @@ class ClipTableSource:
         key = printable(path.relative_to(self.folder).as_posix())
         if not os.path.isfile(path):  # noqa: PTH113 (pathlib's raises at a name that is too long)
             raise Skip("clip is missing", key)
-        return Entry(key, caption, functools.partial(self.media.load, path, key, f"{draw} {key}"))
+        return Entry(key, caption, functools.partial(self.media.load, path, key, f"{draw} {key}"), path)
 
     def _field(self, row: list[str], name: str) -> str:
         index = self.columns.get(name)

@@ -9,6 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -53,11 +54,13 @@ class Entry:
         key: Names it, and seeds its crop.
         caption: Its words.
         load: Decodes it to RGB; raises `Skip`. Of a clip it gives the frames that this epoch takes.
+        file: What it decodes; None where that is no file of its own.
     """
 
     key: str
     caption: str
     load: Callable[[], Sample]
+    file: Path | None = None
 
 
 class Source(Protocol):

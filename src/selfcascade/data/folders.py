@@ -88,7 +88,7 @@ class FolderSource:
         if not os.path.isfile(path):  # noqa: PTH113 (pathlib's raises at a name that is too long)
             raise Skip(f"{self.media.noun} is missing", key)
         load = functools.partial(self.media.load, path, key, f"{draw} {key}")
-        return Entry(key, caption or self._caption_beside(path), load)
+        return Entry(key, caption or self._caption_beside(path), load, path)
 
     def _caption_beside(self, path: Path) -> str:
         beside = path.with_suffix(".txt")

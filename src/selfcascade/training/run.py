@@ -9,7 +9,7 @@ import torch
 from accelerate import PartialState
 
 from selfcascade.cascade import Size
-from selfcascade.clip_outputs import save_clip
+from selfcascade.clip_outputs import MAX_FPS, MIN_FPS, save_clip
 from selfcascade.data import Stream, bucket_sizes, open_source
 from selfcascade.models import load_model
 from selfcascade.pipeline import SelfCascade
@@ -53,7 +53,12 @@ def run_training(config: TrainingConfig, announce: Callable[[str], None] = lambd
     if config.validation_data is not None:  # scenes have no end; with another seed they are others
         others = open_source(config.validation_data, size, clips=config.clips)
         held_out = Stream(others, sizes, config.seed + 1, *settings)
-    trainer = Trainer(pipe, config, stream, ValidationPictures(config) if config.validation_prompt else None, held_out)
+    validate = None
+    if config.validation_prompt:
+        # With a stride, clips have a share of their files' rate.
+        known = None if config.clips is None else config.clips.rate_in(stream.source.entries(config.seed, 0))
+        validate = ValidationPictures(config, known)
+    trainer = Trainer(pipe, config, stream, validate, held_out)
     if processes.is_main_process:
         announce(description(trainer))
     trainer.run()
@@ -78,10 +83,15 @@ class ValidationPictures:
     """Pictures, or clips, of the validation prompts, at each validation from the same seeds.
 
     LoRAs and whole U-Nets are sampled directly at the large size, as the paper does; upsamplers in their cascade.
+
+    Args:
+        config: The settings.
+        rate: Frames a second of the clips that are trained on; None is that of moving scenes.
     """
 
-    def __init__(self, config: TrainingConfig) -> None:
-        self.config = config
+    def __init__(self, config: TrainingConfig, rate: float | None = None) -> None:
+        rate = config.fps or rate or FPS / (config.stride or 1)
+        self.config, self.rate = config, min(max(rate, MIN_FPS), MAX_FPS)
 
     def __call__(self, step: int, pipe: Any, upsamplers: Any) -> dict[str, float]:
         """Writes `validation/STEP-NUMBER.png`, of clips a lossless `.webp` with its record."""
@@ -97,7 +107,6 @@ class ValidationPictures:
             if config.frames is None:
                 output.images[0].save(folder / f"{name}.png")
                 continue
-            record = {"prompt": prompt, "seed": seed, "training_step": step, **settings}
-            rate = config.fps or FPS / (config.stride or 1)
-            save_clip(output.frames[0], rate, record, folder / f"{name}.webp", prompt, force=True)
+            record = {"prompt": prompt, "seed": seed, "training_step": step, **settings, "fps": self.rate}
+            save_clip(output.frames[0], self.rate, record, folder / f"{name}.webp", prompt, force=True)
         return {"pictures" if config.frames is None else "clips": float(len(config.validation_prompt))}

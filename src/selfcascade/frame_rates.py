@@ -1,0 +1,22 @@
+"""The rate of pictures that are each shown for a time of their own, as an animated .gif and .webp have them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def even_rate(lengths: Sequence[float], unit: float) -> tuple[int, float]:
+    """How many frames of one length the pictures stand for, and how many of them there are a second.
+
+    Encoders join frames that are equal to one picture that is shown longer: the shortest pictures are single frames,
+    and the others are taken for as many as fit best. Pictures shown for any times get the rate of the shortest.
+
+    Args:
+        lengths: Seconds that each picture is shown, all above 0.
+        unit: Seconds that they are rounded to, so that single frames' lengths differ by as much.
+    """
+    longest = max(1.5 * min(lengths), min(lengths) + 1.01 * unit)
+    single = [length for length in lengths if length < longest]
+    mean = sum(single) / len(single)
+    count = sum(round(length / mean) for length in lengths)
+    return count, count / sum(lengths)
