@@ -17,7 +17,7 @@ from selfcascade.outputs import SCHEMA, check_output, parameters_text, save_pict
 PROMPT = "a large orange mushroom on the right in the snow in winter"
 SEED = 6
 STEPS = 25
-PRESET = "rgb"
+PRESET = "quality"
 MIN_PANEL, MAX_PANEL = 256, 768
 KIND = "selfcascade.demo"
 # Sides relative to the native size: the base sample, then 4x and 16x its pixels, by the rows' methods.
