@@ -420,3 +420,14 @@ def test_a_user_s_image_is_read_at_the_size_of_the_stage_before() -> None:
 
 def test_the_package_offers_them() -> None:
     assert selfcascade.FeatureUpsamplers is FeatureUpsamplers
+
+
+def test_later_stages_of_the_tuned_version_start_at_a_lower_k() -> None:
+    pipe = SD.build()
+    side = SelfCascade(pipe).native_size[0]
+    for trained, expected in ((850, [None, 850, 400]), (300, [None, 300, 300])):
+        upsamplers = FeatureUpsamplers.from_unet(pipe.unet, "micro", pivot_step=trained, upsampling="rgb")
+        stages = SelfCascade(pipe, upsamplers=upsamplers).plan(4 * side, 4 * side)
+        assert [stage.pivot_step for stage in stages] == expected
+        own = SelfCascade(pipe, upsamplers=upsamplers).plan(4 * side, 4 * side, pivot_step=600)
+        assert [stage.pivot_step for stage in own] == [None, 600, 600]

@@ -19,7 +19,7 @@ from selfcascade.base_models.stage_scheduler import stage_scheduler, training_st
 from selfcascade.cascade import Size, Stage, StageResult, plan_stages, self_cascade
 from selfcascade.features import FeatureUpsamplers, check_hookable, upsampled
 from selfcascade.images import clips_of, pixels_of
-from selfcascade.presets import Preset, preset_named
+from selfcascade.presets import PRESETS, Preset, preset_named
 
 # From here on a decoded picture alone takes gigabytes inside a VAE, so it is decoded in tiles unless told otherwise.
 TILING_AREA = 2048 * 2048
@@ -250,12 +250,17 @@ class SelfCascade:
         return PipelineBaseModel(*given, Levers(preset.anchor, preset.energy))
 
     def preset(self, name: str | Preset | None = None) -> Preset:
-        """The settings of this name; None: those that the upsamplers were trained for, or "paper"."""
+        """The settings of this name; None: those that the upsamplers were trained for, or "paper".
+
+        Of the former, stages after the first start no deeper in noise than in `rgb`: with the adapter's own K they make
+        texture anew over outlines that are right already (docs/upsamplers.md).
+        """
         if name is None and self.upsamplers is not None:
             config = self.upsamplers.config
             pivot_step = config.get("sampling_pivot_step") or config["pivot_step"]
             share, upsampling = pivot_step / training_steps(self.pipe.scheduler), config["upsampling"]
-            return Preset("upsamplers", "as the upsamplers were trained", share, share, upsampling)
+            later = min(share, PRESETS["rgb"].later_pivot_share)
+            return Preset("upsamplers", "as the upsamplers were trained", share, later, upsampling)
         return preset_named("paper" if name is None else name)
 
     def _run(
