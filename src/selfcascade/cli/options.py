@@ -13,8 +13,8 @@ from selfcascade.cli.sources import is_clip
 Model = Annotated[
     str | None,
     typer.Option(
-        help="'bundled', 'bundled-video', a folder in diffusers' format, or a Hub id; unless given, 'bundled-video' where "
-        "an option or a file is for clips, else 'bundled'."
+        help="'bundled', 'bundled-video', a folder in diffusers' format, or a Hub id; unless given, 'bundled-video' "
+        "where an option or a file is for clips, else 'bundled'."
     ),
 ]
 Height = Annotated[int | None, typer.Option(help="Pixels; twice the native height unless given.")]
