@@ -49,6 +49,13 @@ def test_real_clips_are_read_as_asked_and_change_as_real_ones(of_real: dict[str,
             assert figures[1] <= figures[0] <= figures[2]
 
 
+def test_the_real_clips_themselves_change_exactly_as_real_ones(judge: MovingSceneJudge) -> None:
+    themselves = judge.judge(judge.real(), moving_questions(judge.real_count))
+    for name in ("change", "patch_change", "flicker"):
+        assert themselves[name][0] == pytest.approx(1, rel=1e-4)
+    assert themselves["fvd"][0] == pytest.approx(0, abs=1e-2)
+
+
 def test_flawed_clips_are_seen_for_what_they_are(
     judge: MovingSceneJudge, clips: Tensor, of_real: dict[str, Any]
 ) -> None:

@@ -14,7 +14,7 @@ from command_line import run, succeed
 from selfcascade.data.scenes import caption, render, sample_scene
 from selfcascade.evaluation import Sampling
 from selfcascade.evaluation.own_data import open_detector
-from selfcascade.evaluation.parts import Alone, in_parts
+from selfcascade.evaluation.parts import Alone, in_parts, read_joined
 from test_clip import tiny as tiny_clip
 
 
@@ -115,11 +115,12 @@ def test_processes_make_each_part_once_and_all_get_everything(tmp_path: Path) ->
 
     groups = [range(0, 2), range(2, 4), range(4, 5)]
     with pytest.raises(FileNotFoundError):
-        in_parts(make, groups, tmp_path, "parts", First())  # the other's part is missing
+        read_joined(in_parts(make, groups, tmp_path, "parts", First()))  # the other's part is missing
     assert asked == [0, 4]
-    made = in_parts(make, groups, tmp_path, "parts", Second(lambda: None))
+    made = read_joined(in_parts(make, groups, tmp_path, "parts", Second(lambda: None)))
     assert asked == [0, 4, 2] and made["x"].tolist() == [0, 1, 2, 3, 4]
-    assert in_parts(make, groups, tmp_path, "parts")["x"].tolist() == [0, 1, 2, 3, 4] and len(asked) == 3
+    again = read_joined(in_parts(make, groups, tmp_path, "parts"))
+    assert again["x"].tolist() == [0, 1, 2, 3, 4] and len(asked) == 3
 
 
 def test_inception_reads_safetensors_and_gives_the_published_networks_features(tmp_path: Path) -> None:

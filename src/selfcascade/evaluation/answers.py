@@ -20,7 +20,7 @@ from torch import Tensor
 from selfcascade.base_models import family_of
 from selfcascade.base_models.family import denoiser
 from selfcascade.cascade import Size
-from selfcascade.evaluation.parts import in_parts
+from selfcascade.evaluation.parts import in_parts, read_joined
 from selfcascade.evaluation.questions import GROUP, Questions
 from selfcascade.features import FeatureUpsamplers
 from selfcascade.methods import METHODS
@@ -124,7 +124,8 @@ class Pivots:
         def make(indices: range) -> dict[str, Tensor]:
             return _base_samples(pipe, questions, size, sampling, indices)
 
-        held = in_parts(make, list(questions.groups()), folder / f"pivots-{name}", "base samples", processes)
+        parts = in_parts(make, list(questions.groups()), folder / f"pivots-{name}", "base samples", processes)
+        held = read_joined(parts)
         self.name, self.latents, self.states = name, held["latents"], held["states"]
         self.seconds = float(held["seconds"].mean())
 

@@ -28,18 +28,12 @@ def joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
+def read_joined(paths: Sequence[Path]) -> dict[str, Tensor]:
+    """The tensors of these files, joined along the first axis."""
+    return joined([load_file(path) for path in paths])
+
+
 def in_parts(
-    make: Callable[[range], dict[str, Tensor]],
-    groups: Sequence[range],
-    folder: Path,
-    title: str,
-    processes: Any = None,
-) -> dict[str, Tensor]:
-    """What `make` gives for all groups, joined along the first axis; arguments as in `make_parts`."""
-    return joined([load_file(path) for path in make_parts(make, groups, folder, title, processes)])
-
-
-def make_parts(
     make: Callable[[range], dict[str, Tensor]],
     groups: Sequence[range],
     folder: Path,

@@ -26,7 +26,7 @@ from selfcascade.cascade import Size
 from selfcascade.data import ClipFiles, Stream, open_source
 from selfcascade.evaluation import Pivots, Sampling, answer, open_world
 from selfcascade.evaluation.answers import weights_digest
-from selfcascade.evaluation.parts import Alone, make_parts, pictures_of
+from selfcascade.evaluation.parts import Alone, in_parts, pictures_of
 from selfcascade.experiments.records import check_result, rounded, settings_of
 from selfcascade.experiments.settings import names_of, read_experiment
 from selfcascade.experiments.sheets import PICTURES, write_sheet
@@ -178,7 +178,7 @@ class Run:
             return {"pictures": pictures.mul(255).round().byte(), "seconds": seconds}
 
         told: dict[str, float] = {}
-        parts = make_parts(make, list(asked.groups()), kept, f"{self.name} seed {self.seed} {name}", processes)
+        parts = in_parts(make, list(asked.groups()), kept, f"{self.name} seed {self.seed} {name}", processes)
         if processes.is_main_process:
             told = self._judge(step, name, counts, parts)
             shutil.rmtree(kept)
