@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from selfcascade import load_bundled
-from selfcascade.data.scenes.clips import render_clip
 from selfcascade.data.scenes.motion import DIRECTIONS, MovingScene, is_held_out_motion, sample_moving_scene
+from selfcascade.data.scenes.render_clip import render_clip
 
 sys.path.append(str(Path(__file__).parents[1] / "recipes" / "bundled"))
 from common import REVERSED

@@ -16,8 +16,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont, ImageSequence
 
 from selfcascade.data.scenes import caption, sample_scene
-from selfcascade.evaluation.questions import SEED_STEP
-from selfcascade.evaluation.scenes import ASKED_FIRST
+from selfcascade.evaluation.prompts import SEED_STEP
+from selfcascade.evaluation.scenes_benchmark import FIRST_PROMPT
 from selfcascade.media.grids import wrapped
 from selfcascade.metrics.composition import CompositionReader
 from selfcascade.models import BUNDLED
@@ -142,7 +142,7 @@ def _wrong(pictures: Sequence[Image.Image], captions: list[str], seed: int) -> l
 
 
 def _differences(reading: dict[str, str], truth: dict[str, Any]) -> list[str]:
-    """In words; of a lone object, which is first and last, only the first is told."""
+    """In words; a single object is both first and last, and only the first is named."""
     lone = str(truth.get("count")) == "1"
     names = [name for name in truth if not (lone and name.startswith("last_"))]
     pairs = [(name, str(reading[name]), str(truth[name])) for name in names]
@@ -151,7 +151,7 @@ def _differences(reading: dict[str, str], truth: dict[str, Any]) -> list[str]:
 
 def _truths(captions: tuple[str, ...], seed: int) -> list[dict[str, Any]] | None:
     """The scenes' attributes, where these captions are those of held-out scenes: of that seed, or of a training."""
-    for first in (ASKED_FIRST + SEED_STEP * seed, ASKED_FIRST):
+    for first in (FIRST_PROMPT + SEED_STEP * seed, FIRST_PROMPT):
         scenes = [sample_scene(first + index, held_out=True) for index in range(len(captions))]
         if all(caption(scene, first + index) == captions[index] for index, scene in enumerate(scenes)):
             return [dict(scene.truth) for scene in scenes]
