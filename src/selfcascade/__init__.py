@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 # Torch and diffusers take seconds to import, so nothing is until it is used (PEP 562).
 _HOMES = {
+    "Family": "base_models",
     "FeatureUpsamplers": "feature_upsamplers",
     "METHODS": "methods",
     "PRESETS": "presets",
@@ -24,11 +25,13 @@ _HOMES = {
     "load_bundled": "models",
     "load_model": "models",
     "plan_stages": "cascade",
+    "register_family": "base_models",
 }
 
 __all__ = [
     "METHODS",
     "PRESETS",
+    "Family",
     "FeatureUpsamplers",
     "SelfCascade",
     "SelfCascadeOutput",
@@ -39,9 +42,11 @@ __all__ = [
     "load_bundled",
     "load_model",
     "plan_stages",
+    "register_family",
 ]
 
 if TYPE_CHECKING:
+    from selfcascade.base_models import Family, register_family
     from selfcascade.cascade import Size, Stage, StageResult, plan_stages
     from selfcascade.feature_upsamplers import FeatureUpsamplers
     from selfcascade.methods import METHODS

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from selfcascade.features import FeatureUpsamplers, read_skip_features, upsampled
+from selfcascade.features import FeatureUpsamplers, adding_skip_features, read_skip_features
 from selfcascade.training.config import TrainingConfig
 from selfcascade.training.tensor_cache import FeatureCache
 
@@ -69,7 +69,7 @@ class TrainedUpsamplers(nn.Module):
             features = read_skip_features(unet, pivot, **conditions)
         else:
             features = self.cache.read(unet, pivot, conditions)
-        with upsampled(unet, self.upsamplers, features, gradient=True):
+        with adding_skip_features(unet, self.upsamplers, features, gradient=True):
             return unet(z_t, timestep, **conditions, return_dict=False)[0]
 
     def trained(self) -> dict[str, nn.Parameter]:
