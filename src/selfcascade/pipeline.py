@@ -22,9 +22,10 @@ from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.request import Request
 from selfcascade.base_models.stage_scheduler import stage_scheduler, training_steps
 from selfcascade.cascade import Size, Stage, StageResult, plan_stages, self_cascade
-from selfcascade.features import FeatureUpsamplers, adding_skip_features, check_hookable
-from selfcascade.images import clips_of, pixels_of
+from selfcascade.media.images import clips_of, pixels_of
 from selfcascade.presets import PRESETS, Preset, preset_named
+from selfcascade.upsamplers.model import FeatureUpsamplers
+from selfcascade.upsamplers.skip_features import adding_skip_features, check_hookable
 
 # From here on a decoded picture alone takes gigabytes inside a VAE, so it is decoded in tiles unless told otherwise.
 TILING_AREA = 2048 * 2048
