@@ -173,7 +173,9 @@ class PipelineBaseModel:
         given = {} if latents is None else {"latents": latents}
         output = self._call(scheduler, stage, {**given, "output_type": output_type if at_once else "latent"})
         result = family.latents_of(output)
-        z_0 = family.to_spatial(scheduler.stage_latents if at_once else result, stage.size)
+        # Decoded pictures come without their latents, which are what the scheduler's last step made.
+        latents = family.from_step(scheduler.stage_latents, len(result)) if at_once else result
+        z_0 = family.to_spatial(latents, stage.size)
         decoded = None
         if final and not at_once:
             decoded = Decoded(decode_clips(family, z_0, output_type, self.arguments.get("decode_chunk_size")))
