@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from cascade_runs import FAMILIES, SD, SMALL, run, seeded
+from schedulers import SCHEDULERS, with_scheduler
 from selfcascade import METHODS, SelfCascade
 from selfcascade.base_models.levers import HALF_STEPS, Anchor, low_band, restored
 from selfcascade.base_models.stage_scheduler import (
@@ -21,7 +22,6 @@ from selfcascade.base_models.stage_scheduler import (
     stage_scheduler,
 )
 from selfcascade.presets import Preset
-from test_parity import SCHEDULERS, with_scheduler
 from tiny import TinyPipeline, add_tiny_lora, tiny_controlnet
 
 

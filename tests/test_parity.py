@@ -1,17 +1,16 @@
 """A stage is the official image-to-image twin, bit for bit; one stage is the plain pipeline, bit for bit."""
 
 import dataclasses
-import importlib.util
 import inspect
 from typing import Any
 
-import diffusers
 import numpy as np
 import pytest
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch.nn.functional import interpolate
 
+from schedulers import SCHEDULERS, with_scheduler
 from selfcascade import SelfCascade
 from tiny import TINY, TinyPipeline
 from tiny.unets import stable_diffusion, unet_2d
@@ -35,29 +34,6 @@ def two_levels() -> Any:
 
 
 QUICK = dataclasses.replace(TINY["stable-diffusion"], make=two_levels, native=(64, 64))
-SCHEDULERS: list[tuple[str, dict[str, Any]]] = [
-    ("DDIMScheduler", {}),
-    ("DDIMParallelScheduler", {}),
-    ("PNDMScheduler", {}),
-    ("PNDMScheduler", {"skip_prk_steps": True}),
-    ("DDPMScheduler", {}),
-    ("EulerDiscreteScheduler", {}),
-    ("EulerAncestralDiscreteScheduler", {}),
-    ("DPMSolverMultistepScheduler", {}),
-    ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++", "euler_at_final": True}),
-    ("DPMSolverSinglestepScheduler", {}),
-    ("HeunDiscreteScheduler", {}),
-    ("UniPCMultistepScheduler", {}),
-    ("DEISMultistepScheduler", {}),
-    ("SASolverScheduler", {}),
-    ("KDPM2DiscreteScheduler", {}),
-    ("KDPM2AncestralDiscreteScheduler", {}),
-    ("LCMScheduler", {}),
-    ("TCDScheduler", {}),
-    ("LMSDiscreteScheduler", {}),
-    ("DPMSolverSDEScheduler", {"noise_sampler_seed": 0}),
-]
-NEEDS = {"LMSDiscreteScheduler": "scipy", "DPMSolverSDEScheduler": "torchsde"}
 
 
 def cascade_and_twin(family: TinyPipeline, pipe: Any, steps: int, **twin_arguments: Any) -> tuple[Any, Any, int]:
@@ -96,14 +72,6 @@ def twin_arguments_of(twin: Any, larger: torch.Tensor, given: dict[str, Any]) ->
     if "video" in inspect.signature(twin.__call__).parameters:
         return given
     return {"image": larger, **given}
-
-
-def with_scheduler(family: TinyPipeline, name: str, **config: Any) -> Any:
-    if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
-        pytest.skip(f"{name} needs {NEEDS[name]}")
-    pipe: Any = family.build()
-    pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config, **config)
-    return pipe
 
 
 # Multistep schedulers lower their order at the end of schedules of under 15 steps: of the whole, not of the tail.
