@@ -276,7 +276,11 @@ def test_a_damaged_cut_out_is_skipped_and_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("collages:sprits=x", r"'collages:sprits=x' must be 'collages' or 'collages:sprites=DIR,backgrounds=DIR'"),
+        (
+            "collages:sprits=x",
+            r"'collages:sprits=x' must be 'collages' or 'collages:sprites=DIR,backgrounds=DIR,split=NAME'",
+        ),
+        ("collages:split=held-out", "must be one of train, tuning, validation, test, not 'held-out'"),
         ("collages:sprites=", "each once"),
         ("collages:sprites=a,sprites=a", "each once"),
         ("collages:sprites=/nowhere", "sprites '/nowhere' is no folder"),
@@ -328,4 +332,7 @@ def test_a_training_stream_takes_collages() -> None:
     batch = next(stream.batches(4))
     assert batch.pixels.shape == (4, 3, 32, 48)
     assert batch.keys[0] == "collage-0"
+    held_out = next(iter(open_source("collages:split=validation", Size(32, 32)).entries(0, 0)))
+    assert not isinstance(held_out, Skip)
+    assert held_out.caption == caption(sample_collage(0, "validation"), 0)
     assert json.loads(json.dumps(batch.captions)) == [caption(sample_collage(k), k) for k in range(4)]

@@ -17,7 +17,7 @@ import numpy as np
 import resvg_py
 from PIL import Image
 
-from selfcascade.data.collages.sprites import SPRITES
+from selfcascade.data.collages.sprites import SPRITES, VISIBLE
 from selfcascade.media.whole_files import write_whole
 
 SIDE, SUPERSAMPLE = 512, 2
@@ -29,7 +29,7 @@ def cut_out(svg: Path) -> Image.Image:
     """The drawing cropped to what is not transparent, its longer side 512 pixels, averaged from twice as many."""
     side = SIDE * SUPERSAMPLE
     drawn = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_path=str(svg), width=side, height=side))))
-    box = drawn.convert("RGBA").getchannel("A").point(lambda alpha: 255 * (alpha > 2)).getbbox()
+    box = drawn.convert("RGBA").getchannel("A").point(VISIBLE).getbbox()
     if box is None:
         raise SystemExit(f"{svg} is empty")
     width, height = box[2] - box[0], box[3] - box[1]

@@ -9,7 +9,7 @@ from pathlib import Path
 from selfcascade.cascade import Size
 from selfcascade.data.clip_files import ClipFiles
 from selfcascade.data.clip_table import ClipTableSource
-from selfcascade.data.collages_source import CollagesSource, assets_of, names_collages
+from selfcascade.data.collages_source import CollagesSource, parse_collages, names_collages
 from selfcascade.data.decode import EXTENSIONS
 from selfcascade.data.examples import Batch, DataError, Entry, Position, Report, Sample, Skip, Source
 from selfcascade.data.folders import FolderSource
@@ -45,7 +45,7 @@ def open_source(name: str, size: Size, wanted: ShardFilter | None = None, clips:
     """Training data by name.
 
     Args:
-        name: "scenes"; "collages", or of one's own parts "collages:sprites=DIR,backgrounds=DIR"; a folder of pictures;
+        name: "scenes"; "collages", which may go on ":sprites=DIR,backgrounds=DIR,split=NAME"; a folder of pictures;
             a folder, a file or a pattern ("data/*.tar") of tar shards. With `clips`: "moving-scenes"; a folder of
             clips; a .csv that lists clips, as WebVid's do.
         size: Target; smaller pictures and clips are filtered out.
@@ -60,7 +60,7 @@ def open_source(name: str, size: Size, wanted: ShardFilter | None = None, clips:
     if name == "scenes":
         return ScenesSource(size)
     if names_collages(name):
-        return CollagesSource(size, assets_of(name))
+        return CollagesSource(size, *parse_collages(name))
     if name == "moving-scenes":
         raise DataError("train_data 'moving-scenes' is clips, which a model of pictures cannot learn; use 'scenes'")
     path = Path(name).expanduser()

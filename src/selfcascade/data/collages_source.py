@@ -10,7 +10,16 @@ import numpy as np
 from PIL import Image
 
 from selfcascade.cascade import Size
-from selfcascade.data.collages import Assets, Split, bundled_assets, caption, open_assets, render, sample_collage
+from selfcascade.data.collages import (
+    SPLITS,
+    Assets,
+    Split,
+    bundled_assets,
+    caption,
+    open_assets,
+    render,
+    sample_collage,
+)
 from selfcascade.data.examples import DataError, Entry, Skip
 from selfcascade.data.scenes_source import epoch_numbers
 
@@ -30,7 +39,8 @@ class CollagesSource:
     """
 
     def __init__(self, size: Size, assets: Assets | None = None, split: Split = "train") -> None:
-        self.size, self.assets, self.split = size, assets or bundled_assets(), split
+        self.size, self.assets = size, assets or bundled_assets()
+        self.split: Split = split
         try:
             sample_collage(0, split, assets=self.assets)
         except ValueError as error:
@@ -59,16 +69,23 @@ def names_collages(name: str) -> bool:
 
 
 @functools.cache
-def assets_of(name: str) -> Assets:
-    """The assets that "collages:sprites=DIR,backgrounds=DIR" names; either may be left out, or both.
+def parse_collages(name: str) -> tuple[Assets, Split]:
+    """The assets and the split that "collages:sprites=DIR,backgrounds=DIR,split=NAME" names; each may be left out.
 
     Raises:
         DataError: It names something else, or a folder that holds too little.
     """
-    given: dict[str, Path] = {}
+    given: dict[str, str] = {}
     for part in filter(None, name.removeprefix(COLLAGES).removeprefix(":").split(",")):
-        key, _, folder = part.partition("=")
-        if key not in ("sprites", "backgrounds") or not folder or key in given:
-            raise DataError(f"{name!r} must be 'collages' or 'collages:sprites=DIR,backgrounds=DIR', each once")
-        given[key] = Path(folder).expanduser()
-    return open_assets(given.get("sprites"), given.get("backgrounds")) if given else bundled_assets()
+        key, _, value = part.partition("=")
+        if key not in ("sprites", "backgrounds", "split") or not value or key in given:
+            raise DataError(
+                f"{name!r} must be 'collages' or 'collages:sprites=DIR,backgrounds=DIR,split=NAME', each once"
+            )
+        given[key] = value
+    wanted = given.pop("split", "train")
+    split = next((split for split in SPLITS if split == wanted), None)
+    if split is None:
+        raise DataError(f"split of {name!r} must be one of {', '.join(SPLITS)}, not {wanted!r}")
+    folders = {key: Path(value).expanduser() for key, value in given.items()}
+    return open_assets(**folders) if folders else bundled_assets(), split

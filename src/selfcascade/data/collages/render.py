@@ -78,7 +78,7 @@ def _paste(image: Array, surface: Surface, item: Item, sprite: Sprite, fit: floa
     if not len(rows) or not len(columns):
         return
     part = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    corner = surface.x[columns[0]] - pixel / 2, surface.y[rows[0]] - pixel / 2
+    corner = float(surface.x[columns[0]]) - pixel / 2, float(surface.y[rows[0]]) - pixel / 2
     shift_x, shift_y = SHADOW_SHIFT[0] * diameter, SHADOW_SHIFT[1] * diameter
     own = _Frame(item, corner[0] - x - shift_x, corner[1] - y - shift_y, pixel, diameter * (1 + 2 * SHADOW_REACH))
     part *= 1 - own.drawn(sprite.shadow, len(rows), len(columns))[..., None]

@@ -19,6 +19,7 @@ Array = np.ndarray
 SPRITES = Path(__file__).parent / "sprites"
 SIDE = 512
 SMALLEST = 16
+VISIBLE = [0] * 3 + [255] * 253  # what an opacity counts as, where a cut-out is cropped
 MARGIN = 1  # transparent pixels around a level, towards which its edge is interpolated
 # A shadow is drawn of the level of this side, and reaches this share of the diameter beyond the cut-out's square.
 SHADOW_LEVEL, SHADOW_REACH = 128, 0.25
@@ -48,7 +49,7 @@ def squared(picture: Image.Image) -> Array:
     Raises:
         ValueError: Nothing of it is visible.
     """
-    box = picture.getchannel("A").point(lambda alpha: 255 * (alpha > 2)).getbbox()
+    box = picture.getchannel("A").point(VISIBLE).getbbox()
     if box is None:
         raise ValueError("is transparent all over")
     width, height = box[2] - box[0], box[3] - box[1]
@@ -70,7 +71,7 @@ def prepare(picture: Image.Image) -> Sprite:
     Raises:
         ValueError: Nothing of it is visible.
     """
-    exact = [squared(picture).astype(np.float32)]
+    exact: list[Array] = [squared(picture).astype(np.float32)]
     while len(exact[-1]) > SMALLEST:
         last = exact[-1]
         exact.append((last[::2, ::2] + last[1::2, ::2] + last[::2, 1::2] + last[1::2, 1::2]) / 4)
