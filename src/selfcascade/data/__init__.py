@@ -9,7 +9,7 @@ from pathlib import Path
 from selfcascade.cascade import Size
 from selfcascade.data.clip_files import ClipFiles
 from selfcascade.data.clip_table import ClipTableSource
-from selfcascade.data.collages_source import CollagesSource, parse_collages, names_collages
+from selfcascade.data.collages_source import CollagesSource, names_collages, parse_collages
 from selfcascade.data.decode import EXTENSIONS
 from selfcascade.data.examples import Batch, DataError, Entry, Position, Report, Sample, Skip, Source
 from selfcascade.data.folders import FolderSource

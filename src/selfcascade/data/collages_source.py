@@ -84,7 +84,7 @@ def parse_collages(name: str) -> tuple[Assets, Split]:
             )
         given[key] = value
     wanted = given.pop("split", "train")
-    split = next((split for split in SPLITS if split == wanted), None)
+    split: Split | None = next((own for own in SPLITS if own == wanted), None)
     if split is None:
         raise DataError(f"split of {name!r} must be one of {', '.join(SPLITS)}, not {wanted!r}")
     folders = {key: Path(value).expanduser() for key, value in given.items()}
