@@ -19,7 +19,7 @@ from selfcascade.base_models.stage_scheduler import stage_scheduler, training_st
 from selfcascade.cascade import Size, Stage, StageResult, plan_stages, self_cascade
 from selfcascade.features import FeatureUpsamplers, check_hookable, upsampled
 from selfcascade.images import clips_of, pixels_of
-from selfcascade.presets import PRESETS, Preset, preset_named
+from selfcascade.presets import DEFAULT_PRESET, PRESETS, UNANCHORED_PRESET, Preset, defaults_of, preset_named
 
 # From here on a decoded picture alone takes gigabytes inside a VAE, so it is decoded in tiles unless told otherwise.
 TILING_AREA = 2048 * 2048
@@ -56,7 +56,11 @@ class SelfCascade:
     Args:
         pipe: A diffusers pipeline of a supported family.
         upsamplers: Feature upsamplers made for this pipeline's U-Net, the tuned version; None, the tuning-free one.
-        native_size: (height, width) in pixels the model was trained at; None reads it off the pipeline.
+        native_size: (height, width) in pixels the model was trained at; None reads it off the model's
+            `selfcascade.json`, or else off the pipeline.
+
+    Attributes:
+        defaults: What the model's own `selfcascade.json` says of steps, guidance and preset (`presets.ModelDefaults`).
 
     Raises:
         ValueError: The pipeline, its scheduler or an argument is not supported; the sentence says what to use.
@@ -74,14 +78,16 @@ class SelfCascade:
             raise ValueError(f"upsamplers must be FeatureUpsamplers or None, not {type(upsamplers).__name__}")
         stage_scheduler(pipe.scheduler, None)
         self.multiple = self.family.multiple(pipe)
-        size = self.family.native_size(pipe) if native_size is None else native_size
+        self.defaults = defaults_of(pipe)
+        known = self.defaults.native_size if native_size is None else native_size
+        size = self.family.native_size(pipe) if known is None else known
         self.native_size = plan_stages(size, size, self.multiple)[0]
 
     def plan(
         self,
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int | Sequence[int] = 50,
+        num_inference_steps: int | Sequence[int] | None = None,
         pivot_step: int | Sequence[int] | None = None,
         preset: str | Preset | None = None,
         guidance_scale: float | Sequence[float] | None = None,
@@ -91,12 +97,14 @@ class SelfCascade:
         Args:
             height: Pixels; None is twice the native height.
             width: Pixels; None is twice the native width.
-            num_inference_steps: Steps of the whole schedule, for all stages or one value a stage.
+            num_inference_steps: Steps of the whole schedule, for all stages or one value a stage; None is the model's
+                default, 50 unless its `selfcascade.json` says otherwise.
             pivot_step: K, a training timestep in (0, T], for all up-scaling stages or one value each; None: the
                 preset's.
-            preset: A name of `selfcascade.PRESETS`, or a `Preset` of your own; None is "paper", or with upsamplers what
-                they were trained for.
-            guidance_scale: For all stages or one value a stage; None leaves the pipeline's default.
+            preset: A name of `selfcascade.PRESETS`, or a `Preset` of your own; None is `default_preset`, or with
+                upsamplers what they were trained for.
+            guidance_scale: For all stages or one value a stage; None is the default of the model's `selfcascade.json`,
+                or else the pipeline's.
 
         Raises:
             ValueError: An argument is out of range; the sentence names it.
@@ -105,7 +113,18 @@ class SelfCascade:
         sizes = plan_stages(self.native_size, target, self.multiple)
         return self._stages(sizes, 1, num_inference_steps, pivot_step, self.preset(preset), guidance_scale)
 
-    def _stages(self, sizes: Sequence[Size], *settings: Any) -> tuple[Stage, ...]:
+    def _stages(
+        self,
+        sizes: Sequence[Size],
+        first_pivot: int,
+        steps: int | Sequence[int] | None,
+        pivot_step: int | Sequence[int] | None,
+        preset: Preset,
+        guidance: float | Sequence[float] | None,
+    ) -> tuple[Stage, ...]:
+        steps = self.defaults.num_inference_steps if steps is None else steps
+        guidance = self.defaults.guidance_scale if guidance is None else guidance
+        settings = (first_pivot, steps, pivot_step, preset, guidance)
         return planned(self.pipe.scheduler, self.native_size, sizes, *settings)
 
     def __call__(
@@ -114,7 +133,7 @@ class SelfCascade:
         *,
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int | Sequence[int] = 50,
+        num_inference_steps: int | Sequence[int] | None = None,
         pivot_step: int | Sequence[int] | None = None,
         preset: str | Preset | None = None,
         upsampling: str | None = None,
@@ -175,7 +194,7 @@ class SelfCascade:
         *,
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int | Sequence[int] = 50,
+        num_inference_steps: int | Sequence[int] | None = None,
         pivot_step: int | Sequence[int] | None = None,
         preset: str | Preset | None = None,
         upsampling: str | None = None,
@@ -249,8 +268,22 @@ class SelfCascade:
         given = (self.pipe, self.family, arguments, preset.upsampling, output, tuned, shared_noise)
         return PipelineBaseModel(*given, Levers(preset.anchor, preset.energy))
 
+    @property
+    def default_preset(self) -> str:
+        """Name of the preset of a call that names none: the model's own, or "quality".
+
+        Where that one anchors and the scheduler cannot be anchored, it is "rgb".
+        """
+        name = self.defaults.preset or DEFAULT_PRESET
+        if PRESETS[name].anchor > 0:
+            try:
+                check_anchorable(self.pipe.scheduler)
+            except ValueError:
+                return UNANCHORED_PRESET
+        return name
+
     def preset(self, name: str | Preset | None = None) -> Preset:
-        """The settings of this name; None: those that the upsamplers were trained for, or "paper".
+        """The settings of this name; None: those that the upsamplers were trained for, or `default_preset`.
 
         Of the former, stages after the first start no deeper in noise than in `rgb`: with the adapter's own K they make
         texture anew over outlines that are right already (docs/upsamplers.md).
@@ -261,7 +294,7 @@ class SelfCascade:
             share, upsampling = pivot_step / training_steps(self.pipe.scheduler), config["upsampling"]
             later = min(share, PRESETS["rgb"].later_pivot_share)
             return Preset("upsamplers", "as the upsamplers were trained", share, later, upsampling)
-        return preset_named("paper" if name is None else name)
+        return preset_named(self.default_preset if name is None else name)
 
     def _run(
         self,
