@@ -111,7 +111,7 @@ def test_frames_share_a_stages_noise_as_far_as_asked(name: str) -> None:
 
     def renoised(share: float) -> Tensor:
         arguments = {**family.inputs, "generator": seeded(4)}
-        return cascade._base(arguments, None, cascade.preset(), "latent", 1.0, share).renoise(z_0, stage)
+        return cascade._base(arguments, None, cascade.preset("paper"), "latent", 1.0, share).renoise(z_0, stage)
 
     own, half, whole = (renoised(share) for share in (0.0, 0.5, 1.0))
     assert torch.equal(whole, whole[:, :, :1].expand_as(whole))
@@ -303,7 +303,7 @@ def test_clips_are_read_in_every_form() -> None:
 
 def test_the_first_pivot_is_the_own_clip_cropped_enlarged_and_coded() -> None:
     cascade = SelfCascade(built("animatediff"), native_size=(64, 64))
-    base = cascade._base({"prompt": ["a", "b"]}, None, cascade.preset(), "latent", 1.0, 0.0)
+    base = cascade._base({"prompt": ["a", "b"]}, None, cascade.preset("paper"), "latent", 1.0, 0.0)
     pixels = (clips_of(moving()) / 255).transpose(1, 2)
     z_0 = base.encode_image(pixels, Size(64, 128), Size(32, 64))
     cut = lanczos(pixels[..., 16:48, :], Size(64, 128)).clamp(0, 1) * 2 - 1
@@ -315,7 +315,7 @@ def test_the_first_pivot_is_the_own_clip_cropped_enlarged_and_coded() -> None:
 
 def test_bytes_become_floats_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     cascade = SelfCascade(built("animatediff"), native_size=(64, 64))
-    base = cascade._base({"prompt": "a"}, None, cascade.preset(), "latent", 1.0, 0.0)
+    base = cascade._base({"prompt": "a"}, None, cascade.preset("paper"), "latent", 1.0, 0.0)
     whole = clips_of(moving()).transpose(1, 2)
     monkeypatch.setattr(frames, "FRAMES_AT_ONCE", 2)
     seen: list[tuple[torch.dtype, int]] = []
