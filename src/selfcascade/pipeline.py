@@ -10,7 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfcascade.arguments import check_call, check_clips, planned, sizes_from, stages_after, target_size, with_changes
+from selfcascade.arguments import (
+    check_call,
+    check_clips,
+    default_preset,
+    planned,
+    sizes_from,
+    stages_after,
+    target_size,
+    with_changes,
+)
 from selfcascade.base_models import family_of
 from selfcascade.base_models.family import denoiser, tiled_vae
 from selfcascade.base_models.levers import Levers, check_anchorable
@@ -18,7 +27,7 @@ from selfcascade.base_models.pipeline import PipelineBaseModel
 from selfcascade.base_models.stage_scheduler import stage_scheduler, training_steps
 from selfcascade.cascade import Size, Stage, StageResult, plan_stages, self_cascade
 from selfcascade.media.images import clips_of, pixels_of
-from selfcascade.presets import DEFAULT_PRESET, PRESETS, UNANCHORED_PRESET, Preset, defaults_of, preset_named
+from selfcascade.presets import PRESETS, Preset, defaults_of, preset_named
 from selfcascade.upsamplers.model import FeatureUpsamplers
 from selfcascade.upsamplers.skip_features import check_hookable, upsampled
 
@@ -57,8 +66,7 @@ class SelfCascade:
     Args:
         pipe: A diffusers pipeline of a supported family.
         upsamplers: Feature upsamplers made for this pipeline's U-Net, the tuned version; None, the tuning-free one.
-        native_size: (height, width) in pixels the model was trained at; None reads it off the model's
-            `selfcascade.json`, or else off the pipeline.
+        native_size: (height, width) in pixels the model was trained at; None: as its folder or the pipeline says.
 
     Attributes:
         defaults: What the model's own `selfcascade.json` says of steps, guidance and preset (`presets.ModelDefaults`).
@@ -70,16 +78,14 @@ class SelfCascade:
     def __init__(
         self, pipe: Any, upsamplers: FeatureUpsamplers | None = None, native_size: Sequence[int] | None = None
     ) -> None:
-        self.pipe, self.upsamplers = pipe, upsamplers
-        self.family = family_of(pipe)
+        self.pipe, self.upsamplers, self.family = pipe, upsamplers, family_of(pipe)
         if isinstance(upsamplers, FeatureUpsamplers):
             check_hookable(denoiser(pipe))
             upsamplers.check_unet(denoiser(pipe))
         elif upsamplers is not None:
             raise ValueError(f"upsamplers must be FeatureUpsamplers or None, not {type(upsamplers).__name__}")
         stage_scheduler(pipe.scheduler, None)
-        self.multiple = self.family.multiple(pipe)
-        self.defaults = defaults_of(pipe)
+        self.multiple, self.defaults = self.family.multiple(pipe), defaults_of(pipe)
         known = self.defaults.native_size if native_size is None else native_size
         size = self.family.native_size(pipe) if known is None else known
         self.native_size = plan_stages(size, size, self.multiple)[0]
@@ -98,14 +104,10 @@ class SelfCascade:
         Args:
             height: Pixels; None is twice the native height.
             width: Pixels; None is twice the native width.
-            num_inference_steps: Steps of the whole schedule, for all stages or one value a stage; None is the model's
-                default, 50 unless its `selfcascade.json` says otherwise.
-            pivot_step: K, a training timestep in (0, T], for all up-scaling stages or one value each; None: the
-                preset's.
-            preset: A name of `selfcascade.PRESETS`, or a `Preset` of your own; None is `default_preset`, or with
-                upsamplers what they were trained for.
-            guidance_scale: For all stages or one value a stage; None is the default of the model's `selfcascade.json`,
-                or else the pipeline's.
+            num_inference_steps: Steps of the whole schedule, for all or one value a stage; None: the model's default.
+            pivot_step: K, a training timestep in (0, T], for all up-scaling stages or one each; None: the preset's.
+            preset: A name of `selfcascade.PRESETS`, or a `Preset`; None: `default_preset`, or the upsamplers' own.
+            guidance_scale: For all stages or one value a stage; None is the model's default, or else the pipeline's.
 
         Raises:
             ValueError: An argument is out of range; the sentence names it.
@@ -114,19 +116,8 @@ class SelfCascade:
         sizes = plan_stages(self.native_size, target, self.multiple)
         return self._stages(sizes, 1, num_inference_steps, pivot_step, self.preset(preset), guidance_scale)
 
-    def _stages(
-        self,
-        sizes: Sequence[Size],
-        first_pivot: int,
-        steps: int | Sequence[int] | None,
-        pivot_step: int | Sequence[int] | None,
-        preset: Preset,
-        guidance: float | Sequence[float] | None,
-    ) -> tuple[Stage, ...]:
-        steps = self.defaults.num_inference_steps if steps is None else steps
-        guidance = self.defaults.guidance_scale if guidance is None else guidance
-        settings = (first_pivot, steps, pivot_step, preset, guidance)
-        return planned(self.pipe.scheduler, self.native_size, sizes, *settings)
+    def _stages(self, sizes: Sequence[Size], *settings: Any) -> tuple[Stage, ...]:
+        return planned(self.pipe.scheduler, self.native_size, self.defaults, sizes, *settings)
 
     def __call__(
         self,
@@ -271,17 +262,8 @@ class SelfCascade:
 
     @property
     def default_preset(self) -> str:
-        """Name of the preset of a call that names none: the model's own, or "quality".
-
-        Where that one anchors and the scheduler cannot be anchored, it is "rgb".
-        """
-        name = self.defaults.preset or DEFAULT_PRESET
-        if PRESETS[name].anchor > 0:
-            try:
-                check_anchorable(self.pipe.scheduler)
-            except ValueError:
-                return UNANCHORED_PRESET
-        return name
+        """Name of the preset of a call that names none: the model's own, or "quality"; "rgb" where it cannot anchor."""
+        return default_preset(self.defaults, self.pipe.scheduler)
 
     def preset(self, name: str | Preset | None = None) -> Preset:
         """The settings of this name; None: those that the upsamplers were trained for, or `default_preset`.

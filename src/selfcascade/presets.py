@@ -82,13 +82,13 @@ class ModelDefaults(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    num_inference_steps: int = Field(50, ge=1, le=10_000, description="Steps of the whole schedule.")
+    num_inference_steps: int = Field(default=50, ge=1, le=10_000, description="Steps of the whole schedule.")
     guidance_scale: float | None = Field(
-        None, ge=0, le=1000, allow_inf_nan=False, description="Guidance; none: the pipeline's own default."
+        default=None, ge=0, le=1000, allow_inf_nan=False, description="Guidance; none: the pipeline's own default."
     )
-    preset: str | None = Field(None, description="A name of PRESETS; none: 'quality'.")
+    preset: str | None = Field(default=None, description="A name of PRESETS; none: 'quality'.")
     native_size: tuple[PositiveInt, PositiveInt] | None = Field(
-        None, description="[height, width] in pixels the model was trained at; none: as the pipeline says."
+        default=None, description="[height, width] in pixels the model was trained at; none: as the pipeline says."
     )
 
     @field_validator("preset")
