@@ -123,10 +123,11 @@ class TrainedUNet(nn.Module):
         if not self.is_lora:
             self.unet.save_pretrained(folder / "unet", safe_serialization=True)
             return
-        from diffusers.utils import convert_state_dict_to_diffusers
         from peft.utils import get_peft_model_state_dict
 
-        layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(self.unet))
+        # In peft's own names: `convert_state_dict_to_diffusers` renames attention projections alone, and of a file in
+        # two formats diffusers' loader takes the first key's, so that the other's layers are lost.
+        layers = get_peft_model_state_dict(self.unet)
         settings = self.unet.peft_config["default"].to_dict()  # without them another alpha than the rank would be lost
         type(pipe).save_lora_weights(folder, unet_lora_layers=layers, unet_lora_adapter_metadata=settings)
 
