@@ -11,15 +11,14 @@ from diffusers import KDPM2DiscreteScheduler, StableDiffusionPipeline
 from PIL import Image
 
 from cascade_runs import FAMILIES, SD, run, seeded
-from command_line import WITH_MODEL, models, record, succeed, workplace
+from command_line import WITH_MODEL, record, succeed
 from command_line import run as run_command
 from selfcascade import PRESETS, SelfCascade, load_bundled, load_model
-from selfcascade.base_models.levers import Levers
 from selfcascade.base_models.stage_scheduler import training_steps
 from selfcascade.presets import DEFAULT_PRESET, ModelDefaults, defaults_of
 from tiny import TINY, TinyPipeline
 
-__all__ = ["models", "workplace"]  # fixtures
+pytestmark = pytest.mark.usefixtures("workplace")
 
 OWN = {"num_inference_steps": 3, "guidance_scale": 2.5, "preset": "rgb", "native_size": [64, 96]}
 
@@ -37,7 +36,8 @@ def test_the_default_is_the_preset_that_measured_best(family: TinyPipeline) -> N
     assert DEFAULT_PRESET == "quality" == SelfCascade(pipe, native_size=family.native).default_preset
     made = run(pipe, family, preset=None, num_inference_steps=10)  # with fewer, a shifted flow has none below K
     quality = PRESETS[DEFAULT_PRESET]
-    assert (made.upsampling, made.levers) == (quality.upsampling, Levers(quality.anchor, quality.energy))
+    used = made.pivot_settings
+    assert (used.upsampling, used.anchor, used.energy) == (quality.upsampling, quality.anchor, quality.energy)
     assert made.stages[1].pivot_step == round(quality.pivot_share * training_steps(pipe.scheduler))
     assert made.stages[1].latents.isfinite().all()
 
