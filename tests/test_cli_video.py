@@ -15,8 +15,8 @@ from command_line import made, models, record, refuse, run, start, succeed, work
 from selfcascade.cli.making import Made, make
 from selfcascade.cli.saving import check_of_clips
 from selfcascade.cli.settings import Settings
-from selfcascade.clip_outputs import save_clip, write_webp
-from selfcascade.clips import read_clip
+from selfcascade.media.save_clips import save_clip, write_webp
+from selfcascade.media.video_files import read_clip
 
 __all__ = ["models", "workplace"]  # fixtures
 

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from selfcascade.files import write_whole
+from selfcascade.media.whole_files import write_whole
 
 TRACKED = (0.05, 0.10)
 SNAPSHOT = re.compile(r"step-([0-9]+)-width-([0-9.]+)\.safetensors")

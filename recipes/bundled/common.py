@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from loop import Draw, Schedule, Training
 from optimizers import make_optimizers
-from selfcascade.files import write_whole
+from selfcascade.media.whole_files import write_whole
 
 HERE = Path(__file__).parent
 BUNDLED = HERE.parents[1] / "src/selfcascade/bundled"

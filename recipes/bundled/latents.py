@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL
 
 from common import CONFIG, DEVICE, RUNS, as_images, write_array
 from pictures import load, path_of, shards
-from selfcascade.files import file_sha256
+from selfcascade.media.images import file_sha256
 
 GROUPS = list(CONFIG["base"]["shares"]["groups"])
 MODEL = RUNS / "autoencoder/model"

@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = importlib.metadata.version("selfcascade")
 
 # Torch and diffusers take seconds to import, so nothing is until it is used (PEP 562).
 _HOMES = {
-    "FeatureUpsamplers": "feature_upsamplers",
+    "FeatureUpsamplers": "upsamplers.model",
     "METHODS": "methods",
     "PRESETS": "presets",
     "SelfCascade": "pipeline",
@@ -43,11 +44,11 @@ __all__ = [
 
 if TYPE_CHECKING:
     from selfcascade.cascade import Size, Stage, StageResult, plan_stages
-    from selfcascade.feature_upsamplers import FeatureUpsamplers
     from selfcascade.methods import METHODS
     from selfcascade.models import load_bundled, load_model
     from selfcascade.pipeline import SelfCascade, SelfCascadeOutput
     from selfcascade.presets import PRESETS
+    from selfcascade.upsamplers.model import FeatureUpsamplers
 
 
 def __getattr__(name: str) -> Any:

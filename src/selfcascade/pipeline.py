@@ -17,9 +17,10 @@ from selfcascade.base_models.levers import Levers, check_anchorable
 from selfcascade.base_models.pipeline import PipelineBaseModel
 from selfcascade.base_models.stage_scheduler import stage_scheduler, training_steps
 from selfcascade.cascade import Size, Stage, StageResult, plan_stages, self_cascade
-from selfcascade.features import FeatureUpsamplers, check_hookable, upsampled
-from selfcascade.images import clips_of, pixels_of
+from selfcascade.media.images import clips_of, pixels_of
 from selfcascade.presets import PRESETS, Preset, preset_named
+from selfcascade.upsamplers.model import FeatureUpsamplers
+from selfcascade.upsamplers.skip_features import check_hookable, upsampled
 
 # From here on a decoded picture alone takes gigabytes inside a VAE, so it is decoded in tiles unless told otherwise.
 TILING_AREA = 2048 * 2048

@@ -12,8 +12,8 @@ from selfcascade.cli import options
 from selfcascade.cli.console import Debug, show
 from selfcascade.cli.making import Made, check_names, load, make, upsamplers_of
 from selfcascade.cli.settings import FINE_TUNED, TUNED, WITH_WEIGHTS, Settings, check_prompt
-from selfcascade.grid import Panel, picture_grid
-from selfcascade.outputs import SCHEMA, check_output, parameters_text, save_picture, versions
+from selfcascade.media.grids import Panel, picture_grid
+from selfcascade.media.save_pictures import SCHEMA, check_output, parameters_text, save_picture, versions
 
 KIND = "selfcascade.comparison"
 MAX_PANEL = 512

@@ -10,7 +10,7 @@ from selfcascade.cli import options
 from selfcascade.cli.console import Debug, show
 from selfcascade.cli.making import load
 from selfcascade.cli.settings import Settings
-from selfcascade.outputs import versions
+from selfcascade.media.save_pictures import versions
 
 
 def info(

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from selfcascade.cli.console import note, stage_progress
 from selfcascade.cli.settings import CLIP_KIND, FINE_TUNED, KIND, TUNED, WITH_WEIGHTS, Settings
-from selfcascade.clip_outputs import clip_sha256
-from selfcascade.images import pixels_sha256
-from selfcascade.outputs import SCHEMA, parameters_text, versions
+from selfcascade.media.images import pixels_sha256
+from selfcascade.media.save_clips import clip_sha256
+from selfcascade.media.save_pictures import SCHEMA, parameters_text, versions
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -44,7 +44,7 @@ def plan(
         check_of_clips(settings)
     stages = cascade.plan(**plan_arguments(settings))
 
-    from selfcascade.cost import estimate
+    from selfcascade.cost.plan import estimate
 
     table = Table("stage", "size (HxW)", "pivot step", "steps")
     for column in ("TFLOPs", "seconds", "memory (GiB)"):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from selfcascade.cli.making import FPS, Made
 from selfcascade.cli.settings import OF_CLIPS, Settings
-from selfcascade.clip_outputs import CLIP_OUTPUTS, check_clip_output, save_clip, save_sheet
-from selfcascade.outputs import EXTENSIONS, check_output, save_picture
+from selfcascade.media.save_clips import CLIP_OUTPUTS, check_clip_output, save_clip, save_sheet
+from selfcascade.media.save_pictures import EXTENSIONS, check_output, save_picture
 
 
 def check_target(output: Path | None, settings: Settings, force: bool) -> None:

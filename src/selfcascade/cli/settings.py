@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfcascade.clip_outputs import MAX_FPS, MIN_FPS
-from selfcascade.clips import MAX_START
-from selfcascade.outputs import read_record
+from selfcascade.media.save_clips import MAX_FPS, MIN_FPS
+from selfcascade.media.save_pictures import read_record
+from selfcascade.media.video_files import MAX_START
 
 KIND, CLIP_KIND = "selfcascade.picture", "selfcascade.clip"
 RECORD_KEYS = frozenset({"schema", "kind", "settings", "result", "versions"})

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from selfcascade.features import FeatureUpsamplers
 from selfcascade.pipeline import SelfCascade
+from selfcascade.upsamplers.model import FeatureUpsamplers
 
 
 def without_tuning(arguments: dict[str, Any]) -> dict[str, Any]:

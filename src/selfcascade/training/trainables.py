@@ -8,9 +8,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from selfcascade.features import FeatureUpsamplers, read_skip_features, upsampled
 from selfcascade.training.config import TrainingConfig
 from selfcascade.training.tensor_cache import FeatureCache
+from selfcascade.upsamplers.model import FeatureUpsamplers
+from selfcascade.upsamplers.skip_features import read_skip_features, upsampled
 
 # Attention projections, feed-forward and in/out projections: 1.73M parameters at rank 4 on SD 2.1, 13.8M at 32.
 # Not in AnimateDiff's motion modules, which call theirs by keyword, `proj_in(input=x)`, as peft's layers do not allow.
