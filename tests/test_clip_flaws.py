@@ -1,10 +1,8 @@
 """The recipe's flaws of clips, and the truths of what it shows the video detector."""
 
-
 import pytest
 import torch
 from torch import Tensor
-
 
 from clip_flaws import FLAWS, flawed
 from video_detector import example, mirrored

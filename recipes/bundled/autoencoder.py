@@ -29,6 +29,7 @@ SETTINGS = CONFIG["autoencoder"]
 FOLDER = RUNS / "autoencoder"
 CROP = 64
 FACTORS = (2.0, 2.0, 2.0, 1.5, 3.0, 4.0)  # of enlargement; a stage of the cascade is mostly 2
+MEASURED_PIXELS = 64 * CROP**2  # of held-out pictures, at each size
 UNUSED_DEVIATION = 0.3  # channels whose posterior is wider tell the decoder nothing
 
 
@@ -170,12 +171,9 @@ def validate(step: int, module: nn.Module) -> dict[str, float]:
     for world, groups in zip(WORLDS, pools(True), strict=True):
         for group, (shard,) in zip(SETTINGS["groups"], groups, strict=True):
             side = CONFIG["pictures"]["groups"][group]["side"]
-            found = measure(module.vae, shard[: 24 * NATIVE_AREA // side**2])  # type: ignore[arg-type]
+            found = measure(module.vae, shard[: MEASURED_PIXELS // side**2])  # type: ignore[arg-type]
             figures |= {f"{world}_{side}_{name}": value for name, value in found.items()}
     return figures
-
-
-NATIVE_AREA = 4 * CROP**2
 
 
 def build(folder: str | None = None) -> AutoencoderKL:

@@ -65,9 +65,7 @@ class PowerAverage:
         write_whole(path, lambda aside: save_file(tensors, aside))
 
 
-def combination(
-    steps: Sequence[int], widths: Sequence[float], wanted_step: int, wanted_width: float
-) -> list[float]:
+def combination(steps: Sequence[int], widths: Sequence[float], wanted_step: int, wanted_width: float) -> list[float]:
     """Factors of snapshots whose sum is nearest to the profile of another width (Karras et al. 2024, appendix C).
 
     Args:

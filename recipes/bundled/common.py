@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from loop import Draw, Schedule, Training
@@ -50,10 +51,23 @@ def as_images(pictures: np.ndarray) -> Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous()
 
 
+class WithLoss(nn.Module):
+    """A network whose pass is its loss, so that several processes average the gradients of the whole of it."""
+
+    def __init__(self, model: nn.Module, loss: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, *batch: Any) -> dict[str, Tensor]:
+        """The loss of a batch."""
+        return {"loss": self.loss(*batch)}
+
+
 def train_network(
     name: str,
     model: nn.Module,
-    loss_of: Callable[[nn.Module, Draw], Mapping[str, Tensor]],
+    loss: Callable[..., Tensor],
+    batch_of: Callable[[Draw], tuple[Any, ...]],
     others: tuple[str, ...] = (),
 ) -> bool:
     """Trains a network with the settings of that name in config.json and saves it; goes on where it was cut.
@@ -61,25 +75,26 @@ def train_network(
     Args:
         name: Of the settings and of the run's folder.
         model: A diffusers model.
-        loss_of: As in `Training`.
+        loss: The model's, of a batch.
+        batch_of: A batch, made on the CPU from the draw's generator.
         others: As in `make_optimizers`.
 
     Returns:
-        Whether the training came to its end.
+        Whether the training came to its end, and this process is the main one.
     """
     settings, folder = CONFIG[name], RUNS / name
     rates = settings["learning_rate"], settings["adam_learning_rate"]
     training = Training(
         folder,
-        model,
+        WithLoss(model, loss),
         lambda module: make_optimizers(module, *rates, others, settings["weight_decay"]),
         Schedule.of(settings),
-        loss_of,
+        lambda module, draw: module(*send_to_device(batch_of(draw), next(model.parameters()).device)),
     )
-    finished = training.run()
-    if finished and training.accelerator.is_main_process:
+    finished = training.run() and training.accelerator.is_main_process
+    if finished:
         model.cpu().eval().half().float().save_pretrained(folder / "model")  # type: ignore[operator]
-    return finished and training.accelerator.is_main_process
+    return finished
 
 
 def strip_paths(folder: Path) -> None:

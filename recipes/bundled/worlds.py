@@ -99,10 +99,6 @@ def draw_window(world: World, scene: Any, side: int, window: int, rng: np.random
         corner = rng.uniform(0, side - window, 2)
     top, left = (int(edge) for edge in np.clip(corner, 0, side - window))
     y, x, half = (top + window / 2) / side, (left + window / 2) / side, window / 2 / side
-    seen = tuple(
-        item
-        for item in scene.items
-        if max(abs(item.x - x), abs(item.y - y)) < half + 0.4 * world.reach(item)
-    )
+    seen = tuple(item for item in scene.items if max(abs(item.x - x), abs(item.y - y)) < half + 0.4 * world.reach(item))
     unplaced = {name: None for name in ("place", "relation") if hasattr(scene, name)}
     return Window(top, left, replace(scene, items=seen, **unplaced))
