@@ -48,7 +48,7 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 def as_images(pictures: np.ndarray) -> Tensor:
     """(B, H, W, 3) uint8 as (B, 3, H, W) float32 in [-1, 1]."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous()
+    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous()
 
 
 class WithLoss(nn.Module):

@@ -46,7 +46,7 @@ def encode(vae: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
     rows, count = [], max(1, BATCH_PIXELS // pictures[0, ..., 0].size)
     with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
         for start in range(0, len(pictures), count):
-            batch = as_images(np.asarray(pictures[start : start + count])).to(DEVICE)
+            batch = as_images(pictures[start : start + count]).to(DEVICE)
             mode = vae.encode(batch).latent_dist.mode().float()
             rows.append((mode * vae.config["scaling_factor"]).half().cpu())
     return torch.cat(rows).numpy()
