@@ -47,7 +47,7 @@ def cascade_and_twin(family: TinyPipeline, pipe: Any, steps: int, **twin_argumen
 
     generator = torch.Generator().manual_seed(3)
     plain = pipe(**settings, height=height, width=width, generator=generator, return_dict=False)[0]
-    pivot = cascade.family.to_spatial(pipe, plain, out.stages[0].size)
+    pivot = cascade.family.to_spatial(plain, out.stages[0].size)
     assert torch.equal(pivot, out.stages[0].latents)
     folded = pivot.transpose(1, 2).flatten(0, 1) if pivot.ndim == 5 else pivot
     larger = interpolate(folded, scale_factor=2, mode="bilinear", align_corners=False)
@@ -64,7 +64,7 @@ def cascade_and_twin(family: TinyPipeline, pipe: Any, steps: int, **twin_argumen
     settings = {name: value for name, value in settings.items() if name in accepted}
     made = twin(**settings, **twin_arguments_of(twin, larger, twin_arguments), strength=strength, generator=generator)
     result = made[0] if isinstance(made, tuple) else getattr(made, "frames" if family.video else "images")
-    return out.stages[1].latents, cascade.family.to_spatial(pipe, result, out.stages[1].size), out.stages[1].steps
+    return out.stages[1].latents, cascade.family.to_spatial(result, out.stages[1].size), out.stages[1].steps
 
 
 def twin_arguments_of(twin: Any, larger: torch.Tensor, given: dict[str, Any]) -> dict[str, Any]:
@@ -162,9 +162,9 @@ def test_video_families_give_the_twins_bits(
     out = cascade(**settings, **size, pivot_step=K, generator=torch.Generator().manual_seed(3))
     generator = torch.Generator().manual_seed(3)
     plain = pipe(**settings, height=height, width=width, generator=generator, return_dict=False)[0]
-    pivot = cascade.family.to_spatial(pipe, plain, out.stages[0].size)
+    pivot = cascade.family.to_spatial(plain, out.stages[0].size)
     frames = interpolate(pivot.transpose(1, 2).flatten(0, 1), scale_factor=2, mode="bilinear")
-    larger = cascade.family.from_spatial(pipe, frames.unflatten(0, (1, -1)).transpose(1, 2))
+    larger = cascade.family.from_spatial(frames.unflatten(0, (1, -1)).transpose(1, 2))
 
     assert family.twin is not None
     twin: Any = family.twin(pipe)
@@ -183,7 +183,7 @@ def test_video_families_give_the_twins_bits(
     video = [torch.zeros(3, 2 * height, 2 * width)] * family.inputs["num_frames"]
     strength = (out.stages[1].steps + 1e-3) / 10
     theirs = twin(video=video, strength=strength, **settings, generator=generator, return_dict=False)[0]
-    assert torch.equal(out.stages[1].latents, cascade.family.to_spatial(pipe, theirs, out.stages[1].size))
+    assert torch.equal(out.stages[1].latents, cascade.family.to_spatial(theirs, out.stages[1].size))
 
 
 OUTPUT_TYPES = [(name, kind) for name in TINY for kind in ("pt", "latent")]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
+from selfcascade.base_models.driver import UPSAMPLINGS
 from selfcascade.base_models.family import Family
-from selfcascade.base_models.pipeline import UPSAMPLINGS
+from selfcascade.base_models.request import Request
 from selfcascade.base_models.stage_scheduler import check_pivot_step, matched_step, training_steps
 from selfcascade.cascade import Size, Stage, plan_stages
 from selfcascade.presets import Preset
@@ -106,23 +107,24 @@ def preset_pivots(scheduler: Any, native: Size, sizes: Sequence[Size], preset: P
     return [matched_step(scheduler, step, size.area / native.area) for step, size in zip(steps, sizes, strict=True)]
 
 
-def check_call(arguments: Mapping[str, Any], upsampling: str, output_type: str, scale: Any, tuned: bool) -> None:
+def check_call(request: Request, upsampling: str, scale: Any, tuned: bool) -> None:
     """Raises ValueError, naming the argument, if a call's settings are not acceptable.
 
     Args:
-        arguments: Those for the pipeline.
-        upsampling, output_type: As in `SelfCascade.__call__`.
+        request: What is asked of the pipeline.
+        upsampling: As in `SelfCascade.__call__`.
         scale: `upsampler_scale`.
         tuned: Whether there are upsamplers.
     """
     if upsampling not in UPSAMPLINGS:
         raise ValueError(f"upsampling must be one of {', '.join(UPSAMPLINGS)}, not {upsampling!r}")
-    if output_type not in OUTPUT_TYPES:
-        raise ValueError(f"output_type must be 'pil', 'np', 'pt' or 'latent', not {output_type!r}")
+    arguments = request.arguments
+    if request.output_type not in OUTPUT_TYPES:
+        raise ValueError(f"output_type must be 'pil', 'np', 'pt' or 'latent', not {request.output_type!r}")
     for name in ("latents", "strength"):
         if name in arguments:
             raise ValueError(f"{name} cannot be given: stages make their own; use pivot_step, or upscale(image)")
-    if arguments.get("prompt") == []:
+    if request.prompt == []:
         raise ValueError("prompt is an empty list; give at least one prompt")
     for name in ("num_images_per_prompt", "num_videos_per_prompt", "decode_chunk_size"):
         if not is_count(arguments.get(name, 1)):
@@ -133,11 +135,11 @@ def check_call(arguments: Mapping[str, Any], upsampling: str, output_type: str, 
         raise ValueError("upsampler_scale is for the tuned version; give SelfCascade upsamplers, or leave it out")
 
 
-def check_clips(family: Family, pipe: Any, frames: Any, shared_noise: Any) -> None:
+def check_clips(family: Family, frames: Any, shared_noise: Any) -> None:
     """Raises ValueError, naming the argument, if the model makes no such clips.
 
     Args:
-        family, pipe: The model.
+        family: The model's.
         frames: `num_frames`; None is the pipeline's default.
         shared_noise: As in `SelfCascade.__call__`.
     """
@@ -145,19 +147,19 @@ def check_clips(family: Family, pipe: Any, frames: Any, shared_noise: Any) -> No
         raise ValueError(f"shared_noise must be a number from 0 to 1, not {shared_noise!r}")
     if not family.video:
         if shared_noise:
-            raise ValueError(f"shared_noise is for frames of video, and {type(pipe).__name__} makes pictures")
+            raise ValueError(f"shared_noise is for frames of video, and {family.name} makes pictures")
         return
     if frames is None:
         return
     if not is_count(frames) or frames > MAX_FRAMES:
         raise ValueError(f"num_frames must be a whole number from 1 to {MAX_FRAMES}, not {frames!r}")
-    most, each = family.most_frames(pipe), family.frame_step(pipe)
+    most, each = family.most_frames, family.frame_step
     if most is not None and frames > most:
         raise ValueError(f"num_frames must be at most {most}, where the motion adapter's positions end, not {frames}")
     if (frames - 1) % each:
         near = (2 * (frames - 1) + each) // (2 * each) * each + 1  # of two the longer
         raise ValueError(
-            f"num_frames must be one more than a multiple of {each} for {type(pipe).__name__}, not {frames}; "
+            f"num_frames must be one more than a multiple of {each} for {family.name}, not {frames}; "
             f"{near} is the nearest"
         )
 

@@ -89,7 +89,7 @@ def check_names(settings: Settings) -> None:
         ValueError: There is no such method, preset or upsampling.
     """
     from selfcascade import METHODS, PRESETS
-    from selfcascade.base_models.pipeline import UPSAMPLINGS
+    from selfcascade.base_models.driver import UPSAMPLINGS
 
     known = {"method": tuple(METHODS), "preset": tuple(PRESETS), "upsampling": UPSAMPLINGS}
     for name, names in known.items():
@@ -131,7 +131,7 @@ def load(settings: Settings, video: bool = False) -> tuple[SelfCascade, Settings
     )
     if cascade.family.video and settings.image is None:
         settings = settings.changed(frames=settings.frames or _default_frames(pipe), fps=settings.fps or FPS)
-        check_clips(cascade.family, pipe, settings.frames, settings.shared_noise or 0.0)
+        check_clips(cascade.family, settings.frames, settings.shared_noise or 0.0)
     if settings.image is None:
         height, width = (2 * side for side in cascade.native_size)
         settings = settings.changed(height=settings.height or height, width=settings.width or width)
@@ -180,15 +180,15 @@ def make(cascade: SelfCascade, settings: Settings, source: Any = None) -> Made:
     image = output.images[0] if frames is None else frames[0]
     results = getattr(output, "stages", ())  # a method may know no stages
     pivots = tuple(result.pivot_step for result in results if result.pivot_step is not None)
-    levers = getattr(output, "levers", None)
+    pivot_settings = getattr(output, "pivot_settings", None)
     settings = settings.changed(
         height=image.height,
         width=image.width,
         pivot_step=pivots or None,
-        upsampling=getattr(output, "upsampling", None),
+        upsampling=None if pivot_settings is None else pivot_settings.upsampling,
         frames=None if frames is None else len(frames),
-        anchor=None if levers is None else levers.anchor,
-        energy=None if levers is None else levers.energy,
+        anchor=None if pivot_settings is None else pivot_settings.anchor,
+        energy=None if pivot_settings is None else pivot_settings.energy,
     )
     stages = [
         {
