@@ -5,8 +5,12 @@ from __future__ import annotations
 import functools
 import io
 import warnings
+from typing import TYPE_CHECKING, cast
 
 from PIL import Image, ImageCms
+
+if TYPE_CHECKING:
+    from PIL._imagingcms import CmsProfile
 
 # Colour spaces that a profile may describe, by the picture's mode once palettes and depths are resolved.
 SPACES = {"RGB": "RGB", "RGBA": "RGB", "L": "GRAY", "LA": "GRAY", "CMYK": "CMYK"}
@@ -28,8 +32,8 @@ def to_srgb(image: Image.Image, name: str = "") -> Image.Image:
     if not data or image.mode not in SPACES:
         return image
     try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
-        space = profile.profile.xcolor_space.strip()
+        profile = ImageCms.getOpenProfile(io.BytesIO(data))
+        space = _facts(profile).xcolor_space.strip()
         if space != SPACES[image.mode]:
             return _passed_over(image, name, f"it is for {space}, and the picture is {image.mode}")
         if _is_srgb(profile):
@@ -53,7 +57,11 @@ def _srgb() -> ImageCms.ImageCmsProfile:
 
 def _is_srgb(profile: ImageCms.ImageCmsProfile) -> bool:
     # Converting sRGB to sRGB rounds some values by one; the many pictures that carry it stay exactly as they are.
-    return (profile.profile.profile_description or "").startswith("sRGB")
+    return (_facts(profile).profile_description or "").startswith("sRGB")
+
+
+def _facts(profile: ImageCms.ImageCmsProfile) -> CmsProfile:
+    return cast("CmsProfile", profile.profile)  # Pillow declares it with the type of its own argument
 
 
 def _passed_over(image: Image.Image, name: str, reason: str) -> Image.Image:
