@@ -39,7 +39,9 @@ ROOMS = {
         "scenes, folders of pictures or clips, tar shards, tables of clips; deterministic, resumable batches",
         ("cascade", "media"),
     ),
-    "arguments": Room("checks of a call's arguments, and the stages they ask for", ("base_models", "cascade", "presets")),
+    "arguments": Room(
+        "checks of a call's arguments, and the stages they ask for", ("base_models", "cascade", "presets")
+    ),
     "pipeline": Room(
         "`SelfCascade`, the public interface of the algorithm",
         ("arguments", "base_models", "cascade", "media", "presets", "upsamplers"),
@@ -68,7 +70,7 @@ ROOMS = {
     "cli": Room(
         "the commands, one module each, without logic of their own",
         (
-            *("arguments", "base_models", "cascade", "cost", "experiments", "media", "methods", "models", "pipeline"),
+            *("arguments", "base_models", "cost", "experiments", "media", "methods", "models", "pipeline"),
             *("presets", "report", "training"),
         ),
     ),

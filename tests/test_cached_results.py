@@ -12,19 +12,19 @@ import torch
 from diffusers import EulerDiscreteScheduler
 from PIL import Image
 
+from clip_score import tiny_clip_score
 from command_line import run, succeed
 from selfcascade import load_bundled
 from selfcascade.cascade import Size
 from selfcascade.data.scenes import render, sample_scene
 from selfcascade.evaluation import BaseSamples, Sampling
 from selfcascade.evaluation.data_benchmark import DataBenchmark
+from selfcascade.evaluation.make_samples import model_digest
 from selfcascade.evaluation.moving_scenes_benchmark import MovingSceneEvaluator
-from selfcascade.evaluation.sampling import model_digest
 from selfcascade.evaluation.scenes_benchmark import SceneEvaluator, scene_prompts
 from selfcascade.experiments import read_experiment, runs_of
 from selfcascade.experiments.experiment import names_of
 from selfcascade.metrics.i3d import I3D
-from test_clip_score import tiny as tiny_clip
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
@@ -120,7 +120,7 @@ def data(tmp_path: Path) -> Path:
         pixels = (render(sample_scene(number), 64, 64) * 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.png")
         (folder / f"{number}.txt").write_text(f"number {number}")
-    clip = tiny_clip()
+    clip = tiny_clip_score()
     clip.model.save_pretrained(tmp_path / "clip")
     clip.tokenizer.save_pretrained(tmp_path / "clip")
     return folder

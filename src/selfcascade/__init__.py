@@ -14,6 +14,7 @@ __version__ = importlib.metadata.version("selfcascade")
 
 # Torch and diffusers take seconds to import, so nothing is until it is used (PEP 562).
 _HOMES = {
+    "Family": "base_models",
     "FeatureUpsamplers": "upsamplers.model",
     "METHODS": "methods",
     "PRESETS": "presets",
@@ -25,11 +26,13 @@ _HOMES = {
     "load_bundled": "models",
     "load_model": "models",
     "plan_stages": "cascade",
+    "register_family": "base_models",
 }
 
 __all__ = [
     "METHODS",
     "PRESETS",
+    "Family",
     "FeatureUpsamplers",
     "SelfCascade",
     "SelfCascadeOutput",
@@ -40,9 +43,11 @@ __all__ = [
     "load_bundled",
     "load_model",
     "plan_stages",
+    "register_family",
 ]
 
 if TYPE_CHECKING:
+    from selfcascade.base_models import Family, register_family
     from selfcascade.cascade import Size, Stage, StageResult, plan_stages
     from selfcascade.methods import METHODS
     from selfcascade.models import load_bundled, load_model

@@ -8,11 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
+from selfcascade.base_models.driver import UPSAMPLINGS
 from selfcascade.base_models.family import Family
-from selfcascade.base_models.pipeline import UPSAMPLINGS
+from selfcascade.base_models.pivot_controls import check_anchorable
+from selfcascade.base_models.request import Request
 from selfcascade.base_models.stage_scheduler import check_pivot_step, matched_step, training_steps
 from selfcascade.cascade import Size, Stage, plan_stages
-from selfcascade.presets import Preset
+from selfcascade.presets import DEFAULT_PRESET, PRESETS, UNANCHORED_PRESET, ModelDefaults, Preset
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 MAX_STEPS = 10_000
@@ -55,9 +57,10 @@ def with_changes(preset: Preset, **changes: Any) -> Preset:
 def planned(
     scheduler: Any,
     native: Size,
+    defaults: ModelDefaults,
     sizes: Sequence[Size],
     first_pivot: int,
-    steps: int | Sequence[int],
+    steps: int | Sequence[int] | None,
     pivot_step: int | Sequence[int] | None,
     preset: Preset,
     guidance_scale: float | Sequence[float] | None,
@@ -67,6 +70,7 @@ def planned(
     Args:
         scheduler: The pipeline's.
         native: The size that a `matched` preset's shares are meant at.
+        defaults: The steps and guidance where they are None.
         sizes: Of the stages.
         first_pivot: Index of the first stage that starts from a pivot.
         steps, pivot_step, preset, guidance_scale: As in `SelfCascade.plan`.
@@ -76,6 +80,8 @@ def planned(
     """
     limit = training_steps(scheduler)
     scaling = len(sizes) - first_pivot
+    steps = defaults.num_inference_steps if steps is None else steps
+    guidance_scale = defaults.guidance_scale if guidance_scale is None else guidance_scale
     default = preset_pivots(scheduler, native, sizes[first_pivot:], preset)
     pivots = per_stage("pivot_step", default if pivot_step is None else pivot_step, scaling)
     all_steps = per_stage("num_inference_steps", steps, len(sizes))
@@ -96,6 +102,29 @@ def planned(
     return tuple(Stage(index, len(sizes), *values) for index, values in enumerate(plan))
 
 
+def default_preset(defaults: ModelDefaults, scheduler: Any) -> str:
+    """Name of a model's default preset; where that one anchors and the scheduler cannot be anchored, another one's."""
+    name = defaults.preset or DEFAULT_PRESET
+    if PRESETS[name].anchor > 0:
+        try:
+            check_anchorable(scheduler)
+        except ValueError:
+            return UNANCHORED_PRESET
+    return name
+
+
+def trained_preset(config: Mapping[str, Any], scheduler: Any) -> Preset:
+    """The settings that upsamplers of this configuration were trained for.
+
+    Stages after the first start no deeper in noise than in `rgb`: with the adapter's own K they make texture anew over
+    outlines that are right already (docs/upsamplers.md).
+    """
+    pivot_step = config.get("sampling_pivot_step") or config["pivot_step"]
+    share = pivot_step / training_steps(scheduler)
+    later = min(share, PRESETS["rgb"].later_pivot_share)
+    return Preset("upsamplers", "as the upsamplers were trained", share, later, config["upsampling"])
+
+
 def preset_pivots(scheduler: Any, native: Size, sizes: Sequence[Size], preset: Preset) -> list[int]:
     """K of each stage with a pivot: the preset's share of T, carried to the stage's size where `matched`."""
     limit = training_steps(scheduler)
@@ -106,23 +135,24 @@ def preset_pivots(scheduler: Any, native: Size, sizes: Sequence[Size], preset: P
     return [matched_step(scheduler, step, size.area / native.area) for step, size in zip(steps, sizes, strict=True)]
 
 
-def check_call(arguments: Mapping[str, Any], upsampling: str, output_type: str, scale: Any, tuned: bool) -> None:
+def check_call(request: Request, upsampling: str, scale: Any, tuned: bool) -> None:
     """Raises ValueError, naming the argument, if a call's settings are not acceptable.
 
     Args:
-        arguments: Those for the pipeline.
-        upsampling, output_type: As in `SelfCascade.__call__`.
+        request: What is asked of the pipeline.
+        upsampling: As in `SelfCascade.__call__`.
         scale: `upsampler_scale`.
         tuned: Whether there are upsamplers.
     """
     if upsampling not in UPSAMPLINGS:
         raise ValueError(f"upsampling must be one of {', '.join(UPSAMPLINGS)}, not {upsampling!r}")
-    if output_type not in OUTPUT_TYPES:
-        raise ValueError(f"output_type must be 'pil', 'np', 'pt' or 'latent', not {output_type!r}")
+    arguments = request.arguments
+    if request.output_type not in OUTPUT_TYPES:
+        raise ValueError(f"output_type must be 'pil', 'np', 'pt' or 'latent', not {request.output_type!r}")
     for name in ("latents", "strength"):
         if name in arguments:
             raise ValueError(f"{name} cannot be given: stages make their own; use pivot_step, or upscale(image)")
-    if arguments.get("prompt") == []:
+    if request.prompt == []:
         raise ValueError("prompt is an empty list; give at least one prompt")
     for name in ("num_images_per_prompt", "num_videos_per_prompt", "decode_chunk_size"):
         if not is_count(arguments.get(name, 1)):
@@ -133,11 +163,11 @@ def check_call(arguments: Mapping[str, Any], upsampling: str, output_type: str, 
         raise ValueError("upsampler_scale is for the tuned version; give SelfCascade upsamplers, or leave it out")
 
 
-def check_clips(family: Family, pipe: Any, frames: Any, shared_noise: Any) -> None:
+def check_clips(family: Family, frames: Any, shared_noise: Any) -> None:
     """Raises ValueError, naming the argument, if the model makes no such clips.
 
     Args:
-        family, pipe: The model.
+        family: The model's.
         frames: `num_frames`; None is the pipeline's default.
         shared_noise: As in `SelfCascade.__call__`.
     """
@@ -145,19 +175,19 @@ def check_clips(family: Family, pipe: Any, frames: Any, shared_noise: Any) -> No
         raise ValueError(f"shared_noise must be a number from 0 to 1, not {shared_noise!r}")
     if not family.video:
         if shared_noise:
-            raise ValueError(f"shared_noise is for frames of video, and {type(pipe).__name__} makes pictures")
+            raise ValueError(f"shared_noise is for frames of video, and {family.name} makes pictures")
         return
     if frames is None:
         return
     if not is_count(frames) or frames > MAX_FRAMES:
         raise ValueError(f"num_frames must be a whole number from 1 to {MAX_FRAMES}, not {frames!r}")
-    most, each = family.most_frames(pipe), family.frame_step(pipe)
+    most, each = family.most_frames, family.frame_step
     if most is not None and frames > most:
         raise ValueError(f"num_frames must be at most {most}, where the motion adapter's positions end, not {frames}")
     if (frames - 1) % each:
         near = (2 * (frames - 1) + each) // (2 * each) * each + 1  # of two the longer
         raise ValueError(
-            f"num_frames must be one more than a multiple of {each} for {type(pipe).__name__}, not {frames}; "
+            f"num_frames must be one more than a multiple of {each} for {family.name}, not {frames}; "
             f"{near} is the nearest"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,17 +11,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfcascade.arguments import check_call, check_clips, planned, sizes_from, stages_after, target_size, with_changes
+from selfcascade.arguments import (
+    check_call,
+    check_clips,
+    default_preset,
+    planned,
+    sizes_from,
+    stages_after,
+    target_size,
+    trained_preset,
+    with_changes,
+)
 from selfcascade.base_models import family_of
-from selfcascade.base_models.family import denoiser, tiled_vae
-from selfcascade.base_models.levers import Levers, check_anchorable
-from selfcascade.base_models.pipeline import PipelineBaseModel
-from selfcascade.base_models.stage_scheduler import stage_scheduler, training_steps
+from selfcascade.base_models.decoding import decode_latents
+from selfcascade.base_models.driver import PipelineBaseModel, PipelineSample, StageContext
+from selfcascade.base_models.family import Family, vae_tiling
+from selfcascade.base_models.image_pivot import image_pivot
+from selfcascade.base_models.pivot_controls import PivotSettings, check_anchorable
+from selfcascade.base_models.protocols import Pipeline
+from selfcascade.base_models.request import Request
+from selfcascade.base_models.stage_scheduler import stage_scheduler
 from selfcascade.cascade import Size, Stage, StageResult, plan_stages, self_cascade
 from selfcascade.media.images import clips_of, pixels_of
-from selfcascade.presets import PRESETS, Preset, preset_named
+from selfcascade.presets import Preset, defaults_of, preset_named
 from selfcascade.upsamplers.model import FeatureUpsamplers
-from selfcascade.upsamplers.skip_features import check_hookable, upsampled
+from selfcascade.upsamplers.skip_features import adding_skip_features, check_hookable
 
 # From here on a decoded picture alone takes gigabytes inside a VAE, so it is decoded in tiles unless told otherwise.
 TILING_AREA = 2048 * 2048
@@ -36,17 +51,15 @@ class SelfCascadeOutput:
         stages: What each stage did: size, pivot_step, steps, seconds, latents.
         interrupted: Whether the caller stopped it; the pictures are then those of the last stage that ran.
         nsfw_content_detected: As the pipeline reports it; None where it does not.
-        upsampling: How pivots were enlarged; None where no stage had one.
-        levers: How far stages were held to their pivots; None where no stage had one.
+        pivot_settings: How pivots were enlarged and stages held to them; None where no stage had one.
     """
 
     images: Any
     frames: Any
-    stages: list[StageResult]
+    stages: list[StageResult[PipelineSample]]
     interrupted: bool = False
     nsfw_content_detected: list[bool] | None = None
-    upsampling: str | None = None
-    levers: Levers | None = None
+    pivot_settings: PivotSettings | None = None
 
 
 class SelfCascade:
@@ -57,32 +70,39 @@ class SelfCascade:
     Args:
         pipe: A diffusers pipeline of a supported family.
         upsamplers: Feature upsamplers made for this pipeline's U-Net, the tuned version; None, the tuning-free one.
-        native_size: (height, width) in pixels the model was trained at; None reads it off the pipeline.
+        native_size: (height, width) in pixels the model was trained at; None: as its folder or the pipeline says.
+        family: A subclass of `selfcascade.Family` for this pipeline; None takes the one registered for its class.
+
+    Attributes:
+        defaults: What the model's own `selfcascade.json` says of steps, guidance and preset (`presets.ModelDefaults`).
 
     Raises:
         ValueError: The pipeline, its scheduler or an argument is not supported; the sentence says what to use.
     """
 
     def __init__(
-        self, pipe: Any, upsamplers: FeatureUpsamplers | None = None, native_size: Sequence[int] | None = None
+        self,
+        pipe: Pipeline,
+        upsamplers: FeatureUpsamplers | None = None,
+        native_size: Sequence[int] | None = None,
+        family: type[Family] | None = None,
     ) -> None:
-        self.pipe, self.upsamplers = pipe, upsamplers
-        self.family = family_of(pipe)
+        self.pipe, self.upsamplers, self.family = pipe, upsamplers, family_of(pipe, family)
         if isinstance(upsamplers, FeatureUpsamplers):
-            check_hookable(denoiser(pipe))
-            upsamplers.check_unet(denoiser(pipe))
+            check_hookable(self.family.denoiser)
+            upsamplers.check_unet(self.family.denoiser)
         elif upsamplers is not None:
             raise ValueError(f"upsamplers must be FeatureUpsamplers or None, not {type(upsamplers).__name__}")
         stage_scheduler(pipe.scheduler, None)
-        self.multiple = self.family.multiple(pipe)
-        size = self.family.native_size(pipe) if native_size is None else native_size
+        self.multiple, self.defaults = self.family.multiple, defaults_of(pipe)
+        size = native_size if native_size is not None else self.defaults.native_size or self.family.native_size
         self.native_size = plan_stages(size, size, self.multiple)[0]
 
     def plan(
         self,
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int | Sequence[int] = 50,
+        num_inference_steps: int | Sequence[int] | None = None,
         pivot_step: int | Sequence[int] | None = None,
         preset: str | Preset | None = None,
         guidance_scale: float | Sequence[float] | None = None,
@@ -92,12 +112,10 @@ class SelfCascade:
         Args:
             height: Pixels; None is twice the native height.
             width: Pixels; None is twice the native width.
-            num_inference_steps: Steps of the whole schedule, for all stages or one value a stage.
-            pivot_step: K, a training timestep in (0, T], for all up-scaling stages or one value each; None: the
-                preset's.
-            preset: A name of `selfcascade.PRESETS`, or a `Preset` of your own; None is "paper", or with upsamplers what
-                they were trained for.
-            guidance_scale: For all stages or one value a stage; None leaves the pipeline's default.
+            num_inference_steps: Steps of the whole schedule, for all or one value a stage; None: the model's default.
+            pivot_step: K, a training timestep in (0, T], for all up-scaling stages or one each; None: the preset's.
+            preset: A name of `selfcascade.PRESETS`, or a `Preset`; None: `default_preset`, or the upsamplers' own.
+            guidance_scale: For all stages or one value a stage; None is the model's default, or else the pipeline's.
 
         Raises:
             ValueError: An argument is out of range; the sentence names it.
@@ -107,7 +125,7 @@ class SelfCascade:
         return self._stages(sizes, 1, num_inference_steps, pivot_step, self.preset(preset), guidance_scale)
 
     def _stages(self, sizes: Sequence[Size], *settings: Any) -> tuple[Stage, ...]:
-        return planned(self.pipe.scheduler, self.native_size, sizes, *settings)
+        return planned(self.pipe.scheduler, self.native_size, self.defaults, sizes, *settings)
 
     def __call__(
         self,
@@ -115,7 +133,7 @@ class SelfCascade:
         *,
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int | Sequence[int] = 50,
+        num_inference_steps: int | Sequence[int] | None = None,
         pivot_step: int | Sequence[int] | None = None,
         preset: str | Preset | None = None,
         upsampling: str | None = None,
@@ -156,17 +174,16 @@ class SelfCascade:
             ValueError: An argument is out of range; the sentence names it.
         """
         stages = self.plan(height, width, num_inference_steps, pivot_step, preset, guidance_scale)
-        if prompt is not None:
-            arguments["prompt"] = prompt
+        request = Request(prompt, generator, output_type, arguments)
         chosen = with_changes(self.preset(preset), upsampling=upsampling, anchor=anchor, energy=energy)
-        base = self._base(arguments, generator, chosen, output_type, upsampler_scale, shared_noise)
+        base = self._base(request, chosen, upsampler_scale, shared_noise)
         if shared_noise and stages[-1].pivot_step is None:
             only = stages[-1].size
             raise ValueError(f"shared_noise, here {shared_noise}, is for stages above the base, and {only} has none")
         if pivot is None:
             return self._run(base, stages, None, vae_tiling, return_dict)
-        after = stages_after(pivot, stages, self.family.factor(self.pipe))
-        return self._run(base, after, functools.partial(base.take_up, pivot, stages[0]), vae_tiling, return_dict)
+        after = stages_after(pivot, stages, self.family.factor)
+        return self._run(base, after, lambda: base.resume(pivot, stages[0]), vae_tiling, return_dict)
 
     def upscale(
         self,
@@ -176,7 +193,7 @@ class SelfCascade:
         *,
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int | Sequence[int] = 50,
+        num_inference_steps: int | Sequence[int] | None = None,
         pivot_step: int | Sequence[int] | None = None,
         preset: str | Preset | None = None,
         upsampling: str | None = None,
@@ -210,9 +227,8 @@ class SelfCascade:
             if frames != pixels.shape[2]:
                 raise ValueError(f"num_frames is the clip's, {pixels.shape[2]}, not {frames!r}; leave it out")
             if arguments.get("num_videos_per_prompt", 1) != 1:  # some pipelines take it, and others pass over it
-                raise ValueError(
-                    "num_videos_per_prompt cannot be given with a clip; give a list with the clip in it twice"
-                )
+                words = "cannot be given with a clip; give a list with the clip in it twice"
+                raise ValueError(f"num_videos_per_prompt {words}")
         own = Size(*pixels.shape[-2:])
         doubled = (self.multiple * max(1, round(2 * side / self.multiple)) for side in own)
         given = zip((height, width), doubled, strict=True)
@@ -221,65 +237,64 @@ class SelfCascade:
         sizes, before = sizes_from(own, target, self.native_size, self.multiple)
         chosen = with_changes(self.preset(preset), upsampling=upsampling, anchor=anchor, energy=energy)
         stages = self._stages(sizes, 0, num_inference_steps, pivot_step, chosen, guidance_scale)
-        if prompt is not None or "prompt_embeds" not in arguments:
-            arguments["prompt"] = prompt or ""
-        base = self._base(arguments, generator, chosen, output_type, upsampler_scale, shared_noise)
-        pivot = functools.partial(base.encode_image, pixels, sizes[0], before)
+        words = prompt or "" if prompt is not None or "prompt_embeds" not in arguments else None
+        request = Request(words, generator, output_type, arguments).for_pictures(len(pixels), self.family.video)
+        base = self._base(request, chosen, upsampler_scale, shared_noise)
+        pivot = functools.partial(image_pivot, self.family, request, pixels, sizes[0], before, bool(base.contexts))
         return self._run(base, stages, pivot, vae_tiling, return_dict)
 
-    def _base(
-        self,
-        arguments: dict[str, Any],
-        generator: Any,
-        preset: Preset,
-        output: str,
-        scale: float,
-        shared_noise: float,
-    ) -> PipelineBaseModel:
-        check_call(arguments, preset.upsampling, output, scale, tuned=self.upsamplers is not None)
-        check_clips(self.family, self.pipe, arguments.get("num_frames"), shared_noise)
+    def _base(self, request: Request, preset: Preset, scale: float, shared_noise: float) -> PipelineBaseModel:
+        check_call(request, preset.upsampling, scale, tuned=self.upsamplers is not None)
+        check_clips(self.family, request.arguments.get("num_frames"), shared_noise)
         if preset.anchor > 0:
             check_anchorable(self.pipe.scheduler)
-        if generator is not None:
-            arguments = {**arguments, "generator": generator}
-        tuned = None
-        if self.upsamplers is not None and scale != 0:
-            check_hookable(denoiser(self.pipe))
+        settings = PivotSettings(preset.upsampling, preset.anchor, preset.energy, shared_noise)
+        return PipelineBaseModel(self.family, request, settings, self._contexts(scale))
+
+    def _contexts(self, upsampler_scale: float) -> list[StageContext]:
+        """What changes the denoiser for the length of a stage; each is made anew from the stage and its pivot."""
+        contexts: list[StageContext] = []
+        if self.upsamplers is not None and upsampler_scale != 0:
+            unet = self.family.denoiser
+            check_hookable(unet)
             upsamplers = self.upsamplers.to(self.pipe._execution_device)
-            tuned = functools.partial(upsampled, denoiser(self.pipe), upsamplers, scale=scale)
-        given = (self.pipe, self.family, arguments, preset.upsampling, output, tuned, shared_noise)
-        return PipelineBaseModel(*given, Levers(preset.anchor, preset.energy))
+
+            def tuned(stage: Stage, pivot: Tensor | None) -> contextlib.AbstractContextManager[None]:
+                if pivot is None:
+                    return contextlib.nullcontext()
+                return adding_skip_features(unet, upsamplers, pivot, scale=upsampler_scale)
+
+            contexts.append(tuned)
+        return contexts
+
+    @property
+    def default_preset(self) -> str:
+        """Name of the preset of a call that names none: the model's own, or "quality"; "rgb" where it cannot anchor."""
+        return default_preset(self.defaults, self.pipe.scheduler)
 
     def preset(self, name: str | Preset | None = None) -> Preset:
-        """The settings of this name; None: those that the upsamplers were trained for, or "paper".
-
-        Of the former, stages after the first start no deeper in noise than in `rgb`: with the adapter's own K they make
-        texture anew over outlines that are right already (docs/upsamplers.md).
-        """
+        """The settings of this name; None: those that the upsamplers were trained for, or `default_preset`."""
         if name is None and self.upsamplers is not None:
-            config = self.upsamplers.config
-            pivot_step = config.get("sampling_pivot_step") or config["pivot_step"]
-            share, upsampling = pivot_step / training_steps(self.pipe.scheduler), config["upsampling"]
-            later = min(share, PRESETS["rgb"].later_pivot_share)
-            return Preset("upsamplers", "as the upsamplers were trained", share, later, upsampling)
-        return preset_named("paper" if name is None else name)
+            return trained_preset(self.upsamplers.config, self.pipe.scheduler)
+        return preset_named(self.default_preset if name is None else name)
 
     def _run(
         self,
         base: PipelineBaseModel,
         stages: Sequence[Stage],
-        pivot: Callable[[], Tensor] | None,
+        pivot: Callable[[], PipelineSample] | None,
         tiling: bool | None,
         named: bool,
     ) -> SelfCascadeOutput | tuple:
         tiled = stages[-1].size.area >= TILING_AREA if tiling is None else tiling
-        with tiled_vae(self.pipe, tiled), torch.no_grad():
-            results = self_cascade(base, stages, None if pivot is None else pivot())
-            made, flagged = base.made or base.postprocess(results[-1].latents)
+        request = base.request
+        with vae_tiling(self.pipe, tiled), torch.no_grad():
+            results = list(self_cascade(base, stages, None if pivot is None else pivot()))
+            last = results[-1].sample
+            chunk = request.arguments.get("decode_chunk_size")
+            decoded = last.decoded or decode_latents(self.family, last.latents, request.output_type, chunk)
         if not named:
-            return made, results
-        images, frames = (None, made) if self.family.video else (made, None)
-        output = SelfCascadeOutput(images, frames, results, base.interrupted, flagged)
-        if stages[-1].pivot_step is not None:
-            output.upsampling, output.levers = base.upsampling, base.levers
-        return output
+            return decoded.pictures, results
+        images, frames = (None, decoded.pictures) if self.family.video else (decoded.pictures, None)
+        settings = None if stages[-1].pivot_step is None else base.settings
+        return SelfCascadeOutput(images, frames, results, last.interrupted, decoded.flagged, settings)

@@ -50,7 +50,7 @@ def model_facts(settings: Settings) -> dict[str, str]:
     sizes = ", ".join(f"{name} {count / 1e6:.1f}M" for name, count in counts.items())
     clips = {}
     if cascade.family.video:
-        most, step = cascade.family.most_frames(pipe), cascade.family.frame_step(pipe)
+        most, step = cascade.family.most_frames, cascade.family.frame_step
         text = f"{settings.frames} by default" + (f", {step} k + 1" if step > 1 else "")
         clips = {"frames": text + ("" if most is None else f", at most {most}")}
     return {
@@ -63,4 +63,5 @@ def model_facts(settings: Settings) -> dict[str, str]:
         "parameters": f"{sum(counts.values()) / 1e6:.1f}M ({sizes})",
         "default steps": str(settings.num_inference_steps),
         "default guidance scale": str(settings.guidance_scale),
+        "default preset": cascade.default_preset,
     }

@@ -69,11 +69,11 @@ def source_for(cascade: SelfCascade, settings: Settings, image: Image.Image | No
 
     def check(count: int) -> None:
         try:
-            check_clips(cascade.family, cascade.pipe, count, settings.shared_noise or 0.0)
+            check_clips(cascade.family, count, settings.shared_noise or 0.0)
         except ValueError as error:
             raise ValueError(f"image {str(path)!r} has {count} frames: {error}; use --frames") from error
 
-    info, most = (probe_frames if loose else probe_clip)(path), cascade.family.most_frames(cascade.pipe)
+    info, most = (probe_frames if loose else probe_clip)(path), cascade.family.most_frames
     # A .gif rounds its times more coarsely than a rate could be told from them; other files say theirs.
     recorded = recorded_fps(path, info.duration) if path.suffix.lower() == ".gif" else None
     rate = settings.fps or recorded

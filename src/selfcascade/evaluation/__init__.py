@@ -11,9 +11,9 @@ from selfcascade.evaluation.clip_evaluator import ClipEvaluator
 from selfcascade.evaluation.data_benchmark import DataBenchmark
 from selfcascade.evaluation.evaluator import Evaluator
 from selfcascade.evaluation.image_evaluator import ImageEvaluator
+from selfcascade.evaluation.make_samples import BaseSamples, Sampling, sample
 from selfcascade.evaluation.moving_scenes_benchmark import MovingScenesBenchmark
 from selfcascade.evaluation.prompts import PromptSet
-from selfcascade.evaluation.sampling import BaseSamples, Sampling, sample
 from selfcascade.evaluation.scenes_benchmark import ScenesBenchmark
 from selfcascade.media.frame_rates import DEFAULT_FPS
 

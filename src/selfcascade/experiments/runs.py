@@ -25,8 +25,8 @@ from selfcascade.base_models.family import denoiser
 from selfcascade.cascade import Size
 from selfcascade.data import ClipFiles, Stream, open_source
 from selfcascade.evaluation import BaseSamples, Sampling, open_benchmark, sample
+from selfcascade.evaluation.make_samples import weights_digest
 from selfcascade.evaluation.parts import SingleProcess, in_parts, pictures_of
-from selfcascade.evaluation.sampling import weights_digest
 from selfcascade.experiments.experiment import names_of, read_experiment
 from selfcascade.experiments.records import check_result, rounded, settings_of
 from selfcascade.experiments.sheets import PICTURES, write_sheet

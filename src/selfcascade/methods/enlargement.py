@@ -56,7 +56,7 @@ def base_pixels(
         output = base_sample(cascade, prompt, target, arguments)
     z_0 = output.stages[-1].latents if pivot is None else pivot
     with torch.no_grad():
-        return output, cascade.family.decode(cascade.pipe, z_0)
+        return output, cascade.family.decode(z_0)
 
 
 def finish(cascade: SelfCascade, output: Any, pixels: Tensor, output_type: str) -> Any:
@@ -64,7 +64,7 @@ def finish(cascade: SelfCascade, output: Any, pixels: Tensor, output_type: str) 
     pixels, pipe = pixels.clamp(-1, 1), cascade.pipe
     if output_type == "latent":
         with torch.no_grad():
-            made = cascade.family.encode(pipe, pixels).to(denoiser(pipe).dtype)
+            made = cascade.family.encode(pixels).to(denoiser(pipe).dtype)
     else:
         processor = pipe.video_processor if cascade.family.video else pipe.image_processor
         post = processor.postprocess_video if cascade.family.video else processor.postprocess

@@ -37,8 +37,8 @@ class Sampling:
         scale: Of the sides to the model's own: of both, or of height and width.
         num_inference_steps: Of the whole schedule; a list has one value a stage.
         guidance_scale: Of every stage, or one value each.
-        preset, pivot_step, upsampling, anchor, energy, shared_noise: As in `SelfCascade.__call__`; None is the method's
-            own.
+        preset: As in `SelfCascade.__call__`; None is the paper's for the tuning-free cascade, else the method's own.
+        pivot_step, upsampling, anchor, energy, shared_noise: As in `SelfCascade.__call__`; None is the preset's.
         weights: For methods that sample with others than the base model's.
 
     Raises:
@@ -95,7 +95,7 @@ class Sampling:
     def sized(self, pipe: Any) -> Sampling:
         """The same with height and width spelled out for that model, rounded to the nearest it can make."""
         cascade = SelfCascade(pipe)
-        multiple = family_of(pipe).multiple(pipe)
+        multiple = family_of(pipe).multiple
         sides = zip((self.height, self.width), self.scales, cascade.native_size, strict=True)
         height, width = (given or max(1, round(scale * own / multiple)) * multiple for given, scale, own in sides)
         return replace(self, height=height, width=width)
@@ -133,7 +133,7 @@ class BaseSamples:
         """The base samples as pictures, (N, 3, h, w) in [0, 1]."""
         family = family_of(pipe)
         with torch.no_grad():
-            decoded = [family.decode(pipe, part.to(pipe.device)).float().cpu() for part in self.latents.split(GROUP)]
+            decoded = [family.decode(part.to(pipe.device)).float().cpu() for part in self.latents.split(GROUP)]
         return torch.cat(decoded).clamp(-1, 1) / 2 + 0.5
 
     def generators(self, indices: range) -> list[torch.Generator]:
@@ -167,6 +167,8 @@ def sample(
     given = asdict(sampling.sized(pipe))
     settings = {name: value for name, value in given.items() if name not in ("method", "scale") and value is not None}
     settings |= {"upsamplers": upsamplers} if upsamplers is not None else {}
+    if method.name == "self-cascade":
+        settings.setdefault("preset", "paper")  # what the figures are compared with, whatever the default is
     made: list[Tensor] = []
     for group in prompts.groups() if indices is None else (indices,):
         own: dict[str, Any] = {"generator": prompts.generators(group)}
