@@ -50,7 +50,7 @@ def randomised(pipe: Any, folder: Path, **changes: Any) -> TrainedUNet:
     return trainable
 
 
-def sample(pipe: Any, name: str) -> Tensor:
+def sample_at_64(pipe: Any, name: str) -> Tensor:
     """A step at 64 pixels, latents."""
     for weight in pipe.unet.parameters():  # a file's are not aligned in memory as usual, and products round otherwise
         weight.data = weight.data.clone()
@@ -59,18 +59,18 @@ def sample(pipe: Any, name: str) -> Tensor:
 
 
 def check_equal(pipe: Any, name: str, folder: Path) -> None:
-    """The file gives what the adapted pipeline gives: by diffusers, and lent by our method; both leave nothing out."""
-    expected, layers = sample(pipe, name), get_peft_model_state_dict(pipe.unet)
-    plain, lent = U_NETS[name].build(), U_NETS[name].build()
-    without = sample(plain, name)
+    """The file gives what the adapted pipeline gives: by diffusers, and borrowing by our method; both leave nothing out."""
+    expected, layers = sample_at_64(pipe, name), get_peft_model_state_dict(pipe.unet)
+    plain, borrowing = U_NETS[name].build(), U_NETS[name].build()
+    without = sample_at_64(plain, name)
     assert not torch.allclose(without, expected, atol=1e-3)
     plain.load_lora_weights(folder)
     loaded = get_peft_model_state_dict(plain.unet, adapter_name=next(iter(plain.unet.peft_config)))
     assert loaded.keys() == layers.keys() and all(torch.equal(loaded[key], value) for key, value in layers.items())
-    assert torch.equal(sample(plain, name), expected)
-    with lora(lent, folder):
-        assert torch.equal(sample(lent, name), expected)
-    assert torch.equal(sample(lent, name), without)
+    assert torch.equal(sample_at_64(plain, name), expected)
+    with lora(borrowing, folder):
+        assert torch.equal(sample_at_64(borrowing, name), expected)
+    assert torch.equal(sample_at_64(borrowing, name), without)
 
 
 @pytest.mark.parametrize("name", U_NETS)
@@ -114,7 +114,7 @@ def test_a_file_in_two_formats_is_loaded_whole(mixed: tuple[Any, Path]) -> None:
     pipe, folder = mixed
     fresh = SD.build()
     with lora(fresh, folder):
-        assert torch.equal(sample(fresh, "stable-diffusion"), sample(pipe, "stable-diffusion"))
+        assert torch.equal(sample_at_64(fresh, "stable-diffusion"), sample_at_64(pipe, "stable-diffusion"))
 
 
 def test_layers_that_the_model_does_not_have_are_refused(tmp_path: Path) -> None:
