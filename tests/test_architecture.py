@@ -17,7 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "presets": set(),
     "media": set(),
     "metrics": set(),
-    "upsamplers": set(),
+    "upsamplers": {"base_models"},
     "models": {"upsamplers"},
     "base_models": {"cascade"},
     "data": {"cascade", "media"},
