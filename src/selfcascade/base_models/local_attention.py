@@ -12,8 +12,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -54,7 +54,7 @@ UNFUSED = frozenset(
 )
 
 
-def check_local(network: nn.Module) -> None:
+def check_local(network: Any) -> None:
     """Raises ValueError, in a sentence, where `local_attention` cannot serve this U-Net, transformer or ControlNet."""
     kinds = {kind.__name__ for kind in type(_inner(network)).__mro__}
     if not (_is_unet(network) or kinds & (LINEAR | PICTURE_FIRST | PICTURE_LAST)):
@@ -71,18 +71,17 @@ def check_local(network: nn.Module) -> None:
             raise ValueError(_refusal(f"the attention backend {getattr(backend, 'value', backend)!r}"))
 
 
-def self_attention(network: nn.Module) -> dict[str, nn.Module]:
+def self_attention(network: Any) -> dict[str, nn.Module]:
     """The modules in which tokens of a picture attend to each other, by name; attention along frames is left out."""
     inner = _inner(network)
     if {kind.__name__ for kind in type(inner).__mro__} & LINEAR:
         return {}
-    modules = cast("Iterable[tuple[str, nn.Module]]", inner.named_modules())
-    return {name: module for name, module in modules if _is_own(inner, name, module)}
+    return {name: module for name, module in inner.named_modules() if _is_own(inner, name, module)}
 
 
 @contextlib.contextmanager
-def local_attention(network: nn.Module, grid: Grid, native: Grid) -> Generator[None]:
-    """With it the picture's tokens attend to a neighbourhood of the native size, and to text as before.
+def local_attention(network: Any, grid: Grid, native: Grid) -> Iterator[None]:
+    """Within it the picture's tokens attend to a neighbourhood of the native size, and to text as before.
 
     Where the grid is no larger than the native one along each axis nothing is changed, and attention is exact. Weights,
     processors and hooks stay as they are; afterwards, also after an exception, so do the modules.
@@ -125,21 +124,13 @@ class _Neighbourhoods(TorchFunctionMode):
         super().__init__()
         self.find, self.met = find, False
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: object, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> object:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
         return self._attention(*args, **(kwargs or {}))
 
     def _attention(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        *given: Any,
-        **options: Any,
+        self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *given: Any, **options: Any
     ) -> Tensor:
         options |= dict(zip(("dropout_p", "is_causal", "scale", "enable_gqa"), given, strict=False))
         place = self.find(query.shape[-2]) if query.ndim == 4 and query.shape[-2] == key.shape[-2] else None
@@ -152,7 +143,7 @@ class _Neighbourhoods(TorchFunctionMode):
 
 def _localised(inner: Callable[..., Any], mode: _Neighbourhoods, name: str, module: nn.Module) -> Callable[..., Any]:
     @functools.wraps(inner)
-    def forward(*given: object, **named: object) -> object:
+    def forward(*given: Any, **named: Any) -> Any:
         with mode:
             made = inner(*given, **named)
         if not mode.met:
@@ -169,17 +160,17 @@ def _refusal(what: str) -> str:
     )
 
 
-def _levels(unet: nn.Module, grid: Grid, native: Grid) -> Find:
+def _levels(unet: Any, grid: Grid, native: Grid) -> Find:
     """By the number of tokens: a U-Net's levels, each half of the one above, rounded up."""
     places: dict[int, Place] = {}
-    for _ in range(len(cast("nn.ModuleList", _inner(unet).down_blocks))):
+    for _ in _inner(unet).down_blocks:
         frame = Grid(1, grid.height, grid.width)
         places[frame.tokens] = (frame, _within(frame, native), 0)
         grid, native = (Grid(1, math.ceil(each.height / 2), math.ceil(each.width / 2)) for each in (grid, native))
     return places.get
 
 
-def _sequence(transformer: nn.Module, grid: Grid, native: Grid) -> Find:
+def _sequence(transformer: Any, grid: Grid, native: Grid) -> Find:
     first = bool({kind.__name__ for kind in type(_inner(transformer)).__mro__} & PICTURE_FIRST)
     window = _within(grid, native)
 
@@ -194,11 +185,11 @@ def _within(grid: Grid, native: Grid) -> Grid:
     return Grid(*(min(sides) for sides in zip(grid, native, strict=True)))
 
 
-def _is_unet(network: nn.Module) -> bool:
+def _is_unet(network: Any) -> bool:
     return hasattr(network, "down_blocks") and hasattr(network, "mid_block")  # a ControlNet has no up blocks
 
 
-def _is_own(network: nn.Module, name: str, module: nn.Module) -> bool:
+def _is_own(network: Any, name: str, module: nn.Module) -> bool:
     path = name.split(".")
     if not hasattr(module, "processor"):
         return False
@@ -207,11 +198,11 @@ def _is_own(network: nn.Module, name: str, module: nn.Module) -> bool:
     return len(path) == 3 and path[0] in BLOCKS and path[2] in _names(network)
 
 
-def _names(transformer: nn.Module) -> Sequence[str]:
+def _names(transformer: Any) -> Sequence[str]:
     # Stable Diffusion 3.5's second attention is of the picture alone; elsewhere a second one is to text.
     return ("attn", "attn2") if type(transformer).__name__.startswith("SD3") else ("attn", "attn1", "attention")
 
 
-def _inner(network: nn.Module) -> nn.Module:
+def _inner(network: Any) -> Any:
     """The network itself, where it is compiled whole."""
     return getattr(network, "_orig_mod", network)

@@ -89,9 +89,7 @@ def attend(
         return scaled_dot_product_attention(query, key, value, mask, **options)
     places = slice(before, before + grid.tokens)
     made = query.new_empty(len(query), query.shape[2], query.shape[1], value.shape[-1]).transpose(1, 2)
-    pictures = [
-        x[:, :, places].view(*x.shape[:2], *grid, x.shape[-1]) for x in (query, key, value, made)
-    ]  # (B, H, F, h, w, D)
+    pictures = [x[:, :, places].unflatten(2, grid) for x in (query, key, value, made)]  # (B, H, F, h, w, D)
     others = [torch.cat([x[:, :, :before], x[:, :, places.stop :]], 2) for x in (key, value)]
     numbers = torch.arange(query.shape[2], device=query.device)
     placed, rest = numbers[places].view(1, 1, *grid, 1), torch.cat([numbers[:before], numbers[places.stop :]])
@@ -137,7 +135,7 @@ class _Row(NamedTuple):
 
     def put(self, picture: Tensor, blocks: Tensor) -> None:
         """The inverse, into the picture."""
-        parts = blocks.view(*blocks.shape[:2], self.frames, self.height, self.width, -1).chunk(len(self.columns))
+        parts = blocks.unflatten(2, (self.frames, self.height, self.width)).chunk(len(self.columns))
         for column, part in zip(self.columns, parts, strict=True):
             self.strip(picture)[..., column : column + self.width, :] = part
 
