@@ -28,10 +28,10 @@ PICTURE_FIRST = ("stable-diffusion-3", "z-image")
 
 def grids(pipe: Any, family: TinyPipeline, scale: int) -> tuple[Grid, Grid]:
     """Of the picture's tokens at so many times a side, and at the native size."""
-    side = family_of(pipe).factor(pipe) * family_of(pipe).patch(pipe)
+    side = family_of(pipe).factor * family_of(pipe).patch
     frames = 1
     if family.video and family.kind == "dit":
-        frames = (family.inputs["num_frames"] - 1) // family_of(pipe).frame_step(pipe) + 1
+        frames = (family.inputs["num_frames"] - 1) // family_of(pipe).frame_step + 1
         frames = 3 if family.name == "cogvideox" else frames  # its frame step is of pairs
     native = Grid(frames, *(length // side for length in family.native))
     return Grid(frames, scale * native.height, scale * native.width), native
@@ -104,7 +104,7 @@ def test_the_tokens_of_a_transformer_are_where_they_are_said_to_be(name: str) ->
     family = SERVED[name]
     pipe = family.build()
     kind, (_, grid) = family_of(pipe), grids(pipe, family, 1)
-    side, channels = kind.patch(pipe), pipe.vae.config.get("latent_channels") or pipe.vae.config.z_dim
+    side, channels = kind.patch, pipe.vae.config.get("latent_channels") or pipe.vae.config.z_dim
     frames = (grid.frames,) if family.video else ()
     z = torch.randn(1, channels, *frames, side * grid.height, side * grid.width, generator=seeded())
     other = z.clone()
@@ -114,7 +114,7 @@ def test_the_tokens_of_a_transformer_are_where_they_are_said_to_be(name: str) ->
     seen = []
     for latents in (z, other):
         with Queries(grid.tokens) as queries:
-            sample(pipe, family, *family.native, latents=kind.from_spatial(pipe, latents), num_inference_steps=1)
+            sample(pipe, family, *family.native, latents=kind.from_spatial(latents), num_inference_steps=1)
         seen.append(queries.kept[0][:1])
     changed = (seen[0] != seen[1]).any(-1).any(1)[0].nonzero().flatten().tolist()
     before = 0 if name in PICTURE_FIRST else seen[0].shape[-2] - grid.tokens
