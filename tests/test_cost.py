@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from selfcascade import SelfCascade
 from selfcascade.cascade import Size, Stage
-from selfcascade.cost import forward, plan
+from selfcascade.cost import plan, timing
 from selfcascade.cost.forward import LiveBytes, MeasuredNetwork, clip_forward, unet_cost, unet_forward, vae_decode
 from selfcascade.cost.plan import estimate, scheduled_steps, unet_tflops
 from tiny import TINY
@@ -29,7 +29,7 @@ def floats(mebibytes: float) -> Tensor:
 @pytest.fixture(autouse=True)
 def shortest_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     """One run of the smallest shape is all that is timed."""
-    monkeypatch.setattr(forward, "TIMING_SECONDS", 0.0)
+    monkeypatch.setattr(timing, "TIMING_SECONDS", 0.0)
 
 
 def base_stage(side: int = 128, **changes: Any) -> Stage:
@@ -140,7 +140,7 @@ def test_peak_on_meta_is_that_of_the_real_networks(name: str) -> None:
 @pytest.mark.parametrize("name", KNOWN)
 def test_cost_of_a_cascade(name: str) -> None:
     pipe = TINY[name].build()
-    stages = SelfCascade(pipe).plan(256, 256, num_inference_steps=10)
+    stages = SelfCascade(pipe).plan(256, 256, num_inference_steps=10, preset="paper")
     base, last = estimate(pipe, stages)
     assert (base.steps, last.steps) == (10, 7)
     assert (base.size, last.size) == (Size(128, 128), Size(256, 256))
@@ -172,7 +172,7 @@ def test_seconds_beyond_the_timed_go_by_flops() -> None:
 
 def test_a_timing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = TINY["stable-diffusion"].build()
-    monkeypatch.setattr(forward, "TIMING_SECONDS", 5.0)
+    monkeypatch.setattr(timing, "TIMING_SECONDS", 5.0)
     first = estimate(pipe, [base_stage()])
     monkeypatch.setattr(pipe.unet, "forward", None)
     monkeypatch.setattr(pipe.vae, "decode", None)
