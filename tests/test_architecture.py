@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("presets", "report", "training"),
     },
     "demo": {"cli", "media"},
+    "__main__": {"cli"},
 }
 
 
