@@ -32,9 +32,11 @@ ROOMS = {
     "presets": Room("named settings, chosen by measurement"),
     "media": Room("pictures and clips: read from files, laid out in grids, written whole with their records"),
     "metrics": Room("networks that see or read samples, distances between samples, and the registry of all metrics"),
-    "upsamplers": Room("the tuned version's modules (phi_n), and the hooks that read and add skip features"),
-    "models": Room("models and upsamplers by name", ("upsamplers",)),
     "base_models": Room("an untouched diffusers pipeline as a base model; one small class per family", ("cascade",)),
+    "upsamplers": Room(
+        "the tuned version's modules (phi_n), and the hooks that read and add skip features", ("base_models",)
+    ),
+    "models": Room("models and upsamplers by name", ("upsamplers",)),
     "data": Room(
         "scenes, folders of pictures or clips, tar shards, tables of clips; deterministic, resumable batches",
         ("cascade", "media"),
@@ -75,6 +77,7 @@ ROOMS = {
         ),
     ),
     "demo": Room("`make demo`", ("cli", "media")),
+    "__main__": Room("`python -m selfcascade`", ("cli",)),
 }
 
 

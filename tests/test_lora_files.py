@@ -59,7 +59,7 @@ def sample_at_64(pipe: Any, name: str) -> Tensor:
 
 
 def check_equal(pipe: Any, name: str, folder: Path) -> None:
-    """The file gives what the adapted pipeline gives: by diffusers, and borrowing by our method; both leave nothing out."""
+    """The file gives what the adapted pipeline gives, by diffusers and by our method; both leave nothing out."""
     expected, layers = sample_at_64(pipe, name), get_peft_model_state_dict(pipe.unet)
     plain, borrowing = U_NETS[name].build(), U_NETS[name].build()
     without = sample_at_64(plain, name)
