@@ -74,7 +74,8 @@ class Flux2(Family):
     token_side = 2
 
     def to_spatial(self, latents: Tensor, size: Size) -> Tensor:
-        patches = latents.transpose(1, 2).unflatten(2, (size.height // self.multiple, -1))  # (B, 4 C, h/2, w/2)
+        rows = size.height // self.multiple
+        patches = latents.transpose(1, 2).reshape(len(latents), latents.shape[-1], rows, -1)  # (B, 4 C, h/2, w/2)
         return self.pipe._unpatchify_latents(patches)
 
     def from_spatial(self, z: Tensor) -> Tensor:
