@@ -67,7 +67,7 @@ ROOMS = {
     ),
     "report": Room(
         "results as tables, plots, pictures and a page to browse",
-        ("data", "evaluation", "media", "methods", "metrics", "models"),
+        ("evaluation", "media", "methods", "metrics", "models"),
     ),
     "cli": Room(
         "the commands, one module each, without logic of their own",

@@ -1,4 +1,4 @@
-"""Method x prompts -> figures, of pictures or clips, on the benchmark of scenes or on the user's own data."""
+"""Method x prompts -> figures, of pictures or clips, on scenes, collages or the user's own data."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Protocol
 
 from selfcascade.cascade import Size
 from selfcascade.data import ClipFiles
+from selfcascade.data.collages import bundled_assets
+from selfcascade.data.collages_source import names_collages, parse_collages
 from selfcascade.evaluation.clip_evaluator import ClipEvaluator
 from selfcascade.evaluation.data_benchmark import DataBenchmark
 from selfcascade.evaluation.evaluator import Evaluator
@@ -14,10 +16,11 @@ from selfcascade.evaluation.image_evaluator import ImageEvaluator
 from selfcascade.evaluation.make_samples import BaseSamples, Sampling, sample
 from selfcascade.evaluation.moving_scenes_benchmark import MovingScenesBenchmark
 from selfcascade.evaluation.prompts import PromptSet
-from selfcascade.evaluation.scenes_benchmark import ScenesBenchmark
+from selfcascade.evaluation.scenes_benchmark import COLLAGES, ScenesBenchmark, drawn_collages
 from selfcascade.media.frame_rates import DEFAULT_FPS
 
 __all__ = [
+    "COLLAGES",
     "MOVING",
     "STILL",
     "BaseSamples",
@@ -53,12 +56,13 @@ class Benchmark(Protocol):
 def open_benchmark(
     data: str, detector: str, size: Size, frames: int | None = None, fps: float = DEFAULT_FPS
 ) -> Benchmark:
-    """The benchmark of scenes, still or moving, or of the user's own data.
+    """The benchmark of scenes, still or moving, of collages, or of the user's own data.
 
     Args:
-        data: "scenes", a folder of pictures with captions, or tar shards; for clips "moving-scenes", a folder of clips,
-            or a .csv that lists them.
-        detector: "scenes" for the scenes; else as in `DataBenchmark`.
+        data: "scenes"; "collages", whose prompts are of its split "test", or "collages:split=validation" or "tuning";
+            a folder of pictures with captions, tar shards, or collages of one's own cut-outs or photographs; for clips
+            "moving-scenes", a folder of clips, or a .csv that lists them.
+        detector: "scenes" for scenes and collages that ship; else as in `DataBenchmark`.
         size: Pictures and clips of the data that are smaller are left out.
         frames: Frames of each clip; None: pictures.
         fps: Frames a second of clips.
@@ -69,10 +73,27 @@ def open_benchmark(
     scenes, wrong = (STILL, MOVING) if frames is None else (MOVING, STILL)
     if data == wrong:
         raise ValueError(f"data must be {scenes!r} or your own where frames is {frames}, not {data!r}")
-    if (data == scenes) != (detector == "scenes"):
-        raise ValueError(f"detector must be 'scenes' for the scenes and another one for other data, not {detector!r}")
+    drawn = ScenesBenchmark() if data == STILL else _bundled_collages(data)
+    if (data == scenes or drawn is not None) != (detector == "scenes"):
+        raise ValueError(
+            f"detector must be 'scenes' for scenes and collages and another one for other data, not {detector!r}"
+        )
     if frames is None:
-        return ScenesBenchmark() if data == scenes else DataBenchmark(data, size, detector)
+        return drawn or DataBenchmark(data, size, detector)
     if data == scenes:
         return MovingScenesBenchmark(frames, fps)
     return DataBenchmark(data, size, detector, ClipFiles(frames=frames, fps=fps, fixed_start=True))
+
+
+def _bundled_collages(data: str) -> ScenesBenchmark | None:
+    """The benchmark of bundled collages; None for other data, and for collages of the user's own pictures."""
+    if not names_collages(data):
+        return None
+    assets, split = parse_collages(data)
+    if assets is not bundled_assets():
+        return None
+    if data == COLLAGES:
+        split = "test"
+    if split == "train":
+        raise ValueError(f"data {data!r} is what is trained on; it must be of the split test, validation or tuning")
+    return ScenesBenchmark(drawn_collages(split))

@@ -1,16 +1,16 @@
-"""The benchmark of scenes: held-out captions, real renders, and the bundled detectors trained on such renders."""
+"""The benchmark of drawn pictures: held-out scenes and collages, real renders, and bundled detectors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from selfcascade.data.scenes import caption, render, sample_scene
+from selfcascade.data import collages, scenes
 from selfcascade.evaluation.image_evaluator import PART, ImageEvaluator
 from selfcascade.evaluation.prompts import SEED_STEP, PromptSet
 from selfcascade.media.images import file_sha256
@@ -22,31 +22,70 @@ from selfcascade.models import BUNDLED
 FIRST_PROMPT, FIRST_BASE_PROMPT, FIRST_REAL = 50_000_000, 55_000_000, 70_000_000
 
 
-def scene_prompts(count: int, first: int = FIRST_PROMPT) -> PromptSet:
-    """The captions of held-out scenes from number `first` on."""
-    scenes = [sample_scene(number, held_out=True) for number in range(first, first + count)]
-    words = tuple(caption(scene, first + index) for index, scene in enumerate(scenes))
-    return PromptSet(words, first, tuple(dict(scene.truth) for scene in scenes))
+class Drawn(NamedTuple):
+    """What is drawn: how a held-out description comes of a number, and what reads it off a picture.
+
+    Attributes:
+        name: Of the data.
+        sample: The description of a number; the same for ever.
+        render: A description at (height, width), (H, W, 3) float32 in [0, 1].
+        caption: A description in words; the number chooses the phrasing.
+        reader: Folder of the composition reader among the bundled models.
+    """
+
+    name: str
+    sample: Callable[[int], Any]
+    render: Callable[[Any, int, int], np.ndarray]
+    caption: Callable[[Any, int], str]
+    reader: str
+
+
+COLLAGES = "collages"
+SCENES = Drawn(
+    "scenes", lambda number: scenes.sample_scene(number, held_out=True), scenes.render, scenes.caption, "reader"
+)
+
+
+def drawn_collages(split: collages.Split = "test") -> Drawn:
+    """Collages of one of the splits that are not trained on."""
+    return Drawn(
+        COLLAGES if split == "test" else f"{COLLAGES}-{split}",
+        lambda number: collages.sample_collage(number, split),
+        collages.render,
+        collages.caption,
+        "collage_reader",
+    )
+
+
+def scene_prompts(count: int, first: int = FIRST_PROMPT, drawn: Drawn = SCENES) -> PromptSet:
+    """The captions of held-out scenes or collages from number `first` on."""
+    numbers = range(first, first + count)
+    shown = [drawn.sample(number) for number in numbers]
+    words = tuple(drawn.caption(own, number) for own, number in zip(shown, numbers, strict=True))
+    return PromptSet(words, first, tuple(dict(own.truth) for own in shown))
 
 
 class ScenesBenchmark:
-    """Captions of held-out scenes; real pictures are renders of others."""
+    """Captions of held-out scenes or collages; real pictures are renders of others."""
+
+    def __init__(self, drawn: Drawn = SCENES) -> None:
+        self.drawn = drawn
 
     def prompts(self, count: int, seed: int) -> PromptSet:
-        """Captions of held-out scenes; each seed has scenes of its own."""
-        return scene_prompts(count, FIRST_PROMPT + SEED_STEP * seed)
+        """Captions of held-out descriptions; each seed has its own."""
+        return scene_prompts(count, FIRST_PROMPT + SEED_STEP * seed, self.drawn)
 
     def base_prompts(self, count: int) -> PromptSet:
         """Captions that no method samples, for the base samples behind FID_b and KID_b."""
-        return scene_prompts(count, FIRST_BASE_PROMPT)
+        return scene_prompts(count, FIRST_BASE_PROMPT, self.drawn)
 
     def evaluator(self, height: int, width: int, folder: Path, real_count: int) -> ImageEvaluator:
         """For pictures of that size."""
-        return SceneEvaluator(height, width, folder, real_count)
+        return SceneEvaluator(height, width, folder, real_count, drawn=self.drawn)
 
 
 class SceneEvaluator(ImageEvaluator):
-    """Reads the composition off pictures of scenes, and measures their distance from real renders of other scenes.
+    """Reads the composition off drawn pictures, and measures their distance from real renders of other descriptions.
 
     FID is of whole pictures, in features of the composition reader, which sees them at 96 pixels and knows no fine
     detail; patch FID is of patches in their own pixels, in features of the patch detector, which knows nothing else.
@@ -55,26 +94,36 @@ class SceneEvaluator(ImageEvaluator):
     Args:
         height, width, folder, draws: As in `ImageEvaluator`.
         real_count: Real renders, of held-out scenes other than those of the prompts.
+        drawn: What is drawn.
     """
 
-    def __init__(self, height: int, width: int, folder: Path, real_count: int = 1000, draws: int = 100) -> None:
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        folder: Path,
+        real_count: int = 1000,
+        draws: int = 100,
+        drawn: Drawn = SCENES,
+    ) -> None:
         super().__init__(height, width, folder, real_count, round(0.292 * min(height, width)), draws=draws)
-        bundled = BUNDLED.parent
-        self.reader = CompositionReader.from_pretrained(str(bundled / "reader"), local_files_only=True).float().eval()
+        self.drawn, bundled = drawn, BUNDLED.parent
+        reader = CompositionReader.from_pretrained(str(bundled / drawn.reader), local_files_only=True)
+        self.reader = reader.float().eval()
         self.detector = PatchDetector.from_pretrained(str(bundled / "detector"), local_files_only=True).float().eval()
-        weights = [bundled / name / "diffusion_pytorch_model.safetensors" for name in ("reader", "detector")]
+        weights = [bundled / name / "diffusion_pytorch_model.safetensors" for name in (drawn.reader, "detector")]
         self.detectors = [file_sha256(path)[:12] for path in weights]
 
     @property
     def key(self) -> str:
         """The detectors' weights."""
-        return f"scenes-{'-'.join(self.detectors)}"
+        return f"{self.drawn.name}-{'-'.join(self.detectors)}"
 
     def real(self) -> Iterator[Tensor]:
         """Renders."""
         for begin in range(FIRST_REAL, FIRST_REAL + self.real_count, PART):
             numbers = range(begin, min(begin + PART, FIRST_REAL + self.real_count))
-            renders = np.stack([render(sample_scene(number, held_out=True), *self.size) for number in numbers])
+            renders = np.stack([self.drawn.render(self.drawn.sample(number), *self.size) for number in numbers])
             yield torch.from_numpy(renders).permute(0, 3, 1, 2).contiguous()
 
     def whole(self, pictures: Tensor) -> Tensor:

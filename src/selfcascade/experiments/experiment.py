@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from selfcascade.evaluation import MOVING, STILL, Sampling
+from selfcascade.evaluation import COLLAGES, MOVING, STILL, Sampling
 from selfcascade.media.frame_rates import DEFAULT_FPS
 
 # Scenes of a fiftieth seed would be those that real samples are rendered from.
@@ -45,8 +45,12 @@ class Experiment(BaseModel):
     dtype: str = Field("float32", description="The model's; auto: as `selfcascade generate` chooses it.")
     frames: PositiveInt | None = Field(None, description="Of each clip; none: the model makes pictures.")
     fps: float = Field(DEFAULT_FPS, gt=0, description="Frames a second of the clips.")
-    data: str = Field("scenes", description="'scenes' or 'moving-scenes', or as `selfcascade train` takes them.")
-    train_data: str | None = Field(None, description="Training data; none: scenes, other ones than the benchmark's.")
+    data: str = Field(
+        "scenes", description="'scenes', 'collages', 'moving-scenes', or as `selfcascade train` takes them."
+    )
+    train_data: str | None = Field(
+        None, description="Training data; none: the benchmark's own, other samples than its prompts'."
+    )
     detector: str = Field("scenes", description="Of other data: 'inception:FILE', 'clip:FOLDER_OR_HUB_ID', 'i3d:FILE'.")
     training: dict[str, Any] | None = Field(None, description="Differences from TrainingConfig; none: not trained.")
     upsamplers: str | None = Field(None, description="Trained upsamplers, by name or folder.")
@@ -75,7 +79,7 @@ class Experiment(BaseModel):
 
     @model_validator(mode="after")
     def _is_not_measured_on_what_it_learns(self) -> Experiment:
-        if self.training is None or self.data in (STILL, MOVING):
+        if self.training is None or self.data in (STILL, MOVING, COLLAGES):
             return self
         if self.train_data in (None, self.data):
             words = "must be other pictures than data, which methods are measured against"
