@@ -14,7 +14,9 @@ SOURCE = Path(selfcascade.__path__[0])
 # A room may import those on its right; `cascade` stands on nothing but torch.
 MAY_IMPORT: dict[str, set[str]] = {
     "cascade": set(),
-    "presets": set(),
+    "checks": set(),
+    "presets": {"checks"},
+    "options": {"checks", "presets"},
     "images": set(),
     "files": set(),
     "frame_rates": set(),
@@ -27,9 +29,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "feature_upsamplers": {"frame_kernels"},
     "frame_kernels": set(),
     "features": {"feature_upsamplers"},
-    "arguments": {"base_models", "cascade", "presets"},
-    "pipeline": {"arguments", "base_models", "cascade", "features", "images", "presets"},
-    "methods": {"pipeline", "base_models", "cascade", "features", "images", "models", "presets"},
+    "calls": {"base_models", "cascade", "checks", "options", "presets"},
+    "pipeline": {"base_models", "calls", "cascade", "checks", "features", "images", "options", "presets"},
+    "methods": {"base_models", "calls", "cascade", "checks", "models", "options", "pipeline", "presets"},
     "forward_cost": {"base_models", "cascade"},
     "cost": {"forward_cost", "pipeline", "base_models", "cascade"},
     "outputs": set(),

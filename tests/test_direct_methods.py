@@ -25,7 +25,7 @@ from selfcascade.methods.scalecrafter import (
     redilated,
     redilated_convolution,
 )
-from selfcascade.methods.seams import convolution_levels, spatial_attention
+from selfcascade.methods.unet_layers import convolution_levels, spatial_attention
 
 
 def spread_kernel(kernel: Tensor, by: int) -> Tensor:

@@ -15,21 +15,26 @@ __version__ = "0.1.0"
 _HOMES = {
     "FeatureUpsamplers": "feature_upsamplers",
     "METHODS": "methods",
+    "Method": "methods",
+    "Preset": "presets",
     "PRESETS": "presets",
     "SelfCascade": "pipeline",
-    "SelfCascadeOutput": "pipeline",
+    "SelfCascadeOutput": "calls",
     "Size": "cascade",
     "Stage": "cascade",
     "StageResult": "cascade",
     "load_bundled": "models",
     "load_model": "models",
     "plan_stages": "cascade",
+    "register_method": "methods",
 }
 
 __all__ = [
     "METHODS",
     "PRESETS",
     "FeatureUpsamplers",
+    "Method",
+    "Preset",
     "SelfCascade",
     "SelfCascadeOutput",
     "Size",
@@ -39,15 +44,17 @@ __all__ = [
     "load_bundled",
     "load_model",
     "plan_stages",
+    "register_method",
 ]
 
 if TYPE_CHECKING:
+    from selfcascade.calls import SelfCascadeOutput
     from selfcascade.cascade import Size, Stage, StageResult, plan_stages
     from selfcascade.feature_upsamplers import FeatureUpsamplers
-    from selfcascade.methods import METHODS
+    from selfcascade.methods import METHODS, Method, register_method
     from selfcascade.models import load_bundled, load_model
-    from selfcascade.pipeline import SelfCascade, SelfCascadeOutput
-    from selfcascade.presets import PRESETS
+    from selfcascade.pipeline import SelfCascade
+    from selfcascade.presets import PRESETS, Preset
 
 
 def __getattr__(name: str) -> Any:

@@ -10,8 +10,9 @@ import argparse
 from pathlib import Path
 
 from selfcascade.cli.making import Made, load, make, upsamplers_of
-from selfcascade.cli.settings import TUNED, Settings
+from selfcascade.cli.records import TUNED
 from selfcascade.grid import Panel, picture_grid
+from selfcascade.options import Options
 from selfcascade.outputs import SCHEMA, check_output, parameters_text, save_picture, versions
 
 PROMPT = "a large orange mushroom on the right in the snow in winter"
@@ -45,15 +46,16 @@ def run(output: Path, model: str = "bundled", prompt: str = PROMPT, seed: int = 
         ValueError: An argument is out of range; nothing is written.
     """
     check_output(output)
-    settings = Settings(prompt=prompt, model=model, seed=seed, num_inference_steps=steps, preset=PRESET)
-    settings = settings.changed(upsamplers=upsamplers_of(settings))
-    cascade, settings = load(settings)
+    options = Options(prompt=prompt, model=model, seed=seed, num_inference_steps=steps)
+    cascade, options = load(options.changed(upsamplers=upsamplers_of(options)))
     rows = PANELS if cascade.upsamplers is None else PANELS + TUNED_PANELS
     made: list[Made] = []
     for method, scale, title in rows:
         height, width = (scale * side for side in cascade.native_size)
-        changes = {"preset": None} if method == TUNED else {}  # as the upsamplers were trained
-        made.append(make(cascade, settings.changed(method=method, height=height, width=width, **changes)))
+        preset = PRESET if method == "self-cascade" else None  # the tuned version has its upsamplers' own
+        names = options.upsamplers if method == TUNED else None
+        own = options.changed(method=method, height=height, width=width, preset=preset, upsamplers=names)
+        made.append(make(cascade, own))
         print(f"{title:28}{made[-1].image.width:>5} x {made[-1].image.height:<5}{made[-1].seconds:8.1f} s", flush=True)
     panels: list[Panel | None] = [_panel(one, title) for one, (_, _, title) in zip(made, rows, strict=True)]
     for place in range(3, len(panels) + 1, 3):

@@ -4,48 +4,37 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
-from selfcascade.arguments import check_call, check_clips, planned, sizes_from, stages_after, target_size, with_changes
 from selfcascade.base_models import family_of
 from selfcascade.base_models.family import denoiser, tiled_vae
 from selfcascade.base_models.levers import Levers, check_anchorable
 from selfcascade.base_models.pipeline import PipelineBaseModel
 from selfcascade.base_models.stage_scheduler import stage_scheduler, training_steps
+from selfcascade.calls import (
+    SelfCascadeOutput,
+    check_call,
+    check_clips,
+    planned,
+    read_call,
+    signed_as_overloaded,
+    sizes_from,
+    stages_after,
+    target_size,
+    with_changes,
+)
 from selfcascade.cascade import Size, Stage, StageResult, plan_stages, self_cascade
+from selfcascade.checks import OptionError
 from selfcascade.features import FeatureUpsamplers, check_hookable, upsampled
 from selfcascade.images import clips_of, pixels_of
-from selfcascade.presets import PRESETS, Preset, preset_named
+from selfcascade.options import Options, OutputType
+from selfcascade.presets import PRESETS, Preset, Upsampling, preset_named
 
 # From here on a decoded picture alone takes gigabytes inside a VAE, so it is decoded in tiles unless told otherwise.
 TILING_AREA = 2048 * 2048
-
-
-@dataclass
-class SelfCascadeOutput:
-    """What a cascade made.
-
-    Attributes:
-        images: Pictures in the asked `output_type`; None for video.
-        frames: Clips in the asked `output_type`; None for pictures.
-        stages: What each stage did: size, pivot_step, steps, seconds, latents.
-        interrupted: Whether the caller stopped it; the pictures are then those of the last stage that ran.
-        nsfw_content_detected: As the pipeline reports it; None where it does not.
-        upsampling: How pivots were enlarged; None where no stage had one.
-        levers: How far stages were held to their pivots; None where no stage had one.
-    """
-
-    images: Any
-    frames: Any
-    stages: list[StageResult]
-    interrupted: bool = False
-    nsfw_content_detected: list[bool] | None = None
-    upsampling: str | None = None
-    levers: Levers | None = None
 
 
 class SelfCascade:
@@ -81,92 +70,126 @@ class SelfCascade:
         self,
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int | Sequence[int] = 50,
+        num_inference_steps: int | Sequence[int] | None = None,
         pivot_step: int | Sequence[int] | None = None,
         preset: str | Preset | None = None,
         guidance_scale: float | Sequence[float] | None = None,
+        *,
+        scale: float | None = None,
+        upsampling: Upsampling | None = None,
+        anchor: float | None = None,
+        energy: float | None = None,
     ) -> tuple[Stage, ...]:
         """The stages of a call with these arguments; nothing runs.
 
         Args:
-            height: Pixels; None is twice the native height.
-            width: Pixels; None is twice the native width.
-            num_inference_steps: Steps of the whole schedule, for all stages or one value a stage.
+            height, width: Pixels; None is twice the native side.
+            num_inference_steps: Steps of the whole schedule, for all stages or one value a stage; None is 50.
             pivot_step: K, a training timestep in (0, T], for all up-scaling stages or one value each; None: the
                 preset's.
             preset: A name of `selfcascade.PRESETS`, or a `Preset` of your own; None is "paper", or with upsamplers what
                 they were trained for.
             guidance_scale: For all stages or one value a stage; None leaves the pipeline's default.
+            scale: Instead of height and width: the native sides times this, 1 or more, rounded to what the model makes.
+            upsampling: "latent-bilinear", "latent-bicubic" or "rgb"; None: the preset's.
+            anchor: Share of a stage's steps, the first, whose low band is the pivot's, in [0, 1]; None: the preset's.
+            energy: Strength in [0, 1] at which the enlarged pivot's high band gets its energy back; None: the preset's.
 
         Raises:
             ValueError: An argument is out of range; the sentence names it.
         """
-        target = target_size(self.native_size, self.multiple, height, width)
+        given: dict[str, Any] = dict(height=height, width=width, scale=scale, preset=preset, pivot_step=pivot_step)
+        given |= dict(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale)
+        given |= dict(upsampling=upsampling, anchor=anchor, energy=energy)
+        return self._plan(Options(**given))
+
+    def _plan(self, options: Options) -> tuple[Stage, ...]:
+        target = target_size(self.native_size, self.multiple, options)
         sizes = plan_stages(self.native_size, target, self.multiple)
-        return self._stages(sizes, 1, num_inference_steps, pivot_step, self.preset(preset), guidance_scale)
+        return self._stages(sizes, 1, options)
 
-    def _stages(self, sizes: Sequence[Size], *settings: Any) -> tuple[Stage, ...]:
-        return planned(self.pipe.scheduler, self.native_size, sizes, *settings)
+    def _stages(self, sizes: Sequence[Size], first_pivot: int, options: Options) -> tuple[Stage, ...]:
+        preset = self._chosen(options)
+        return planned(self.pipe.scheduler, self.native_size, sizes, first_pivot, preset, options)
 
+    def _chosen(self, options: Options) -> Preset:
+        return with_changes(self.preset(options.preset), options)
+
+    @overload
     def __call__(
         self,
         prompt: str | list[str] | None = None,
         *,
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int | Sequence[int] = 50,
+        scale: float | None = None,
+        num_inference_steps: int | Sequence[int] | None = None,
         pivot_step: int | Sequence[int] | None = None,
         preset: str | Preset | None = None,
-        upsampling: str | None = None,
+        upsampling: Upsampling | None = None,
         anchor: float | None = None,
         energy: float | None = None,
         guidance_scale: float | Sequence[float] | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
-        output_type: str = "pil",
-        return_dict: bool = True,
+        output_type: OutputType = "pil",
+        return_dict: Literal[True] = True,
         vae_tiling: bool | None = None,
-        upsampler_scale: float = 1.0,
-        shared_noise: float = 0.0,
+        upsampler_scale: float | None = None,
+        shared_noise: float | None = None,
         pivot: Tensor | None = None,
         **arguments: Any,
-    ) -> SelfCascadeOutput | tuple:
+    ) -> SelfCascadeOutput: ...
+
+    @overload
+    def __call__(
+        self, prompt: str | list[str] | None = None, *, return_dict: Literal[False], **arguments: Any
+    ) -> tuple[Any, list[StageResult]]: ...
+
+    @signed_as_overloaded
+    def __call__(
+        self, prompt: str | list[str] | None = None, **given: Any
+    ) -> SelfCascadeOutput | tuple[Any, list[StageResult]]:
         """Pictures of the prompt at any size, stage by stage.
 
         Args:
             prompt: One or several; None where `prompt_embeds` are given.
-            height, width, num_inference_steps, pivot_step, preset, guidance_scale: As in `plan`.
-            upsampling: "latent-bilinear", "latent-bicubic" or "rgb"; None: the preset's.
-            anchor: Share of a stage's steps, the first, whose low band is the pivot's, in [0, 1]; None: the preset's.
-            energy: Strength in [0, 1] at which the enlarged pivot's high band gets its energy back; None: the preset's.
+            height, width, scale, num_inference_steps, pivot_step, preset, upsampling, anchor, energy, guidance_scale:
+                As in `plan`.
             generator: Source of every random draw; a list gives each picture its own.
             output_type: "pil", "np", "pt" or "latent".
             return_dict: False returns the tuple (pictures, stages).
             vae_tiling: Whether the last stage is decoded in tiles; None: from 2048 x 2048 pixels on.
-            upsampler_scale: Strength of the feature upsamplers; 0 is the tuning-free version, bit for bit.
-            shared_noise: For video, the share in [0, 1] of the renoise variance that all frames have in common: 0, each
-                frame has noise of its own; 1, all have the same (`base_models.frames.mixed_noise`). The base stage
-                starts from no pivot, so its noise is always the pipeline's own.
+            upsampler_scale: Strength of the feature upsamplers, in [-10, 10]; 0 is the tuning-free version, bit for
+                bit; None is 1.
+            shared_noise: For video, the share in [0, 1] of the renoise variance that all frames have in common: 0 or
+                None, each frame has noise of its own; 1, all have the same (`base_models.frames.mixed_noise`). The base
+                stage starts from no pivot, so its noise is always the pipeline's own.
             pivot: z_0 of an earlier call's stage, `out.stages[r].latents`: that stage and those before are not run
                 again. So a base sample can be chosen first, and enlarged afterwards.
-            arguments: Passed to the pipeline as they are, at every stage. `callback_on_step_end` finds the `Stage`
-                under "stage" in its keyword arguments.
+            arguments: Passed to the pipeline as they are, at every stage; its signature must name them.
+                `callback_on_step_end` finds the `Stage` under "stage" in its keyword arguments.
 
         Raises:
-            ValueError: An argument is out of range; the sentence names it.
+            ValueError: An argument is out of range, or is a keyword of neither this nor the pipeline; the sentence
+                names it.
         """
-        stages = self.plan(height, width, num_inference_steps, pivot_step, preset, guidance_scale)
+        options, arguments = read_call(self.pipe, "__call__", given)
+        stages = self._plan(options)
         if prompt is not None:
             arguments["prompt"] = prompt
-        chosen = with_changes(self.preset(preset), upsampling=upsampling, anchor=anchor, energy=energy)
-        base = self._base(arguments, generator, chosen, output_type, upsampler_scale, shared_noise)
-        if shared_noise and stages[-1].pivot_step is None:
+        base = self._base(arguments, options)
+        if options.shared_noise and stages[-1].pivot_step is None:
             only = stages[-1].size
-            raise ValueError(f"shared_noise, here {shared_noise}, is for stages above the base, and {only} has none")
+            raise OptionError(
+                f"{{shared_noise}}, here {options.shared_noise}, is for stages above the base, and {only} has none"
+            )
+        pivot: Any = options.pivot
         if pivot is None:
-            return self._run(base, stages, None, vae_tiling, return_dict)
+            return self._run(base, stages, None, options)
         after = stages_after(pivot, stages, self.family.factor(self.pipe))
-        return self._run(base, after, functools.partial(base.take_up, pivot, stages[0]), vae_tiling, return_dict)
+        return self._run(base, after, functools.partial(base.take_up, pivot, stages[0]), options)
 
+    @overload
     def upscale(
         self,
         image: Any,
@@ -175,21 +198,38 @@ class SelfCascade:
         *,
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int | Sequence[int] = 50,
+        scale: float | None = None,
+        num_inference_steps: int | Sequence[int] | None = None,
         pivot_step: int | Sequence[int] | None = None,
         preset: str | Preset | None = None,
-        upsampling: str | None = None,
+        upsampling: Upsampling | None = None,
         anchor: float | None = None,
         energy: float | None = None,
         guidance_scale: float | Sequence[float] | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
-        output_type: str = "pil",
-        return_dict: bool = True,
+        output_type: OutputType = "pil",
+        return_dict: Literal[True] = True,
         vae_tiling: bool | None = None,
-        upsampler_scale: float = 1.0,
-        shared_noise: float = 0.0,
+        upsampler_scale: float | None = None,
+        shared_noise: float | None = None,
         **arguments: Any,
-    ) -> SelfCascadeOutput | tuple:
+    ) -> SelfCascadeOutput: ...
+
+    @overload
+    def upscale(
+        self,
+        image: Any,
+        /,
+        prompt: str | list[str] | None = None,
+        *,
+        return_dict: Literal[False],
+        **arguments: Any,
+    ) -> tuple[Any, list[StageResult]]: ...
+
+    @signed_as_overloaded
+    def upscale(
+        self, image: Any, /, prompt: str | list[str] | None = None, **given: Any
+    ) -> SelfCascadeOutput | tuple[Any, list[StageResult]]:
         """The user's own image or clip as the first pivot: larger, with new detail, in the same composition.
 
         Args:
@@ -198,11 +238,13 @@ class SelfCascade:
                 at the centre to the target's ratio and enlarged in RGB for the first stage.
             prompt: What the image shows; None is the empty prompt, unless `prompt_embeds` are given.
             height, width: Pixels; None is twice the image's.
+            scale: Instead of height and width: the image's sides times this.
             The others: as in `__call__`.
 
         Raises:
             ValueError: An argument is out of range, or the target has fewer pixels than the image.
         """
+        options, arguments = read_call(self.pipe, "upscale", given)
         pixels = clips_of(image).transpose(1, 2) if self.family.video else pixels_of(image)
         if self.family.video:
             frames = arguments.setdefault("num_frames", pixels.shape[2])
@@ -213,40 +255,30 @@ class SelfCascade:
                     "num_videos_per_prompt cannot be given with a clip; give a list with the clip in it twice"
                 )
         own = Size(*pixels.shape[-2:])
-        doubled = (self.multiple * max(1, round(2 * side / self.multiple)) for side in own)
-        given = zip((height, width), doubled, strict=True)
-        wanted = (default if side is None else side for side, default in given)
-        target = target_size(self.native_size, self.multiple, *wanted)
+        target = target_size(own, self.multiple, options)
         sizes, before = sizes_from(own, target, self.native_size, self.multiple)
-        chosen = with_changes(self.preset(preset), upsampling=upsampling, anchor=anchor, energy=energy)
-        stages = self._stages(sizes, 0, num_inference_steps, pivot_step, chosen, guidance_scale)
+        stages = self._stages(sizes, 0, options)
         if prompt is not None or "prompt_embeds" not in arguments:
             arguments["prompt"] = prompt or ""
-        base = self._base(arguments, generator, chosen, output_type, upsampler_scale, shared_noise)
+        base = self._base(arguments, options)
         pivot = functools.partial(base.encode_image, pixels, sizes[0], before)
-        return self._run(base, stages, pivot, vae_tiling, return_dict)
+        return self._run(base, stages, pivot, options)
 
-    def _base(
-        self,
-        arguments: dict[str, Any],
-        generator: Any,
-        preset: Preset,
-        output: str,
-        scale: float,
-        shared_noise: float,
-    ) -> PipelineBaseModel:
-        check_call(arguments, preset.upsampling, output, scale, tuned=self.upsamplers is not None)
+    def _base(self, arguments: dict[str, Any], options: Options) -> PipelineBaseModel:
+        preset, scale = self._chosen(options), 1.0 if options.upsampler_scale is None else options.upsampler_scale
+        shared_noise = options.shared_noise or 0.0
+        check_call(arguments, scale, tuned=self.upsamplers is not None)
         check_clips(self.family, self.pipe, arguments.get("num_frames"), shared_noise)
         if preset.anchor > 0:
             check_anchorable(self.pipe.scheduler)
-        if generator is not None:
-            arguments = {**arguments, "generator": generator}
+        if options.generator is not None:
+            arguments = {**arguments, "generator": options.generator}
         tuned = None
         if self.upsamplers is not None and scale != 0:
             check_hookable(denoiser(self.pipe))
             upsamplers = self.upsamplers.to(self.pipe._execution_device)
             tuned = functools.partial(upsampled, denoiser(self.pipe), upsamplers, scale=scale)
-        given = (self.pipe, self.family, arguments, preset.upsampling, output, tuned, shared_noise)
+        given = (self.pipe, self.family, arguments, preset.upsampling, options.output_type, tuned, shared_noise)
         return PipelineBaseModel(*given, Levers(preset.anchor, preset.energy))
 
     def preset(self, name: str | Preset | None = None) -> Preset:
@@ -268,14 +300,13 @@ class SelfCascade:
         base: PipelineBaseModel,
         stages: Sequence[Stage],
         pivot: Callable[[], Tensor] | None,
-        tiling: bool | None,
-        named: bool,
-    ) -> SelfCascadeOutput | tuple:
-        tiled = stages[-1].size.area >= TILING_AREA if tiling is None else tiling
+        options: Options,
+    ) -> SelfCascadeOutput | tuple[Any, list[StageResult]]:
+        tiled = stages[-1].size.area >= TILING_AREA if options.vae_tiling is None else options.vae_tiling
         with tiled_vae(self.pipe, tiled), torch.no_grad():
             results = self_cascade(base, stages, None if pivot is None else pivot())
             made, flagged = base.made or base.postprocess(results[-1].latents)
-        if not named:
+        if not options.return_dict:
             return made, results
         images, frames = (None, made) if self.family.video else (made, None)
         output = SelfCascadeOutput(images, frames, results, base.interrupted, flagged)
