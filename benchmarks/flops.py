@@ -16,9 +16,9 @@ from diffusers import DDIMScheduler, UNet2DConditionModel  # pyright: ignore[rep
 from torch.utils.flop_counter import FlopCounterMode
 
 from selfcascade import PRESETS, FeatureUpsamplers, Size, Stage, plan_stages
-from selfcascade.cost import scheduled_steps
-from selfcascade.features import read_skip_features, upsampled
-from selfcascade.forward_cost import ForwardCost, unet_cost
+from selfcascade.cost.forward import ForwardCost, unet_cost
+from selfcascade.cost.plan import scheduled_steps
+from selfcascade.upsamplers.skip_features import read_skip_features, upsampled
 
 HERE = Path(__file__).parent
 STEPS = 50

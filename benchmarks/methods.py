@@ -31,8 +31,8 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from selfcascade import METHODS, Size, load_bundled
-from selfcascade.files import write_whole
-from selfcascade.forward_cost import LiveBytes
+from selfcascade.cost.forward import LiveBytes
+from selfcascade.media.whole_files import write_whole
 from selfcascade.methods.fine_tuned import lora, whole_unet
 from selfcascade.models import load_super_resolver, load_upsamplers
 from selfcascade.pipeline import SelfCascade

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from selfcascade import METHODS, SelfCascade, Stage, load_model
-from selfcascade.cost import estimate
+from selfcascade.cost.plan import estimate
 
 HERE = Path(__file__).parent
 PROMPT = "a large red house on the left at night"

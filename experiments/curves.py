@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from selfcascade.files import write_whole
+from selfcascade.media.whole_files import write_whole
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"

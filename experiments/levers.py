@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from selfcascade import SelfCascade, load_bundled
-from selfcascade.cost import estimate
-from selfcascade.files import write_whole
+from selfcascade.cost.plan import estimate
+from selfcascade.media.whole_files import write_whole
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "presets.md"

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, silu
 
 from selfcascade.experiments import runs_of
-from selfcascade.feature_upsamplers import DESIGNS, MicroLevel, depthwise, enlarged
+from selfcascade.upsamplers.levels import DESIGNS, MicroLevel, depthwise, enlarged
 
 SUITE = Path(__file__).parent / "micro-designs"
 RUNS = Path("runs/experiments")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from selfcascade import SelfCascade, Size, load_bundled
-from selfcascade.cost import estimate
+from selfcascade.cost.plan import estimate
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

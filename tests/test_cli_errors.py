@@ -56,8 +56,14 @@ BAD = {
         "method must be one of direct, attn-sf, ",
     ),
     "fine-tuned without weights": (["generate", "a", "--method", "lora"], "method lora needs --weights: "),
-    "weights without a method": (["generate", "a", "--weights", "w"], "--weights is for methods full-ft, lora and sr, not for self-cascade"),
-    "in a cascade without weights": (["generate", "a", "--in-cascade"], "--in-cascade is for methods full-ft and lora, not for self-cascade"),
+    "weights without a method": (
+        ["generate", "a", "--weights", "w"],
+        "--weights is for methods full-ft, lora and sr",
+    ),
+    "in a cascade without weights": (
+        ["generate", "a", "--in-cascade"],
+        "--in-cascade is for methods full-ft and lora",
+    ),
     "fine-tuned among others": (["compare", "a", "--methods", "direct,lora"], "method lora needs weights of its own"),
     "methods": (["compare", "a", "--methods", "direct,magic"], "method must be one of"),
     "doubled methods": (["compare", "a", "--methods", "direct,direct"], "different names"),
@@ -86,8 +92,11 @@ BAD = {
     "video model": (["compare", "a", "--model", "video"], "makes video"),
     "not divisible": (["generate", "a", "--height", "257"], "height must be a multiple of 8, not 257"),
     "smaller than native": (["generate", "a", "--height", "64", "--width", "64"], "smaller than the native size"),
-    "too many steps": (["generate", "a", "--steps", "2000"], "--steps must be a whole number from 1 to 1000, not 2000"),
-    "pivot too late": (["generate", "a", "--pivot-step", "1001"], "--pivot-step must be a whole number from 1 to 1000, not 1001"),
+    "too many steps": (["generate", "a", "--steps", "2000"], "--steps must be a whole number from 1 to 1000"),
+    "pivot too late": (
+        ["generate", "a", "--pivot-step", "1001"],
+        "--pivot-step must be a whole number from 1 to 1000",
+    ),
     "too many pivots": (["generate", "a", "--pivot-step", "700", "--pivot-step", "600"], "--pivot-step has 2 values"),
     "smaller than image": (["upscale", "own.png", "--height", "32", "--width", "32"], "smaller than"),
 }

@@ -14,9 +14,9 @@ from clip_files import write_clip
 from command_line import made, models, record, refuse, run, start, succeed, workplace
 from selfcascade.cli.making import Made, make
 from selfcascade.cli.saving import check_of_clips
+from selfcascade.media.save_clips import save_clip, write_webp
+from selfcascade.media.video_files import read_clip
 from selfcascade.options import Options
-from selfcascade.clip_outputs import save_clip, write_webp
-from selfcascade.clips import read_clip
 
 __all__ = ["models", "workplace"]  # fixtures
 
@@ -28,7 +28,12 @@ def test_a_clip_is_made_with_its_record_and_comes_back() -> None:
     lines = succeed("generate", "a red fish swims to the left", *VIDEO, *options)
     assert lines == ["frames", "frames.sheet.png"]
     settings, result = record("frames")["settings"], record("frames")["result"]
-    assert (settings["num_frames"], settings["fps"], settings["shared_noise"], settings["pivot_step"]) == (2, 6, 0.3, [700])
+    assert (settings["num_frames"], settings["fps"], settings["shared_noise"], settings["pivot_step"]) == (
+        2,
+        6,
+        0.3,
+        [700],
+    )
     assert (result["frames"], result["fps"], result["height"], result["width"]) == (2, 6, 128, 128)
     pictures = [np.asarray(Image.open(path)) for path in sorted(Path("frames").iterdir())]
     parameters = Image.open("frames/0001.png").info["parameters"]
@@ -133,7 +138,10 @@ BAD = {
     "not its own": (["generate", "a", *VIDEO, "--output", "letters", "--force"], "holds other files than frames"),
     "no frames": (["generate", "a", *VIDEO[:-1], "0"], "frames must be a whole number from 1"),
     "too many frames": (["generate", "a", *VIDEO[:-1], "33"], "at most 32, where the motion adapter's positions end"),
-    "too much shared": (["generate", "a", *VIDEO, "--shared-noise", "2"], "--shared-noise must be a number from 0 to 1"),
+    "too much shared": (
+        ["generate", "a", *VIDEO, "--shared-noise", "2"],
+        "--shared-noise must be a number",
+    ),
     "shared elsewhere": (
         ["generate", "a", *VIDEO, "--shared-noise", "1", "--method", "direct"],
         "--shared-noise is for methods self-cascade",

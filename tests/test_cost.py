@@ -10,10 +10,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
 
-from selfcascade import SelfCascade, cost, forward_cost
+from selfcascade import SelfCascade
 from selfcascade.cascade import Size, Stage
-from selfcascade.cost import estimate, scheduled_steps, unet_tflops
-from selfcascade.forward_cost import LiveBytes, MeasuredNetwork, clip_forward, unet_cost, unet_forward, vae_decode
+from selfcascade.cost import forward, plan
+from selfcascade.cost.forward import LiveBytes, MeasuredNetwork, clip_forward, unet_cost, unet_forward, vae_decode
+from selfcascade.cost.plan import estimate, scheduled_steps, unet_tflops
 from tiny import TINY
 
 KNOWN = ("stable-diffusion", "stable-diffusion-xl")
@@ -28,7 +29,7 @@ def floats(mebibytes: float) -> Tensor:
 @pytest.fixture(autouse=True)
 def shortest_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     """One run of the smallest shape is all that is timed."""
-    monkeypatch.setattr(forward_cost, "TIMING_SECONDS", 0.0)
+    monkeypatch.setattr(forward, "TIMING_SECONDS", 0.0)
 
 
 def base_stage(side: int = 128, **changes: Any) -> Stage:
@@ -71,7 +72,7 @@ def test_flops_of_a_clip_are_those_of_the_real_unet(name: str) -> None:
 
 def test_a_clip_is_decoded_a_few_frames_at_a_time() -> None:
     pipe: Any = TINY["animatediff"].build()
-    pieces = cost._pieces(pipe, pipe.vae, Size(512, 512), 1, 10, 4)
+    pieces = plan._pieces(pipe, pipe.vae, Size(512, 512), 1, 10, 4)
     assert pieces == {(4, 64, 64): 2, (2, 64, 64): 1}
     two, four = (estimate(pipe, [base_stage(64)], frames=frames)[0] for frames in (2, 4))
     assert two.tflops is not None and four.tflops is not None
@@ -129,11 +130,11 @@ def test_attention_holds_no_square_of_tokens() -> None:
 @pytest.mark.parametrize("name", KNOWN)
 def test_peak_on_meta_is_that_of_the_real_networks(name: str) -> None:
     pipe = TINY[name].build()
-    for network, forward in ((pipe.unet, unet_forward()), (pipe.vae, vae_decode)):
+    for network, call in ((pipe.unet, unet_forward()), (pipe.vae, vae_decode)):
         with torch.no_grad(), LiveBytes() as memory:
-            forward(network, (2, 32, 32))
+            call(network, (2, 32, 32))
         # The CPU's attention kernel also returns a sum a query, which none of the others do at inference.
-        assert MeasuredNetwork(network, forward).cost((2, 32, 32)).peak_bytes == pytest.approx(memory.peak, rel=0.05)
+        assert MeasuredNetwork(network, call).cost((2, 32, 32)).peak_bytes == pytest.approx(memory.peak, rel=0.05)
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -171,7 +172,7 @@ def test_seconds_beyond_the_timed_go_by_flops() -> None:
 
 def test_a_timing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = TINY["stable-diffusion"].build()
-    monkeypatch.setattr(forward_cost, "TIMING_SECONDS", 5.0)
+    monkeypatch.setattr(forward, "TIMING_SECONDS", 5.0)
     first = estimate(pipe, [base_stage()])
     monkeypatch.setattr(pipe.unet, "forward", None)
     monkeypatch.setattr(pipe.vae, "decode", None)

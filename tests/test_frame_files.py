@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from clip_files import STEP, numbers
-from selfcascade.clip_outputs import save_clip, write_webp
-from selfcascade.clips import ClipError, ClipInfo, probe_clip, read_clip
-from selfcascade.frame_files import are_frames, probe_frames, read_frames
-from selfcascade.frame_rates import even_rate
-from selfcascade.images import read_image
+from selfcascade.media.frame_files import are_frames, probe_frames, read_frames
+from selfcascade.media.frame_rates import even_rate
+from selfcascade.media.images import read_image
+from selfcascade.media.save_clips import save_clip, write_webp
+from selfcascade.media.video_files import ClipError, ClipInfo, probe_clip, read_clip
 
 EQUAL = {
     "in the middle": [0, 1, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4, 5, 6, 7],

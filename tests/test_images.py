@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from selfcascade.images import file_sha256, pixels_sha256, read_image, to_rgb
+from selfcascade.media.images import file_sha256, pixels_sha256, read_image, to_rgb
 
 SIZE = (32, 20)
 

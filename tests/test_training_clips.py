@@ -16,14 +16,14 @@ from clip_files import write_clip
 from command_line import refuse, run
 from selfcascade import METHODS, FeatureUpsamplers, SelfCascade
 from selfcascade.data import Stream, open_source
-from selfcascade.features import upsampled
-from selfcascade.frame_files import probe_frames
-from selfcascade.frame_kernels import FrameKernels
+from selfcascade.media.frame_files import probe_frames
 from selfcascade.training import Trainer
 from selfcascade.training.conditions import encode_captions, unet_arguments
 from selfcascade.training.objective import draw
 from selfcascade.training.run import ValidationPictures
 from selfcascade.training.samples import encode_with_pivot
+from selfcascade.upsamplers.levels import FrameKernels
+from selfcascade.upsamplers.skip_features import upsampled
 from tiny import TINY
 from tiny.plugins import tiny_video_xl
 from training_runs import SIZE, equal, settings, trained, weights

@@ -15,7 +15,7 @@ from selfcascade.base_models import frames
 from selfcascade.base_models.frames import frames_at_once, joined, mixed_noise, over_frames
 from selfcascade.base_models.resizing import as_floats, lanczos
 from selfcascade.cascade import Size
-from selfcascade.images import clips_of
+from selfcascade.media.images import clips_of
 from tiny import TINY
 from tiny.parts import quiet
 from tiny.plugins import tiny_video_controlnet, tiny_video_xl

@@ -18,7 +18,7 @@ from diffusers.training_utils import EMAModel
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from selfcascade.files import write_whole
+from selfcascade.media.whole_files import write_whole
 
 HERE = Path(__file__).parent
 BUNDLED = HERE.parents[1] / "src/selfcascade/bundled"

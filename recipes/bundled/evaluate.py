@@ -26,8 +26,8 @@ from common import HERE, RUNS, write_json
 from selfcascade.base_models.pipeline import PipelineBaseModel
 from selfcascade.cascade import self_cascade
 from selfcascade.data.scenes import Scene, caption, render, sample_scene
-from selfcascade.files import write_whole
-from selfcascade.images import file_sha256
+from selfcascade.media.images import file_sha256
+from selfcascade.media.whole_files import write_whole
 from selfcascade.metrics.composition import CompositionReader, accuracy
 
 STEPS, GUIDANCE, GROUP, PIVOT_STEP, LATER_PIVOT_STEP = 25, 3.0, 20, 700, 400

@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = importlib.metadata.version("selfcascade")
 
 # Torch and diffusers take seconds to import, so nothing is until it is used (PEP 562).
 _HOMES = {
-    "FeatureUpsamplers": "feature_upsamplers",
+    "FeatureUpsamplers": "upsamplers.model",
     "METHODS": "methods",
     "Method": "methods",
     "Preset": "presets",
@@ -50,11 +51,11 @@ __all__ = [
 if TYPE_CHECKING:
     from selfcascade.calls import SelfCascadeOutput
     from selfcascade.cascade import Size, Stage, StageResult, plan_stages
-    from selfcascade.feature_upsamplers import FeatureUpsamplers
     from selfcascade.methods import METHODS, Method, register_method
     from selfcascade.models import load_bundled, load_model
     from selfcascade.pipeline import SelfCascade
     from selfcascade.presets import PRESETS, Preset
+    from selfcascade.upsamplers.model import FeatureUpsamplers
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ParamSpec, TypeVar, get_overloads
+from typing import Any, TypeVar, get_overloads
 
 from torch import Tensor
 
@@ -15,13 +15,11 @@ from selfcascade.base_models.stage_scheduler import matched_step, training_steps
 from selfcascade.cascade import Size, Stage, StageResult, plan_stages
 from selfcascade.checks import OptionError, nearest
 from selfcascade.options import Options, uses
-from selfcascade.presets import Preset
+from selfcascade.presets import PRESETS, Preset
 
-P, R = ParamSpec("P"), TypeVar("R")
+Function = TypeVar("Function", bound=Callable[..., Any])
 STEPS = 50  # where nothing else says how many
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-
-
 # Keywords of pipelines whose values would change what a stage's latents mean.
 REPLACED = {"latents": "stages make their own; use pivot, or upscale(image)", "strength": "use pivot_step"}
 
@@ -73,9 +71,9 @@ def read_call(pipe: Any, call: str, given: Mapping[str, Any]) -> tuple[Options, 
     return options, {name: value for name, value in given.items() if name in theirs}
 
 
-def signed_as_overloaded(function: Callable[P, R]) -> Callable[P, R]:
+def signed_as_overloaded(function: Function) -> Function:
     """The function with the signature of its first overload, which spells its keywords out, for `help` and others."""
-    function.__signature__ = inspect.signature(get_overloads(function)[0])  # type: ignore[attr-defined]
+    vars(function)["__signature__"] = inspect.signature(get_overloads(function)[0])
     return function
 
 
@@ -199,6 +197,29 @@ def check_clips(family: Family, pipe: Any, frames: Any, shared_noise: Any) -> No
         )
 
 
+def check_length(arguments: Mapping[str, Any], frames: int) -> None:
+    """Raises ValueError if keywords of the pipeline ask for another length than the clip's, or for copies."""
+    if arguments.get("num_frames", frames) != frames:
+        raise OptionError(f"{{num_frames}} is the clip's, {frames}, not {arguments['num_frames']!r}; leave it out")
+    if arguments.get("num_videos_per_prompt", 1) != 1:  # some pipelines take it, and others pass over it
+        raise ValueError("num_videos_per_prompt cannot be given with a clip; give a list with the clip in it twice")
+
+
+def trained_preset(config: Mapping[str, Any], training_steps: int) -> Preset:
+    """The settings that upsamplers were trained for.
+
+    Stages after the first start no deeper in noise than in `rgb`: with the adapter's own K they make texture anew over
+    outlines that are right already (docs/upsamplers.md).
+
+    Args:
+        config: Of the upsamplers.
+        training_steps: T of the scheduler.
+    """
+    share = (config.get("sampling_pivot_step") or config["pivot_step"]) / training_steps
+    later = min(share, PRESETS["rgb"].later_pivot_share)
+    return Preset("upsamplers", "as the upsamplers were trained", share, later, config["upsampling"])
+
+
 def target_size(native: Size, multiple: int, options: Options) -> Size:
     """The size of the options: their scale, or twice where there is none, of the native sides that they do not give.
 
@@ -211,8 +232,8 @@ def target_size(native: Size, multiple: int, options: Options) -> Size:
         OptionError: A side that is given is not such a multiple.
     """
     scale = 2.0 if options.scale is None else options.scale
-    sides = {"height": options.height, "width": options.width}
-    for (name, given), own in zip(sides.items(), native, strict=True):
+    sides: dict[str, int] = {}
+    for name, given, own in zip(("height", "width"), (options.height, options.width), native, strict=True):
         side = max(1, round(scale * own / multiple)) * multiple if given is None else given
         if side % multiple:
             near = max(multiple, round(side / multiple) * multiple)

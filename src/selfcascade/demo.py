@@ -11,9 +11,9 @@ from pathlib import Path
 
 from selfcascade.cli.making import Made, load, make, upsamplers_of
 from selfcascade.cli.records import TUNED
-from selfcascade.grid import Panel, picture_grid
+from selfcascade.media.grids import Panel, picture_grid
+from selfcascade.media.save_pictures import SCHEMA, check_output, parameters_text, save_picture, versions
 from selfcascade.options import Options
-from selfcascade.outputs import SCHEMA, check_output, parameters_text, save_picture, versions
 
 PROMPT = "a large orange mushroom on the right in the snow in winter"
 SEED = 6

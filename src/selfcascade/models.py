@@ -69,7 +69,7 @@ def load_upsamplers(name: str) -> Any:
     Raises:
         ValueError: There are none, or the folder cannot be read.
     """
-    from selfcascade.feature_upsamplers import FeatureUpsamplers
+    from selfcascade.upsamplers.model import FeatureUpsamplers
 
     folder = BUNDLED_UPSAMPLERS / name if name in bundled_upsamplers() else Path(name).expanduser()
     if not (folder / "config.json").is_file():

@@ -10,7 +10,7 @@ import functools
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -235,7 +235,7 @@ class Options(BaseModel):
         """The same with other values, all checked again."""
         return type(self)(**{**dict(self), **values})
 
-    def given(self) -> dict[str, object]:
+    def given(self) -> dict[str, Any]:
         """What is not left to defaults, by name."""
         defaults = {name: field.default for name, field in type(self).model_fields.items()}
         return {
@@ -244,14 +244,14 @@ class Options(BaseModel):
             if value is not None and (defaults[name] is None or value != defaults[name])
         }
 
-    def keywords(self, call: str | None = None) -> dict[str, object]:
+    def keywords(self, call: str | None = None) -> dict[str, Any]:
         """What is given and goes on as keywords: to this method of `SelfCascade`, or to any of `METHODS`."""
         found = {name: use for name, use in uses(type(self)).items() if use.passed}
         if call is not None:
             found = {name: use for name, use in found.items() if call in use.calls}
         return {name: value for name, value in self.given().items() if name in found}
 
-    def as_record(self) -> dict[str, object]:
+    def as_record(self) -> dict[str, Any]:
         """What the record beside a picture holds, as JSON has it."""
         kept = {name for name, use in uses(type(self)).items() if use.recorded}
         return self.model_dump(mode="json", include=kept)

@@ -18,20 +18,23 @@ from selfcascade.calls import (
     SelfCascadeOutput,
     check_call,
     check_clips,
+    check_length,
     planned,
     read_call,
     signed_as_overloaded,
     sizes_from,
     stages_after,
     target_size,
+    trained_preset,
     with_changes,
 )
 from selfcascade.cascade import Size, Stage, StageResult, plan_stages, self_cascade
 from selfcascade.checks import OptionError
-from selfcascade.features import FeatureUpsamplers, check_hookable, upsampled
-from selfcascade.images import clips_of, pixels_of
+from selfcascade.media.images import clips_of, pixels_of
 from selfcascade.options import Options, OutputType
-from selfcascade.presets import PRESETS, Preset, Upsampling, preset_named
+from selfcascade.presets import Preset, Upsampling, preset_named
+from selfcascade.upsamplers.model import FeatureUpsamplers
+from selfcascade.upsamplers.skip_features import check_hookable, upsampled
 
 # From here on a decoded picture alone takes gigabytes inside a VAE, so it is decoded in tiles unless told otherwise.
 TILING_AREA = 2048 * 2048
@@ -217,13 +220,7 @@ class SelfCascade:
 
     @overload
     def upscale(
-        self,
-        image: Any,
-        /,
-        prompt: str | list[str] | None = None,
-        *,
-        return_dict: Literal[False],
-        **arguments: Any,
+        self, image: Any, /, prompt: str | list[str] | None = None, *, return_dict: Literal[False], **arguments: Any
     ) -> tuple[Any, list[StageResult]]: ...
 
     @signed_as_overloaded
@@ -247,13 +244,8 @@ class SelfCascade:
         options, arguments = read_call(self.pipe, "upscale", given)
         pixels = clips_of(image).transpose(1, 2) if self.family.video else pixels_of(image)
         if self.family.video:
-            frames = arguments.setdefault("num_frames", pixels.shape[2])
-            if frames != pixels.shape[2]:
-                raise ValueError(f"num_frames is the clip's, {pixels.shape[2]}, not {frames!r}; leave it out")
-            if arguments.get("num_videos_per_prompt", 1) != 1:  # some pipelines take it, and others pass over it
-                raise ValueError(
-                    "num_videos_per_prompt cannot be given with a clip; give a list with the clip in it twice"
-                )
+            check_length(arguments, pixels.shape[2])
+            arguments["num_frames"] = pixels.shape[2]
         own = Size(*pixels.shape[-2:])
         target = target_size(own, self.multiple, options)
         sizes, before = sizes_from(own, target, self.native_size, self.multiple)
@@ -282,17 +274,9 @@ class SelfCascade:
         return PipelineBaseModel(*given, Levers(preset.anchor, preset.energy))
 
     def preset(self, name: str | Preset | None = None) -> Preset:
-        """The settings of this name; None: those that the upsamplers were trained for, or "paper".
-
-        Of the former, stages after the first start no deeper in noise than in `rgb`: with the adapter's own K they make
-        texture anew over outlines that are right already (docs/upsamplers.md).
-        """
+        """The settings of this name; None: those that the upsamplers were trained for, or "paper"."""
         if name is None and self.upsamplers is not None:
-            config = self.upsamplers.config
-            pivot_step = config.get("sampling_pivot_step") or config["pivot_step"]
-            share, upsampling = pivot_step / training_steps(self.pipe.scheduler), config["upsampling"]
-            later = min(share, PRESETS["rgb"].later_pivot_share)
-            return Preset("upsamplers", "as the upsamplers were trained", share, later, upsampling)
+            return trained_preset(self.upsamplers.config, training_steps(self.pipe.scheduler))
         return preset_named("paper" if name is None else name)
 
     def _run(

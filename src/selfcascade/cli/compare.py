@@ -14,9 +14,9 @@ from selfcascade.cli.files import Force, Output
 from selfcascade.cli.flags import with_options
 from selfcascade.cli.making import Made, load, make, upsamplers_of
 from selfcascade.cli.records import TUNED, check_method, check_prompt, gather
-from selfcascade.grid import Panel, picture_grid
+from selfcascade.media.grids import Panel, picture_grid
+from selfcascade.media.save_pictures import SCHEMA, check_output, parameters_text, save_picture, versions
 from selfcascade.options import Options
-from selfcascade.outputs import SCHEMA, check_output, parameters_text, save_picture, versions
 
 KIND = "selfcascade.comparison"
 MAX_PANEL = 512

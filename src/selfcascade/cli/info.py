@@ -10,8 +10,8 @@ from selfcascade.cli.console import Debug, show
 from selfcascade.cli.flags import with_options
 from selfcascade.cli.making import load
 from selfcascade.cli.records import gather
+from selfcascade.media.save_pictures import versions
 from selfcascade.options import Options
-from selfcascade.outputs import versions
 
 
 @with_options("info")

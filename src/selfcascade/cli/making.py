@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from selfcascade.cli.console import note, stage_progress
 from selfcascade.cli.records import CLIP_KIND, KIND, TUNED
-from selfcascade.clip_outputs import clip_sha256
-from selfcascade.images import pixels_sha256
+from selfcascade.media.images import pixels_sha256
+from selfcascade.media.save_clips import clip_sha256
+from selfcascade.media.save_pictures import SCHEMA, parameters_text, versions
 from selfcascade.options import Options
-from selfcascade.outputs import SCHEMA, parameters_text, versions
 
 if TYPE_CHECKING:
     from PIL import Image

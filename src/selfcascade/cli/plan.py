@@ -27,7 +27,7 @@ def plan(given: dict[str, Any], batch: Batch = 1, debug: Debug = False) -> None:
         check_of_clips(options)
     stages = cascade.plan(**options.keywords("plan"))
 
-    from selfcascade.cost import estimate
+    from selfcascade.cost.plan import estimate
 
     table = Table("stage", "size (HxW)", "pivot step", "steps")
     for column in ("TFLOPs", "seconds", "memory (GiB)"):

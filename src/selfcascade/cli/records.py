@@ -9,8 +9,8 @@ from typing import Any
 
 from selfcascade.checks import OptionError, shown
 from selfcascade.cli.sources import is_clip
+from selfcascade.media.save_pictures import read_record
 from selfcascade.options import Options
-from selfcascade.outputs import read_record
 from selfcascade.presets import Preset
 
 KIND, CLIP_KIND = "selfcascade.picture", "selfcascade.clip"
@@ -77,7 +77,7 @@ def read_options(path: Path, kind: type[Options] = Options) -> tuple[Options, st
     if unknown:
         raise ValueError(f"{str(path)!r} has unknown keys: {', '.join(map(shown, unknown))}")
     try:
-        options = kind(**{RENAMED.get(name, name): value for name, value in given.items()})
+        options = kind(**{RENAMED.get(str(name), str(name)): value for name, value in given.items()})
         if set(RENAMED) & set(given):
             options = migrated(options)
     except OptionError as error:

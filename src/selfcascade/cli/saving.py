@@ -6,9 +6,9 @@ from pathlib import Path
 
 from selfcascade.cli.making import FPS, Made
 from selfcascade.cli.records import OF_CLIPS
-from selfcascade.clip_outputs import CLIP_OUTPUTS, check_clip_output, save_clip, save_sheet
+from selfcascade.media.save_clips import CLIP_OUTPUTS, check_clip_output, save_clip, save_sheet
+from selfcascade.media.save_pictures import EXTENSIONS, check_output, save_picture
 from selfcascade.options import Options
-from selfcascade.outputs import EXTENSIONS, check_output, save_picture
 
 
 def check_target(output: Path | None, options: Options, force: bool) -> None:

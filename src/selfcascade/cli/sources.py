@@ -6,10 +6,10 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfcascade.clip_outputs import pyav
-from selfcascade.clips import CLIP_EXTENSIONS, probe_clip, read_clip
-from selfcascade.frame_files import are_frames, frames_sha256, probe_frames, read_frames, recorded_fps
-from selfcascade.images import read_image
+from selfcascade.media.frame_files import are_frames, frames_sha256, probe_frames, read_frames, recorded_fps
+from selfcascade.media.images import read_image
+from selfcascade.media.save_clips import pyav
+from selfcascade.media.video_files import CLIP_EXTENSIONS, probe_clip, read_clip
 from selfcascade.options import Options
 
 if TYPE_CHECKING:

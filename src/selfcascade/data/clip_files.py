@@ -13,9 +13,9 @@ from typing import ClassVar
 import numpy as np
 
 from selfcascade.cascade import Size
-from selfcascade.clips import CLIP_EXTENSIONS, ClipError, ClipInfo, probe_clip, read_clip
 from selfcascade.data.decode import is_small
 from selfcascade.data.examples import Entry, Skip, drawn_from
+from selfcascade.media.video_files import CLIP_EXTENSIONS, ClipError, ClipInfo, probe_clip, read_clip
 
 # A rate this little under the one asked for is the same: 23.976 frames a second count as 24.
 RATE_SLACK = 0.97

@@ -11,7 +11,7 @@ from PIL import Image
 
 from selfcascade.cascade import Size
 from selfcascade.data.examples import Sample, Skip
-from selfcascade.images import decode_image
+from selfcascade.media.images import decode_image
 
 EXTENSIONS = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 MAX_CAPTION_BYTES = 64_000

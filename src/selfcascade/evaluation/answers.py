@@ -22,9 +22,9 @@ from selfcascade.base_models.family import denoiser
 from selfcascade.cascade import Size
 from selfcascade.evaluation.parts import in_parts, read_joined
 from selfcascade.evaluation.questions import GROUP, Questions
-from selfcascade.features import FeatureUpsamplers
 from selfcascade.methods import METHODS
 from selfcascade.pipeline import SelfCascade
+from selfcascade.upsamplers.model import FeatureUpsamplers
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from selfcascade.data.scenes.motion_words import moving_caption
 from selfcascade.evaluation.clip_judge import ClipJudge
 from selfcascade.evaluation.questions import SEED_STEP, Questions
 from selfcascade.evaluation.scenes import ASKED_FIRST, REAL_FIRST, SceneJudge
-from selfcascade.images import file_sha256
+from selfcascade.media.images import file_sha256
 from selfcascade.metrics.video import CLIPS, FRAMES, frame_accuracy, mean_estimate
 from selfcascade.metrics.video_detector import VideoDetector
 from selfcascade.models import BUNDLED

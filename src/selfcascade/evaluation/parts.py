@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from selfcascade.files import write_whole
+from selfcascade.media.whole_files import write_whole
 
 
 class Alone:

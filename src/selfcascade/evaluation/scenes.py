@@ -13,7 +13,7 @@ from torch import Tensor
 from selfcascade.data.scenes import caption, render, sample_scene
 from selfcascade.evaluation.judge import PART, Judge
 from selfcascade.evaluation.questions import SEED_STEP, Questions
-from selfcascade.images import file_sha256
+from selfcascade.media.images import file_sha256
 from selfcascade.metrics.composition import CompositionReader, accuracy
 from selfcascade.metrics.detectors import PatchDetector
 from selfcascade.metrics.repetition import repetition

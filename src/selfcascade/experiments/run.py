@@ -30,8 +30,8 @@ from selfcascade.evaluation.parts import Alone, in_parts, pictures_of
 from selfcascade.experiments.records import check_result, rounded, settings_of
 from selfcascade.experiments.settings import names_of, read_experiment
 from selfcascade.experiments.sheets import PICTURES, write_sheet
-from selfcascade.files import write_whole
-from selfcascade.images import file_sha256
+from selfcascade.media.images import file_sha256
+from selfcascade.media.whole_files import write_whole
 from selfcascade.methods import METHODS
 from selfcascade.models import BUNDLED_SUPER_RESOLVER, load_model, load_upsamplers
 from selfcascade.training import Trainer, TrainingConfig

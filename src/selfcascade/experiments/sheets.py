@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from selfcascade.clip_outputs import write_webp
 from selfcascade.evaluation import Questions
-from selfcascade.files import write_whole
+from selfcascade.media.save_clips import write_webp
+from selfcascade.media.whole_files import write_whole
 
 PICTURES, CLIPS = 12, 5
 QUALITY = 85

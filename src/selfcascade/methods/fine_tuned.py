@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
 from torch import Tensor, nn
 
+from selfcascade.base_models.family import denoiser
 from selfcascade.calls import SelfCascadeOutput
 from selfcascade.checks import OptionError
 from selfcascade.methods.direct import base_sample, sampled_at
@@ -18,6 +21,7 @@ from selfcascade.methods.method import Method, Request
 from selfcascade.options import uses
 
 ADAPTER = "selfcascade-fine-tuned"
+LAYER = re.compile(r"(?:unet|transformer)\.(.+)\.lora_A\.weight")
 
 
 class FineTuned(Method):
@@ -136,7 +140,7 @@ def lora(pipe: Any, folder: Path) -> Iterator[None]:
     strengths, trainable = _strengths(pipe), _trainable(pipe)
     try:
         try:
-            pipe.load_lora_weights(folder, adapter_name=ADAPTER, local_files_only=True)
+            _load(pipe, folder)
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"weights {str(folder)!r} hold no LoRA for this model: {reason}") from error
@@ -159,6 +163,27 @@ def lora(pipe: Any, folder: Path) -> Iterator[None]:
         _restore(strengths)
         for weight in trainable:  # loading an adapter freezes all others
             weight.requires_grad_(True)
+
+
+def _load(pipe: Any, folder: Path) -> None:
+    """Every layer of the folder's LoRA, as an adapter of our name.
+
+    Raises:
+        ValueError: The pipeline takes no LoRA, or its denoiser does not have a layer, of which diffusers only warns.
+    """
+    if not hasattr(pipe, "lora_state_dict"):
+        raise ValueError(f"diffusers loads no LoRA into a {type(pipe).__name__}")
+    state, _, metadata = pipe.lora_state_dict(folder, local_files_only=True, return_lora_metadata=True)
+    in_peft_names = {"lora_A" in key for key in state}
+    if in_peft_names == {True, False} and hasattr(pipe, "unet"):  # as `selfcascade train` once wrote U-Nets' layers
+        state = convert_unet_state_dict_to_peft(state)
+        pipe.load_lora_into_unet(state, None, pipe.unet, adapter_name=ADAPTER, metadata=metadata, _pipeline=pipe)
+    else:
+        pipe.load_lora_weights(folder, adapter_name=ADAPTER, local_files_only=True)
+    wanted = {layer[1] for key in convert_unet_state_dict_to_peft(state) if (layer := LAYER.fullmatch(key))}
+    found = {name for name, layer in denoiser(pipe).named_modules() if ADAPTER in getattr(layer, "lora_A", ())}
+    if lost := sorted(wanted - found):
+        raise ValueError(f"{len(lost)} of its {len(wanted)} layers are not in it, such as {lost[0]}")
 
 
 def _unwrap(part: Any) -> None:

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageSequence
 from selfcascade.data.scenes import caption, sample_scene
 from selfcascade.evaluation.questions import SEED_STEP
 from selfcascade.evaluation.scenes import ASKED_FIRST
-from selfcascade.grid import wrapped
+from selfcascade.media.grids import wrapped
 from selfcascade.metrics.composition import CompositionReader
 from selfcascade.models import BUNDLED
 from selfcascade.report.results import Row, seed_of

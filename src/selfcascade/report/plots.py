@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
-from selfcascade.files import write_whole
+from selfcascade.media.whole_files import write_whole
 from selfcascade.report.paper import DISTANCES
 from selfcascade.report.results import Reading, Row
 from selfcascade.report.tables import BESIDE, Costs

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from selfcascade.files import write_whole
+from selfcascade.media.whole_files import write_whole
 from selfcascade.report.page import page
 from selfcascade.report.paper import PAPER, TITLES, paper_rows
 from selfcascade.report.pictures import Shown, grid, hardest, moments, of_one_size, shown

@@ -142,7 +142,7 @@ class TrainingConfig(BaseModel):
     @field_validator("preset")
     @classmethod
     def _known(cls, preset: str) -> str:
-        from selfcascade.feature_upsamplers import DESIGNS  # the command line reads its options without torch
+        from selfcascade.upsamplers.levels import DESIGNS  # the command line reads its options without torch
 
         if preset != "full" and preset not in DESIGNS:
             raise ValueError(f"must be one of {', '.join(DESIGNS)}, full, not {preset!r}")

@@ -21,8 +21,7 @@ from tqdm.auto import tqdm
 from selfcascade.base_models.stage_scheduler import training_steps
 from selfcascade.cascade import Size
 from selfcascade.data import Batch, Position, Stream, prefetched
-from selfcascade.features import fingerprint
-from selfcascade.files import write_whole
+from selfcascade.media.whole_files import write_whole
 from selfcascade.training.checkpoints import (
     find_checkpoint,
     load_checkpoint,
@@ -39,6 +38,7 @@ from selfcascade.training.samples import check_model, encode_with_pivot
 from selfcascade.training.state import Curve, StopRequest, TrainingState, make_optimizer
 from selfcascade.training.tensor_cache import FeatureCache, TensorCache, content_of
 from selfcascade.training.trainables import TrainedUpsamplers, cast_frozen, make_trainable
+from selfcascade.upsamplers.model import fingerprint
 
 MAX_SKIPPED = 50
 HELD_OUT = 2**40  # numbers of samples that no training comes to

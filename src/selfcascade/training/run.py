@@ -9,8 +9,8 @@ import torch
 from accelerate import PartialState
 
 from selfcascade.cascade import Size
-from selfcascade.clip_outputs import MAX_FPS, MIN_FPS, save_clip
 from selfcascade.data import Stream, bucket_sizes, open_source
+from selfcascade.media.save_clips import MAX_FPS, MIN_FPS, save_clip
 from selfcascade.models import load_model
 from selfcascade.pipeline import SelfCascade
 from selfcascade.training.config import FPS, TrainingConfig

@@ -14,7 +14,7 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from selfcascade.files import write_whole
+from selfcascade.media.whole_files import write_whole
 from selfcascade.training.checkpoints import Checkpoint, CheckpointError
 from selfcascade.training.config import TrainingConfig
 

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from selfcascade.features import SkipFeatures, read_skip_features
-from selfcascade.files import write_whole
+from selfcascade.media.whole_files import write_whole
+from selfcascade.upsamplers.skip_features import SkipFeatures, read_skip_features
 
 SAMPLED = 64
 

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from selfcascade.features import FeatureUpsamplers, read_skip_features, upsampled
 from selfcascade.training.config import TrainingConfig
 from selfcascade.training.tensor_cache import FeatureCache
+from selfcascade.upsamplers.model import FeatureUpsamplers
+from selfcascade.upsamplers.skip_features import read_skip_features, upsampled
 
 # Attention projections, feed-forward and in/out projections: 1.73M parameters at rank 4 on SD 2.1, 13.8M at 32.
 # Not in AnimateDiff's motion modules, which call theirs by keyword, `proj_in(input=x)`, as peft's layers do not allow.
@@ -122,10 +123,11 @@ class TrainedUNet(nn.Module):
         if not self.is_lora:
             self.unet.save_pretrained(folder / "unet", safe_serialization=True)
             return
-        from diffusers.utils import convert_state_dict_to_diffusers
         from peft.utils import get_peft_model_state_dict
 
-        layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(self.unet))
+        # In peft's own names: `convert_state_dict_to_diffusers` renames attention projections alone, and of a file in
+        # two formats diffusers' loader takes the first key's, so that the other's layers are lost.
+        layers = get_peft_model_state_dict(self.unet)
         settings = self.unet.peft_config["default"].to_dict()  # without them another alpha than the rank would be lost
         type(pipe).save_lora_weights(folder, unet_lora_layers=layers, unet_lora_adapter_metadata=settings)
 

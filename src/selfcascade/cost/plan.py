@@ -17,7 +17,7 @@ from selfcascade.base_models.family import full_precision_vae
 from selfcascade.base_models.frames import frames_at_once
 from selfcascade.base_models.stage_scheduler import stage_scheduler, training_steps
 from selfcascade.cascade import Size, Stage
-from selfcascade.forward_cost import (
+from selfcascade.cost.forward import (
     CLIP_TOKENS,
     MeasuredNetwork,
     Shape,

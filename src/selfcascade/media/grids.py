@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-from selfcascade.images import to_rgb
+from selfcascade.media.images import to_rgb
 
 GAP = 16
 INK, FAINT, PAPER = (24, 24, 27), (113, 113, 122), (255, 255, 255)

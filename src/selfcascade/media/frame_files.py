@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageSequence
 
-from selfcascade.clips import EARLY, EARLY_SHARE, MAX_BYTES, MAX_PIXELS, ClipError, ClipInfo
-from selfcascade.frame_rates import even_rate
-from selfcascade.images import FORMATS, file_sha256, read_image, to_rgb
-from selfcascade.outputs import read_record
+from selfcascade.media.frame_rates import even_rate
+from selfcascade.media.images import FORMATS, file_sha256, read_image, to_rgb
+from selfcascade.media.save_pictures import read_record
+from selfcascade.media.video_files import EARLY, EARLY_SHARE, MAX_BYTES, MAX_PIXELS, ClipError, ClipInfo
 
 FPS = 8.0  # of what does not say
 

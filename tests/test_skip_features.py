@@ -16,7 +16,8 @@ from torch.nn.functional import interpolate
 import selfcascade
 from cascade_runs import SD, SMALL, run, seeded
 from selfcascade import FeatureUpsamplers, SelfCascade
-from selfcascade.features import read_skip_features, skip_channels, upsampled
+from selfcascade.upsamplers.model import skip_channels
+from selfcascade.upsamplers.skip_features import read_skip_features, upsampled
 from tiny import TINY, add_tiny_lora, tiny_controlnet
 
 UNET_FAMILIES = ("stable-diffusion", "stable-diffusion-xl", "animatediff", "text-to-video-synthesis")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from PIL import ExifTags, Image
 
-from selfcascade import outputs
-from selfcascade.grid import Panel, picture_grid
-from selfcascade.outputs import check_output, parameters_text, read_record, save_picture, versions
+from selfcascade.media import save_pictures
+from selfcascade.media.grids import Panel, picture_grid
+from selfcascade.media.save_pictures import check_output, parameters_text, read_record, save_picture, versions
 
 KIND = "selfcascade.picture"
 TEXT = "a house 🏠\nNegative prompt: blur\nSteps: 3, Seed: 0, Size: 8x4, Version: selfcascade 0.1.0"
@@ -41,7 +41,7 @@ def test_a_png_carries_the_text_other_tools_read_and_its_own_record(tmp_path: Pa
     assert json.loads(sidecar.read_text("utf-8")) == record()
     assert read_record(sidecar, KIND) == record()
     assert read_record(path, KIND)["settings"] == record()["settings"]
-    assert path.stat().st_mode & 0o777 == 0o666 & ~outputs._umask()
+    assert path.stat().st_mode & 0o777 == 0o666 & ~save_pictures._umask()
 
 
 def test_the_same_picture_is_the_same_file_however_long_it_took(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_nothing_is_left_after_an_error(
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(outputs, where, fail)
+    monkeypatch.setattr(save_pictures, where, fail)
     with pytest.raises(type(error)):
         save(tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
@@ -104,14 +104,14 @@ def test_nothing_is_left_after_an_error(
 def test_a_name_taken_at_the_last_moment_leaves_no_lone_sidecar(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish = outputs.publish
+    publish = save_pictures.publish
 
     def raced(file: Path, path: Path, force: bool) -> bool:
         if path.name == "a.png":
             path.write_text("another process")
         return publish(file, path, force)
 
-    monkeypatch.setattr(outputs, "publish", raced)
+    monkeypatch.setattr(save_pictures, "publish", raced)
     assert save(tmp_path / "a.png")[0].name == "a-2.png"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a-2.json", "a-2.png", "a.png"]
 

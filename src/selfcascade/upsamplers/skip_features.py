@@ -16,17 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from selfcascade.feature_upsamplers import FeatureUpsamplers, fingerprint, skip_channels
-
-__all__ = [
-    "FeatureUpsamplers",
-    "SkipFeatures",
-    "check_hookable",
-    "fingerprint",
-    "read_skip_features",
-    "skip_channels",
-    "upsampled",
-]
+from selfcascade.upsamplers.model import FeatureUpsamplers, skip_channels
 
 # What a second pass for the pivot must not be given: it belongs to the larger latent alone.
 STAGE_ARGUMENTS = frozenset(

@@ -14,20 +14,17 @@ from typing import Any
 
 from PIL import ExifTags, Image, PngImagePlugin
 
-from selfcascade import __version__
-
 SCHEMA = 1
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
 CHUNK = "selfcascade"
 EXIF_LIMIT = 65_000
 MAX_NAME = 200
-LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pillow")
+LIBRARIES = ("selfcascade", "torch", "diffusers", "transformers", "numpy", "pillow")
 
 
 def versions() -> dict[str, str]:
     """Versions of selfcascade, Python and the libraries that decide a picture's pixels."""
     return {
-        "selfcascade": __version__,
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in LIBRARIES},
     }

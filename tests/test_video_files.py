@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from clip_files import numbers, red_corner, write_clip
-from selfcascade import clips
-from selfcascade.clips import ClipError, ClipInfo, probe_clip, read_clip
+from selfcascade.media import video_files
+from selfcascade.media.video_files import ClipError, ClipInfo, probe_clip, read_clip
 
 FORMATS = {"mp4": "mpeg4", "mov": "libx264", "webm": "libvpx-vp9", "mkv": "ffv1", "avi": "mpeg4", "ts": "mpeg2video"}
 
@@ -134,12 +134,12 @@ def test_too_few_or_too_many_frames_are_refused(tmp_path: Path, monkeypatch: pyt
         read_clip(path, frames=16)
     with pytest.raises(ClipError, match="has 0 frames at 8 fps from 9 s on"):
         read_clip(path, start=9.0)
-    monkeypatch.setattr(clips, "MAX_BYTES", 5 * 36 * 48 * 3)
+    monkeypatch.setattr(video_files, "MAX_BYTES", 5 * 36 * 48 * 3)
     assert len(read_clip(path, frames=5)[0]) == 5
     for frames in (6, None):
         with pytest.raises(ClipError, match="has more than 4 GiB of frames"):
             read_clip(path, frames=frames)
-    monkeypatch.setattr(clips, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(video_files, "MAX_PIXELS", 1000)
     with pytest.raises(ClipError, match="has 48x36 pixels"):
         probe_clip(path)
 

@@ -16,9 +16,16 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin
 
-from selfcascade.files import write_whole
-from selfcascade.grid import Panel, picture_grid
-from selfcascade.outputs import check_output, check_place, free_names, publish, save_with_record, sidecar_bytes
+from selfcascade.media.grids import Panel, picture_grid
+from selfcascade.media.save_pictures import (
+    check_output,
+    check_place,
+    free_names,
+    publish,
+    save_with_record,
+    sidecar_bytes,
+)
+from selfcascade.media.whole_files import write_whole
 
 CLIP_OUTPUTS = (".mp4", ".gif", ".webp")
 FRAME_NAME = re.compile(r"[0-9]{4,}\.png")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from selfcascade.frame_rates import even_rate
+from selfcascade.media.frame_rates import even_rate
 
 if TYPE_CHECKING:
     from av.container import InputContainer

@@ -1,0 +1,145 @@
+"""A trained LoRA's file is what was trained: loaded by diffusers alone and by our method, every layer is there."""
+
+# pyright: reportPrivateImportUsage=false
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cascade_runs import SD, seeded
+from selfcascade import load_bundled
+from selfcascade.cascade import Size
+from selfcascade.evaluation import Pivots, Sampling, answer
+from selfcascade.evaluation.scenes import scene_questions
+from selfcascade.methods.fine_tuned import ADAPTER, lora
+from selfcascade.training import trainables
+from selfcascade.training.trainables import TrainedUNet, make_trainable
+from tiny import TINY, TinyPipeline
+from tiny.plugins import tiny_video_xl
+from training_runs import settings, trained
+
+U_NETS = {name: TINY[name] for name in ("stable-diffusion", "stable-diffusion-xl", "animatediff")}
+INPUTS = TINY["animatediff"].inputs
+U_NETS["animatediff-xl"] = TinyPipeline("animatediff-xl", tiny_video_xl, (64, 64), INPUTS, "unet", video=True)
+FILE = "pytorch_lora_weights.safetensors"
+TARGETS = {
+    "as trained": trainables.LORA_TARGETS,
+    "attention": r"(?!.*motion_modules).*\.to_([qkv]|out\.0)",
+    "values alone": r".*\.to_v",
+    "feed-forward": r".*\.ff\.net\.(0\.proj|2)",
+    "convolutions": r".*\.(conv1|conv2|conv_shortcut)|conv_in|conv_out",
+    "embeddings": r".*\.(time_emb_proj|linear_1|linear_2)",
+}
+
+
+def randomised(pipe: Any, folder: Path, **changes: Any) -> TrainedUNet:
+    """A LoRA in training, all its weights random: as it is initialised it would change nothing."""
+    trainable = make_trainable(pipe.unet, settings(folder, method="lora", **changes), 1000)
+    assert isinstance(trainable, TrainedUNet)
+    generator = seeded(3)
+    for weight in trainable.trained().values():
+        weight.data = 0.3 * torch.randn(weight.shape, generator=generator)
+    pipe.unet.eval()
+    return trainable
+
+
+def sample(pipe: Any, name: str) -> Tensor:
+    """A step at 64 pixels, latents."""
+    for weight in pipe.unet.parameters():  # a file's are not aligned in memory as usual, and products round otherwise
+        weight.data = weight.data.clone()
+    options: dict[str, Any] = {"height": 64, "width": 64, "num_inference_steps": 1, "output_type": "latent"}
+    return pipe(**U_NETS[name].inputs, **options, generator=seeded(), return_dict=False)[0]
+
+
+def check_equal(pipe: Any, name: str, folder: Path) -> None:
+    """The file gives what the adapted pipeline gives: by diffusers, and lent by our method; both leave nothing out."""
+    expected, layers = sample(pipe, name), get_peft_model_state_dict(pipe.unet)
+    plain, lent = U_NETS[name].build(), U_NETS[name].build()
+    without = sample(plain, name)
+    assert not torch.allclose(without, expected, atol=1e-3)
+    plain.load_lora_weights(folder)
+    loaded = get_peft_model_state_dict(plain.unet, adapter_name=next(iter(plain.unet.peft_config)))
+    assert loaded.keys() == layers.keys() and all(torch.equal(loaded[key], value) for key, value in layers.items())
+    assert torch.equal(sample(plain, name), expected)
+    with lora(lent, folder):
+        assert torch.equal(sample(lent, name), expected)
+    assert torch.equal(sample(lent, name), without)
+
+
+@pytest.mark.parametrize("name", U_NETS)
+@pytest.mark.parametrize("targets", TARGETS)
+def test_every_layer_comes_back(name: str, targets: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainables, "LORA_TARGETS", TARGETS[targets])
+    pipe = U_NETS[name].build()
+    randomised(pipe, tmp_path).save(tmp_path, pipe)
+    check_equal(pipe, name, tmp_path)
+
+
+@pytest.mark.parametrize(("rank", "alpha"), [(1, None), (1, 8.0), (4, 0.5), (32, 48.0)])
+def test_rank_and_alpha_come_back(rank: int, alpha: float | None, tmp_path: Path) -> None:
+    pipe = SD.build()
+    randomised(pipe, tmp_path, rank=rank, lora_alpha=alpha).save(tmp_path, pipe)
+    check_equal(pipe, "stable-diffusion", tmp_path)
+
+
+@pytest.mark.parametrize("use_ema", [False, True])
+def test_a_training_run_s_file_is_what_was_trained(use_ema: bool, tmp_path: Path) -> None:
+    pipe: Any = SD.build()
+    trainer = trained(tmp_path, pipe, method="lora", rank=2, lora_alpha=6.0, use_ema=use_ema, max_train_steps=3)
+    pipe.unet.eval()
+    with trainer.state.averaged():
+        check_equal(pipe, "stable-diffusion", tmp_path)
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Iterator[tuple[Any, Path]]:
+    """An adapted pipeline and its file in two formats at once, as earlier versions wrote it."""
+    pipe: Any = SD.build()
+    unet_layers = get_peft_model_state_dict(randomised(pipe, tmp_path).unet)
+    metadata = pipe.unet.peft_config["default"].to_dict()
+    layers = convert_state_dict_to_diffusers(unet_layers)
+    assert {"lora.down" in key for key in layers} == {True, False}
+    type(pipe).save_lora_weights(tmp_path, unet_lora_layers=layers, unet_lora_adapter_metadata=metadata)
+    yield pipe, tmp_path
+
+
+def test_a_file_in_two_formats_is_loaded_whole(mixed: tuple[Any, Path]) -> None:
+    pipe, folder = mixed
+    fresh = SD.build()
+    with lora(fresh, folder):
+        assert torch.equal(sample(fresh, "stable-diffusion"), sample(pipe, "stable-diffusion"))
+
+
+def test_layers_that_the_model_does_not_have_are_refused(tmp_path: Path) -> None:
+    pipe: Any = SD.build()
+    randomised(pipe, tmp_path).save(tmp_path, pipe)
+    layers = load_file(tmp_path / FILE)
+    renamed = {key.replace("mid_block.attentions.0", "mid_block.attentions.7"): value for key, value in layers.items()}
+    save_file(renamed, tmp_path / FILE)
+    fresh: Any = SD.build()
+    names = {name for name, _ in fresh.unet.named_modules()}
+    refusal = r"hold no LoRA for this model: .*mid_block\.attentions\.7"
+    with pytest.raises(ValueError, match=refusal), lora(fresh, tmp_path):
+        pass
+    assert {name for name, _ in fresh.unet.named_modules()} == names
+    assert ADAPTER not in getattr(fresh.unet, "peft_config", {})
+
+
+def test_the_figures_of_a_row_can_be_made_again_from_its_file(tmp_path: Path) -> None:
+    pipe = load_bundled()
+    pipe.set_progress_bar_config(disable=True)
+    questions, direct = scene_questions(2), Sampling(method="direct", num_inference_steps=2)
+    pivots = Pivots(pipe, questions, Size(64, 64), direct, tmp_path / "runs")
+    randomised(pipe, tmp_path, rank=4).save(tmp_path, pipe)
+    in_training = answer(pipe, questions, direct, pivots)
+    from_file = Sampling(method="lora", num_inference_steps=2, weights=str(tmp_path))
+    fresh = load_bundled()
+    fresh.set_progress_bar_config(disable=True)
+    assert torch.equal(answer(fresh, questions, from_file, pivots), in_training)
