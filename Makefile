@@ -25,8 +25,8 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## Make outputs/demo.png: base, direct and self-cascade at 4x and 16x the pixels
 	$(BIN)/python -m selfcascade.demo
 
-test: lint ## Lint, check types, run the tests
-	$(BIN)/python -m pytest
+test: lint ## Lint, check types, run the tests on all cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 test-slow: $(READY) ## Run the tests that take long
 	$(BIN)/python -m pytest -m slow

@@ -27,7 +27,10 @@ from diffusers import (  # pyright: ignore[reportPrivateImportUsage]
 from seconds import cpu
 
 from selfcascade.base_models import family_of
-from selfcascade.base_models.pipeline import PipelineBaseModel
+from selfcascade.base_models.decoding import decode_latents
+from selfcascade.base_models.driver import PipelineBaseModel, PipelineSample
+from selfcascade.base_models.pivot_controls import PivotSettings
+from selfcascade.base_models.request import Request
 from selfcascade.cascade import Size
 from selfcascade.models import BUNDLED
 
@@ -64,17 +67,17 @@ def peak() -> float:
 def measure(way: str, side: int, frames: int) -> dict[str, float]:
     """MiB above what one decoded frame takes, and seconds of the processor."""
     pipe = animatediff()
-    base = PipelineBaseModel(pipe, family_of(pipe), {}, "rgb", "pil")
-    latent = side // base.family.factor(pipe) // (2 if way == "pivot in parts" else 1)
+    base = PipelineBaseModel(family_of(pipe), Request(), PivotSettings("rgb"))
+    latent = side // base.family.factor // (2 if way == "pivot in parts" else 1)
     z = torch.randn(1, pipe.vae.config.latent_channels, frames, latent, latent)
     pipe.vae.decode(z[:, :, 0])
     before, began = peak(), time.process_time()
     if way == "at once":
         pipe.video_processor.postprocess_video(pipe.decode_latents(z, decode_chunk_size=frames), output_type="pil")
     elif way == "in parts":
-        base.postprocess(z)
+        decode_latents(base.family, z, "pil")
     else:
-        base.upsample(z, Size(side, side))
+        base.upsample(PipelineSample(z), Size(side, side))
     return {"mebibytes": round(peak() - before), "seconds": round(time.process_time() - began, 2)}
 
 

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from selfcascade import PRESETS, FeatureUpsamplers, Size, Stage, plan_stages
 from selfcascade.cost.forward import ForwardCost, unet_cost
 from selfcascade.cost.plan import scheduled_steps
-from selfcascade.upsamplers.skip_features import read_skip_features, upsampled
+from selfcascade.upsamplers.skip_features import adding_skip_features, read_skip_features
 
 HERE = Path(__file__).parent
 STEPS = 50
@@ -117,7 +117,7 @@ def measure_upsamplers(name: str, config: dict[str, Any], native: int) -> list[d
             features = read_skip_features(unet, pivot, **conditions)
         for preset in ("micro", "full"):
             upsamplers = FeatureUpsamplers.from_unet(unet, preset)
-            with FlopCounterMode(display=False) as tuned, upsampled(unet, upsamplers, features):
+            with FlopCounterMode(display=False) as tuned, adding_skip_features(unet, upsamplers, features):
                 unet(z_t, timestep, **conditions)
             step = tuned.get_total_flops() / plain.get_total_flops() - 1
             row = {"model": name, "preset": preset, "parameters": upsamplers.num_parameters(), "step": step}

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from selfcascade import SelfCascade
+from selfcascade import METHODS, SelfCascade
 from tiny import TINY, TinyPipeline
 
 FAMILIES = pytest.mark.parametrize("family", TINY.values(), ids=TINY.keys())
@@ -23,3 +24,11 @@ def run(pipe: Any, family: TinyPipeline = SD, scale: int = 2, **options: Any) ->
     size = {"height": scale * family.native[0], "width": scale * family.native[1]}
     settings = {**family.inputs, **SETTINGS, **size, "generator": seeded(), **options}
     return SelfCascade(pipe, native_size=family.native)(**settings)
+
+
+def sampled(name: str, pipe: Any, family: TinyPipeline = SD, **options: Any) -> Tensor:
+    size = {"height": 2 * family.native[0], "width": 2 * family.native[1], "native_size": family.native}
+    settings: dict[str, Any] = {"num_inference_steps": 3, "output_type": "latent", "generator": seeded(), **size}
+    inputs = {key: value for key, value in family.inputs.items() if key != "prompt"}
+    output = METHODS[name](pipe, family.inputs["prompt"], **{**inputs, **settings, **options})
+    return output.images if output.frames is None else output.frames

@@ -1,4 +1,4 @@
-"""What the tests of the command line share: tiny models in an empty folder, and ways to run it."""
+"""What the tests of the command line share: ways to run it."""
 
 import json
 import os
@@ -8,33 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 from typer.testing import CliRunner, Result
 
 from selfcascade.cli import app
-from tiny import TINY
 
 SRC = Path(__file__).parents[1] / "src"
 WITH_MODEL = ["--model", "sd", "--steps", "4"]
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    TINY["stable-diffusion"].build().save_pretrained(folder / "sd")
-    TINY["animatediff"].build().save_pretrained(folder / "video")
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def workplace(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder with the models in it, and nothing to be had from the Hub."""
-    for model in models.iterdir():
-        (tmp_path / model.name).symlink_to(model)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SELFCASCADE_DEBUG", raising=False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    return tmp_path
 
 
 def run(*arguments: str | Path) -> Result:

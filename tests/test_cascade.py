@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from selfcascade.cascade import Size, Stage, plan_stages, self_cascade
+from selfcascade.cascade import Sample, Size, Stage, plan_stages, self_cascade
 
 SIDES = st.integers(8, 512).map(lambda n: 8 * n)
 
@@ -99,25 +99,25 @@ class LinearModel:
 
     def __init__(self) -> None:
         self.generator = torch.Generator().manual_seed(0)
-        self.steps, self.interrupted, self.seen = 0, False, []
+        self.stopped_at, self.seen = None, []
 
-    def sample(self, stage: Stage) -> Tensor:
-        self.steps = stage.num_inference_steps
-        return torch.randn(1, 1, stage.size.height, stage.size.width, generator=self.generator, dtype=torch.float64)
+    def sample(self, stage: Stage) -> Sample:
+        shape = (1, 1, stage.size.height, stage.size.width)
+        return Sample(torch.randn(shape, generator=self.generator, dtype=torch.float64), stage.num_inference_steps)
 
-    def upsample(self, pivot: Tensor, size: Size) -> Tensor:
-        return pivot.repeat_interleave(size.height // pivot.shape[2], 2).repeat_interleave(2, 3)
+    def upsample(self, pivot: Sample, size: Size) -> Tensor:
+        z_0 = pivot.latents
+        return z_0.repeat_interleave(size.height // z_0.shape[2], 2).repeat_interleave(2, 3)
 
-    def renoise(self, z_0: Tensor, stage: Stage) -> Tensor:
+    def renoise(self, z_up: Tensor, stage: Stage, pivot: Sample) -> Tensor:
         assert stage.pivot_step is not None
         alpha = 1 - stage.pivot_step / 1000
-        noise = torch.randn(z_0.shape, generator=self.generator, dtype=torch.float64)
-        return alpha**0.5 * z_0 + (1 - alpha) ** 0.5 * noise
+        noise = torch.randn(z_up.shape, generator=self.generator, dtype=torch.float64)
+        return alpha**0.5 * z_up + (1 - alpha) ** 0.5 * noise
 
-    def denoise(self, z_K: Tensor, stage: Stage, pivot: Tensor) -> Tensor:
-        self.steps = 7
+    def denoise(self, z_K: Tensor, stage: Stage, pivot: Sample) -> Sample:
         self.seen.append(z_K)
-        return 0.5 * z_K
+        return Sample(0.5 * z_K, 7, interrupted=stage.index == self.stopped_at)
 
 
 def stages(*sides: int) -> list[Stage]:
@@ -126,7 +126,7 @@ def stages(*sides: int) -> list[Stage]:
 
 def test_each_stage_starts_from_the_diffused_pivot_of_the_one_before() -> None:
     model = LinearModel()
-    results = self_cascade(model, stages(4, 8, 16))
+    results = list(self_cascade(model, stages(4, 8, 16)))
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(1, 1, 4, 4, generator=generator, dtype=torch.float64)
     for side, seen in zip((8, 16), model.seen, strict=True):
@@ -141,19 +141,28 @@ def test_each_stage_starts_from_the_diffused_pivot_of_the_one_before() -> None:
 def test_a_given_pivot_replaces_the_base_stage() -> None:
     model = LinearModel()
     plan = [Stage(0, 1, Size(8, 8), 10, 700)]
-    results = self_cascade(model, plan, pivot=torch.zeros(1, 1, 4, 4, dtype=torch.float64))
-    assert len(results) == 1
-    assert results[0].pivot_step == 700
+    (result,) = self_cascade(model, plan, pivot=Sample(torch.zeros(1, 1, 4, 4, dtype=torch.float64)))
+    assert result.pivot_step == 700
     noise = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     torch.testing.assert_close(model.seen[0], 0.7**0.5 * noise)
 
 
-def test_an_interrupted_model_ends_the_cascade_and_results_arrive_as_they_are_made() -> None:
-    model, seen = LinearModel(), []
+def test_results_arrive_as_they_are_made_and_an_interrupted_model_ends_the_cascade() -> None:
+    model = LinearModel()
+    model.stopped_at = 1
+    arriving = self_cascade(model, stages(4, 8, 16))
+    assert next(arriving).steps == 10 and not model.seen
+    assert next(arriving).sample.interrupted and len(model.seen) == 1
+    assert list(arriving) == []
 
-    def on_stage(result) -> None:
-        seen.append(result.stage.index)
-        model.interrupted = result.stage.index == 1
 
-    assert len(self_cascade(model, stages(4, 8, 16), on_stage=on_stage)) == 2
-    assert seen == [0, 1]
+def test_a_model_knows_nothing_of_the_stages_before() -> None:
+    """Stages run one by one, by models that share nothing but the generator, are those of one run."""
+    whole = list(self_cascade(LinearModel(), stages(4, 8, 16)))
+    pivot, generator = None, torch.Generator().manual_seed(0)
+    for stage, expected in zip(stages(4, 8, 16), whole, strict=True):
+        model = LinearModel()
+        model.generator = generator
+        (result,) = self_cascade(model, [stage], pivot)
+        assert torch.equal(result.latents, expected.latents)
+        pivot = result.sample

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from checkpoint_files import checkpoint_at
 from selfcascade.training.checkpoints import (
-    Checkpoint,
     CheckpointError,
     find_checkpoint,
     latest_whole,
@@ -24,18 +24,12 @@ from selfcascade.training.checkpoints import (
 )
 
 
-def made(step: int, size: int = 5) -> Checkpoint:
-    generator = torch.Generator().manual_seed(step)
-    weights = {"a": torch.randn(size, generator=generator), "b": torch.randn(2, 3, generator=generator).half()}
-    return Checkpoint(step, {"weights": weights, "optimizer": {}}, {"step": step, "words": "ä", "list": [1, [2]]})
-
-
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:
-    place = save_checkpoint(tmp_path, made(7))
+    place = save_checkpoint(tmp_path, checkpoint_at(7))
     loaded = load_checkpoint(place)
-    assert place.name == "checkpoint-000007" and loaded.step == 7 and loaded.state == made(7).state
+    assert place.name == "checkpoint-000007" and loaded.step == 7 and loaded.state == checkpoint_at(7).state
     assert loaded.tensors.keys() == {"weights", "optimizer"}
-    for name, value in made(7).tensors["weights"].items():
+    for name, value in checkpoint_at(7).tensors["weights"].items():
         assert (
             torch.equal(loaded.tensors["weights"][name], value) and loaded.tensors["weights"][name].dtype == value.dtype
         )
@@ -43,9 +37,9 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
 
 def test_the_newest_are_kept_and_the_same_step_can_be_saved_again(tmp_path: Path) -> None:
     for step in (1, 2, 10, 9):
-        save_checkpoint(tmp_path, made(step), keep=2)
+        save_checkpoint(tmp_path, checkpoint_at(step), keep=2)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-000009", "checkpoint-000010"]
-    save_checkpoint(tmp_path, made(10), keep=2)
+    save_checkpoint(tmp_path, checkpoint_at(10), keep=2)
     assert load_checkpoint(tmp_path / "checkpoint-000010").step == 10
     assert find_checkpoint(tmp_path, "latest") == tmp_path / "checkpoint-000010"
     assert find_checkpoint(tmp_path, "checkpoint-000009") == tmp_path / "checkpoint-000009"
@@ -99,7 +93,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_damage_is_named_and_the_newest_whole_one_offered_but_not_taken(tmp_path: Path, fault: str) -> None:
     for step in (1, 2):
-        save_checkpoint(tmp_path, made(step))
+        save_checkpoint(tmp_path, checkpoint_at(step))
     name, damage, message = FAULTS[fault]
     damage(tmp_path / "checkpoint-000002" / name)
     place = find_checkpoint(tmp_path, "latest")
@@ -111,28 +105,28 @@ def test_damage_is_named_and_the_newest_whole_one_offered_but_not_taken(tmp_path
 
 
 def test_where_none_is_whole_it_says_so(tmp_path: Path) -> None:
-    place = save_checkpoint(tmp_path, made(1))
+    place = save_checkpoint(tmp_path, checkpoint_at(1))
     (place / "state.json").unlink()
     with pytest.raises(CheckpointError, match="no whole checkpoint is left"):
         load_checkpoint(place)
 
 
 def test_a_failed_save_leaves_nothing_and_the_others_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_checkpoint(tmp_path, made(1), keep=1)
+    save_checkpoint(tmp_path, checkpoint_at(1), keep=1)
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        save_checkpoint(tmp_path, made(2), keep=1)
+        save_checkpoint(tmp_path, checkpoint_at(2), keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-000001"]
     assert load_checkpoint(tmp_path / "checkpoint-000001").step == 1
 
 
 def test_a_kill_between_two_names_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for step in (1, 2):
-        save_checkpoint(tmp_path, made(step))
+        save_checkpoint(tmp_path, checkpoint_at(step))
     rename, place = Path.rename, tmp_path / "checkpoint-000002"
 
     def killed(self: Path, target: Path) -> Path:
@@ -142,7 +136,7 @@ def test_a_kill_between_two_names_loses_nothing(tmp_path: Path, monkeypatch: pyt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Path, "rename", killed)
-        save_checkpoint(tmp_path, made(2))
+        save_checkpoint(tmp_path, checkpoint_at(2))
     assert not place.exists()
     assert remove_unfinished(tmp_path) == ["checkpoint-000002.replaced.part"]
     assert load_checkpoint(place).step == 2 and len(list(tmp_path.iterdir())) == 2
@@ -150,25 +144,25 @@ def test_a_kill_between_two_names_loses_nothing(tmp_path: Path, monkeypatch: pyt
 
 def test_the_one_just_written_stays_though_later_steps_are_there(tmp_path: Path) -> None:
     for step in (4, 6, 2):
-        save_checkpoint(tmp_path, made(step), 2)
+        save_checkpoint(tmp_path, checkpoint_at(step), 2)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-000002", "checkpoint-000006"]
 
 
 @pytest.mark.parametrize("keep", [0, -1, True])
 def test_at_least_one_is_kept(tmp_path: Path, keep: int) -> None:
     with pytest.raises(ValueError, match="checkpoints_total_limit must be a positive whole number"):
-        save_checkpoint(tmp_path, made(1), keep=keep)
+        save_checkpoint(tmp_path, checkpoint_at(1), keep=keep)
 
 
 SAVER = """
 import sys
 from pathlib import Path
-from test_checkpoints import made
+from checkpoint_files import checkpoint_at
 from selfcascade.training.checkpoints import save_checkpoint
 step = int(sys.argv[2])
 while True:
     step += 1
-    save_checkpoint(Path(sys.argv[1]), made(step, 200_000), keep=2)
+    save_checkpoint(Path(sys.argv[1]), checkpoint_at(step, 200_000), keep=2)
     print(step, flush=True)
 """
 
@@ -194,5 +188,5 @@ def test_killed_at_ten_moments_of_saving_each_time_it_goes_on_from_a_whole_one(t
         assert place is not None and place == latest_whole(tmp_path)
         loaded = load_checkpoint(place)
         assert loaded.step >= said > step
-        assert torch.equal(loaded.tensors["weights"]["a"], made(loaded.step, 200_000).tensors["weights"]["a"])
+        assert torch.equal(loaded.tensors["weights"]["a"], checkpoint_at(loaded.step, 200_000).tensors["weights"]["a"])
         step = loaded.step

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from command_line import SRC, WITH_MODEL, made, models, record, refuse, run, start, succeed, workplace
+from command_line import SRC, WITH_MODEL, made, record, refuse, run, start, succeed
 from selfcascade import METHODS
 from tiny import TINY
 from tiny.unets import super_resolver
 
-__all__ = ["models", "workplace"]  # fixtures
+pytestmark = pytest.mark.usefixtures("workplace")
 
 
 def test_a_picture_is_made_with_its_record() -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from command_line import WITH_MODEL, made, models, refuse, run, start, workplace
+from command_line import WITH_MODEL, made, refuse, run, start
 from selfcascade.options import Options
 
-__all__ = ["models", "workplace"]  # fixtures
+pytestmark = pytest.mark.usefixtures("workplace")
 
 FIRST = {"generate": ["a house"], "upscale": ["own.png"], "compare": ["a house"], "plan": []}
 OPTIONS = {

@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from command_line import WITH_MODEL, models, record, refuse, run, succeed, workplace
+from command_line import WITH_MODEL, record, refuse, run, succeed
 from selfcascade import FeatureUpsamplers
 from tiny import TINY
 
-__all__ = ["models", "workplace"]  # fixtures
+pytestmark = pytest.mark.usefixtures("workplace")
 
 
 @pytest.fixture

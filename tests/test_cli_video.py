@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 from clip_files import write_clip
-from command_line import made, models, record, refuse, run, start, succeed, workplace
+from command_line import made, record, refuse, run, start, succeed
 from selfcascade.cli.making import Made, make
 from selfcascade.cli.saving import check_of_clips
 from selfcascade.media.save_clips import save_clip, write_webp
 from selfcascade.media.video_files import read_clip
 from selfcascade.options import Options
 
-__all__ = ["models", "workplace"]  # fixtures
+pytestmark = pytest.mark.usefixtures("workplace")
 
 VIDEO = ["--model", "video", "--steps", "2", "--frames", "2"]
 

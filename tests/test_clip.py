@@ -2,23 +2,12 @@
 
 import pytest
 import torch
-from transformers import CLIPConfig, CLIPModel
 
-from selfcascade.metrics.clip import ClipScore
-from tiny.parts import clip_text_config, clip_tokenizer
-
-
-def tiny() -> ClipScore:
-    text = clip_text_config().to_dict()
-    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    vision |= {"image_size": 32, "patch_size": 8, "projection_dim": 8}
-    torch.manual_seed(0)
-    model = CLIPModel(CLIPConfig(text_config={**text, "projection_dim": 8}, vision_config=vision, projection_dim=8))
-    return ClipScore(model, clip_tokenizer())
+from clip_score import tiny_clip_score
 
 
 def test_it_is_the_cosine_that_the_model_computes() -> None:
-    clip, prompts = tiny(), ["a red house", "a blue fish at night"]
+    clip, prompts = tiny_clip_score(), ["a red house", "a blue fish at night"]
     pictures = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     tokens = clip.tokenizer(prompts, padding=True, return_tensors="pt")
     pixels = (pictures - clip.mean) / clip.std
@@ -32,7 +21,7 @@ def test_it_is_the_cosine_that_the_model_computes() -> None:
 
 
 def test_any_size_and_ratio_is_cut_to_the_middle() -> None:
-    clip = tiny()
+    clip = tiny_clip_score()
     wide = torch.zeros(1, 3, 64, 192)
     wide[..., 64:128] = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(clip.features(wide), clip.features(wide[..., 64:128]), atol=0.05, rtol=0)

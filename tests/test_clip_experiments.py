@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from clip_files import write_clip
-from command_line import models, run, succeed
+from command_line import run, succeed
 from selfcascade.cascade import Size
 from selfcascade.data import DataError
 from selfcascade.evaluation import Pivots, Sampling, answer, open_world
@@ -20,7 +20,6 @@ from selfcascade.metrics.i3d import I3D
 from selfcascade.report.paper import paper_rows
 from tiny import TINY
 
-__all__ = ["models"]
 FRAMES = 4
 FREE: dict[str, dict[str, Any]] = {
     "base": {"method": "lanczos", "scale": 1},

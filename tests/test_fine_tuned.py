@@ -7,8 +7,7 @@ import pytest
 import torch
 from peft.utils import get_peft_model_state_dict
 
-from cascade_runs import SD, seeded
-from test_methods import made
+from cascade_runs import SD, sampled, seeded
 from tiny import add_tiny_lora
 
 
@@ -44,7 +43,7 @@ def test_lent_weights_are_given_back_after_an_error(
 
     options: dict[str, Any] = {"weights": fine_tuned[name], "in_cascade": in_cascade, "callback_on_step_end": fail}
     with pytest.raises(error, match="stop here"):
-        made(name, pipe, **options, **({"pivot_step": 700} if in_cascade else {}))
+        sampled(name, pipe, **options, **({"pivot_step": 700} if in_cascade else {}))
     after = pipe.unet.state_dict()
     assert seen and after.keys() == before.keys()
     assert all(torch.equal(after[key], value) for key, value in before.items())
@@ -61,6 +60,6 @@ def test_lent_weights_that_moved_meanwhile_are_given_back(name: str, fine_tuned:
             weight.data = weight.data.clone()
         return inputs
 
-    made(name, pipe, weights=fine_tuned[name], callback_on_step_end=move)
+    sampled(name, pipe, weights=fine_tuned[name], callback_on_step_end=move)
     after = pipe.unet.state_dict()
     assert after.keys() == before.keys() and all(torch.equal(after[key], value) for key, value in before.items())

@@ -12,6 +12,7 @@ import torch
 from diffusers import EulerDiscreteScheduler
 from PIL import Image
 
+from clip_score import tiny_clip_score
 from command_line import run, succeed
 from selfcascade import load_bundled
 from selfcascade.cascade import Size
@@ -24,7 +25,6 @@ from selfcascade.evaluation.scenes import SceneJudge, scene_questions
 from selfcascade.experiments import read_experiment, runs_of
 from selfcascade.experiments.settings import names_of
 from selfcascade.metrics.i3d import I3D
-from test_clip import tiny as tiny_clip
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
@@ -120,7 +120,7 @@ def data(tmp_path: Path) -> Path:
         pixels = (render(sample_scene(number), 64, 64) * 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.png")
         (folder / f"{number}.txt").write_text(f"number {number}")
-    clip = tiny_clip()
+    clip = tiny_clip_score()
     clip.model.save_pretrained(tmp_path / "clip")
     clip.tokenizer.save_pretrained(tmp_path / "clip")
     return folder

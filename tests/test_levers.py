@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from cascade_runs import FAMILIES, SD, SMALL, run, seeded
+from schedulers import SCHEDULERS, with_scheduler
 from selfcascade import METHODS, SelfCascade
-from selfcascade.base_models.levers import HALF_STEPS, Anchor, low_band, restored
+from selfcascade.base_models.pivot_controls import HALF_STEPS, Anchor, low_band, restore_energy
 from selfcascade.base_models.stage_scheduler import (
     _whole_schedule,
     add_noise_at_start,
@@ -21,7 +22,6 @@ from selfcascade.base_models.stage_scheduler import (
     stage_scheduler,
 )
 from selfcascade.presets import Preset
-from test_parity import SCHEDULERS, with_scheduler
 from tiny import TinyPipeline, add_tiny_lora, tiny_controlnet
 
 
@@ -50,14 +50,14 @@ def test_the_low_band_is_a_projection_orthogonal_to_the_rest() -> None:
 def test_an_enlarged_pivot_gets_its_energy_back_above_its_own_finest_octave(upsampling: str) -> None:
     pivot = randn(2, 4, 16, 16)
     enlarged = interpolate(pivot, scale_factor=2, mode=upsampling)
-    assert torch.equal(restored(enlarged, pivot, 0.0), enlarged)
-    made = restored(enlarged, pivot, 1.0)
+    assert torch.equal(restore_energy(enlarged, pivot, 0.0), enlarged)
+    made = restore_energy(enlarged, pivot, 1.0)
     torch.testing.assert_close(made.var((-2, -1), unbiased=False), pivot.var((-2, -1), unbiased=False))
     torch.testing.assert_close(block_means(made, 4), block_means(enlarged, 4))
-    half = restored(enlarged, pivot, 0.5)
+    half = restore_energy(enlarged, pivot, 0.5)
     assert enlarged.var() < half.var() < made.var()
     # Noise of one latent pixel cannot come back from next to nothing: the gain ends at two.
-    flat = restored(0.01 * enlarged, pivot, 1.0)
+    flat = restore_energy(0.01 * enlarged, pivot, 1.0)
     torch.testing.assert_close(flat - block_means(flat, 4), 0.02 * (enlarged - block_means(enlarged, 4)))
 
 
@@ -165,7 +165,7 @@ def test_at_strength_zero_a_lever_changes_no_bit_and_at_others_the_stage_alone(l
     assert torch.equal(plain.images, without.images)
     assert torch.equal(plain.stages[0].latents, made.stages[0].latents)
     assert not torch.equal(plain.stages[1].latents, made.stages[1].latents)
-    assert getattr(made.levers, lever) == 0.5 and getattr(plain.levers, lever) == 0
+    assert getattr(made.pivot_settings, lever) == 0.5 and getattr(plain.pivot_settings, lever) == 0
 
 
 def test_levers_beside_a_lora_and_a_controlnet() -> None:

@@ -12,9 +12,8 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from PIL import Image
-from torch import Tensor
 
-from cascade_runs import SD, SMALL, seeded
+from cascade_runs import SD, SMALL, sampled, seeded
 from selfcascade import METHODS
 from selfcascade.base_models.resizing import lanczos
 from selfcascade.cascade import Size
@@ -28,24 +27,16 @@ UNET_FAMILIES = ("stable-diffusion", "stable-diffusion-xl", "animatediff", "text
 UNTRAINED = [name for name in METHODS if name not in ("self-cascade-tuned", "full-ft", "lora", "sr")]
 
 
-def made(name: str, pipe: Any, family: Any = SD, **options: Any) -> Tensor:
-    size = {"height": 2 * family.native[0], "width": 2 * family.native[1], "native_size": family.native}
-    settings: dict[str, Any] = {"num_inference_steps": 3, "output_type": "latent", "generator": seeded(), **size}
-    inputs = {key: value for key, value in family.inputs.items() if key != "prompt"}
-    output = METHODS[name](pipe, family.inputs["prompt"], **{**inputs, **settings, **options})
-    return output.images if output.frames is None else output.frames
-
-
 @pytest.mark.parametrize("family", UNET_FAMILIES)
 @pytest.mark.parametrize("name", UNTRAINED)
 def test_each_runs_on_each_u_net_and_leaves_it_as_it_was(name: str, family: str) -> None:
     pipe = TINY[family].build()
-    before = made("direct", pipe, TINY[family])
-    latents = made(name, pipe, TINY[family])
+    before = sampled("direct", pipe, TINY[family])
+    latents = sampled(name, pipe, TINY[family])
     side = 2 * TINY[family].native[0] // pipe.vae_scale_factor
     assert latents.shape[-2:] == (side, side) and latents.isfinite().all()
-    assert torch.equal(latents, made(name, pipe, TINY[family]))
-    assert torch.equal(made("direct", pipe, TINY[family]), before)
+    assert torch.equal(latents, sampled(name, pipe, TINY[family]))
+    assert torch.equal(sampled("direct", pipe, TINY[family]), before)
     if name != "direct":
         assert not torch.equal(latents, before)
     modules = list(pipe.unet.modules())
@@ -57,10 +48,10 @@ def test_each_runs_on_each_u_net_and_leaves_it_as_it_was(name: str, family: str)
 def test_each_runs_beside_a_lora_and_a_controlnet(name: str) -> None:
     pipe: Any = add_tiny_lora(tiny_controlnet(SD.build()))
     control = Image.fromarray(np.random.default_rng(0).integers(0, 255, (128, 128, 3), dtype=np.uint8))
-    latents = made(name, pipe, image=control)
+    latents = sampled(name, pipe, image=control)
     assert latents.isfinite().all()
     pipe.unet.disable_adapters()
-    assert not torch.equal(made(name, pipe, image=control), latents)
+    assert not torch.equal(sampled(name, pipe, image=control), latents)
 
 
 @pytest.mark.parametrize("name", ["attn-sf", "scalecrafter", "hidiffusion"])
@@ -70,10 +61,10 @@ def test_the_pipeline_is_as_it_was_after_an_error(name: str) -> None:
     def fail(*args: Any) -> dict:
         raise RuntimeError("stop here")
 
-    before = made("direct", pipe)
+    before = sampled("direct", pipe)
     with pytest.raises(RuntimeError, match="stop here"):
-        made(name, pipe, callback_on_step_end=fail)
-    assert torch.equal(made("direct", pipe), before)
+        sampled(name, pipe, callback_on_step_end=fail)
+    assert torch.equal(sampled("direct", pipe), before)
 
 
 def test_a_fine_tuned_u_net_is_lent_for_one_call(tmp_path: Path) -> None:
@@ -81,24 +72,24 @@ def test_a_fine_tuned_u_net_is_lent_for_one_call(tmp_path: Path) -> None:
     for parameter in tuned.unet.parameters():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=seeded(5))
     tuned.unet.save_pretrained(tmp_path / "unet")
-    before = made("direct", pipe)
-    assert torch.equal(made("full-ft", pipe, weights=str(tmp_path)), made("direct", tuned))
-    assert torch.equal(made("direct", pipe), before)
-    base = made("direct", pipe, height=SD.native[0], width=SD.native[1])
-    inside = made("full-ft", pipe, weights=tmp_path, in_cascade=True, pivot_step=700)
+    before = sampled("direct", pipe)
+    assert torch.equal(sampled("full-ft", pipe, weights=str(tmp_path)), sampled("direct", tuned))
+    assert torch.equal(sampled("direct", pipe), before)
+    base = sampled("direct", pipe, height=SD.native[0], width=SD.native[1])
+    inside = sampled("full-ft", pipe, weights=tmp_path, in_cascade=True, pivot_step=700)
     generator = seeded()
     torch.randn(base.shape, generator=generator)  # the base stage's own draw
-    assert torch.equal(inside, made("self-cascade", tuned, pivot=base, generator=generator, pivot_step=700))
+    assert torch.equal(inside, sampled("self-cascade", tuned, pivot=base, generator=generator, pivot_step=700))
     with pytest.raises(ValueError, match="needs weights"):
-        made("full-ft", pipe)
+        sampled("full-ft", pipe)
     with pytest.raises(ValueError, match="hold no U-Net"):
-        made("full-ft", pipe, weights=tmp_path / "none")
+        sampled("full-ft", pipe, weights=tmp_path / "none")
     unet_2d(block_out_channels=(8, 8, 8, 8)).save_pretrained(tmp_path / "other" / "unet")
     with pytest.raises(ValueError, match="of another U-Net"):
-        made("full-ft", pipe, weights=tmp_path / "other")
-    assert torch.equal(made("direct", pipe), before)
+        sampled("full-ft", pipe, weights=tmp_path / "other")
+    assert torch.equal(sampled("direct", pipe), before)
     adapted, both = add_tiny_lora(pipe), add_tiny_lora(tuned)
-    assert torch.equal(made("full-ft", adapted, weights=tmp_path), made("direct", both))
+    assert torch.equal(sampled("full-ft", adapted, weights=tmp_path), sampled("direct", both))
     pipe.unet.to("meta")
     with pytest.raises(ValueError, match="not offloaded in parts, not quantised"), whole_unet(pipe, tmp_path):
         pass
@@ -112,7 +103,7 @@ def test_stages_with_settings_of_their_own_start_from_the_cascades_base_sample(t
     own |= {"pivot_step": [700, 400], "guidance_scale": [2.0, 5.0, 7.5]}
     whole = METHODS["self-cascade"](pipe, SMALL.inputs["prompt"], native_size=SMALL.native, generator=seeded(), **own)
     assert len(whole.stages) == 3
-    inside = made("full-ft", pipe, SMALL, weights=tmp_path, in_cascade=True, negative_prompt=None, **own)
+    inside = sampled("full-ft", pipe, SMALL, weights=tmp_path, in_cascade=True, negative_prompt=None, **own)
     assert torch.equal(inside, whole.stages[-1].latents)
     base = METHODS["lanczos"](pipe, SMALL.inputs["prompt"], native_size=SMALL.native, generator=seeded(), **own)
     assert torch.equal(base.stages[0].latents, whole.stages[0].latents)
@@ -123,23 +114,23 @@ def test_a_lora_is_lent_beside_those_that_are_active(tmp_path: Path) -> None:
     settings = pipe.unet.peft_config["default"].to_dict()
     layers = get_peft_model_state_dict(pipe.unet)
     type(pipe).save_lora_weights(tmp_path, unet_lora_layers=layers, unet_lora_adapter_metadata=settings)
-    plain = made("direct", bare)
-    tuned = made("lora", bare, weights=tmp_path)
-    assert torch.allclose(tuned, made("direct", pipe), atol=1e-5)
+    plain = sampled("direct", bare)
+    tuned = sampled("lora", bare, weights=tmp_path)
+    assert torch.allclose(tuned, sampled("direct", pipe), atol=1e-5)
     assert not torch.allclose(tuned, plain, atol=1e-3)
-    assert torch.equal(made("direct", bare), plain) and not getattr(bare.unet, "peft_config", None)
+    assert torch.equal(sampled("direct", bare), plain) and not getattr(bare.unet, "peft_config", None)
     add_tiny_lora(both)
     name = both.get_active_adapters()[0]
     both.set_adapters([name], [0.5])
-    half = made("direct", both)
-    assert not torch.allclose(made("lora", both, weights=tmp_path), half, atol=1e-3)
-    assert torch.equal(made("direct", both), half) and both.get_active_adapters() == [name]
+    half = sampled("direct", both)
+    assert not torch.allclose(sampled("lora", both, weights=tmp_path), half, atol=1e-3)
+    assert torch.equal(sampled("direct", both), half) and both.get_active_adapters() == [name]
     with pytest.raises(ValueError, match="hold no LoRA"):
-        made("lora", bare, weights=tmp_path / "none")
+        sampled("lora", bare, weights=tmp_path / "none")
     both.unet.disable_adapters()
-    alone = made("direct", both)
-    assert torch.allclose(made("lora", both, weights=tmp_path), tuned, atol=1e-5)
-    assert torch.equal(made("direct", both), alone)
+    alone = sampled("direct", both)
+    assert torch.allclose(sampled("lora", both, weights=tmp_path), tuned, atol=1e-5)
+    assert torch.equal(sampled("direct", both), alone)
 
 
 def test_a_lora_that_does_not_fit_and_one_on_the_text_encoder_leave_no_trace(tmp_path: Path) -> None:
@@ -151,14 +142,14 @@ def test_a_lora_that_does_not_fit_and_one_on_the_text_encoder_leave_no_trace(tmp
     type(other).save_lora_weights(tmp_path / "wrong", unet_lora_layers=wrong)
     names = list(pipe.unet.state_dict())
     with pytest.raises(ValueError, match="hold no LoRA for this model"):
-        made("lora", pipe, weights=tmp_path / "wrong")
+        sampled("lora", pipe, weights=tmp_path / "wrong")
     assert list(pipe.unet.state_dict()) == names
     target = LoraConfig(r=2, init_lora_weights=False, target_modules=["q_proj", "v_proj"])
     torch.manual_seed(3)
     pipe.text_encoder.add_adapter(target, "words")
-    before = made("direct", pipe)
-    assert not torch.equal(made("lora", pipe, weights=tmp_path / "fits"), before)
-    assert torch.equal(made("direct", pipe), before) and "words" in pipe.text_encoder.peft_config
+    before = sampled("direct", pipe)
+    assert not torch.equal(sampled("lora", pipe, weights=tmp_path / "fits"), before)
+    assert torch.equal(sampled("direct", pipe), before) and "words" in pipe.text_encoder.peft_config
 
 
 @pytest.mark.parametrize("name", ["scalecrafter", "hidiffusion"])
@@ -168,7 +159,7 @@ def test_seamless_convolutions_are_not_overwritten(name: str) -> None:
         if isinstance(module, torch.nn.Conv2d):
             module._conv_forward = functools.partial(type(module)._conv_forward, module)
     with pytest.raises(ValueError, match="convolutions are patched"):
-        made(name, pipe)
+        sampled(name, pipe)
     assert all("_conv_forward" in vars(module) for module in pipe.unet.modules() if isinstance(module, torch.nn.Conv2d))
     assert not any(module._forward_pre_hooks for module in pipe.unet.modules())
 
@@ -185,9 +176,9 @@ def test_a_super_resolver_gets_the_base_sample_and_its_picture_the_target_size(s
     large = resolver(**SD.inputs, **own, image=low, noise_level=5, output_type="pt").images * 2 - 1
     expected = lanczos(large, Size(scale * side, scale * side)).clamp(-1, 1) / 2 + 0.5
     size = {"height": scale * side, "width": scale * side, "output_type": "pt"}
-    pictures = made("sr", pipe, SMALL, weights=str(tmp_path), noise_level=5, **size)
+    pictures = sampled("sr", pipe, SMALL, weights=str(tmp_path), noise_level=5, **size)
     assert torch.allclose(pictures, expected, atol=1e-5)
-    again = made("sr", pipe, SMALL, weights=resolver, noise_level=9, **size)
+    again = sampled("sr", pipe, SMALL, weights=resolver, noise_level=9, **size)
     assert again.shape == pictures.shape and not torch.allclose(again, pictures)
 
 
@@ -195,10 +186,10 @@ def test_a_super_resolver_takes_what_a_cascade_takes(tmp_path: Path) -> None:
     pipe, resolver = SD.build(), quiet(super_resolver())
     resolver.save_pretrained(tmp_path)
     own: dict[str, Any] = {"weights": resolver, "height": 128, "width": 128}
-    first = made("sr", pipe, SMALL, **own, num_inference_steps=2, guidance_scale=3.0)
-    each = made("sr", pipe, SMALL, **own, num_inference_steps=[2, 4], guidance_scale=[3.0, 9.0])
+    first = sampled("sr", pipe, SMALL, **own, num_inference_steps=2, guidance_scale=3.0)
+    each = sampled("sr", pipe, SMALL, **own, num_inference_steps=[2, 4], guidance_scale=[3.0, 9.0])
     assert torch.equal(each, first)
-    folder = made("sr", pipe, SMALL, **{**own, "weights": tmp_path}, num_inference_steps=2, guidance_scale=3.0)
+    folder = sampled("sr", pipe, SMALL, **{**own, "weights": tmp_path}, num_inference_steps=2, guidance_scale=3.0)
     assert torch.equal(folder, first)
 
 
@@ -226,11 +217,11 @@ def test_super_resolution_refuses_what_it_cannot_use(tmp_path: Path) -> None:
     pipe = SD.build()
     pipe.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="sr needs weights"):
-        made("sr", pipe)
+        sampled("sr", pipe)
     with pytest.raises(ValueError, match="are a StableDiffusionPipeline, not a StableDiffusionUpscalePipeline"):
-        made("sr", pipe, weights=str(tmp_path))
+        sampled("sr", pipe, weights=str(tmp_path))
     with pytest.raises(ValueError, match="AnimateDiffPipeline makes video"):
-        made("sr", TINY["animatediff"].build(), TINY["animatediff"], weights=str(tmp_path))
+        sampled("sr", TINY["animatediff"].build(), TINY["animatediff"], weights=str(tmp_path))
     with pytest.raises(ValueError, match="needs prompt as text"):
         METHODS["sr"](pipe, None, height=64, width=64, weights=str(tmp_path))  # type: ignore[arg-type]
 
@@ -255,14 +246,14 @@ def test_attention_logits_are_multiplied_by_the_factor_in_every_kernel(processor
 def test_at_the_native_size_attention_scaling_changes_nothing() -> None:
     pipe = SD.build()
     size: dict[str, Any] = {"height": SD.native[0], "width": SD.native[1]}
-    assert torch.equal(made("attn-sf", pipe, **size), made("direct", pipe, **size))
+    assert torch.equal(sampled("attn-sf", pipe, **size), sampled("direct", pipe, **size))
 
 
 def test_attention_scaling_refuses_what_it_cannot_scale() -> None:
     pipe = SD.build()
     pipe.fuse_qkv_projections()
     with pytest.raises(ValueError, match="unfuse_qkv_projections"):
-        made("attn-sf", pipe)
+        sampled("attn-sf", pipe)
     for compiled in ("whole", "blocks"):
         pipe = SD.build()
         if compiled == "whole":
@@ -270,7 +261,7 @@ def test_attention_scaling_refuses_what_it_cannot_scale() -> None:
         else:
             pipe.unet.compile_repeated_blocks()
         with pytest.raises(ValueError, match="not compiled"):
-            made("attn-sf", pipe)
+            sampled("attn-sf", pipe)
     transformer = TINY["stable-diffusion-3"].build().transformer
     with pytest.raises(ValueError, match="has no levels; attn-sf needs a U-Net"), scaled_attention(transformer, 4.0):
         pass

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from clip_score import tiny_clip_score
 from command_line import run, succeed
 from selfcascade.data.scenes import caption, render, sample_scene
 from selfcascade.evaluation import Sampling
 from selfcascade.evaluation.own_data import open_detector
 from selfcascade.evaluation.parts import Alone, in_parts, read_joined
-from test_clip import tiny as tiny_clip
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def data(tmp_path: Path) -> Path:
         pixels = (render(sample_scene(number), side, side) * 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.png")
         (folder / f"{number}.txt").write_text(caption(sample_scene(number), number))
-    clip = tiny_clip()
+    clip = tiny_clip_score()
     clip.model.text_projection.weight.data.neg_()  # random weights: their cosines happen to be negative
     clip.model.save_pretrained(tmp_path / "clip")
     clip.tokenizer.save_pretrained(tmp_path / "clip")

@@ -1,17 +1,16 @@
 """A stage is the official image-to-image twin, bit for bit; one stage is the plain pipeline, bit for bit."""
 
 import dataclasses
-import importlib.util
 import inspect
 from typing import Any
 
-import diffusers
 import numpy as np
 import pytest
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch.nn.functional import interpolate
 
+from schedulers import SCHEDULERS, with_scheduler
 from selfcascade import SelfCascade
 from tiny import TINY, TinyPipeline
 from tiny.unets import stable_diffusion, unet_2d
@@ -35,29 +34,6 @@ def two_levels() -> Any:
 
 
 QUICK = dataclasses.replace(TINY["stable-diffusion"], make=two_levels, native=(64, 64))
-SCHEDULERS: list[tuple[str, dict[str, Any]]] = [
-    ("DDIMScheduler", {}),
-    ("DDIMParallelScheduler", {}),
-    ("PNDMScheduler", {}),
-    ("PNDMScheduler", {"skip_prk_steps": True}),
-    ("DDPMScheduler", {}),
-    ("EulerDiscreteScheduler", {}),
-    ("EulerAncestralDiscreteScheduler", {}),
-    ("DPMSolverMultistepScheduler", {}),
-    ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++", "euler_at_final": True}),
-    ("DPMSolverSinglestepScheduler", {}),
-    ("HeunDiscreteScheduler", {}),
-    ("UniPCMultistepScheduler", {}),
-    ("DEISMultistepScheduler", {}),
-    ("SASolverScheduler", {}),
-    ("KDPM2DiscreteScheduler", {}),
-    ("KDPM2AncestralDiscreteScheduler", {}),
-    ("LCMScheduler", {}),
-    ("TCDScheduler", {}),
-    ("LMSDiscreteScheduler", {}),
-    ("DPMSolverSDEScheduler", {"noise_sampler_seed": 0}),
-]
-NEEDS = {"LMSDiscreteScheduler": "scipy", "DPMSolverSDEScheduler": "torchsde"}
 
 
 def cascade_and_twin(family: TinyPipeline, pipe: Any, steps: int, **twin_arguments: Any) -> tuple[Any, Any, int]:
@@ -71,7 +47,7 @@ def cascade_and_twin(family: TinyPipeline, pipe: Any, steps: int, **twin_argumen
 
     generator = torch.Generator().manual_seed(3)
     plain = pipe(**settings, height=height, width=width, generator=generator, return_dict=False)[0]
-    pivot = cascade.family.to_spatial(pipe, plain, out.stages[0].size)
+    pivot = cascade.family.to_spatial(plain, out.stages[0].size)
     assert torch.equal(pivot, out.stages[0].latents)
     folded = pivot.transpose(1, 2).flatten(0, 1) if pivot.ndim == 5 else pivot
     larger = interpolate(folded, scale_factor=2, mode="bilinear", align_corners=False)
@@ -88,7 +64,7 @@ def cascade_and_twin(family: TinyPipeline, pipe: Any, steps: int, **twin_argumen
     settings = {name: value for name, value in settings.items() if name in accepted}
     made = twin(**settings, **twin_arguments_of(twin, larger, twin_arguments), strength=strength, generator=generator)
     result = made[0] if isinstance(made, tuple) else getattr(made, "frames" if family.video else "images")
-    return out.stages[1].latents, cascade.family.to_spatial(pipe, result, out.stages[1].size), out.stages[1].steps
+    return out.stages[1].latents, cascade.family.to_spatial(result, out.stages[1].size), out.stages[1].steps
 
 
 def twin_arguments_of(twin: Any, larger: torch.Tensor, given: dict[str, Any]) -> dict[str, Any]:
@@ -96,14 +72,6 @@ def twin_arguments_of(twin: Any, larger: torch.Tensor, given: dict[str, Any]) ->
     if "video" in inspect.signature(twin.__call__).parameters:
         return given
     return {"image": larger, **given}
-
-
-def with_scheduler(family: TinyPipeline, name: str, **config: Any) -> Any:
-    if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
-        pytest.skip(f"{name} needs {NEEDS[name]}")
-    pipe: Any = family.build()
-    pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config, **config)
-    return pipe
 
 
 # Multistep schedulers lower their order at the end of schedules of under 15 steps: of the whole, not of the tail.
@@ -194,9 +162,9 @@ def test_video_families_give_the_twins_bits(
     out = cascade(**settings, **size, pivot_step=K, generator=torch.Generator().manual_seed(3))
     generator = torch.Generator().manual_seed(3)
     plain = pipe(**settings, height=height, width=width, generator=generator, return_dict=False)[0]
-    pivot = cascade.family.to_spatial(pipe, plain, out.stages[0].size)
+    pivot = cascade.family.to_spatial(plain, out.stages[0].size)
     frames = interpolate(pivot.transpose(1, 2).flatten(0, 1), scale_factor=2, mode="bilinear")
-    larger = cascade.family.from_spatial(pipe, frames.unflatten(0, (1, -1)).transpose(1, 2))
+    larger = cascade.family.from_spatial(frames.unflatten(0, (1, -1)).transpose(1, 2))
 
     assert family.twin is not None
     twin: Any = family.twin(pipe)
@@ -215,7 +183,7 @@ def test_video_families_give_the_twins_bits(
     video = [torch.zeros(3, 2 * height, 2 * width)] * family.inputs["num_frames"]
     strength = (out.stages[1].steps + 1e-3) / 10
     theirs = twin(video=video, strength=strength, **settings, generator=generator, return_dict=False)[0]
-    assert torch.equal(out.stages[1].latents, cascade.family.to_spatial(pipe, theirs, out.stages[1].size))
+    assert torch.equal(out.stages[1].latents, cascade.family.to_spatial(theirs, out.stages[1].size))
 
 
 OUTPUT_TYPES = [(name, kind) for name in TINY for kind in ("pt", "latent")]

@@ -17,7 +17,7 @@ import selfcascade
 from cascade_runs import SD, SMALL, run, seeded
 from selfcascade import FeatureUpsamplers, SelfCascade
 from selfcascade.upsamplers.model import skip_channels
-from selfcascade.upsamplers.skip_features import read_skip_features, upsampled
+from selfcascade.upsamplers.skip_features import adding_skip_features, read_skip_features
 from tiny import TINY, add_tiny_lora, tiny_controlnet
 
 UNET_FAMILIES = ("stable-diffusion", "stable-diffusion-xl", "animatediff", "text-to-video-synthesis")
@@ -104,9 +104,9 @@ def test_the_hook_equals_diffusers_own_residual_arguments(unet: Any, preset: str
         # The mid block's zero residual makes diffusers take the list as ControlNet's.
         middle = torch.zeros_like(unet.mid_block(captured[0][0][-1], captured[0][1], given["encoder_hidden_states"]))
         expected = unet(**given, down_block_additional_residuals=flat, mid_block_additional_residual=middle).sample
-        with upsampled(unet, upsamplers, pivot):
+        with adding_skip_features(unet, upsamplers, pivot):
             got = unet(**given).sample
-        with upsampled(
+        with adding_skip_features(
             unet, upsamplers, read_skip_features(unet, pivot, encoder_hidden_states=given["encoder_hidden_states"])
         ):
             from_features = unet(**given).sample
@@ -171,7 +171,7 @@ def test_gradients_reach_the_upsamplers_alone_and_equal_those_of_a_whole_graph(u
         (unet.enable_gradient_checkpointing if checkpointing else unet.disable_gradient_checkpointing)()
         kept: list[bool] = []
         handle = unet.mid_block.register_forward_hook(lambda m, a, r: kept.append(torch.is_grad_enabled()))
-        with upsampled(unet, upsamplers, features, gradient=light):
+        with adding_skip_features(unet, upsamplers, features, gradient=light):
             unet(**given).sample.square().mean().backward()
         handle.remove()
         assert kept == [not light] and torch.is_grad_enabled()
@@ -189,7 +189,7 @@ def test_gradients_reach_the_upsamplers_alone_and_equal_those_of_a_whole_graph(u
 def test_the_u_net_has_no_hooks_left_and_gradient_mode_is_restored_after_an_error(unet: Any) -> None:
     upsamplers = FeatureUpsamplers.from_unet(unet)
     given = inputs(16)
-    with pytest.raises(RuntimeError), upsampled(unet, upsamplers, torch.randn(2, 4, 8, 8), gradient=True):
+    with pytest.raises(RuntimeError), adding_skip_features(unet, upsamplers, torch.randn(2, 4, 8, 8), gradient=True):
         unet(**{**given, "encoder_hidden_states": torch.randn(2, 7, 3)})
     assert torch.is_grad_enabled()
     for module in unet.modules():
@@ -203,7 +203,7 @@ def test_ctrl_c_inside_a_training_pass_leaves_gradients_on(unet: Any) -> None:
     unet.mid_block.register_forward_hook(interrupt)
     upsamplers, given = FeatureUpsamplers.from_unet(unet), inputs(16)
     features = read_skip_features(unet, given["sample"], encoder_hidden_states=given["encoder_hidden_states"])
-    with pytest.raises(KeyboardInterrupt), upsampled(unet, upsamplers, features, gradient=True):
+    with pytest.raises(KeyboardInterrupt), adding_skip_features(unet, upsamplers, features, gradient=True):
         unet(**given)
     assert torch.is_grad_enabled()
 
@@ -214,7 +214,7 @@ def test_any_ratio_and_any_scale(unet: Any, target: tuple[int, int]) -> None:
     given["sample"] = torch.randn(2, 4, 8 * target[0] // 4, 8 * target[1] // 4, generator=seeded(3))
     for preset in PRESETS:
         upsamplers = shaken(FeatureUpsamplers.from_unet(unet, preset))
-        with torch.no_grad(), upsampled(unet, upsamplers, torch.randn(2, 4, *target, generator=seeded(4))):
+        with torch.no_grad(), adding_skip_features(unet, upsamplers, torch.randn(2, 4, *target, generator=seeded(4))):
             assert unet(**given).sample.shape == given["sample"].shape
 
 
@@ -350,7 +350,7 @@ def test_in_half_precision_the_upsamplers_run_in_half_precision_and_stay_as_they
     pivot = torch.randn(2, 4, 8, 8, generator=seeded(2)).bfloat16()
     seen: list[torch.dtype] = []
     unet.to(torch.bfloat16).up_blocks[0].resnets[0].register_forward_pre_hook(lambda m, a: seen.append(a[0].dtype))
-    with torch.no_grad(), upsampled(unet, upsamplers, pivot):
+    with torch.no_grad(), adding_skip_features(unet, upsamplers, pivot):
         assert unet(**given).sample.isfinite().all()
     assert upsamplers.dtype == torch.float32 and set(seen) == {torch.bfloat16}
 
@@ -381,7 +381,10 @@ def test_a_compiled_u_net_is_refused_before_anything_runs(unet: Any) -> None:
     with pytest.raises(ValueError, match="compile_repeated_blocks"):
         SelfCascade(pipe, upsamplers)
     unet.compile()
-    with pytest.raises(ValueError, match="compile_repeated_blocks"), upsampled(unet, upsamplers, torch.zeros(1)):
+    with (
+        pytest.raises(ValueError, match="compile_repeated_blocks"),
+        adding_skip_features(unet, upsamplers, torch.zeros(1)),
+    ):
         pass
 
 

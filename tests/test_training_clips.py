@@ -23,7 +23,7 @@ from selfcascade.training.objective import draw
 from selfcascade.training.run import ValidationPictures
 from selfcascade.training.samples import encode_with_pivot
 from selfcascade.upsamplers.levels import FrameKernels
-from selfcascade.upsamplers.skip_features import upsampled
+from selfcascade.upsamplers.skip_features import adding_skip_features
 from tiny import TINY
 from tiny.plugins import tiny_video_xl
 from training_runs import SIZE, equal, settings, trained, weights
@@ -70,7 +70,7 @@ def test_the_loss_is_that_of_the_clip_s_frames_at_one_timestep(tmp_path: Path, n
             abar = pipe.scheduler.alphas_cumprod[t]
             told = pipe.encode_prompt(words, "cpu", 1, False)[0]
             told = told.expand(FRAMES, -1, -1) if name == "animatediff" else told
-            with upsampled(pipe.unet, upsamplers, pivot):
+            with adding_skip_features(pipe.unet, upsamplers, pivot):
                 predicted = pipe.unet(abar.sqrt() * z_0 + (1 - abar).sqrt() * eps, t, told).sample[0]
             losses.append((predicted - eps).square().mean())
     assert trainer._loss(batch, 0).item() == pytest.approx(float(sum(losses)) / 2, rel=1e-4)

@@ -3,7 +3,7 @@
 import os
 import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,6 @@ from selfcascade.training.checkpoints import CheckpointError, list_checkpoints
 from training_runs import equal, trained, weights
 
 STEPS = 12
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Forked processes have one thread, and sums of several come in another order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def killed_at(moment: int, hit: list[int]) -> None:

@@ -12,7 +12,11 @@ from torch import Tensor
 from cascade_runs import SETTINGS, run, seeded
 from selfcascade import FeatureUpsamplers, SelfCascade
 from selfcascade.base_models import frames
-from selfcascade.base_models.frames import frames_at_once, joined, mixed_noise, over_frames
+from selfcascade.base_models.driver import PipelineBaseModel, PipelineSample
+from selfcascade.base_models.frames import frames_at_once, join_parts, mixed_noise, over_frames
+from selfcascade.base_models.image_pivot import image_pivot
+from selfcascade.base_models.pivot_controls import PivotSettings
+from selfcascade.base_models.request import Request
 from selfcascade.base_models.resizing import as_floats, lanczos
 from selfcascade.cascade import Size
 from selfcascade.media.images import clips_of
@@ -110,8 +114,9 @@ def test_frames_share_a_stages_noise_as_far_as_asked(name: str) -> None:
     )
 
     def renoised(share: float) -> Tensor:
-        arguments = {**family.inputs, "generator": seeded(4)}
-        return cascade._base(arguments, None, cascade.preset(), "latent", 1.0, share).renoise(z_0, stage)
+        request = Request(None, seeded(4), "latent", family.inputs)
+        base = PipelineBaseModel(cascade.family, request, PivotSettings(shared_noise=share))
+        return base.renoise(z_0, stage, PipelineSample(z_0)).z_K
 
     own, half, whole = (renoised(share) for share in (0.0, 0.5, 1.0))
     assert torch.equal(whole, whole[:, :, :1].expand_as(whole))
@@ -143,9 +148,9 @@ def test_parts_of_a_clip_make_the_whole() -> None:
 
         assert torch.equal(over_frames(doubled, clip, count), 2 * clip[:, :1])
         assert max(seen) == min(count, 7) and sum(seen) == 7
-    lists = joined(iter([[["a"], ["d"]], [["b", "c"], ["e", "f"]]]), 3, axis=1)
+    lists = join_parts(iter([[["a"], ["d"]], [["b", "c"], ["e", "f"]]]), 3, axis=1)
     assert lists == [["a", "b", "c"], ["d", "e", "f"]]
-    arrays = joined(iter([np.zeros((2, 1, 3)), np.ones((2, 2, 3))]), 3, axis=1)
+    arrays = join_parts(iter([np.zeros((2, 1, 3)), np.ones((2, 2, 3))]), 3, axis=1)
     assert arrays[:, :, 0].tolist() == [[0, 1, 1]] * 2
 
 
@@ -260,7 +265,7 @@ def test_ltx_decodes_whether_or_not_its_vae_is_told_the_noise_level(told: bool) 
     plain = pipe(**settings, output_type="pt", generator=seeded()).frames  # (B, F, 3, H, W) in [0, 1]
     cascade = SelfCascade(pipe, native_size=family.native)
     latents = cascade(**settings, output_type="latent", generator=seeded()).stages[0].latents
-    decoded = cascade.family.decode(pipe, latents).transpose(1, 2)
+    decoded = cascade.family.decode(latents).transpose(1, 2)
     assert torch.equal((decoded / 2 + 0.5).clamp(0, 1), plain)
     larger = run(pipe, family, **SHORT | {"num_frames": 9}, upsampling="rgb", output_type="pt").frames
     assert larger.shape == (1, 9, 3, 128, 128) and larger.isfinite().all()
@@ -303,19 +308,17 @@ def test_clips_are_read_in_every_form() -> None:
 
 def test_the_first_pivot_is_the_own_clip_cropped_enlarged_and_coded() -> None:
     cascade = SelfCascade(built("animatediff"), native_size=(64, 64))
-    base = cascade._base({"prompt": ["a", "b"]}, None, cascade.preset(), "latent", 1.0, 0.0)
     pixels = (clips_of(moving()) / 255).transpose(1, 2)
-    z_0 = base.encode_image(pixels, Size(64, 128), Size(32, 64))
+    z_0 = image_pivot(cascade.family, Request(["a", "b"]), pixels, Size(64, 128), Size(32, 64)).latents
     cut = lanczos(pixels[..., 16:48, :], Size(64, 128)).clamp(0, 1) * 2 - 1
     with torch.no_grad():
-        frames = [cascade.family.encode(cascade.pipe, frame) for frame in cut.split(1, dim=2)]
+        frames = [cascade.family.encode(frame) for frame in cut.split(1, dim=2)]
     # Frames coded one by one and at once differ in the last bits of float32.
     torch.testing.assert_close(z_0, torch.cat(frames, 2).repeat(2, 1, 1, 1, 1), rtol=0, atol=1e-5)
 
 
 def test_bytes_become_floats_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     cascade = SelfCascade(built("animatediff"), native_size=(64, 64))
-    base = cascade._base({"prompt": "a"}, None, cascade.preset(), "latent", 1.0, 0.0)
     whole = clips_of(moving()).transpose(1, 2)
     monkeypatch.setattr(frames, "FRAMES_AT_ONCE", 2)
     seen: list[tuple[torch.dtype, int]] = []
@@ -325,10 +328,10 @@ def test_bytes_become_floats_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -
         seen.append((pixels.dtype, pixels.shape[2]))
         return made(pixels)
 
-    monkeypatch.setattr("selfcascade.base_models.pipeline.as_floats", watched)
-    z_0 = base.encode_image(whole, Size(64, 64), Size(32, 32))
+    monkeypatch.setattr("selfcascade.base_models.image_pivot.as_floats", watched)
+    z_0 = image_pivot(cascade.family, Request("a"), whole, Size(64, 64), Size(32, 32)).latents
     assert seen == [(torch.uint8, 2)] * 2
-    assert torch.equal(z_0, base.encode_image(whole / 255, Size(64, 64), Size(32, 32)))
+    assert torch.equal(z_0, image_pivot(cascade.family, Request("a"), whole / 255, Size(64, 64), Size(32, 32)).latents)
 
 
 def test_several_clips_and_one_for_several_prompts() -> None:

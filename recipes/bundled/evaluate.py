@@ -23,7 +23,9 @@ from PIL import Image
 
 import selfcascade
 from common import HERE, RUNS, write_json
-from selfcascade.base_models.pipeline import PipelineBaseModel
+from selfcascade.base_models.driver import PipelineBaseModel
+from selfcascade.base_models.pivot_controls import PivotSettings
+from selfcascade.base_models.request import Request
 from selfcascade.cascade import self_cascade
 from selfcascade.data.scenes import Scene, caption, render, sample_scene
 from selfcascade.media.images import file_sha256
@@ -69,51 +71,48 @@ class Measurement:
         if not missing:
             return
         began = time.time()
-        base = self._start(indices)
+        request = self._request(indices)
         stages = self.cascade.plan(256, 256, STEPS, PIVOT_STEP, guidance_scale=GUIDANCE)
         lower = replace(stages[2], pivot_step=LATER_PIVOT_STEP)
         with torch.no_grad():
-            state = [generator.get_state() for generator in base.arguments["generator"]]
-            first = self_cascade(base, stages[:1])[0].latents
-            after = [generator.get_state() for generator in base.arguments["generator"]]
-            self._keep(missing, "base 64", group, first, began)
+            state = _states(request)
+            first = next(self_cascade(PipelineBaseModel(self.cascade.family, request), stages[:1])).sample
+            after = _states(request)
+            self._keep(missing, "base 64", group, first.latents, began)
             for upsampling in ("rgb", "latent-bilinear"):
                 names = [f"tuning-free {side} {upsampling}" for side in (128, 256)]
                 names.append(f"{names[1]} then {LATER_PIVOT_STEP}")
                 if not any(name in missing for name in names):
                     continue
-                base.upsampling = upsampling
-                _restore(base, after)
+                base = PipelineBaseModel(self.cascade.family, request, PivotSettings(upsampling))
+                _restore(request, after)
                 began = time.time()
-                pivot = self_cascade(base, [stages[1]], first)[0].latents
-                later = [generator.get_state() for generator in base.arguments["generator"]]
-                self._keep(missing, names[0], group, pivot, began)
+                pivot = next(self_cascade(base, [stages[1]], first)).sample
+                later = _states(request)
+                self._keep(missing, names[0], group, pivot.latents, began)
                 for name, stage in zip(names[1:], (stages[2], lower), strict=True):
                     if name in missing:
                         began = time.time()
-                        _restore(base, later)
-                        self._keep(missing, name, group, self_cascade(base, [stage], pivot)[0].latents, began)
+                        _restore(request, later)
+                        self._keep(missing, name, group, next(self_cascade(base, [stage], pivot)).latents, began)
             for side in (128, 256):
                 if f"direct {side}" in missing:
                     began = time.time()
-                    _restore(base, state)
+                    _restore(request, state)
                     direct = selfcascade.SelfCascade(self.pipe, native_size=(side, side))
                     stage = direct.plan(side, side, STEPS, guidance_scale=GUIDANCE)
-                    pictures = self_cascade(base, stage)[0].latents
+                    pictures = next(self_cascade(PipelineBaseModel(direct.family, request), stage)).latents
                     self._keep(missing, f"direct {side}", group, pictures, began)
 
-    def _start(self, indices: range) -> PipelineBaseModel:
-        arguments = {
-            "prompt": [caption(scene(k), k) for k in indices],
-            "generator": [torch.Generator().manual_seed(k) for k in indices],
-        }
-        return PipelineBaseModel(self.pipe, self.cascade.family, arguments, "rgb", "latent")
+    def _request(self, indices: range) -> Request:
+        prompts = [caption(scene(k), k) for k in indices]
+        return Request(prompts, [torch.Generator().manual_seed(k) for k in indices], "latent")
 
     def _keep(self, missing: list[str], name: str, group: int, latents: torch.Tensor, began: float) -> None:
         if name not in missing:
             return
         with torch.autocast("cpu", enabled=False):
-            pictures = self.cascade.family.decode(self.pipe, latents.float()).clamp(-1, 1) / 2 + 0.5
+            pictures = self.cascade.family.decode(latents.float()).clamp(-1, 1) / 2 + 0.5
             readings = self.reader.read(pictures)
         truths = [scene(k).truth for k in range(group * GROUP, (group + 1) * GROUP)]
         if group == 0:
@@ -135,8 +134,14 @@ def _paths(name: str) -> list[Path]:
     return sorted(_path(name, 0).parent.glob("*.json"))
 
 
-def _restore(base: PipelineBaseModel, states: list[torch.Tensor]) -> None:
-    for generator, state in zip(base.arguments["generator"], states, strict=True):
+def _states(request: Request) -> list[torch.Tensor]:
+    assert isinstance(request.generator, list)
+    return [generator.get_state() for generator in request.generator]
+
+
+def _restore(request: Request, states: list[torch.Tensor]) -> None:
+    assert isinstance(request.generator, list)
+    for generator, state in zip(request.generator, states, strict=True):
         generator.set_state(state)
 
 

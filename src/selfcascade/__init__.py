@@ -14,6 +14,7 @@ __version__ = importlib.metadata.version("selfcascade")
 
 # Torch and diffusers take seconds to import, so nothing is until it is used (PEP 562).
 _HOMES = {
+    "Family": "base_models",
     "FeatureUpsamplers": "upsamplers.model",
     "METHODS": "methods",
     "Method": "methods",
@@ -27,12 +28,14 @@ _HOMES = {
     "load_bundled": "models",
     "load_model": "models",
     "plan_stages": "cascade",
+    "register_family": "base_models",
     "register_method": "methods",
 }
 
 __all__ = [
     "METHODS",
     "PRESETS",
+    "Family",
     "FeatureUpsamplers",
     "Method",
     "Preset",
@@ -45,10 +48,12 @@ __all__ = [
     "load_bundled",
     "load_model",
     "plan_stages",
+    "register_family",
     "register_method",
 ]
 
 if TYPE_CHECKING:
+    from selfcascade.base_models import Family, register_family
     from selfcascade.calls import SelfCascadeOutput
     from selfcascade.cascade import Size, Stage, StageResult, plan_stages
     from selfcascade.methods import METHODS, Method, register_method

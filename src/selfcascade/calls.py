@@ -9,8 +9,10 @@ from typing import Any, TypeVar, get_overloads
 
 from torch import Tensor
 
+from selfcascade.base_models.driver import PipelineSample
 from selfcascade.base_models.family import Family
-from selfcascade.base_models.levers import Levers
+from selfcascade.base_models.pivot_controls import PivotSettings
+from selfcascade.base_models.request import Request
 from selfcascade.base_models.stage_scheduler import matched_step, training_steps
 from selfcascade.cascade import Size, Stage, StageResult, plan_stages
 from selfcascade.checks import OptionError, nearest
@@ -34,17 +36,15 @@ class SelfCascadeOutput:
         stages: What each stage did: size, pivot_step, steps, seconds, latents.
         interrupted: Whether the caller stopped it; the pictures are then those of the last stage that ran.
         nsfw_content_detected: As the pipeline reports it; None where it does not.
-        upsampling: How pivots were enlarged; None where no stage had one.
-        levers: How far stages were held to their pivots; None where no stage had one.
+        pivot_settings: How pivots were enlarged and stages held to them; None where no stage had one.
     """
 
     images: Any
     frames: Any
-    stages: list[StageResult]
+    stages: list[StageResult[PipelineSample]]
     interrupted: bool = False
     nsfw_content_detected: list[bool] | None = None
-    upsampling: str | None = None
-    levers: Levers | None = None
+    pivot_settings: PivotSettings | None = None
 
 
 def read_call(pipe: Any, call: str, given: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
@@ -152,15 +152,16 @@ def preset_pivots(scheduler: Any, native: Size, sizes: Sequence[Size], preset: P
     return [matched_step(scheduler, step, size.area / native.area) for step, size in zip(steps, sizes, strict=True)]
 
 
-def check_call(arguments: Mapping[str, Any], scale: float, tuned: bool) -> None:
+def check_call(request: Request, scale: float, tuned: bool) -> None:
     """Raises ValueError, naming the argument, if a call's settings are not acceptable.
 
     Args:
-        arguments: Those for the pipeline.
+        request: What is asked of the pipeline.
         scale: `upsampler_scale`.
         tuned: Whether there are upsamplers.
     """
-    if arguments.get("prompt") == []:
+    arguments = request.arguments
+    if request.prompt == []:
         raise OptionError("{prompt} is an empty list; give at least one prompt")
     for name in ("num_images_per_prompt", "num_videos_per_prompt", "decode_chunk_size"):
         if not is_count(arguments.get(name, 1)):
@@ -169,22 +170,22 @@ def check_call(arguments: Mapping[str, Any], scale: float, tuned: bool) -> None:
         raise OptionError("{upsampler_scale} is for the tuned version; give {upsamplers}, or leave it out")
 
 
-def check_clips(family: Family, pipe: Any, frames: Any, shared_noise: Any) -> None:
+def check_clips(family: Family, frames: Any, shared_noise: Any) -> None:
     """Raises ValueError, naming the argument, if the model makes no such clips.
 
     Args:
-        family, pipe: The model.
+        family: The model's.
         frames: `num_frames`; None is the pipeline's default.
         shared_noise: As in `SelfCascade.__call__`.
     """
     Options(shared_noise=shared_noise, num_frames=frames)
     if not family.video:
         if shared_noise:
-            raise OptionError(f"{{shared_noise}} is for frames of video, and {type(pipe).__name__} makes pictures")
+            raise OptionError(f"{{shared_noise}} is for frames of video, and {family.name} makes pictures")
         return
     if frames is None:
         return
-    most, each = family.most_frames(pipe), family.frame_step(pipe)
+    most, each = family.most_frames, family.frame_step
     if most is not None and frames > most:
         raise OptionError(
             f"{{num_frames}} must be at most {most}, where the motion adapter's positions end, not {frames}"
@@ -192,7 +193,7 @@ def check_clips(family: Family, pipe: Any, frames: Any, shared_noise: Any) -> No
     if (frames - 1) % each:
         near = (2 * (frames - 1) + each) // (2 * each) * each + 1  # of two the longer
         raise OptionError(
-            f"{{num_frames}} must be one more than a multiple of {each} for {type(pipe).__name__}, not {frames}; "
+            f"{{num_frames}} must be one more than a multiple of {each} for {family.name}, not {frames}; "
             f"{near} is the nearest"
         )
 

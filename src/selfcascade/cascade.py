@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor
 
 MAX_SIDE = 16384
+SampleT = TypeVar("SampleT", bound="Sample")
+NoisyT = TypeVar("NoisyT")
 
 
 class Size(NamedTuple):
@@ -60,20 +62,43 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class StageResult:
+class Sample:
+    """What a stage made, the pivot of the next one.
+
+    Attributes:
+        latents: z_0^r, (B, C, h, w) or (B, C, F, h, w).
+        steps: Denoising steps that ran.
+        interrupted: Whether the caller stopped the model before its last step.
+    """
+
+    latents: Tensor
+    steps: int = 0
+    interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class StageResult(Generic[SampleT]):
     """What a stage did.
 
     Attributes:
         stage: Its plan.
-        steps: Denoising steps that ran.
         seconds: Wall-clock time, upsampling and (for the last stage) decoding included.
-        latents: z_0^r, (B, C, h, w) or (B, C, F, h, w), the pivot of the next stage.
+        sample: What it made.
     """
 
     stage: Stage
-    steps: int
     seconds: float
-    latents: Tensor
+    sample: SampleT
+
+    @property
+    def latents(self) -> Tensor:
+        """z_0^r, (B, C, h, w) or (B, C, F, h, w)."""
+        return self.sample.latents
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps that ran."""
+        return self.sample.steps
 
     @property
     def size(self) -> Size:
@@ -86,36 +111,23 @@ class StageResult:
         return self.stage.pivot_step
 
 
-class BaseModel(Protocol):
-    """A frozen diffusion model, seen from the algorithm."""
+class BaseModel(Protocol[SampleT, NoisyT]):
+    """A frozen diffusion model, seen from the algorithm. It keeps nothing from one call to the next."""
 
-    def sample(self, stage: Stage) -> Tensor:
+    def sample(self, stage: Stage) -> SampleT:
         """z_0^0: a sample from pure noise, T -> 0, at the stage's size."""
         ...
 
-    def upsample(self, pivot: Tensor, size: Size) -> Tensor:
+    def upsample(self, pivot: SampleT, size: Size) -> Tensor:
         """phi(z_0^(r-1)): the pivot at a larger size, (B, C, h, w) to (B, C, h', w')."""
         ...
 
-    def renoise(self, z_0: Tensor, stage: Stage) -> Tensor:
-        """z_K: clean latents taken back to the stage's pivot step (eq. 6)."""
+    def renoise(self, z_up: Tensor, stage: Stage, pivot: SampleT) -> NoisyT:
+        """z_K: the enlarged pivot taken back to the stage's pivot step (eq. 6), and the schedule from there on."""
         ...
 
-    def denoise(self, z_K: Tensor, stage: Stage, pivot: Tensor) -> Tensor:
-        """z_0^r: noisy latents denoised K -> 0 with the frozen weights and the same prompt.
-
-        Tuned, every step adds the upsampled skip features of the clean pivot: h'_n = h_n + phi_n(h_{n,0}, t) (eq. 8).
-        """
-        ...
-
-    @property
-    def steps(self) -> int:
-        """Denoising steps that the last `sample` or `denoise` ran."""
-        ...
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether the caller stopped the last `sample` or `denoise` before its end."""
+    def denoise(self, z_K: NoisyT, stage: Stage, pivot: SampleT) -> SampleT:
+        """z_0^r: z_K denoised K -> 0 with the frozen weights (eq. 7); tuned, with the pivot's skip features (eq. 8)."""
         ...
 
 
@@ -141,8 +153,7 @@ def plan_stages(native: Sequence[int], target: Sequence[int], multiple: int = 8)
     # Trained models list ratios whose rounded area lies a few per cent below the square's.
     if target.area < 0.9 * native.area:
         raise ValueError(f"target {target} is smaller than the native size {native}; it must have at least its pixels")
-    ratio = math.sqrt(native.area / target.area)
-    base = _rounded(target, ratio, multiple)
+    base = _rounded(target, math.sqrt(native.area / target.area), multiple)
     stages = math.ceil(math.log(target.area / native.area, 4) - 1e-9)
     sizes = [target] + [_rounded(target, 0.5**r, multiple) for r in range(1, stages)]
     larger = [size for size in reversed(sizes) if size.area > base.area]
@@ -150,38 +161,29 @@ def plan_stages(native: Sequence[int], target: Sequence[int], multiple: int = 8)
 
 
 def self_cascade(
-    base: BaseModel,
-    stages: Sequence[Stage],
-    pivot: Tensor | None = None,
-    on_stage: Callable[[StageResult], None] | None = None,
-) -> list[StageResult]:
+    base: BaseModel[SampleT, NoisyT], stages: Sequence[Stage], pivot: SampleT | None = None
+) -> Iterator[StageResult[SampleT]]:
     """Runs the stages, each from the clean latents of the one before (paper, Section 3.2).
 
     Args:
         base: The frozen model; it holds the prompt, the random generators and the decoder.
         stages: The plan; the first has no pivot step unless `pivot` is given.
         pivot: z_0^0 from elsewhere (a user's own image): every stage then starts from a pivot.
-        on_stage: Called with each result as soon as it exists.
 
-    Returns:
-        One result a stage; fewer if the caller interrupted the model.
+    Yields:
+        A result as soon as its stage is done; fewer than stages if the caller interrupted the model.
     """
-    results: list[StageResult] = []
-    z_0 = pivot
     for stage in stages:
         began = time.perf_counter()
-        if z_0 is None:
-            z_0 = base.sample(stage)
+        if pivot is None:
+            pivot = base.sample(stage)  # z_0^0
         else:
-            z_up = base.upsample(z_0, stage.size)  # phi(z_0^(r-1))
-            z_K = base.renoise(z_up, stage)  # z_K ~ N(sqrt(abar_K) z_up, (1 - abar_K) I)    (eq. 6)
-            z_0 = base.denoise(z_K, stage, z_0)  # K -> 0; tuned: with the pivot's skip features    (eq. 7, 8)
-        results.append(StageResult(stage, base.steps, time.perf_counter() - began, z_0))
-        if on_stage is not None:
-            on_stage(results[-1])
-        if base.interrupted:
-            break
-    return results
+            z_up = base.upsample(pivot, stage.size)  # phi(z_0^(r-1))
+            z_K = base.renoise(z_up, stage, pivot)  # z_K ~ N(sqrt(abar_K) z_up, (1 - abar_K) I)    (eq. 6)
+            pivot = base.denoise(z_K, stage, pivot)  # K -> 0; tuned: with the pivot's skip features    (eq. 7, 8)
+        yield StageResult(stage, time.perf_counter() - began, pivot)
+        if pivot.interrupted:
+            return
 
 
 def _checked(name: str, size: Sequence[int]) -> Size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
@@ -10,9 +11,13 @@ import torch
 from torch import Tensor
 
 from selfcascade.base_models import family_of
-from selfcascade.base_models.family import denoiser, tiled_vae
-from selfcascade.base_models.levers import Levers, check_anchorable
-from selfcascade.base_models.pipeline import PipelineBaseModel
+from selfcascade.base_models.decoding import decode_latents
+from selfcascade.base_models.driver import PipelineBaseModel, PipelineSample, StageContext
+from selfcascade.base_models.family import Family, vae_tiling
+from selfcascade.base_models.image_pivot import image_pivot
+from selfcascade.base_models.pivot_controls import PivotSettings, check_anchorable
+from selfcascade.base_models.protocols import Pipeline
+from selfcascade.base_models.request import Request
 from selfcascade.base_models.stage_scheduler import stage_scheduler, training_steps
 from selfcascade.calls import (
     SelfCascadeOutput,
@@ -34,7 +39,7 @@ from selfcascade.media.images import clips_of, pixels_of
 from selfcascade.options import Options, OutputType
 from selfcascade.presets import Preset, Upsampling, preset_named
 from selfcascade.upsamplers.model import FeatureUpsamplers
-from selfcascade.upsamplers.skip_features import check_hookable, upsampled
+from selfcascade.upsamplers.skip_features import adding_skip_features, check_hookable
 
 # From here on a decoded picture alone takes gigabytes inside a VAE, so it is decoded in tiles unless told otherwise.
 TILING_AREA = 2048 * 2048
@@ -49,24 +54,29 @@ class SelfCascade:
         pipe: A diffusers pipeline of a supported family.
         upsamplers: Feature upsamplers made for this pipeline's U-Net, the tuned version; None, the tuning-free one.
         native_size: (height, width) in pixels the model was trained at; None reads it off the pipeline.
+        family: A subclass of `selfcascade.Family` for this pipeline; None takes the one registered for its class.
 
     Raises:
         ValueError: The pipeline, its scheduler or an argument is not supported; the sentence says what to use.
     """
 
     def __init__(
-        self, pipe: Any, upsamplers: FeatureUpsamplers | None = None, native_size: Sequence[int] | None = None
+        self,
+        pipe: Pipeline,
+        upsamplers: FeatureUpsamplers | None = None,
+        native_size: Sequence[int] | None = None,
+        family: type[Family] | None = None,
     ) -> None:
         self.pipe, self.upsamplers = pipe, upsamplers
-        self.family = family_of(pipe)
+        self.family = family_of(pipe, family)
         if isinstance(upsamplers, FeatureUpsamplers):
-            check_hookable(denoiser(pipe))
-            upsamplers.check_unet(denoiser(pipe))
+            check_hookable(self.family.denoiser)
+            upsamplers.check_unet(self.family.denoiser)
         elif upsamplers is not None:
             raise ValueError(f"upsamplers must be FeatureUpsamplers or None, not {type(upsamplers).__name__}")
         stage_scheduler(pipe.scheduler, None)
-        self.multiple = self.family.multiple(pipe)
-        size = self.family.native_size(pipe) if native_size is None else native_size
+        self.multiple = self.family.multiple
+        size = self.family.native_size if native_size is None else native_size
         self.native_size = plan_stages(size, size, self.multiple)[0]
 
     def plan(
@@ -146,12 +156,12 @@ class SelfCascade:
     @overload
     def __call__(
         self, prompt: str | list[str] | None = None, *, return_dict: Literal[False], **arguments: Any
-    ) -> tuple[Any, list[StageResult]]: ...
+    ) -> tuple[Any, list[StageResult[PipelineSample]]]: ...
 
     @signed_as_overloaded
     def __call__(
         self, prompt: str | list[str] | None = None, **given: Any
-    ) -> SelfCascadeOutput | tuple[Any, list[StageResult]]:
+    ) -> SelfCascadeOutput | tuple[Any, list[StageResult[PipelineSample]]]:
         """Pictures of the prompt at any size, stage by stage.
 
         Args:
@@ -178,9 +188,8 @@ class SelfCascade:
         """
         options, arguments = read_call(self.pipe, "__call__", given)
         stages = self._plan(options)
-        if prompt is not None:
-            arguments["prompt"] = prompt
-        base = self._base(arguments, options)
+        request = Request(prompt, options.generator, options.output_type, arguments)
+        base = self._base(request, options)
         if options.shared_noise and stages[-1].pivot_step is None:
             only = stages[-1].size
             raise OptionError(
@@ -189,8 +198,8 @@ class SelfCascade:
         pivot: Any = options.pivot
         if pivot is None:
             return self._run(base, stages, None, options)
-        after = stages_after(pivot, stages, self.family.factor(self.pipe))
-        return self._run(base, after, functools.partial(base.take_up, pivot, stages[0]), options)
+        after = stages_after(pivot, stages, self.family.factor)
+        return self._run(base, after, lambda: base.resume(pivot, stages[0]), options)
 
     @overload
     def upscale(
@@ -221,12 +230,12 @@ class SelfCascade:
     @overload
     def upscale(
         self, image: Any, /, prompt: str | list[str] | None = None, *, return_dict: Literal[False], **arguments: Any
-    ) -> tuple[Any, list[StageResult]]: ...
+    ) -> tuple[Any, list[StageResult[PipelineSample]]]: ...
 
     @signed_as_overloaded
     def upscale(
         self, image: Any, /, prompt: str | list[str] | None = None, **given: Any
-    ) -> SelfCascadeOutput | tuple[Any, list[StageResult]]:
+    ) -> SelfCascadeOutput | tuple[Any, list[StageResult[PipelineSample]]]:
         """The user's own image or clip as the first pivot: larger, with new detail, in the same composition.
 
         Args:
@@ -250,28 +259,38 @@ class SelfCascade:
         target = target_size(own, self.multiple, options)
         sizes, before = sizes_from(own, target, self.native_size, self.multiple)
         stages = self._stages(sizes, 0, options)
-        if prompt is not None or "prompt_embeds" not in arguments:
-            arguments["prompt"] = prompt or ""
-        base = self._base(arguments, options)
-        pivot = functools.partial(base.encode_image, pixels, sizes[0], before)
+        words = prompt or "" if prompt is not None or "prompt_embeds" not in arguments else None
+        request = Request(words, options.generator, options.output_type, arguments)
+        request = request.for_pictures(len(pixels), self.family.video)
+        base = self._base(request, options)
+        pivot = functools.partial(image_pivot, self.family, request, pixels, sizes[0], before, bool(base.contexts))
         return self._run(base, stages, pivot, options)
 
-    def _base(self, arguments: dict[str, Any], options: Options) -> PipelineBaseModel:
+    def _base(self, request: Request, options: Options) -> PipelineBaseModel:
         preset, scale = self._chosen(options), 1.0 if options.upsampler_scale is None else options.upsampler_scale
         shared_noise = options.shared_noise or 0.0
-        check_call(arguments, scale, tuned=self.upsamplers is not None)
-        check_clips(self.family, self.pipe, arguments.get("num_frames"), shared_noise)
+        check_call(request, scale, tuned=self.upsamplers is not None)
+        check_clips(self.family, request.arguments.get("num_frames"), shared_noise)
         if preset.anchor > 0:
             check_anchorable(self.pipe.scheduler)
-        if options.generator is not None:
-            arguments = {**arguments, "generator": options.generator}
-        tuned = None
-        if self.upsamplers is not None and scale != 0:
-            check_hookable(denoiser(self.pipe))
+        settings = PivotSettings(preset.upsampling, preset.anchor, preset.energy, shared_noise)
+        return PipelineBaseModel(self.family, request, settings, self._contexts(scale))
+
+    def _contexts(self, upsampler_scale: float) -> list[StageContext]:
+        """What changes the denoiser for the length of a stage; each is made anew from the stage and its pivot."""
+        contexts: list[StageContext] = []
+        if self.upsamplers is not None and upsampler_scale != 0:
+            unet = self.family.denoiser
+            check_hookable(unet)
             upsamplers = self.upsamplers.to(self.pipe._execution_device)
-            tuned = functools.partial(upsampled, denoiser(self.pipe), upsamplers, scale=scale)
-        given = (self.pipe, self.family, arguments, preset.upsampling, options.output_type, tuned, shared_noise)
-        return PipelineBaseModel(*given, Levers(preset.anchor, preset.energy))
+
+            def tuned(stage: Stage, pivot: Tensor | None) -> contextlib.AbstractContextManager[None]:
+                if pivot is None:
+                    return contextlib.nullcontext()
+                return adding_skip_features(unet, upsamplers, pivot, scale=upsampler_scale)
+
+            contexts.append(tuned)
+        return contexts
 
     def preset(self, name: str | Preset | None = None) -> Preset:
         """The settings of this name; None: those that the upsamplers were trained for, or "paper"."""
@@ -283,17 +302,18 @@ class SelfCascade:
         self,
         base: PipelineBaseModel,
         stages: Sequence[Stage],
-        pivot: Callable[[], Tensor] | None,
+        pivot: Callable[[], PipelineSample] | None,
         options: Options,
-    ) -> SelfCascadeOutput | tuple[Any, list[StageResult]]:
+    ) -> SelfCascadeOutput | tuple[Any, list[StageResult[PipelineSample]]]:
         tiled = stages[-1].size.area >= TILING_AREA if options.vae_tiling is None else options.vae_tiling
-        with tiled_vae(self.pipe, tiled), torch.no_grad():
-            results = self_cascade(base, stages, None if pivot is None else pivot())
-            made, flagged = base.made or base.postprocess(results[-1].latents)
+        request = base.request
+        with vae_tiling(self.pipe, tiled), torch.no_grad():
+            results = list(self_cascade(base, stages, None if pivot is None else pivot()))
+            last = results[-1].sample
+            chunk = request.arguments.get("decode_chunk_size")
+            decoded = last.decoded or decode_latents(self.family, last.latents, request.output_type, chunk)
         if not options.return_dict:
-            return made, results
-        images, frames = (None, made) if self.family.video else (made, None)
-        output = SelfCascadeOutput(images, frames, results, base.interrupted, flagged)
-        if stages[-1].pivot_step is not None:
-            output.upsampling, output.levers = base.upsampling, base.levers
-        return output
+            return decoded.pictures, results
+        images, frames = (None, decoded.pictures) if self.family.video else (decoded.pictures, None)
+        settings = None if stages[-1].pivot_step is None else base.settings
+        return SelfCascadeOutput(images, frames, results, last.interrupted, decoded.flagged, settings)

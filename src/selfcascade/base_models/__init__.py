@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
 from selfcascade.base_models.family import Family
+from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.transformers import (
     LTX,
-    AuraFlow,
     CogVideoX,
     Flux,
     Flux2,
-    Lumina2,
+    PatchedTransformer,
+    PlainTransformer,
     QwenImage,
     Sana,
     Wan,
@@ -19,50 +20,69 @@ from selfcascade.base_models.transformers import (
 )
 from selfcascade.base_models.unets import AnimateDiff, StableDiffusion, StableDiffusionXL, TextToVideo
 
+__all__ = ["FAMILIES", "Family", "family_of", "register_family"]
 
-class PlainTransformer(Family):
-    """Transformers with plain latents."""
+FamilyClass = TypeVar("FamilyClass", bound=type[Family])
 
-    classes = (
-        "StableDiffusion3Pipeline",
-        "StableDiffusion3ControlNetPipeline",
-        "PixArtSigmaPipeline",
-        "PixArtAlphaPipeline",
-        "HunyuanDiTPipeline",
-        "CogView4Pipeline",
-    )
-
-
-FAMILIES: tuple[Family, ...] = (
-    StableDiffusion(),
-    StableDiffusionXL(),
-    AnimateDiff(),
-    TextToVideo(),
-    PlainTransformer(),
-    Flux(),
-    Flux2(),
-    QwenImage(),
-    ZImage(),
-    AuraFlow(),
-    Sana(),
-    Lumina2(),
-    Wan(),
-    LTX(),
-    CogVideoX(),
-)
+FAMILIES: list[type[Family]] = [
+    StableDiffusion,
+    StableDiffusionXL,
+    AnimateDiff,
+    TextToVideo,
+    PlainTransformer,
+    PatchedTransformer,
+    Flux,
+    Flux2,
+    QwenImage,
+    ZImage,
+    Sana,
+    Wan,
+    LTX,
+    CogVideoX,
+]
 
 
-def family_of(pipe: Any) -> Family:
-    """The family that serves this pipeline.
+def register_family(family: FamilyClass) -> FamilyClass:
+    """Makes a family of your own serve its pipeline classes from now on, in the place of any that served them.
+
+    Args:
+        family: A subclass of `Family` that names its pipeline classes; it is returned, so this is a decorator too.
+
+    Raises:
+        ValueError: It is no such class.
+    """
+    if not _is_family(family) or not family.classes:
+        raise ValueError(f"family must be a subclass of selfcascade.Family that names its classes, not {family!r}")
+    if family not in FAMILIES:
+        FAMILIES.insert(0, family)
+    return family
+
+
+def family_of(pipe: Pipeline, family: type[Family] | None = None) -> Family:
+    """The family that serves this pipeline, bound to it.
+
+    Args:
+        pipe: A diffusers pipeline.
+        family: One that is not registered; None takes the registered one that names the pipeline's class.
 
     Raises:
         ValueError: No family does, or a component of the pipeline is of a kind that it cannot drive.
     """
-    names = [kind.__name__ for kind in type(pipe).__mro__]
-    for name in names:
+    if family is not None and not _is_family(family):
+        raise ValueError(f"family must be a subclass of selfcascade.Family or None, not {family!r}")
+    bound = (family or _registered(pipe))(pipe)
+    bound.check()
+    return bound
+
+
+def _registered(pipe: Pipeline) -> type[Family]:
+    for kind in type(pipe).__mro__:
         for family in FAMILIES:
-            if name in family.classes:
-                family.check(pipe)
+            if kind.__name__ in family.classes:
                 return family
-    known = ", ".join(sorted(name for family in FAMILIES for name in family.classes))
+    known = ", ".join(sorted({name for family in FAMILIES for name in family.classes}))
     raise ValueError(f"{type(pipe).__name__} is not supported as a base model; use one of {known}")
+
+
+def _is_family(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Family)

@@ -1,25 +1,32 @@
 """What differs between families of pipelines: latent layout and normalisation, sizes, the way to pixels and back.
 
 The default is an image model whose latents are (B, C, h, w) inside and outside the pipeline, with `scaling_factor` and
-`shift_factor`. A family overrides only what it does otherwise.
+`shift_factor`. A family states only what it does otherwise; most need a few class attributes and no method.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from selfcascade.base_models.frames import frames_at_once, over_frames
+from selfcascade.base_models.protocols import Pipeline
 from selfcascade.cascade import Size
 
+if TYPE_CHECKING:
+    from diffusers.models.modeling_utils import ModelMixin
+
 LATENT_KEYS = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
+FACTOR_NAMES = ("vae_scale_factor", "vae_scale_factor_spatial", "vae_spatial_compression_ratio")
+FRAME_STEP_NAMES = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio")
 
 
 class Family:
-    """An image model with plain latents: SD 3, PixArt, Sana, AuraFlow, Lumina 2 and their like.
+    """An image model with plain latents, bound to its pipeline: SD 3, PixArt, HunyuanDiT, CogView 4 and their like.
 
     Attributes:
         classes: Names of the pipeline classes it serves; subclasses of those classes are served too.
@@ -27,115 +34,190 @@ class Family:
         frames_first: Whether the pipeline keeps video latents (B, F, C, h, w) rather than (B, C, F, h, w).
         framewise: Whether its VAE knows single pictures only: frames are then coded a few at a time, however many there
             are. The pipeline's `decode_latents` takes any part of a clip.
-        fixed_arguments: Passed to every call of the pipeline that accepts them.
+        clip_vae: Whether an image model's VAE wants clips, and so is given clips of one frame.
+        token_side: Latent pixels per token and side; None reads `patch_size` off the denoiser, 1 where it has none.
+        least_multiple: Heights and widths are multiples of this many pixels at least.
+        stated_size: (height, width) in pixels the published models were trained at, where no configuration says.
+        output_name: Of the pictures or clips in what the pipeline returns; None is "frames" for video, else "images".
+        fixed_arguments: Passed to every call of a pipeline that accepts them.
+        pipe: The pipeline.
     """
 
-    classes: tuple[str, ...] = ()
-    video: bool = False
-    frames_first: bool = False
-    framewise: bool = False
-    fixed_arguments: dict[str, Any] = {"use_resolution_binning": False}  # noqa: RUF012 - constant of the class
+    classes: ClassVar[tuple[str, ...]] = ()
+    video: ClassVar[bool] = False
+    frames_first: ClassVar[bool] = False
+    framewise: ClassVar[bool] = False
+    clip_vae: ClassVar[bool] = False
+    token_side: ClassVar[int | None] = None
+    least_multiple: ClassVar[int] = 1
+    stated_size: ClassVar[tuple[int, int] | None] = None
+    output_name: ClassVar[str | None] = None
+    fixed_arguments: ClassVar[Mapping[str, object]] = {"use_resolution_binning": False}
 
-    def check(self, pipe: Any) -> None:
+    def __init__(self, pipe: Pipeline) -> None:
+        self.pipe = pipe
+
+    def check(self) -> None:
         """Raises ValueError if this pipeline, though of the family's classes, cannot be driven."""
 
-    def factor(self, pipe: Any) -> int:
+    @property
+    def name(self) -> str:
+        """Of the pipeline's class, for messages."""
+        return type(self.pipe).__name__
+
+    @property
+    def denoiser(self) -> ModelMixin:
+        """The network inside: `unet` or `transformer`."""
+        return denoiser(self.pipe)
+
+    @property
+    def factor(self) -> int:
         """Pixels per latent pixel and side."""
-        for name in ("vae_scale_factor", "vae_scale_factor_spatial", "vae_spatial_compression_ratio"):
-            if isinstance(getattr(pipe, name, None), int):
-                return getattr(pipe, name)
-        raise ValueError(f"{type(pipe).__name__} does not say how many pixels a latent pixel covers")
+        stated = _first_integer(self.pipe, FACTOR_NAMES)
+        if stated is None:
+            raise ValueError(f"{self.name} does not say how many pixels a latent pixel covers")
+        return stated
 
-    def multiple(self, pipe: Any) -> int:
-        """Pixels that heights and widths must be multiples of."""
-        return self.factor(pipe) * self.patch(pipe)
-
-    def patch(self, pipe: Any) -> int:
+    @property
+    def patch(self) -> int:
         """Latent pixels per token and side; 1 for U-Nets."""
-        config = denoiser(pipe).config
-        size = config.get("patch_size", 1)
-        return int(size[-1] if isinstance(size, (tuple, list)) else size)
+        if self.token_side is not None:
+            return self.token_side
+        size = self.denoiser.config.get("patch_size", 1)
+        return int(size[-1] if isinstance(size, Sequence) else size)
 
-    def native_size(self, pipe: Any) -> Size:
+    @property
+    def multiple(self) -> int:
+        """Pixels that heights and widths must be multiples of."""
+        return max(self.least_multiple, self.factor * self.patch)
+
+    @property
+    def native_size(self) -> Size:
         """The size the model was trained at, as its configuration says.
 
         Raises:
             ValueError: The configuration does not say.
         """
-        sample = denoiser(pipe).config.get("sample_size")
+        if self.stated_size is not None:
+            return Size(*self.stated_size)
+        sample = self.denoiser.config.get("sample_size") or getattr(self.pipe, "default_sample_size", None)
         if sample is None:
-            raise ValueError(f"{type(pipe).__name__} does not state its native size; pass native_size=(height, width)")
-        height, width = sample if isinstance(sample, (tuple, list)) else (sample, sample)
-        return Size(height * self.factor(pipe), width * self.factor(pipe))
+            raise ValueError(f"{self.name} does not state its native size; pass native_size=(height, width)")
+        height, width = sample if isinstance(sample, Sequence) else (sample, sample)
+        return Size(height * self.factor, width * self.factor)
 
-    def to_spatial(self, pipe: Any, latents: Tensor, size: Size) -> Tensor:
+    def latent_size(self, size: Size) -> tuple[int, int]:
+        """(h, w) of the latents of pictures of this size."""
+        return size.height // self.factor, size.width // self.factor
+
+    def to_spatial(self, latents: Tensor, size: Size) -> Tensor:
         """The pipeline's latents as (B, C, h, w) or (B, C, F, h, w)."""
-        return latents
+        return latents.transpose(1, 2) if self.frames_first else latents
 
-    def from_spatial(self, pipe: Any, z: Tensor) -> Tensor:
+    def from_spatial(self, z: Tensor) -> Tensor:
         """The inverse: what the pipeline takes as `latents`."""
-        return z
+        return z.transpose(1, 2) if self.frames_first else z
 
-    def frame_step(self, pipe: Any) -> int:
-        """n, where clips have k n + 1 frames: a latent frame stands for as many, the first one for one."""
-        for name in ("vae_scale_factor_temporal", "vae_temporal_compression_ratio"):
-            if isinstance(getattr(pipe, name, None), int):
-                return getattr(pipe, name)
-        return 1
-
-    def most_frames(self, pipe: Any) -> int | None:
-        """Frames of the longest clip that the model takes; None where nothing in it says."""
-        return None
-
-    def from_step(self, pipe: Any, latents: Tensor, batch: int) -> Tensor:
+    def from_step(self, latents: Tensor, batch: int) -> Tensor:
         """What the scheduler steps on, as the pipeline's latents."""
         return latents
 
-    def to_step(self, pipe: Any, z: Tensor) -> Tensor:
+    def to_step(self, z: Tensor) -> Tensor:
         """Latents (B, C, h, w) or (B, C, F, h, w) as the scheduler steps on them."""
-        return self.from_spatial(pipe, z)
+        return self.from_spatial(z)
 
-    def to_vae(self, pipe: Any, z: Tensor) -> Tensor:
+    @property
+    def frame_step(self) -> int:
+        """n, where clips have k n + 1 frames: a latent frame stands for as many, the first one for one."""
+        return _first_integer(self.pipe, FRAME_STEP_NAMES) or 1
+
+    @property
+    def most_frames(self) -> int | None:
+        """Frames of the longest clip that the model takes; None where nothing in it says."""
+        return None
+
+    def size_arguments(self, size: Size) -> dict[str, object]:
+        """How the pipeline is told the size of its pictures."""
+        return size._asdict()
+
+    def latents_of(self, output: object) -> Tensor:
+        """The pictures or clips in what the pipeline returned."""
+        return getattr(output, self.output_name or ("frames" if self.video else "images"))
+
+    def to_vae(self, z: Tensor) -> Tensor:
         """Latents with the scale and mean that the VAE decodes."""
-        scale, shift, mean, std = (pipe.vae.config.get(key) for key in LATENT_KEYS)
+        scale, shift, mean, std = (self.pipe.vae.config.get(key) for key in LATENT_KEYS)
         if mean is not None and std is not None:
             return z * _per_channel(std, z) / (scale or 1.0) + _per_channel(mean, z)
         return z / (scale or 1.0) + (shift or 0.0)
 
-    def from_vae(self, pipe: Any, z: Tensor) -> Tensor:
+    def from_vae(self, z: Tensor) -> Tensor:
         """The inverse of `to_vae`."""
-        scale, shift, mean, std = (pipe.vae.config.get(key) for key in LATENT_KEYS)
+        scale, shift, mean, std = (self.pipe.vae.config.get(key) for key in LATENT_KEYS)
         if mean is not None and std is not None:
             return (z - _per_channel(mean, z)) * (scale or 1.0) / _per_channel(std, z)
         return (z - (shift or 0.0)) * (scale or 1.0)
 
+    def decoder_arguments(self, z: Tensor) -> tuple[Tensor, ...]:
+        """What the VAE's `decode` is given beside the latents, which have its device and dtype."""
+        return ()
+
     @torch.no_grad()
-    def decode(self, pipe: Any, z: Tensor) -> Tensor:
+    def decode(self, z: Tensor) -> Tensor:
         """Pixels of latents: (B, C, h, w) to (B, 3, H, W), or (B, C, F, h, w) to (B, 3, F', H, W), about [-1, 1]."""
-        with full_precision_vae(pipe) as vae:
-            return vae.decode(self.to_vae(pipe, z).to(vae.dtype), return_dict=False)[0]
+
+        def decoded(part: Tensor) -> Tensor:
+            with full_precision_vae(self.pipe) as vae:
+                latents = self._to_coder(self.to_vae(part)).to(vae.dtype)
+                pixels = vae.decode(latents, *self.decoder_arguments(latents), return_dict=False)[0]
+            return self._from_coder(pixels, len(part))
+
+        height, width = z.shape[-2:]
+        return self.in_parts(decoded, z, Size(height * self.factor, width * self.factor))
 
     @torch.no_grad()
-    def encode(self, pipe: Any, pixels: Tensor) -> Tensor:
+    def encode(self, pixels: Tensor) -> Tensor:
         """Latents of pixels, the inverse of `decode`; the mode of the posterior, so no random number is drawn."""
-        with full_precision_vae(pipe) as vae:
-            encoded = vae.encode(pixels.to(vae.dtype))
-        z = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latent
-        return self.from_vae(pipe, z).to(denoiser(pipe).dtype)
+
+        def encoded(part: Tensor) -> Tensor:
+            with full_precision_vae(self.pipe) as vae:
+                made = vae.encode(self._to_coder(part).to(vae.dtype))
+            z = made.latent_dist.mode() if hasattr(made, "latent_dist") else made.latent
+            return self.from_vae(self._from_coder(z, len(part))).to(self.denoiser.dtype)
+
+        return self.in_parts(encoded, pixels, Size(*pixels.shape[-2:]))
+
+    def in_parts(self, function: Callable[[Tensor], Tensor], clip: Tensor, size: Size) -> Tensor:
+        """`function(clip)`, a few frames at a time where the VAE knows single pictures only.
+
+        Args:
+            function: Of pictures or a clip, each frame by itself where they are cut.
+            clip: (B, C, h, w) or (B, C, F, h, w).
+            size: Of the larger of what goes in and comes out, in pixels.
+        """
+        return over_frames(function, clip, frames_at_once(len(clip), size)) if self.framewise else function(clip)
+
+    def _to_coder(self, x: Tensor) -> Tensor:
+        """Pictures or clips in the layout that the VAE takes: folded into a batch, or given a frame axis."""
+        return fold(x) if self.framewise else x.unsqueeze(2) if self.clip_vae else x
+
+    def _from_coder(self, x: Tensor, batch: int) -> Tensor:
+        return unfold(x, batch) if self.framewise else x[:, :, 0] if self.clip_vae else x
 
 
-def denoiser(pipe: Any) -> Any:
+def denoiser(pipe: Pipeline) -> ModelMixin:
     """The network inside: `unet` or `transformer`."""
     for name in ("unet", "transformer"):
-        if getattr(pipe, name, None) is not None:
-            return getattr(pipe, name)
+        network: ModelMixin | None = getattr(pipe, name, None)
+        if network is not None:
+            return network
     raise ValueError(f"{type(pipe).__name__} has neither a unet nor a transformer, so it is no supported base model")
 
 
 @contextlib.contextmanager
-def full_precision_vae(pipe: Any) -> Iterator[Any]:
+def full_precision_vae(pipe: Pipeline) -> Iterator[ModelMixin]:
     """The VAE, in float32 where half precision is known to overflow (`force_upcast`); restored afterwards."""
-    vae = pipe.vae
+    vae: Any = pipe.vae
     upcast = vae.dtype == torch.float16 and vae.config.get("force_upcast", False)
     if upcast:
         vae.to(torch.float32)
@@ -147,18 +229,33 @@ def full_precision_vae(pipe: Any) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def tiled_vae(pipe: Any, wanted: bool) -> Iterator[None]:
-    """Within it the VAE decodes in tiles, if that is wanted and it can; afterwards it is as it was."""
-    vae = getattr(pipe, "vae", None)
+def vae_tiling(pipe: Pipeline, wanted: bool) -> Iterator[None]:
+    """With it the VAE decodes in tiles, if that is wanted and it can; afterwards it is as it was."""
+    vae: Any = getattr(pipe, "vae", None)
     switch = wanted and hasattr(vae, "enable_tiling") and not getattr(vae, "use_tiling", False)
     if switch:
-        vae.enable_tiling()  # type: ignore[union-attr]
+        vae.enable_tiling()
     try:
         yield
     finally:
         if switch:
-            vae.disable_tiling()  # type: ignore[union-attr]
+            vae.disable_tiling()
 
 
-def _per_channel(values: Any, z: Tensor) -> Tensor:
+def fold(z: Tensor) -> Tensor:
+    """Frames as a batch: (B, C, F, h, w) to (B F, C, h, w)."""
+    return z.transpose(1, 2).flatten(0, 1)
+
+
+def unfold(z: Tensor, batch: int) -> Tensor:
+    """The inverse of `fold`."""
+    return z.unflatten(0, (batch, -1)).transpose(1, 2)  # (B F, C, h, w) -> (B, C, F, h, w)
+
+
+def _per_channel(values: Sequence[float], z: Tensor) -> Tensor:
     return torch.as_tensor(values, device=z.device, dtype=z.dtype).view(1, -1, *([1] * (z.ndim - 2)))
+
+
+def _first_integer(pipe: Pipeline, names: Sequence[str]) -> int | None:
+    values = (getattr(pipe, name, None) for name in names)
+    return next((value for value in values if isinstance(value, int)), None)

@@ -38,10 +38,12 @@ def over_frames(function: Callable[[Tensor], Tensor], clip: Tensor, count: int) 
     frames = clip.shape[2]
     if count >= frames:
         return function(clip)
-    return joined((function(clip[:, :, start : start + count]) for start in range(0, frames, count)), frames, axis=2)
+    return join_parts(
+        (function(clip[:, :, start : start + count]) for start in range(0, frames, count)), frames, axis=2
+    )
 
 
-def joined(parts: Iterable[Any], frames: int, axis: int) -> Any:
+def join_parts(parts: Iterable[Any], frames: int, axis: int) -> Any:
     """Consecutive parts of clips as whole clips, filled in as they come, so that no part is held twice.
 
     Args:

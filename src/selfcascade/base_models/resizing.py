@@ -1,6 +1,6 @@
-"""Pixels cropped and resized on the way to a larger stage.
+"""Latents and pixels cropped and resized on the way to a larger stage.
 
-Axis letters: B images, F frames, H, W pixels.
+Axis letters: B images, C channels, F frames, h, w latent pixels, H, W pixels.
 """
 
 from __future__ import annotations
@@ -9,8 +9,22 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from selfcascade.cascade import Size
+
+
+def resize_latents(z: Tensor, target: tuple[int, int], mode: str) -> Tensor:
+    """Latents (B, C, h, w) or (B, C, F, h, w) at height and width `target`, interpolated in float32 frame by frame.
+
+    Args:
+        z: Any dtype, which the result has too.
+        target: (h', w').
+        mode: "bilinear" or "bicubic".
+    """
+    folded = z.transpose(1, 2).flatten(0, 1) if z.ndim == 5 else z  # (B F, C, h, w)
+    larger = interpolate(folded.float(), size=target, mode=mode, align_corners=False).to(z.dtype)
+    return larger.unflatten(0, (len(z), -1)).transpose(1, 2) if z.ndim == 5 else larger
 
 
 def lanczos(pixels: Tensor, size: Size) -> Tensor:

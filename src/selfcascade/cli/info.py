@@ -47,7 +47,7 @@ def model_facts(options: Options) -> dict[str, str]:
     sizes = ", ".join(f"{name} {count / 1e6:.1f}M" for name, count in counts.items())
     clips = {}
     if cascade.family.video:
-        most, step = cascade.family.most_frames(pipe), cascade.family.frame_step(pipe)
+        most, step = cascade.family.most_frames, cascade.family.frame_step
         text = f"{options.num_frames} by default" + (f", {step} k + 1" if step > 1 else "")
         clips = {"frames": text + ("" if most is None else f", at most {most}")}
     return {

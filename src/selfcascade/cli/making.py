@@ -115,7 +115,7 @@ def load(options: Options, video: bool = False) -> tuple[SelfCascade, Options]:
     )
     if cascade.family.video and options.image is None:
         options = options.changed(num_frames=options.num_frames or _default_frames(pipe), fps=options.fps or FPS)
-        check_clips(cascade.family, pipe, options.num_frames, options.shared_noise or 0.0)
+        check_clips(cascade.family, options.num_frames, options.shared_noise or 0.0)
     if options.image is None:
         size = cascade.plan(**options.keywords("plan"))[-1].size  # refuses bad sizes before the first step
         options = options.changed(height=size.height, width=size.width, scale=None)
@@ -155,15 +155,16 @@ def make(cascade: SelfCascade, options: Options, source: Any = None) -> Made:
     frames = output.frames[0] if cascade.family.video else None
     image = output.images[0] if frames is None else frames[0]
     pivots = tuple(result.pivot_step for result in output.stages if result.pivot_step is not None)
+    settings = output.pivot_settings
     options = options.changed(
         height=image.height,
         width=image.width,
         scale=None,
         pivot_step=pivots or None,
-        upsampling=output.upsampling,
+        upsampling=None if settings is None else settings.upsampling,
         num_frames=None if frames is None else len(frames),
-        anchor=None if output.levers is None else output.levers.anchor,
-        energy=None if output.levers is None else output.levers.energy,
+        anchor=None if settings is None else settings.anchor,
+        energy=None if settings is None else settings.energy,
     )
     stages = [
         {

@@ -46,7 +46,7 @@ def plan(given: dict[str, Any], batch: Batch = 1, debug: Debug = False) -> None:
     if cascade.upsamplers is not None:
         note("the upsamplers' own share, 0.2 to 2 % of a stage, is not counted (docs/upsamplers.md)")
     if cascade.family.video:
-        most = cascade.family.most_frames(cascade.pipe)
+        most = cascade.family.most_frames
         note(f"clips of {options.num_frames} frames" + ("" if most is None else f", at most {most}"))
     note(f"native size {cascade.native_size}; sizes are multiples of {cascade.multiple} pixels")
 

@@ -69,11 +69,11 @@ def source_for(cascade: SelfCascade, options: Options, image: Image.Image | None
 
     def check(count: int) -> None:
         try:
-            check_clips(cascade.family, cascade.pipe, count, options.shared_noise or 0.0)
+            check_clips(cascade.family, count, options.shared_noise or 0.0)
         except ValueError as error:
             raise ValueError(f"image {str(path)!r} has {count} frames: {error}; use --frames") from error
 
-    info, most = (probe_frames if loose else probe_clip)(path), cascade.family.most_frames(cascade.pipe)
+    info, most = (probe_frames if loose else probe_clip)(path), cascade.family.most_frames
     # A .gif rounds its times more coarsely than a rate could be told from them; other files say theirs.
     recorded = recorded_fps(path, info.duration) if path.suffix.lower() == ".gif" else None
     rate = options.fps or recorded

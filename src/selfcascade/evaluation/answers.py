@@ -95,7 +95,7 @@ class Sampling:
     def sized(self, pipe: Any) -> Sampling:
         """The same with height and width spelled out for that model, rounded to the nearest it can make."""
         cascade = SelfCascade(pipe)
-        multiple = family_of(pipe).multiple(pipe)
+        multiple = family_of(pipe).multiple
         sides = zip((self.height, self.width), self.scales, cascade.native_size, strict=True)
         height, width = (given or max(1, round(scale * own / multiple)) * multiple for given, scale, own in sides)
         return replace(self, height=height, width=width)
@@ -133,7 +133,7 @@ class Pivots:
         """They themselves, (N, 3, h, w) in [0, 1]."""
         family = family_of(pipe)
         with torch.no_grad():
-            decoded = [family.decode(pipe, part.to(pipe.device)).float().cpu() for part in self.latents.split(GROUP)]
+            decoded = [family.decode(part.to(pipe.device)).float().cpu() for part in self.latents.split(GROUP)]
         return torch.cat(decoded).clamp(-1, 1) / 2 + 0.5
 
     def generators(self, indices: range) -> list[torch.Generator]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from selfcascade.base_models.family import denoiser
 from selfcascade.calls import SelfCascadeOutput
 from selfcascade.methods.direct import sampled_at
-from selfcascade.methods.method import Method, Request
+from selfcascade.methods.method import Method, MethodRequest
 from selfcascade.methods.unet_layers import refuse_compiled, spatial_attention
 
 
@@ -23,7 +23,7 @@ class AttentionScaling(Method):
     summary = "direct, with self-attention logits multiplied by sqrt(log_Ntrain N)"
     takes = frozenset({"vae_tiling"})
 
-    def make(self, request: Request) -> SelfCascadeOutput:
+    def make(self, request: MethodRequest) -> SelfCascadeOutput:
         """The pipeline's output at the target size.
 
         Raises:

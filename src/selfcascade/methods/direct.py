@@ -7,7 +7,7 @@ from typing import Any
 
 from selfcascade.calls import SelfCascadeOutput
 from selfcascade.cascade import Size
-from selfcascade.methods.method import Method, Request
+from selfcascade.methods.method import Method, MethodRequest
 from selfcascade.pipeline import SelfCascade
 
 A_STAGE = ("num_inference_steps", "guidance_scale")
@@ -20,7 +20,7 @@ class Direct(Method):
     summary = "the base model asked for the target size at once (objects repeat)"
     takes = frozenset({"vae_tiling"})
 
-    def make(self, request: Request) -> SelfCascadeOutput:
+    def make(self, request: MethodRequest) -> SelfCascadeOutput:
         """The pipeline's own output at the target size."""
         return sampled_at(request.pipe, request.prompt, request.target, request.arguments)
 
@@ -31,7 +31,7 @@ def sampled_at(pipe: Any, prompt: str | list[str], size: Size, arguments: Mappin
     return cascade(prompt, height=size.height, width=size.width, **arguments)
 
 
-def base_sample(request: Request, arguments: Mapping[str, Any]) -> SelfCascadeOutput:
+def base_sample(request: MethodRequest, arguments: Mapping[str, Any]) -> SelfCascadeOutput:
     """The base stage alone of a cascade to the request's target, in latents.
 
     Args:

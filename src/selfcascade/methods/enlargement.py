@@ -12,7 +12,7 @@ from selfcascade.base_models.family import denoiser
 from selfcascade.base_models.resizing import lanczos
 from selfcascade.calls import SelfCascadeOutput
 from selfcascade.methods.direct import base_sample
-from selfcascade.methods.method import Method, Request
+from selfcascade.methods.method import Method, MethodRequest
 from selfcascade.pipeline import SelfCascade
 
 
@@ -23,14 +23,14 @@ class Lanczos(Method):
     summary = "the base sample enlarged with Lanczos windows: no detail is added"
     from_base = True
 
-    def make(self, request: Request) -> SelfCascadeOutput:
+    def make(self, request: MethodRequest) -> SelfCascadeOutput:
         """One stage, the base sample's; "latent" gives the picture encoded again."""
         output, pixels = base_pixels(request, request.without("output_type", "pivot"))
         output_type = request.arguments.get("output_type", "pil")
         return finish(request.cascade, output, lanczos(pixels, request.target), output_type)
 
 
-def base_pixels(request: Request, arguments: Mapping[str, Any]) -> tuple[SelfCascadeOutput, Tensor]:
+def base_pixels(request: MethodRequest, arguments: Mapping[str, Any]) -> tuple[SelfCascadeOutput, Tensor]:
     """The base stage of a cascade to the request's target, and its picture, (N, 3, ..., h, w) in [-1, 1].
 
     Args:
@@ -41,7 +41,7 @@ def base_pixels(request: Request, arguments: Mapping[str, Any]) -> tuple[SelfCas
     output = SelfCascadeOutput(None, None, []) if pivot is not None else base_sample(request, arguments)
     z_0 = output.stages[-1].latents if pivot is None else pivot
     with torch.no_grad():
-        return output, cascade.family.decode(cascade.pipe, z_0)
+        return output, cascade.family.decode(z_0)
 
 
 def finish(cascade: SelfCascade, output: SelfCascadeOutput, pixels: Tensor, output_type: str) -> SelfCascadeOutput:
@@ -49,7 +49,7 @@ def finish(cascade: SelfCascade, output: SelfCascadeOutput, pixels: Tensor, outp
     pixels, pipe = pixels.clamp(-1, 1), cascade.pipe
     if output_type == "latent":
         with torch.no_grad():
-            made = cascade.family.encode(pipe, pixels).to(denoiser(pipe).dtype)
+            made = cascade.family.encode(pixels).to(denoiser(pipe).dtype)
     else:
         processor = pipe.video_processor if cascade.family.video else pipe.image_processor
         post = processor.postprocess_video if cascade.family.video else processor.postprocess

@@ -17,7 +17,7 @@ from selfcascade.base_models.family import denoiser
 from selfcascade.calls import SelfCascadeOutput
 from selfcascade.checks import OptionError
 from selfcascade.methods.direct import base_sample, sampled_at
-from selfcascade.methods.method import Method, Request
+from selfcascade.methods.method import Method, MethodRequest
 from selfcascade.options import uses
 
 ADAPTER = "selfcascade-fine-tuned"
@@ -41,7 +41,7 @@ class FineTuned(Method):
         if of_cascade and not given.get("in_cascade"):
             raise OptionError(f"{{{of_cascade[0]}}} needs {{in_cascade}} with method {self.name}")
 
-    def make(self, request: Request) -> SelfCascadeOutput:
+    def make(self, request: MethodRequest) -> SelfCascadeOutput:
         """The pictures; the pipeline has its own weights again afterwards.
 
         Raises:

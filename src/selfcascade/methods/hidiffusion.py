@@ -15,7 +15,7 @@ from selfcascade.base_models.family import denoiser
 from selfcascade.base_models.stage_scheduler import training_steps
 from selfcascade.calls import SelfCascadeOutput
 from selfcascade.methods.direct import sampled_at
-from selfcascade.methods.method import Method, Request
+from selfcascade.methods.method import Method, MethodRequest
 from selfcascade.methods.unet_layers import convolving, refuse_compiled, spatial_attention, timestep_of
 
 RESIDUALS = (
@@ -32,7 +32,7 @@ class HiDiffusion(Method):
     summary = "direct, with deep features resized to the trained size in early steps and shifted-window attention"
     takes = frozenset({"vae_tiling"})
 
-    def make(self, request: Request) -> SelfCascadeOutput:
+    def make(self, request: MethodRequest) -> SelfCascadeOutput:
         """The pipeline's output at the target size.
 
         Raises:

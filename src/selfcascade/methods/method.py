@@ -18,7 +18,7 @@ Names = frozenset[str]
 
 
 @dataclass(frozen=True)
-class Request:
+class MethodRequest:
     """What a method is asked for.
 
     Attributes:
@@ -91,10 +91,10 @@ class Method(ABC):
         given = {name: value for name, value in arguments.items() if value is not None}
         self.check(given)
         Options(height=height, width=width, **_held_to_a_type(given))
-        return self.make(Request(pipe, prompt, Size(height, width), native_size, given))
+        return self.make(MethodRequest(pipe, prompt, Size(height, width), native_size, given))
 
     @abstractmethod
-    def make(self, request: Request) -> SelfCascadeOutput:
+    def make(self, request: MethodRequest) -> SelfCascadeOutput:
         """The pictures of a request whose options were checked."""
 
     @final

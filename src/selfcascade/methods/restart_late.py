@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from selfcascade.calls import SelfCascadeOutput
-from selfcascade.methods.method import Method, Request
+from selfcascade.methods.method import Method, MethodRequest
 from selfcascade.presets import Preset
 
 SHARE = 0.2  # of the schedule, at the native size
@@ -20,7 +20,7 @@ class RestartLate(Method):
     from_base = True
     takes = frozenset({"cascade", "vae_tiling"})
 
-    def make(self, request: Request) -> SelfCascadeOutput:
+    def make(self, request: MethodRequest) -> SelfCascadeOutput:
         """What `SelfCascade` makes; a preset, a pivot step or an upsampling that is given has its way."""
         arguments = {"preset": LATE, **request.arguments}
         return request.cascade(request.prompt, **request.target._asdict(), **arguments)

@@ -16,7 +16,7 @@ from selfcascade.base_models.family import denoiser
 from selfcascade.base_models.stage_scheduler import training_steps
 from selfcascade.calls import SelfCascadeOutput
 from selfcascade.methods.direct import sampled_at
-from selfcascade.methods.method import Method, Request
+from selfcascade.methods.method import Method, MethodRequest
 from selfcascade.methods.unet_layers import convolution_levels, convolving, refuse_compiled, timestep_of
 
 LARGEST_BLIND = 2.0  # scale up to which plain re-dilation of the inner levels serves
@@ -40,7 +40,7 @@ class ScaleCrafter(Method):
     summary = "direct, with re-dilated and dispersed convolutions and noise-damped guidance in the early steps"
     takes = frozenset({"vae_tiling", "dilated_share"})
 
-    def make(self, request: Request) -> SelfCascadeOutput:
+    def make(self, request: MethodRequest) -> SelfCascadeOutput:
         """The pipeline's output at the target size.
 
         Raises:

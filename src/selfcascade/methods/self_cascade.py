@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from selfcascade.calls import SelfCascadeOutput
-from selfcascade.methods.method import Method, Request
+from selfcascade.methods.method import Method, MethodRequest
 from selfcascade.pipeline import SelfCascade
 
 
@@ -15,7 +15,7 @@ class SelfCascadeMethod(Method):
     from_base = True
     takes = frozenset({"cascade", "image", "vae_tiling"})
 
-    def make(self, request: Request) -> SelfCascadeOutput:
+    def make(self, request: MethodRequest) -> SelfCascadeOutput:
         """What `SelfCascade` makes."""
         return request.cascade(request.prompt, **request.target._asdict(), **request.arguments)
 
@@ -29,7 +29,7 @@ class SelfCascadeTunedMethod(Method):
     takes = frozenset({"cascade", "image", "vae_tiling", "upsamplers"})
     needs = frozenset({"upsamplers"})
 
-    def make(self, request: Request) -> SelfCascadeOutput:
+    def make(self, request: MethodRequest) -> SelfCascadeOutput:
         """What `SelfCascade` makes with the upsamplers.
 
         Raises:

@@ -11,7 +11,7 @@ from selfcascade.calls import SelfCascadeOutput
 from selfcascade.cascade import Size
 from selfcascade.methods.direct import of_first_stage
 from selfcascade.methods.enlargement import base_pixels, finish
-from selfcascade.methods.method import Method, Request
+from selfcascade.methods.method import Method, MethodRequest
 from selfcascade.models import load_super_resolver
 
 FACTOR = 4
@@ -36,7 +36,7 @@ class SuperResolution(Method):
     takes = frozenset({"weights", "noise_level"})
     needs = frozenset({"weights"})
 
-    def make(self, request: Request) -> SelfCascadeOutput:
+    def make(self, request: MethodRequest) -> SelfCascadeOutput:
         """One stage, the base sample's; "latent" gives the picture encoded again.
 
         Raises:
@@ -65,7 +65,7 @@ class SuperResolution(Method):
         return finish(cascade, output, lanczos(made * 2 - 1, target), request.arguments.get("output_type", "pil"))
 
 
-def _resolver(request: Request) -> Any:
+def _resolver(request: MethodRequest) -> Any:
     """The super-resolver, loaded where it is named, on the base model's device and in its precision."""
     weights, pipe = request.arguments["weights"], request.pipe
     if not isinstance(weights, (str, Path)):

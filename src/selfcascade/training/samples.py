@@ -25,7 +25,7 @@ def check_model(pipe: Any, config: TrainingConfig) -> None:
         raise ValueError(f"{what}, which makes clips; give frames, the number that is taken of each")
     if not family.video and frames is not None:
         raise ValueError(f"{what}, which makes pictures; frames must be left out, not {frames}")
-    most = family.most_frames(pipe) if family.video else None
+    most = family.most_frames if family.video else None
     if frames is not None and most is not None and frames > most:
         raise ValueError(f"frames must be at most {most}, where the motion adapter's positions end, not {frames}")
 
@@ -43,10 +43,10 @@ def encode_with_pivot(pipe: Any, pixels: Tensor, scale: float) -> dict[str, Tens
         "z_0" and "pivot", (B, C, h, w), of clips (B, C, F, h, w), float32.
     """
     family = family_of(pipe)
-    multiple = family.multiple(pipe)
+    multiple = family.multiple
     sides = [max(multiple, round(side / scale / multiple) * multiple) for side in pixels.shape[-2:]]
     small = interpolate(pixels.flatten(0, -4), size=sides, mode="area").unflatten(0, pixels.shape[:-3])
     return {
-        name: family.encode(pipe, x.transpose(1, 2) if family.video else x).float().contiguous()
+        name: family.encode(x.transpose(1, 2) if family.video else x).float().contiguous()
         for name, x in (("z_0", pixels), ("pivot", small))
     }

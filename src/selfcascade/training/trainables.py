@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from selfcascade.training.config import TrainingConfig
 from selfcascade.training.tensor_cache import FeatureCache
 from selfcascade.upsamplers.model import FeatureUpsamplers
-from selfcascade.upsamplers.skip_features import read_skip_features, upsampled
+from selfcascade.upsamplers.skip_features import adding_skip_features, read_skip_features
 
 # Attention projections, feed-forward and in/out projections: 1.73M parameters at rank 4 on SD 2.1, 13.8M at 32.
 # Not in AnimateDiff's motion modules, which call theirs by keyword, `proj_in(input=x)`, as peft's layers do not allow.
@@ -70,7 +70,7 @@ class TrainedUpsamplers(nn.Module):
             features = read_skip_features(unet, pivot, **conditions)
         else:
             features = self.cache.read(unet, pivot, conditions)
-        with upsampled(unet, self.upsamplers, features, gradient=True):
+        with adding_skip_features(unet, self.upsamplers, features, gradient=True):
             return unet(z_t, timestep, **conditions, return_dict=False)[0]
 
     def trained(self) -> dict[str, nn.Parameter]:

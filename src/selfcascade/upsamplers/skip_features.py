@@ -86,14 +86,14 @@ def read_skip_features(unet: Any, z_0: Tensor, **arguments: Any) -> SkipFeatures
 
 
 @contextlib.contextmanager
-def upsampled(
+def adding_skip_features(
     unet: Any,
     upsamplers: FeatureUpsamplers,
     features: SkipFeatures | Tensor,
     scale: float = 1.0,
     gradient: bool = False,
 ) -> Iterator[None]:
-    """Within it the U-Net adds the upsamplers' residuals to its skip features: h' = h + scale phi_n(h_0, t) (eq. 8).
+    """With it the U-Net adds the upsamplers' residuals to its skip features: h' = h + scale phi_n(h_0, t) (eq. 8).
 
     Args:
         unet: Used as it is; its hooks are taken out again.
@@ -189,8 +189,8 @@ class _Injection:
             skips = [h.to(dtype) for h in pivot], [h.to(dtype) for h in own]
             residuals = self.upsamplers(level, *skips, timestep, temb.to(dtype), self.frames)
             self.added += 1
-            joined = tuple(h + self.scale * r.to(h.dtype) for h, r in zip(own, residuals, strict=True))
-            return positional, {**named, "res_hidden_states_tuple": joined}
+            summed = tuple(h + self.scale * r.to(h.dtype) for h, r in zip(own, residuals, strict=True))
+            return positional, {**named, "res_hidden_states_tuple": summed}
 
         return add
 

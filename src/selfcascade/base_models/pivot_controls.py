@@ -23,16 +23,20 @@ MAX_GAIN = 2.0  # of the high band: where next to none is left, what is amplifie
 
 
 @dataclass(frozen=True)
-class Levers:
-    """How far a stage is held to its pivot.
+class PivotSettings:
+    """How a pivot is enlarged, and how far a stage is held to it.
 
     Attributes:
+        upsampling: phi: "latent-bilinear" (the paper), "latent-bicubic", or "rgb" (decode, Lanczos, encode).
         anchor: Share of the stage's steps, its first ones, whose low band is the pivot's; 0 none, 1 all.
         energy: Strength in [0, 1] at which the enlarged pivot's high band gets its energy back.
+        shared_noise: Share of the renoise variance that all frames of a clip have in common, in [0, 1].
     """
 
+    upsampling: str = "latent-bilinear"
     anchor: float = 0.0
     energy: float = 0.0
+    shared_noise: float = 0.0
 
 
 def check_anchorable(scheduler: Any) -> None:
@@ -62,7 +66,7 @@ def low_band(z: Tensor, height: int, width: int) -> Tensor:
     return interpolate(small, size=z.shape[-2:], mode="nearest-exact")[0].view(z.shape)
 
 
-def restored(z_up: Tensor, pivot: Tensor, strength: float) -> Tensor:
+def restore_energy(z_up: Tensor, pivot: Tensor, strength: float) -> Tensor:
     """The enlarged pivot with the energy that interpolation took from its finest octave.
 
     z = L + k^strength H, with L the low band at half the pivot's size, H = z_up - L, and k such that L + k H has the

@@ -1,0 +1,216 @@
+"""The base model behind one call of the cascade: an untouched pipeline, run for a stage at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from selfcascade.base_models.borrowing import remembering, replacing_attributes, stage_attributes
+from selfcascade.base_models.decoding import Decoded, decode_clips
+from selfcascade.base_models.family import Family
+from selfcascade.base_models.frames import mixed_noise
+from selfcascade.base_models.pivot_controls import Anchor, PivotSettings, restore_energy
+from selfcascade.base_models.request import Request
+from selfcascade.base_models.resizing import lanczos, resize_latents
+from selfcascade.base_models.stage_scheduler import ScheduleKnown, add_noise_at_start, stage_scheduler
+from selfcascade.cascade import Sample, Size, Stage
+
+UPSAMPLINGS = ("latent-bilinear", "latent-bicubic", "rgb")
+
+# From a stage and its pivot's latents, None at the base stage, to what surrounds the pipeline's run: changes of the
+# denoiser that last for the stage.
+StageContext = Callable[[Stage, Tensor | None], contextlib.AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class PipelineSample(Sample):
+    """What a stage made, and what later stages must know of it.
+
+    Attributes:
+        base_shift: mu, the dynamic shift of the base stage's schedule; 0 where there was none.
+        decoded: The last stage's pictures, where the pipeline decoded them.
+        features: Latents whose skip features the next stage gets; None: those of `latents`.
+        band: (h, w) in latent pixels of what the picture holds; None: the size of `latents`.
+    """
+
+    base_shift: float = 0.0
+    decoded: Decoded | None = None
+    features: Tensor | None = None
+    band: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class NoisyLatents:
+    """Where a stage starts.
+
+    Attributes:
+        z_K: Latents at the schedule's first noise level, (B, C, h, w) or (B, C, F, h, w).
+        z_up: The enlarged pivot that was noised, the same shape.
+        scheduler: The schedule from there on (`stage_scheduler`).
+    """
+
+    z_K: Tensor
+    z_up: Tensor
+    scheduler: Any
+
+
+class PipelineBaseModel:
+    """Drives an untouched diffusers pipeline as the algorithm's `BaseModel`.
+
+    Args:
+        family: The pipeline's. During a stage the pipeline holds a stage scheduler and a prompt encoder that remembers;
+            both are taken out again, after an exception too.
+        request: What the call asks for.
+        settings: How pivots are enlarged and stages held to them.
+        contexts: Entered for every stage, in this order.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        request: Request,
+        settings: PivotSettings | None = None,
+        contexts: Sequence[StageContext] = (),
+    ) -> None:
+        self.family, self.pipe, self.request = family, family.pipe, request
+        self.settings, self.contexts = settings or PivotSettings(), tuple(contexts)
+        accepted = inspect.signature(self.pipe.__call__).parameters
+        fixed = {name: value for name, value in family.fixed_arguments.items() if name in accepted}
+        self.arguments: dict[str, Any] = {**fixed, **request.pipeline_arguments()}
+        has_encoder = hasattr(self.pipe, "encode_prompt")
+        self.encode_prompt = remembering(self.pipe.encode_prompt) if has_encoder else None
+
+    def sample(self, stage: Stage) -> PipelineSample:
+        """The pipeline's own sample at the stage's size: (B, C, h, w) or (B, C, F, h, w)."""
+        scheduler = stage_scheduler(self.pipe.scheduler, None)
+        with self._contexts(stage, None):
+            made = self._run(stage, scheduler, None)
+        return replace(made, base_shift=scheduler.mu)
+
+    def resume(self, latents: Tensor, first: Stage) -> PipelineSample:
+        """Latents of an earlier call as the pivot, with what `sample` would have learnt of the schedule.
+
+        Args:
+            latents: z_0 of any stage.
+            first: The base stage.
+        """
+        scheduler = stage_scheduler(self.pipe.scheduler, None)
+        size = self.family.latent_size(first.size)
+        self._find_schedule(scheduler, first, latents.new_zeros(*latents.shape[:-2], *size))
+        return PipelineSample(latents.to(self.pipe._execution_device), base_shift=scheduler.mu)
+
+    def upsample(self, pivot: PipelineSample, size: Size) -> Tensor:
+        """The pivot at the size's latents, each frame by itself; unchanged where it has that size already."""
+        z_0, target = pivot.latents, self.family.latent_size(size)
+        if tuple(z_0.shape[-2:]) == target:
+            return z_0
+        if self.settings.upsampling == "rgb":
+            z_up = self.family.in_parts(functools.partial(self._enlarge_in_rgb, size=size), z_0, size)
+        else:
+            z_up = resize_latents(z_0, target, self.settings.upsampling.removeprefix("latent-"))
+        return restore_energy(z_up, z_0, self.settings.energy)
+
+    def _enlarge_in_rgb(self, z_0: Tensor, size: Size) -> Tensor:
+        return self.family.encode(lanczos(self.family.decode(z_0), size)).to(z_0.dtype)
+
+    def renoise(self, z_up: Tensor, stage: Stage, pivot: PipelineSample) -> NoisyLatents:
+        """z_K at the first scheduled step at or below K, with noise from the caller's generators."""
+        scheduler = stage_scheduler(self.pipe.scheduler, stage.pivot_step, pivot.base_shift)
+        self._find_schedule(scheduler, stage, z_up)
+        swapped, generator = self.family.frames_first, self.request.generator
+        shape = z_up.transpose(1, 2).shape if swapped else z_up.shape  # as the pipeline draws its own
+        noise = randn_tensor(shape, generator, z_up.device, z_up.dtype)
+        noise = noise.transpose(1, 2) if swapped else noise
+        if self.settings.shared_noise > 0:
+            one_frame = randn_tensor((*z_up.shape[:2], 1, *z_up.shape[3:]), generator, z_up.device, z_up.dtype)
+            noise = mixed_noise(noise, one_frame, self.settings.shared_noise)
+        return NoisyLatents(add_noise_at_start(scheduler, z_up, noise).to(z_up.dtype), z_up, scheduler)
+
+    def denoise(self, z_K: NoisyLatents, stage: Stage, pivot: PipelineSample) -> PipelineSample:
+        """The pipeline run over the tail of the schedule, from the given latents."""
+        scheduler = z_K.scheduler
+        if self.settings.anchor > 0:
+            scheduler.anchor = self._anchor(stage, z_K.z_up, pivot)
+        features = pivot.latents if pivot.features is None else pivot.features
+        with self._contexts(stage, features):
+            made = self._run(stage, scheduler, self.family.from_spatial(z_K.z_K))
+        return replace(made, base_shift=pivot.base_shift)
+
+    def _anchor(self, stage: Stage, z_up: Tensor, pivot: PipelineSample) -> Anchor:
+        """Holds the stage's predicted x_0 to the enlarged pivot, below the size that the pivot had."""
+        family = self.family
+
+        def to_spatial(latents: Tensor) -> Tensor:
+            return family.to_spatial(family.from_step(latents, len(z_up)), stage.size)
+
+        height, width = pivot.band or pivot.latents.shape[-2:]
+        return Anchor(z_up, height, width, self.settings.anchor, to_spatial, family.to_step)
+
+    def _contexts(self, stage: Stage, pivot: Tensor | None) -> contextlib.ExitStack:
+        with contextlib.ExitStack() as stack:
+            for context in self.contexts:
+                stack.enter_context(context(stage, pivot))
+            return stack.pop_all()
+
+    def _find_schedule(self, scheduler: Any, stage: Stage, z_0: Tensor) -> None:
+        # Only the pipeline knows which sigmas and shift it asks for at this size, so it is asked, and stopped there.
+        scheduler.probing = True
+        with contextlib.suppress(ScheduleKnown):
+            self._call(scheduler, stage, {"latents": self.family.from_spatial(z_0), "output_type": "latent"})
+        scheduler.probing = False
+
+    def _run(self, stage: Stage, scheduler: Any, latents: Tensor | None) -> PipelineSample:
+        family, output_type = self.family, self.request.output_type
+        final = stage.is_last and output_type != "latent"
+        at_once = final and not family.framewise
+        given = {} if latents is None else {"latents": latents}
+        output = self._call(scheduler, stage, {**given, "output_type": output_type if at_once else "latent"})
+        result = family.latents_of(output)
+        # Decoded pictures come without their latents, which are what the scheduler's last step made.
+        latents = family.from_step(scheduler.stage_latents, len(result)) if at_once else result
+        z_0 = family.to_spatial(latents, stage.size)
+        decoded = None
+        if final and not at_once:
+            decoded = Decoded(decode_clips(family, z_0, output_type, self.arguments.get("decode_chunk_size")))
+        elif stage.is_last:
+            decoded = Decoded(result, getattr(output, "nsfw_content_detected", None))
+        interrupted = bool(getattr(self.pipe, "_interrupt", False))  # as diffusers has it
+        return PipelineSample(z_0, scheduler.steps_run, interrupted, decoded=decoded)
+
+    def _call(self, scheduler: Any, stage: Stage, more: Mapping[str, Any]) -> Any:
+        """The pipeline's output for the stage, with the scheduler in the place of its own."""
+        lent = {**stage_attributes(self.pipe, stage), "scheduler": scheduler}
+        if self.encode_prompt is not None:
+            lent["encode_prompt"] = self.encode_prompt
+        with replacing_attributes(self.pipe, lent):
+            return self.pipe.__call__(**{**self._stage_arguments(scheduler, stage), **more})
+
+    def _stage_arguments(self, scheduler: Any, stage: Stage) -> dict[str, Any]:
+        arguments = {**self.arguments, **self.family.size_arguments(stage.size)}
+        arguments["num_inference_steps"] = stage.num_inference_steps
+        if stage.guidance_scale is not None:
+            arguments["guidance_scale"] = stage.guidance_scale
+        callback = arguments.get("callback_on_step_end")
+        if callback is not None:
+            if hasattr(callback, "tensor_inputs"):  # diffusers' own callback objects say what they need
+                arguments["callback_on_step_end_tensor_inputs"] = callback.tensor_inputs
+            arguments["callback_on_step_end"] = _with_stage(callback, scheduler, stage)
+        return arguments
+
+
+def _with_stage(callback: Callable[..., dict[str, Any]], scheduler: Any, stage: Stage) -> Callable[..., dict[str, Any]]:
+    """The user's callback, told the stage; latents that it changes are the stage's."""
+
+    def told_the_stage(pipe: Any, step: int, timestep: Any, callback_kwargs: dict[str, Any]) -> dict[str, Any]:
+        outputs = callback(pipe, step, timestep, {**callback_kwargs, "stage": stage})
+        scheduler.stage_latents = outputs.get("latents", scheduler.stage_latents)
+        return outputs
+
+    return told_the_stage

@@ -1,0 +1,38 @@
+"""The user's own picture or clip as the first pivot."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from selfcascade.base_models.driver import PipelineSample
+from selfcascade.base_models.family import Family
+from selfcascade.base_models.request import Request
+from selfcascade.base_models.resizing import as_floats, cropped, lanczos
+from selfcascade.cascade import Size
+
+
+def image_pivot(
+    family: Family, request: Request, pixels: Tensor, size: Size, pivot_size: Size, tuned: bool = False
+) -> PipelineSample:
+    """The first pivot from a user's picture or clip: cropped at the centre to the size's ratio, resized, encoded.
+
+    Args:
+        family: Of the pipeline.
+        request: With as many prompts as pictures, or several for one picture (`Request.for_pictures`).
+        pixels: (B, 3, H, W) or (B, 3, F, H, W), bytes or in [0, 1]; bytes are made floats part by part.
+        size: Of the first stage.
+        pivot_size: Of the stage before it, had there been one: the picture's low band is what that size holds.
+        tuned: Whether skip features are read; they are at `pivot_size`.
+    """
+
+    def latents(size: Size) -> Tensor:
+        def encoded(part: Tensor) -> Tensor:
+            resized = lanczos(as_floats(cropped(part, size)), size).clamp(0, 1) * 2 - 1
+            return family.encode(resized.to(family.pipe._execution_device))
+
+        z_0 = family.in_parts(encoded, pixels, size)
+        return torch.cat([z_0] * (request.prompts // len(pixels))).repeat_interleave(request.copies, 0)
+
+    features = latents(pivot_size) if tuned else None
+    return PipelineSample(latents(size), features=features, band=family.latent_size(pivot_size))

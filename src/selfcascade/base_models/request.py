@@ -1,0 +1,77 @@
+"""What one call of the cascade asks of the pipeline, the same at every stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+# Beside the prompt; pipelines want as many of each, or none.
+WORDS = ("negative_prompt", "prompt_2", "negative_prompt_2", "prompt_3", "negative_prompt_3")
+
+Words = str | list[str]
+Generators = torch.Generator | list[torch.Generator]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt, and how its pictures are to be drawn and given out.
+
+    Attributes:
+        prompt: One or several; None where `arguments` hold embeddings.
+        generator: Source of every random draw; a list has one for each picture.
+        output_type: "pil", "np", "pt" or "latent".
+        arguments: Everything else for the pipeline, passed on as it is: negative prompt, adapters, callbacks, ...
+    """
+
+    prompt: Words | None = None
+    generator: Generators | None = None
+    output_type: str = "pil"
+    arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def prompts(self) -> int:
+        """How many prompts there are."""
+        if isinstance(self.prompt, list):
+            return len(self.prompt)
+        embeds = self.arguments.get("prompt_embeds")
+        return 1 if self.prompt is not None or embeds is None else len(embeds)
+
+    @property
+    def copies(self) -> int:
+        """How many pictures each prompt gets."""
+        return self.arguments.get("num_images_per_prompt", 1)
+
+    def for_pictures(self, count: int, video: bool = False) -> Request:
+        """The request with a prompt for each of so many pictures or clips, where it has but one.
+
+        Raises:
+            ValueError: There are as many pictures as neither one nor the prompts, or as many generators as neither one
+                nor the results.
+        """
+        asked = self
+        if self.prompt is not None and self.prompts == 1 and count > 1:
+            words = {name: _repeated(self.arguments[name], count) for name in WORDS if name in self.arguments}
+            asked = replace(self, prompt=_repeated(self.prompt, count), arguments={**self.arguments, **words})
+        if count not in (1, asked.prompts):
+            kind, things = ("clip", "clips") if video else ("image", "pictures")
+            raise ValueError(
+                f"{kind} has {count} {things}, and there are {asked.prompts} prompts; give one, or as many"
+            )
+        results = asked.prompts * asked.copies
+        if isinstance(self.generator, list) and len(self.generator) != results:
+            raise ValueError(f"generator has {len(self.generator)} entries, and there are {results} results")
+        return asked
+
+    def pipeline_arguments(self) -> dict[str, Any]:
+        """Keyword arguments of the pipeline's call; what is None is left out, for the pipeline's own default."""
+        named = {"prompt": self.prompt, "generator": self.generator}
+        return {**self.arguments, **{name: value for name, value in named.items() if value is not None}}
+
+
+def _repeated(words: Any, count: int) -> Any:
+    """One prompt as many times; anything else as it is."""
+    one = words[0] if isinstance(words, list) and len(words) == 1 else words
+    return [one] * count if isinstance(one, str) else words

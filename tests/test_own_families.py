@@ -1,0 +1,104 @@
+"""A family from outside the package: a few lines, for a pipeline class that the package does not know."""
+
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import Tensor
+
+from cascade_runs import SD, SETTINGS, SMALL, run, seeded
+from selfcascade import Family, SelfCascade, Size, base_models, register_family
+
+
+class Drawings(NamedTuple):
+    """What `SidewaysPipeline` returns."""
+
+    drawings: Any
+
+
+class SidewaysPipeline(StableDiffusionPipeline):
+    """Stable Diffusion for squares, whose latents lie on their side outside the scheduler."""
+
+    def __call__(self, *, side: int, output_type: str, latents: Tensor | None = None, **arguments: Any) -> Drawings:  # type: ignore[override]
+        latents = None if latents is None else latents.mT
+        given = {**arguments, "height": side, "width": side, "latents": latents, "output_type": output_type}
+        drawn = super().__call__(**given, return_dict=False)[0]
+        return Drawings(drawn.mT if output_type == "latent" else drawn)
+
+
+class Sideways(Family):
+    """All that differs."""
+
+    classes = ("SidewaysPipeline",)
+    least_multiple = 8
+    output_name = "drawings"
+
+    def size_arguments(self, size: Size) -> dict[str, object]:
+        return {"side": size.height}
+
+    def to_spatial(self, latents: Tensor, size: Size) -> Tensor:
+        return latents.mT
+
+    def from_spatial(self, z: Tensor) -> Tensor:
+        return z.mT
+
+    def from_step(self, latents: Tensor, batch: int) -> Tensor:
+        return latents.mT
+
+    def to_step(self, z: Tensor) -> Tensor:
+        return z
+
+
+@pytest.fixture(autouse=True)
+def registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test registers in a list of its own."""
+    monkeypatch.setattr(base_models, "FAMILIES", list(base_models.FAMILIES))
+
+
+def sideways() -> Any:
+    pipe: Any = SMALL.build()
+    made = SidewaysPipeline(**pipe.components, requires_safety_checker=False)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+@pytest.mark.parametrize("options", [{}, {"anchor": 0.5, "upsampling": "rgb"}, {"output_type": "pt"}])
+def test_a_registered_family_makes_what_the_class_behind_it_makes(options: dict[str, Any]) -> None:
+    assert register_family(Sideways) is Sideways
+    expected, made = run(SMALL.build(), SMALL, **options), run(sideways(), SMALL, **options)
+    assert torch.equal(made.stages[1].latents, expected.stages[1].latents)
+    pictures = made.images.mT if options.get("output_type") is None else made.images
+    assert torch.equal(pictures, expected.images)
+
+
+def test_a_family_for_one_cascade_is_not_registered() -> None:
+    cascade = SelfCascade(sideways(), native_size=(64, 64), family=Sideways)
+    settings: dict[str, Any] = {**SMALL.inputs, **SETTINGS, "height": 128, "width": 128}
+    made = cascade(**settings, generator=seeded())
+    assert torch.equal(made.stages[1].latents, run(SMALL.build(), SMALL).stages[1].latents)
+    assert Sideways not in base_models.FAMILIES
+
+
+def test_the_last_registered_family_serves_a_class() -> None:
+    class Coarse(Family):
+        classes = ("StableDiffusionPipeline",)
+        least_multiple = 32
+
+    class Coarser(Coarse):
+        least_multiple = 64
+
+    for family in (Coarse, Coarser, Coarse):
+        register_family(family)
+    assert base_models.FAMILIES.count(Coarse) == 1
+    assert SelfCascade(SD.build()).multiple == 64
+    assert SelfCascade(SD.build(), family=Coarse).multiple == 32
+
+
+@pytest.mark.parametrize("bad", [Family, StableDiffusionPipeline, "Sideways", Sideways(None), None])  # type: ignore[arg-type]
+def test_what_is_no_family_with_classes_is_not_registered(bad: Any) -> None:
+    with pytest.raises(ValueError, match=r"family must be a subclass of selfcascade\.Family that names its classes"):
+        register_family(bad)
+    if bad is not None and bad is not Family:
+        with pytest.raises(ValueError, match=r"family must be a subclass of selfcascade\.Family or None"):
+            SelfCascade(SD.build(), family=bad)
