@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from selfcascade import SelfCascade
 from selfcascade.cascade import Size, Stage
-from selfcascade.cost import forward, plan
+from selfcascade.cost import plan, timing
 from selfcascade.cost.forward import LiveBytes, MeasuredNetwork, clip_forward, unet_cost, unet_forward, vae_decode
 from selfcascade.cost.plan import estimate, scheduled_steps, unet_tflops
 from tiny import TINY
@@ -29,7 +29,7 @@ def floats(mebibytes: float) -> Tensor:
 @pytest.fixture(autouse=True)
 def shortest_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     """One run of the smallest shape is all that is timed."""
-    monkeypatch.setattr(forward, "TIMING_SECONDS", 0.0)
+    monkeypatch.setattr(timing, "TIMING_SECONDS", 0.0)
 
 
 def base_stage(side: int = 128, **changes: Any) -> Stage:
@@ -172,7 +172,7 @@ def test_seconds_beyond_the_timed_go_by_flops() -> None:
 
 def test_a_timing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = TINY["stable-diffusion"].build()
-    monkeypatch.setattr(forward, "TIMING_SECONDS", 5.0)
+    monkeypatch.setattr(timing, "TIMING_SECONDS", 5.0)
     first = estimate(pipe, [base_stage()])
     monkeypatch.setattr(pipe.unet, "forward", None)
     monkeypatch.setattr(pipe.vae, "decode", None)

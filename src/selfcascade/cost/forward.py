@@ -6,10 +6,9 @@ taken to run in a fused kernel (flash or memory-efficient, as on CPU and CUDA) t
 
 from __future__ import annotations
 
-import math
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,11 +21,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from selfcascade.cost.timing import PassTimes, Shape
+
 CLIP_TOKENS = 77
 SDXL_TIME_IDS = 6
-TIMING_SECONDS = 0.4  # a network; a denoiser and a decoder stay under a second
-
-Shape = tuple[int, int, int]  # (B, h, w) of latents
 Forward = Callable[[Any, Shape], Any]  # runs a network on latents of zeros
 
 _MEASURED: weakref.WeakKeyDictionary[nn.Module, dict[Any, Any]] = weakref.WeakKeyDictionary()
@@ -156,42 +154,11 @@ class MeasuredNetwork:
         return self.counted[shape]
 
     def seconds(self, wanted: Iterable[Shape]) -> dict[Shape, float]:
-        """Timed from small to large while `TIMING_SECONDS` last, the rest by FLOPs from the largest that was timed."""
-        shapes = sorted(set(wanted), key=self._flops)
-        batch, h, w = shapes[0]
-        smaller = [(batch, 8 * math.ceil(h / part), 8 * math.ceil(w / part)) for part in (32, 16)]
-        self._time([shape for shape in dict.fromkeys((*smaller, *shapes)) if shape not in self.timed])
-        largest = max(self.timed, key=self._flops)
-        rate = self._flops(largest) / self.timed[largest]
-        return {shape: self.timed.get(shape, self._flops(shape) / rate) for shape in shapes}
+        """Seconds of a pass at each shape, of which the smaller are timed."""
+        return PassTimes(self._run, self._flops, self.timed).seconds(wanted)
 
     def _flops(self, shape: Shape) -> int:
         return self.cost(shape).flops
-
-    def _time(self, shapes: Sequence[Shape]) -> None:
-        if not self.timed:
-            self._run(shapes[0])  # a network's first run loads kernels, and would use up the time
-        left = TIMING_SECONDS
-        for shape in shapes:
-            # The first run at a shape chooses its kernels, so the second is the one to go by.
-            for _ in range(2):
-                if self._forecast(shape) > left:
-                    return
-                try:
-                    seconds = self._run(shape)
-                except torch.OutOfMemoryError:
-                    if not self.timed:
-                        raise
-                    return  # whoever asks for an estimate wants to know by how much
-                self.timed[shape] = min(seconds, self.timed.get(shape, math.inf))
-                left -= seconds
-
-    def _forecast(self, shape: Shape) -> float:
-        """Seconds by the line through the two largest timed; small passes are mostly overhead, which does not grow."""
-        if not self.timed or shape in self.timed:
-            return self.timed.get(shape, 0.0)
-        *_, (f_1, s_1), (f_2, s_2) = [(0, 0.0), *sorted((self._flops(done), self.timed[done]) for done in self.timed)]
-        return s_2 + max(0.0, (s_2 - s_1) / (f_2 - f_1)) * (self._flops(shape) - f_2)
 
     def _run(self, shape: Shape) -> float:
         began = time.perf_counter()

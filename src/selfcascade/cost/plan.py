@@ -20,13 +20,13 @@ from selfcascade.cascade import Size, Stage
 from selfcascade.cost.forward import (
     CLIP_TOKENS,
     MeasuredNetwork,
-    Shape,
     clip_forward,
     has_known_inputs,
     unet_cost,
     unet_forward,
     vae_decode,
 )
+from selfcascade.cost.timing import Shape
 from selfcascade.pipeline import TILING_AREA
 
 PIPELINES = {

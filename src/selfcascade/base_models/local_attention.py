@@ -1,0 +1,208 @@
+"""Self-attention within neighbourhoods of the native size, for stages above the base: their cost is linear in pixels.
+
+The pivot carries the composition, so a stage above the base needs attention mainly for texture. A self-attention module
+runs as it is, with its projections, rotary positions, adapters and processor; only the call at its heart, of
+`scaled_dot_product_attention`, is answered by `neighbourhoods.attend`. Processors of U-Nets and of transformers have
+that call in common. It is reached by an attribute `forward` of the module's instance, which compiled blocks watch, and
+by a `TorchFunctionMode` that is active within that one call and in that one thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
+
+from selfcascade.base_models.neighbourhoods import Grid, attend
+
+TEMPORAL = frozenset({"motion_modules", "temp_attentions", "transformer_in"})  # their tokens are frames
+# Attention is linear in them as they are.
+LINEAR = frozenset({"SanaTransformer2DModel"})
+# The order of tokens: the picture's, then text; or text, where there is any among them, then the picture's.
+PICTURE_FIRST = frozenset(
+    {
+        *("SD3Transformer2DModel", "SD3ControlNetModel", "ZImageTransformer2DModel"),
+        "HunyuanVideoTransformer3DModel",
+    }
+)
+PICTURE_LAST = frozenset(
+    {
+        *("FluxTransformer2DModel", "FluxControlNetModel", "ChromaTransformer2DModel", "Flux2Transformer2DModel"),
+        *("QwenImageTransformer2DModel", "QwenImageControlNetModel", "AuraFlowTransformer2DModel"),
+        *("CogView4Transformer2DModel", "CogVideoXTransformer3DModel", "PixArtTransformer2DModel"),
+        *("HunyuanDiT2DModel", "WanTransformer3DModel", "LTXVideoTransformer3DModel"),
+    }
+)
+# Of transformers, the lists of blocks that the picture goes through; those of text alone are elsewhere.
+BLOCKS = frozenset(
+    {
+        *("transformer_blocks", "single_transformer_blocks", "joint_transformer_blocks", "single_dit_blocks"),
+        *("blocks", "layers", "noise_refiner"),
+    }
+)
+UNFUSED = frozenset(
+    {
+        *("AttnProcessor", "AttnAddedKVProcessor", "SlicedAttnProcessor", "SlicedAttnAddedKVProcessor"),
+        *("XFormersAttnProcessor", "XFormersAttnAddedKVProcessor", "CustomDiffusionXFormersAttnProcessor"),
+    }
+)
+
+
+def check_local(network: Any) -> None:
+    """Raises ValueError, in a sentence, where `local_attention` cannot serve this U-Net, transformer or ControlNet."""
+    kinds = {kind.__name__ for kind in type(_inner(network)).__mro__}
+    if not (_is_unet(network) or kinds & (LINEAR | PICTURE_FIRST | PICTURE_LAST)):
+        raise ValueError(
+            f"attention 'local' does not know where {type(_inner(network)).__name__} has the tokens of its picture; "
+            f"use attention 'full'"
+        )
+    for name, module in self_attention(network).items():
+        processor = getattr(module, "processor", None)
+        kind, backend = type(processor).__name__, getattr(processor, "_attention_backend", None)
+        if kind in UNFUSED:
+            raise ValueError(_refusal(f"{kind} of {name}"))
+        if backend is not None and "native" not in str(getattr(backend, "value", backend)):
+            raise ValueError(_refusal(f"the attention backend {getattr(backend, 'value', backend)!r}"))
+
+
+def self_attention(network: Any) -> dict[str, nn.Module]:
+    """The modules in which tokens of a picture attend to each other, by name; attention along frames is left out."""
+    inner = _inner(network)
+    if {kind.__name__ for kind in type(inner).__mro__} & LINEAR:
+        return {}
+    return {name: module for name, module in inner.named_modules() if _is_own(inner, name, module)}
+
+
+@contextlib.contextmanager
+def local_attention(network: Any, grid: Grid, native: Grid) -> Iterator[None]:
+    """Within it the picture's tokens attend to a neighbourhood of the native size, and to text as before.
+
+    Where the grid is no larger than the native one along each axis nothing is changed, and attention is exact. Weights,
+    processors and hooks stay as they are; afterwards, also after an exception, so do the modules.
+
+    Args:
+        network: A conditional U-Net, a diffusion transformer, or a ControlNet of either.
+        grid: Of the stage's tokens: latent pixels of a U-Net, which halves them from level to level, and patches of a
+            transformer. Frames are 1 for a U-Net, which attends to them one by one.
+        native: The same of the base stage.
+
+    Raises:
+        ValueError: The network is not supported (`check_local`); while it runs, a module does not attend to that grid.
+    """
+    check_local(network)
+    if all(native[axis] >= grid[axis] for axis in range(3)):
+        yield
+        return
+    find = _levels(network, grid, native) if _is_unet(network) else _sequence(network, grid, native)
+    changed = {module: vars(module).get("forward") for module in self_attention(network).values()}
+    for name, module in self_attention(network).items():
+        module.forward = _localised(module.forward, _Neighbourhoods(find), name, module)
+    try:
+        yield
+    finally:
+        for module, before in changed.items():
+            if before is None:
+                del module.forward
+            else:
+                module.forward = before
+
+
+Place = tuple[Grid, Grid, int]  # grid, window, tokens in front
+Find = Callable[[int], Place | None]
+
+
+class _Neighbourhoods(TorchFunctionMode):
+    """Answers self-attention of tokens in a grid; `met` says whether there was any."""
+
+    def __init__(self, find: Find) -> None:
+        super().__init__()
+        self.find, self.met = find, False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        return self._attention(*args, **(kwargs or {}))
+
+    def _attention(
+        self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *given: Any, **options: Any
+    ) -> Tensor:
+        options |= dict(zip(("dropout_p", "is_causal", "scale", "enable_gqa"), given, strict=False))
+        place = self.find(query.shape[-2]) if query.ndim == 4 and query.shape[-2] == key.shape[-2] else None
+        if place is None or options.get("is_causal"):
+            return scaled_dot_product_attention(query, key, value, attn_mask, **options)
+        self.met = True
+        grid, window, before = place
+        return attend(query, key, value, grid, window, before, attn_mask, **options)
+
+
+def _localised(inner: Callable[..., Any], mode: _Neighbourhoods, name: str, module: nn.Module) -> Callable[..., Any]:
+    @functools.wraps(inner)
+    def forward(*given: Any, **named: Any) -> Any:
+        with mode:
+            made = inner(*given, **named)
+        if not mode.met:
+            raise ValueError(_refusal(f"{type(getattr(module, 'processor', module)).__name__} of {name}"))
+        return made
+
+    return forward
+
+
+def _refusal(what: str) -> str:
+    return (
+        f"attention 'local' works on self-attention by torch's scaled_dot_product_attention, over all tokens of a "
+        f"stage, and {what} has none; use AttnProcessor2_0 or set_attention_backend('native'), or attention 'full'"
+    )
+
+
+def _levels(unet: Any, grid: Grid, native: Grid) -> Find:
+    """By the number of tokens: a U-Net's levels, each half of the one above, rounded up."""
+    places: dict[int, Place] = {}
+    for _ in _inner(unet).down_blocks:
+        frame = Grid(1, grid.height, grid.width)
+        places[frame.tokens] = (frame, _within(frame, native), 0)
+        grid, native = (Grid(1, math.ceil(each.height / 2), math.ceil(each.width / 2)) for each in (grid, native))
+    return places.get
+
+
+def _sequence(transformer: Any, grid: Grid, native: Grid) -> Find:
+    first = bool({kind.__name__ for kind in type(_inner(transformer)).__mro__} & PICTURE_FIRST)
+    window = _within(grid, native)
+
+    def find(tokens: int) -> Place | None:
+        others = tokens - grid.tokens
+        return None if others < 0 else (grid, window, 0 if first else others)
+
+    return find
+
+
+def _within(grid: Grid, native: Grid) -> Grid:
+    return Grid(*(min(sides) for sides in zip(grid, native, strict=True)))
+
+
+def _is_unet(network: Any) -> bool:
+    return hasattr(network, "down_blocks") and hasattr(network, "mid_block")  # a ControlNet has no up blocks
+
+
+def _is_own(network: Any, name: str, module: nn.Module) -> bool:
+    path = name.split(".")
+    if not hasattr(module, "processor"):
+        return False
+    if _is_unet(network):
+        return path[-1] == "attn1" and not TEMPORAL & set(path) and not getattr(module, "is_cross_attention", False)
+    return len(path) == 3 and path[0] in BLOCKS and path[2] in _names(network)
+
+
+def _names(transformer: Any) -> Sequence[str]:
+    # Stable Diffusion 3.5's second attention is of the picture alone; elsewhere a second one is to text.
+    return ("attn", "attn2") if type(transformer).__name__.startswith("SD3") else ("attn", "attn1", "attention")
+
+
+def _inner(network: Any) -> Any:
+    """The network itself, where it is compiled whole."""
+    return getattr(network, "_orig_mod", network)

@@ -1,0 +1,81 @@
+"""Seconds of forward passes: a few are timed, and the others follow by their FLOPs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+
+Shape = tuple[int, int, int]  # (B, h, w) of latents
+# A network. A second size may take ten times as long once: one alone is mostly overhead where it is small.
+TIMING_SECONDS = 0.6
+
+
+class PassTimes:
+    """What passes at some shapes took, and what others are expected to take.
+
+    A pass takes an overhead, which does not grow with its size, and a time in proportion to its FLOPs.
+
+    Args:
+        run: Runs a pass at a shape, and says how many seconds it took.
+        flops: Of a pass at a shape.
+        timed: Seconds of the shapes that have been run; more are put in.
+    """
+
+    def __init__(
+        self, run: Callable[[Shape], float], flops: Callable[[Shape], int], timed: dict[Shape, float] | None = None
+    ) -> None:
+        self.run, self.flops, self.timed = run, flops, {} if timed is None else timed
+
+    def seconds(self, wanted: Iterable[Shape]) -> dict[Shape, float]:
+        """Of each shape: timed from small to large while `TIMING_SECONDS` last, the rest foretold.
+
+        Raises:
+            torch.OutOfMemoryError: There is no memory for the smallest pass.
+        """
+        shapes = sorted(set(wanted), key=self.flops)
+        batch, h, w = shapes[0]
+        first = (
+            [] if self.timed else [(batch, 8 * math.ceil(h / part), 8 * math.ceil(w / part)) for part in (64, 32, 16)]
+        )
+        unlike = {self.flops(shape): shape for shape in (*first, *shapes)}  # mirrored shapes are alike
+        known = {self.flops(done) for done in self.timed}
+        self._time([unlike[flops] for flops in sorted(unlike.keys() - known)])
+        return {shape: self.foretold(shape) for shape in shapes}
+
+    def foretold(self, shape: Shape) -> float:
+        """Seconds as timed at these FLOPs, or by the line through the largest that was timed and one of half or less.
+
+        In proportion to the FLOPs where there is no other, or noise has made the larger the quicker.
+        """
+        seconds = {self.flops(done): taken for done, taken in self.timed.items()}
+        wanted, largest = self.flops(shape), max(seconds)
+        if wanted in seconds:
+            return seconds[wanted]
+        proportional = seconds[largest] * wanted / largest
+        half = max((flops for flops in seconds if 2 * flops <= largest), default=None)
+        if half is None or seconds[largest] <= seconds[half]:
+            return proportional
+        line = seconds[largest] + (seconds[largest] - seconds[half]) / (largest - half) * (wanted - largest)
+        return line if wanted > largest else max(line, proportional)
+
+    def _time(self, shapes: Sequence[Shape]) -> None:
+        """Runs passes of growing FLOPs, each twice: the first run at a shape chooses its kernels."""
+        if not self.timed and shapes:
+            self.run(shapes[0])  # a network's first run loads kernels, and would use up the time
+        left = TIMING_SECONDS
+        for shape in (shape for shape in shapes for _ in range(2)):
+            second = len(self.timed) == 1 and shape not in self.timed
+            if self.timed and self.foretold(shape) > (10 * TIMING_SECONDS if second else left):
+                if shape in self.timed:
+                    continue
+                return
+            try:
+                seconds = self.run(shape)
+            except torch.OutOfMemoryError:
+                if not self.timed:
+                    raise
+                return  # whoever asks for an estimate wants to know by how much
+            self.timed[shape] = min(seconds, self.timed.get(shape, math.inf))
+            left -= seconds
