@@ -198,6 +198,13 @@ def check_clips(family: Family, frames: Any, shared_noise: Any) -> None:
         )
 
 
+def check_has_pivot(options: Options, stages: Sequence[Stage]) -> None:
+    """Raises OptionError if an option is for stages with a pivot, and there is none."""
+    if options.shared_noise and stages[-1].pivot_step is None:
+        words = f"here {options.shared_noise}, is for stages above the base, and {stages[-1].size} has none"
+        raise OptionError(f"{{shared_noise}}, {words}")
+
+
 def check_length(arguments: Mapping[str, Any], frames: int) -> None:
     """Raises ValueError if keywords of the pipeline ask for another length than the clip's, or for copies."""
     if arguments.get("num_frames", frames) != frames:

@@ -7,7 +7,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -192,7 +192,7 @@ Pixels = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
 Guidance = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
 Sides = Annotated[tuple[Pixels, Pixels], BeforeValidator(_as_tuple), Allowed("HEIGHTxWIDTH in pixels, like 64x96")]
-Generators = Annotated[object, AfterValidator(_generators), Allowed("a torch.Generator, or a list of them")]
+Generators = Annotated[Any, AfterValidator(_generators), Allowed("a torch.Generator, or a list of them")]
 Latents = Annotated[object, Allowed("a tensor of latents")]
 # One value for all stages it is for, or one for each of them.
 PerStage = Annotated[Item | Annotated[tuple[Item, ...], Field(min_length=1)], BeforeValidator(_as_tuple)]

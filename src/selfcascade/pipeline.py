@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
@@ -23,6 +22,7 @@ from selfcascade.calls import (
     SelfCascadeOutput,
     check_call,
     check_clips,
+    check_has_pivot,
     check_length,
     planned,
     read_call,
@@ -34,12 +34,11 @@ from selfcascade.calls import (
     with_changes,
 )
 from selfcascade.cascade import Size, Stage, StageResult, plan_stages, self_cascade
-from selfcascade.checks import OptionError
 from selfcascade.media.images import clips_of, pixels_of
 from selfcascade.options import Options, OutputType
 from selfcascade.presets import Preset, Upsampling, preset_named
 from selfcascade.upsamplers.model import FeatureUpsamplers
-from selfcascade.upsamplers.skip_features import adding_skip_features, check_hookable
+from selfcascade.upsamplers.skip_features import check_hookable, stages_with_skip_features
 
 # From here on a decoded picture alone takes gigabytes inside a VAE, so it is decoded in tiles unless told otherwise.
 TILING_AREA = 2048 * 2048
@@ -96,17 +95,14 @@ class SelfCascade:
         """The stages of a call with these arguments; nothing runs.
 
         Args:
-            height, width: Pixels; None is twice the native side.
-            num_inference_steps: Steps of the whole schedule, for all stages or one value a stage; None is 50.
-            pivot_step: K, a training timestep in (0, T], for all up-scaling stages or one value each; None: the
-                preset's.
-            preset: A name of `selfcascade.PRESETS`, or a `Preset` of your own; None is "paper", or with upsamplers what
-                they were trained for.
-            guidance_scale: For all stages or one value a stage; None leaves the pipeline's default.
+            height, width: Pixels.
+            num_inference_steps: Steps of the whole schedule, for all stages or one value a stage.
+            pivot_step: K, a training timestep in (0, T], for all stages with a pivot or one value each.
+            preset: A name of `selfcascade.PRESETS`, or a `Preset` of your own.
+            guidance_scale: For all stages or one value a stage.
             scale: Instead of height and width: the native sides times this, 1 or more, rounded to what the model makes.
-            upsampling: "latent-bilinear", "latent-bicubic" or "rgb"; None: the preset's.
-            anchor: Share of a stage's steps, the first, whose low band is the pivot's, in [0, 1]; None: the preset's.
-            energy: Strength in [0, 1] at which the enlarged pivot's high band gets its energy back; None: the preset's.
+            upsampling, anchor, energy: In the places of the preset's, as in `Preset`.
+            None of any of them is the default in docs/options.md.
 
         Raises:
             ValueError: An argument is out of range; the sentence names it.
@@ -183,18 +179,13 @@ class SelfCascade:
                 `callback_on_step_end` finds the `Stage` under "stage" in its keyword arguments.
 
         Raises:
-            ValueError: An argument is out of range, or is a keyword of neither this nor the pipeline; the sentence
-                names it.
+            ValueError: An argument is out of range, or a keyword of neither this nor the pipeline.
         """
         options, arguments = read_call(self.pipe, "__call__", given)
         stages = self._plan(options)
         request = Request(prompt, options.generator, options.output_type, arguments)
         base = self._base(request, options)
-        if options.shared_noise and stages[-1].pivot_step is None:
-            only = stages[-1].size
-            raise OptionError(
-                f"{{shared_noise}}, here {options.shared_noise}, is for stages above the base, and {only} has none"
-            )
+        check_has_pivot(options, stages)
         pivot: Any = options.pivot
         if pivot is None:
             return self._run(base, stages, None, options)
@@ -278,19 +269,10 @@ class SelfCascade:
 
     def _contexts(self, upsampler_scale: float) -> list[StageContext]:
         """What changes the denoiser for the length of a stage; each is made anew from the stage and its pivot."""
-        contexts: list[StageContext] = []
-        if self.upsamplers is not None and upsampler_scale != 0:
-            unet = self.family.denoiser
-            check_hookable(unet)
-            upsamplers = self.upsamplers.to(self.pipe._execution_device)
-
-            def tuned(stage: Stage, pivot: Tensor | None) -> contextlib.AbstractContextManager[None]:
-                if pivot is None:
-                    return contextlib.nullcontext()
-                return adding_skip_features(unet, upsamplers, pivot, scale=upsampler_scale)
-
-            contexts.append(tuned)
-        return contexts
+        if self.upsamplers is None or upsampler_scale == 0:
+            return []
+        upsamplers = self.upsamplers.to(self.pipe._execution_device)
+        return [stages_with_skip_features(self.family.denoiser, upsamplers, upsampler_scale)]
 
     def preset(self, name: str | Preset | None = None) -> Preset:
         """The settings of this name; None: those that the upsamplers were trained for, or "paper"."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -133,6 +133,25 @@ def adding_skip_features(
             torch.set_grad_enabled(grad_was_enabled)
     if injection.calls and not injection.added:
         raise RuntimeError(f"{type(unet).__name__} ran without calling its up blocks as modules; no feature was added")
+
+
+def stages_with_skip_features(
+    unet: Any, upsamplers: FeatureUpsamplers, scale: float
+) -> Callable[[object, Tensor | None], contextlib.AbstractContextManager[None]]:
+    """What a stage of the tuned version runs in, made from the stage and its clean pivot; nothing without a pivot.
+
+    Args:
+        unet, upsamplers, scale: As in `adding_skip_features`.
+
+    Raises:
+        ValueError: The U-Net was compiled as a whole.
+    """
+    check_hookable(unet)
+
+    def context(stage: object, pivot: Tensor | None) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if pivot is None else adding_skip_features(unet, upsamplers, pivot, scale)
+
+    return context
 
 
 class _Injection:
