@@ -31,7 +31,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {
         *("base_models", "cascade", "data", "media", "methods", "metrics", "models", "pipeline", "upsamplers")
     },
-    "experiments": {"base_models", "cascade", "data", "evaluation", "media", "methods", "models", "training"},
+    "experiments": {
+        "base_models",
+        "cascade",
+        "data",
+        "evaluation",
+        "media",
+        "methods",
+        "models",
+        "options",
+        "training",
+    },
     "report": {"data", "evaluation", "media", "methods", "metrics", "models"},
     "cli": {
         *("calls", "checks", "cost", "experiments", "media", "methods", "models", "options", "pipeline", "presets"),

@@ -305,7 +305,7 @@ def test_presets_and_methods() -> None:
     assert [stage.pivot_step for stage in planned] == [None, 700, 400, 400]
     pipe: Any = SD.build()
     settings = {**SD.inputs, "prompt": "a house", "height": 256, "width": 256, **SETTINGS}
-    direct = METHODS["direct"](pipe, generator=seeded(), native_size=SD.native, preset="rgb", **settings)
+    direct = METHODS["direct"](pipe, generator=seeded(), native_size=SD.native, **settings)
     assert torch.equal(direct.images, pipe(generator=seeded(), **settings).images)
     ours = METHODS["self-cascade"](pipe, generator=seeded(), native_size=SD.native, **settings)
     assert torch.equal(ours.images, run(pipe, prompt="a house").images)

@@ -170,15 +170,7 @@ class Options(BaseModel):
     ] = None
     upsamplers: Annotated[
         Text | None,
-        Use(
-            "Feature upsamplers: a folder, or a bundled name.",
-            "",
-            PLAN,
-            taken_by="",
-            metavar="DIR",
-            passed=False,
-            any_object=True,
-        ),
+        _own("Feature upsamplers: a folder, or a bundled name.", commands=PLAN, metavar="DIR", any_object=True),
     ] = None
     upsampler_scale: Annotated[
         Strength | None,

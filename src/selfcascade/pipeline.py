@@ -109,8 +109,7 @@ class SelfCascade:
         """
         given: dict[str, Any] = dict(height=height, width=width, scale=scale, preset=preset, pivot_step=pivot_step)
         given |= dict(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale)
-        given |= dict(upsampling=upsampling, anchor=anchor, energy=energy)
-        return self._plan(Options(**given))
+        return self._plan(Options(upsampling=upsampling, anchor=anchor, energy=energy, **given))
 
     def _plan(self, options: Options) -> tuple[Stage, ...]:
         target = target_size(self.native_size, self.multiple, options)

@@ -33,8 +33,7 @@ def compare(
     debug: Debug = False,
 ) -> None:
     """Make the PROMPT's picture with several methods, each with the options it takes: a captioned grid and a table."""
-    from selfcascade.methods import METHODS
-    from selfcascade.methods.method import takers
+    from selfcascade.methods import METHODS, takers
 
     upsamplers = given.pop("upsamplers", None)  # for the method that takes them, among others
     options, _ = gather(given)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from selfcascade.pipeline import SelfCascade
 
+OF_THE_CASCADE = ("native_size", "num_frames", "upsamplers")
 FPS = 8.0  # AnimateDiff's and ModelScope's own
 BUNDLED_STEPS, STEPS = 25, 50
 BUNDLED_GUIDANCE = 3.0
@@ -147,8 +148,8 @@ def make(cascade: SelfCascade, options: Options, source: Any = None) -> Made:
         if source is not None:
             output = cascade.upscale(source, options.prompt, **arguments)
         else:
-            tuned = {"upsamplers": cascade.upsamplers} if options.method == TUNED else {}
-            output = METHODS[options.method](cascade.pipe, options.prompt, **tuned, **arguments)
+            arguments |= {"upsamplers": cascade.upsamplers} if options.method == TUNED else {}
+            output = METHODS[options.method](cascade.pipe, options.prompt, **arguments)
     seconds = time.perf_counter() - began
     if any(output.nsfw_content_detected or ()):
         note("the model's own safety checker has blacked this picture out")
@@ -198,8 +199,8 @@ def _arguments(
     import torch
 
     arguments: dict[str, Any] = options.keywords()
-    if options.image is not None:  # the clip has its own length, and the cascade its native size already
-        arguments = {name: value for name, value in arguments.items() if name not in ("num_frames", "native_size")}
+    if options.image is not None:  # the clip has its own length, and the cascade has the rest
+        arguments = {name: value for name, value in arguments.items() if name not in OF_THE_CASCADE}
     # Drawn on the CPU, so that a seed means the same noise on every device.
     arguments["generator"] = torch.Generator("cpu").manual_seed(options.seed)
     # ModelScope's pipeline is older than this callback: no bar there.

@@ -89,8 +89,9 @@ class Method(ABC):
             ValueError: The method cannot be used with this model.
         """
         given = {name: value for name, value in arguments.items() if value is not None}
-        self.check(given)
-        Options(height=height, width=width, **_held_to_a_type(given))
+        ours = {name: value for name, value in given.items() if name in uses() and uses()[name].passed}
+        self.check(ours)
+        Options(height=height, width=width, **{name: ours[name] for name in ours if not uses()[name].any_object})
         return self.make(MethodRequest(pipe, prompt, Size(height, width), native_size, given))
 
     @abstractmethod
@@ -107,13 +108,13 @@ class Method(ABC):
         """Refuses options that the method does not take, and asks for those that it needs; no model is needed.
 
         Args:
-            given: Options that are not left to defaults. Other names are the pipeline's.
+            given: Options that are not left to defaults.
 
         Raises:
             OptionError: The sentence names the option, and the methods that take it.
         """
         for option in given:
-            if option in uses() and not self.accepts(option):
+            if not self.accepts(option):
                 raise OptionError(f"{{{option}}} is for {{takers}}, not for {self.name}", takers=takers(option))
         for option in sorted(self.needs - set(given)):
             raise OptionError(f"method {self.name} needs {{{option}}}: {{what}}", what=uses()[option].help)
@@ -143,8 +144,3 @@ def takers(option: str) -> str:
     """'method a', or 'methods a, b and c': those that take an option."""
     names = [one.name for one in METHODS.values() if one.accepts(option)]
     return f"method{'s' * (len(names) > 1)} {joined(names, 'and')}" if names else "SelfCascade"
-
-
-def _held_to_a_type(given: Mapping[str, object]) -> dict[str, object]:
-    known = uses()
-    return {name: value for name, value in given.items() if name in known and not known[name].any_object}
