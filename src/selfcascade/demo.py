@@ -17,8 +17,6 @@ from selfcascade.options import Options
 
 PROMPT = "a large orange mushroom on the right in the snow in winter"
 SEED = 6
-STEPS = 25
-PRESET = "quality"
 MIN_PANEL, MAX_PANEL = 256, 768
 KIND = "selfcascade.demo"
 # Sides relative to the native size: the base sample, then 4x and 16x its pixels, by the rows' methods.
@@ -32,7 +30,7 @@ PANELS = (
 TUNED_PANELS = ((TUNED, 2, "tuned, 4x pixels"), (TUNED, 4, "tuned, 16x pixels"))
 
 
-def run(output: Path, model: str = "bundled", prompt: str = PROMPT, seed: int = SEED, steps: int = STEPS) -> Path:
+def run(output: Path, model: str = "bundled", prompt: str = PROMPT, seed: int = SEED, steps: int | None = None) -> Path:
     """Makes the pictures one after the other and writes them as one.
 
     Args:
@@ -40,7 +38,7 @@ def run(output: Path, model: str = "bundled", prompt: str = PROMPT, seed: int = 
         model: As in `load_model`.
         prompt: What they show.
         seed: Of all of them.
-        steps: Of the whole schedule.
+        steps: Of the whole schedule; None is the model's default.
 
     Raises:
         ValueError: An argument is out of range; nothing is written.
@@ -52,9 +50,8 @@ def run(output: Path, model: str = "bundled", prompt: str = PROMPT, seed: int = 
     made: list[Made] = []
     for method, scale, title in rows:
         height, width = (scale * side for side in cascade.native_size)
-        preset = PRESET if method == "self-cascade" else None  # the tuned version has its upsamplers' own
         names = options.upsamplers if method == TUNED else None
-        own = options.changed(method=method, height=height, width=width, preset=preset, upsamplers=names)
+        own = options.changed(method=method, height=height, width=width, upsamplers=names)
         made.append(make(cascade, own))
         print(f"{title:28}{made[-1].image.width:>5} x {made[-1].image.height:<5}{made[-1].seconds:8.1f} s", flush=True)
     panels: list[Panel | None] = [_panel(one, title) for one, (_, _, title) in zip(made, rows, strict=True)]
@@ -64,7 +61,7 @@ def run(output: Path, model: str = "bundled", prompt: str = PROMPT, seed: int = 
     grid = picture_grid(panels, 3, side, f'"{prompt}"')
     pictures = [{key: one.record()[key] for key in ("settings", "result")} for one in made]
     record = {"schema": SCHEMA, "kind": KIND, "pictures": pictures, "versions": versions()}
-    text = parameters_text(prompt, None, {"Steps": steps, "Seed": seed, "Model": model})
+    text = parameters_text(prompt, None, {"Steps": options.num_inference_steps, "Seed": seed, "Model": model})
     return save_picture(grid, record, output, text, force=True)[0]
 
 

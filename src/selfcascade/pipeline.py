@@ -9,42 +9,33 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from selfcascade.base_models import family_of
 from selfcascade.base_models.decoding import decode_latents
 from selfcascade.base_models.driver import PipelineBaseModel, PipelineSample, StageContext
-from selfcascade.base_models.family import Family, vae_tiling
+from selfcascade.base_models.family import vae_tiling
 from selfcascade.base_models.image_pivot import image_pivot
 from selfcascade.base_models.pivot_controls import PivotSettings, check_anchorable
-from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.request import Request
-from selfcascade.base_models.stage_scheduler import stage_scheduler, training_steps
 from selfcascade.calls import (
     SelfCascadeOutput,
     check_call,
     check_clips,
     check_has_pivot,
     check_length,
-    planned,
     read_call,
     signed_as_overloaded,
-    sizes_from,
-    stages_after,
-    target_size,
-    trained_preset,
-    with_changes,
 )
-from selfcascade.cascade import Size, Stage, StageResult, plan_stages, self_cascade
+from selfcascade.cascade import Size, Stage, StageResult, self_cascade
 from selfcascade.media.images import clips_of, pixels_of
 from selfcascade.options import Options, OutputType
-from selfcascade.presets import Preset, Upsampling, preset_named
-from selfcascade.upsamplers.model import FeatureUpsamplers
-from selfcascade.upsamplers.skip_features import check_hookable, stages_with_skip_features
+from selfcascade.planning import Planner, sizes_from, stages_after, target_size
+from selfcascade.presets import Preset, Upsampling
+from selfcascade.upsamplers.skip_features import stages_with_skip_features
 
 # From here on a decoded picture alone takes gigabytes inside a VAE, so it is decoded in tiles unless told otherwise.
 TILING_AREA = 2048 * 2048
 
 
-class SelfCascade:
+class SelfCascade(Planner):
     """A text-to-image or text-to-video pipeline that makes larger pictures than its model was trained for.
 
     The pipeline is used as it is, with its LoRAs, ControlNet, adapters, offloading and callbacks, and left as it was.
@@ -52,76 +43,15 @@ class SelfCascade:
     Args:
         pipe: A diffusers pipeline of a supported family.
         upsamplers: Feature upsamplers made for this pipeline's U-Net, the tuned version; None, the tuning-free one.
-        native_size: (height, width) in pixels the model was trained at; None reads it off the pipeline.
+        native_size: (height, width) in pixels the model was trained at; None: as its folder or the pipeline says.
         family: A subclass of `selfcascade.Family` for this pipeline; None takes the one registered for its class.
+
+    Attributes:
+        defaults: What the model's own `selfcascade.json` says of steps, guidance and preset (`presets.ModelDefaults`).
 
     Raises:
         ValueError: The pipeline, its scheduler or an argument is not supported; the sentence says what to use.
     """
-
-    def __init__(
-        self,
-        pipe: Pipeline,
-        upsamplers: FeatureUpsamplers | None = None,
-        native_size: Sequence[int] | None = None,
-        family: type[Family] | None = None,
-    ) -> None:
-        self.pipe, self.upsamplers = pipe, upsamplers
-        self.family = family_of(pipe, family)
-        if isinstance(upsamplers, FeatureUpsamplers):
-            check_hookable(self.family.denoiser)
-            upsamplers.check_unet(self.family.denoiser)
-        elif upsamplers is not None:
-            raise ValueError(f"upsamplers must be FeatureUpsamplers or None, not {type(upsamplers).__name__}")
-        stage_scheduler(pipe.scheduler, None)
-        self.multiple = self.family.multiple
-        size = self.family.native_size if native_size is None else native_size
-        self.native_size = plan_stages(size, size, self.multiple)[0]
-
-    def plan(
-        self,
-        height: int | None = None,
-        width: int | None = None,
-        num_inference_steps: int | Sequence[int] | None = None,
-        pivot_step: int | Sequence[int] | None = None,
-        preset: str | Preset | None = None,
-        guidance_scale: float | Sequence[float] | None = None,
-        *,
-        scale: float | None = None,
-        upsampling: Upsampling | None = None,
-        anchor: float | None = None,
-        energy: float | None = None,
-    ) -> tuple[Stage, ...]:
-        """The stages of a call with these arguments; nothing runs.
-
-        Args:
-            height, width: Pixels.
-            num_inference_steps: Steps of the whole schedule, for all stages or one value a stage.
-            pivot_step: K, a training timestep in (0, T], for all stages with a pivot or one value each.
-            preset: A name of `selfcascade.PRESETS`, or a `Preset` of your own.
-            guidance_scale: For all stages or one value a stage.
-            scale: Instead of height and width: the native sides times this, 1 or more, rounded to what the model makes.
-            upsampling, anchor, energy: In the places of the preset's, as in `Preset`.
-            None of any of them is the default in docs/options.md.
-
-        Raises:
-            ValueError: An argument is out of range; the sentence names it.
-        """
-        given: dict[str, Any] = dict(height=height, width=width, scale=scale, preset=preset, pivot_step=pivot_step)
-        given |= dict(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale)
-        return self._plan(Options(upsampling=upsampling, anchor=anchor, energy=energy, **given))
-
-    def _plan(self, options: Options) -> tuple[Stage, ...]:
-        target = target_size(self.native_size, self.multiple, options)
-        sizes = plan_stages(self.native_size, target, self.multiple)
-        return self._stages(sizes, 1, options)
-
-    def _stages(self, sizes: Sequence[Size], first_pivot: int, options: Options) -> tuple[Stage, ...]:
-        preset = self._chosen(options)
-        return planned(self.pipe.scheduler, self.native_size, sizes, first_pivot, preset, options)
-
-    def _chosen(self, options: Options) -> Preset:
-        return with_changes(self.preset(options.preset), options)
 
     @overload
     def __call__(
@@ -167,11 +97,9 @@ class SelfCascade:
             output_type: "pil", "np", "pt" or "latent".
             return_dict: False returns the tuple (pictures, stages).
             vae_tiling: Whether the last stage is decoded in tiles; None: from 2048 x 2048 pixels on.
-            upsampler_scale: Strength of the feature upsamplers, in [-10, 10]; 0 is the tuning-free version, bit for
-                bit; None is 1.
-            shared_noise: For video, the share in [0, 1] of the renoise variance that all frames have in common: 0 or
-                None, each frame has noise of its own; 1, all have the same (`base_models.frames.mixed_noise`). The base
-                stage starts from no pivot, so its noise is always the pipeline's own.
+            upsampler_scale: Strength of the feature upsamplers; None is 1, and 0 the tuning-free version, bit for bit.
+            shared_noise: For video, the share in [0, 1] of the renoise variance that all frames have in common
+                (`base_models.frames.mixed_noise`); None is 0. The base stage's noise is always the pipeline's own.
             pivot: z_0 of an earlier call's stage, `out.stages[r].latents`: that stage and those before are not run
                 again. So a base sample can be chosen first, and enlarged afterwards.
             arguments: Passed to the pipeline as they are, at every stage; its signature must name them.
@@ -272,12 +200,6 @@ class SelfCascade:
             return []
         upsamplers = self.upsamplers.to(self.pipe._execution_device)
         return [stages_with_skip_features(self.family.denoiser, upsamplers, upsampler_scale)]
-
-    def preset(self, name: str | Preset | None = None) -> Preset:
-        """The settings of this name; None: those that the upsamplers were trained for, or "paper"."""
-        if name is None and self.upsamplers is not None:
-            return trained_preset(self.upsamplers.config, training_steps(self.pipe.scheduler))
-        return preset_named("paper" if name is None else name)
 
     def _run(
         self,

@@ -60,4 +60,5 @@ def model_facts(options: Options) -> dict[str, str]:
         "parameters": f"{sum(counts.values()) / 1e6:.1f}M ({sizes})",
         "default steps": str(options.num_inference_steps),
         "default guidance scale": str(options.guidance_scale),
+        "default preset": cascade.default_preset,
     }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from selfcascade.cli.console import note, stage_progress
-from selfcascade.cli.records import CLIP_KIND, KIND, TUNED
+from selfcascade.cli.records import CLIP_KIND, KIND, TUNED, has_preset
 from selfcascade.media.images import pixels_sha256
 from selfcascade.media.save_clips import clip_sha256
 from selfcascade.media.save_pictures import SCHEMA, parameters_text, versions
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 OF_THE_CASCADE = ("native_size", "num_frames", "upsamplers")
 FPS = 8.0  # AnimateDiff's and ModelScope's own
-BUNDLED_STEPS, STEPS = 25, 50
-BUNDLED_GUIDANCE = 3.0
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ def load(options: Options, video: bool = False) -> tuple[SelfCascade, Options]:
     """
     from selfcascade import SelfCascade, load_model
     from selfcascade.calls import check_clips
-    from selfcascade.models import BUNDLED_MODELS, load_upsamplers
+    from selfcascade.models import load_upsamplers
 
     quiet_libraries()
     pipe = load_model(options.model, options.device, options.dtype)
@@ -106,10 +104,10 @@ def load(options: Options, video: bool = False) -> tuple[SelfCascade, Options]:
     cascade = SelfCascade(pipe, upsamplers, options.native_size)
     if cascade.family.video and not video:
         raise ValueError(f"model {options.model!r} makes video, and this command makes pictures; use `generate`")
-    bundled = options.model in BUNDLED_MODELS
-    guidance = BUNDLED_GUIDANCE if bundled else _default_guidance(pipe)
+    own = cascade.defaults
+    guidance = _default_guidance(pipe) if own.guidance_scale is None else own.guidance_scale
     options = options.changed(
-        num_inference_steps=options.num_inference_steps or (BUNDLED_STEPS if bundled else STEPS),
+        num_inference_steps=options.num_inference_steps or own.num_inference_steps,
         guidance_scale=guidance if options.guidance_scale is None else options.guidance_scale,
         device=str(pipe.device),
         dtype=str(pipe.dtype).removeprefix("torch."),
@@ -158,6 +156,7 @@ def make(cascade: SelfCascade, options: Options, source: Any = None) -> Made:
     pivots = tuple(result.pivot_step for result in output.stages if result.pivot_step is not None)
     settings = output.pivot_settings
     options = options.changed(
+        preset=options.preset or (cascade.default_preset if has_preset(options) else None),
         height=image.height,
         width=image.width,
         scale=None,

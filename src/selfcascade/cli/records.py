@@ -80,6 +80,8 @@ def read_options(path: Path, kind: type[Options] = Options) -> tuple[Options, st
         options = kind(**{RENAMED.get(str(name), str(name)): value for name, value in given.items()})
         if set(RENAMED) & set(given):
             options = migrated(options)
+        if options.preset is None and has_preset(options):
+            options = options.changed(preset="paper")  # the default of the versions that did not record it
     except OptionError as error:
         raise ValueError(f"{str(path)!r}: {error}") from error
     result = record.get("result")
@@ -90,6 +92,11 @@ def read_options(path: Path, kind: type[Options] = Options) -> tuple[Options, st
 def migrated(options: Options) -> Options:
     """Options of a version that recorded those, too, that the method then left out."""
     return options.changed(**dict.fromkeys(_not_taken(options.method, options)))
+
+
+def has_preset(options: Options) -> bool:
+    """Whether a preset says how its stages run; upsamplers and other methods have settings of their own."""
+    return options.method == "self-cascade" or bool(options.in_cascade)
 
 
 def check_prompt(options: Options) -> None:
