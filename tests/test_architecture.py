@@ -19,9 +19,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "options": {"checks", "presets"},
     "media": set(),
     "metrics": set(),
-    "upsamplers": set(),
-    "models": {"upsamplers"},
     "base_models": {"cascade"},
+    "upsamplers": {"base_models"},
+    "models": {"upsamplers"},
     "data": {"cascade", "media"},
     "calls": {"base_models", "cascade", "checks", "options"},
     "planning": {"base_models", "cascade", "checks", "options", "presets", "upsamplers"},
@@ -33,15 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("base_models", "cascade", "data", "media", "methods", "metrics", "models", "pipeline", "upsamplers")
     },
     "experiments": {
-        "base_models",
-        "cascade",
-        "data",
-        "evaluation",
-        "media",
-        "methods",
-        "models",
-        "options",
-        "training",
+        *("base_models", "cascade", "data", "evaluation", "media", "methods", "models", "options", "training")
     },
     "report": {"data", "evaluation", "media", "methods", "metrics", "models"},
     "cli": {
@@ -49,6 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("report", "training"),
     },
     "demo": {"cli", "media", "options"},
+    "__main__": {"cli"},
 }
 
 

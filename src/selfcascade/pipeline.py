@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
@@ -29,7 +30,7 @@ from selfcascade.media.images import clips_of, pixels_of
 from selfcascade.options import Options, OutputType
 from selfcascade.planning import Planner, sizes_from, stages_after, target_size
 from selfcascade.presets import Preset, Upsampling
-from selfcascade.upsamplers.skip_features import stages_with_skip_features
+from selfcascade.upsamplers.skip_features import adding_skip_features, check_hookable
 
 # From here on a decoded picture alone takes gigabytes inside a VAE, so it is decoded in tiles unless told otherwise.
 TILING_AREA = 2048 * 2048
@@ -196,10 +197,19 @@ class SelfCascade(Planner):
 
     def _contexts(self, upsampler_scale: float) -> list[StageContext]:
         """What changes the denoiser for the length of a stage; each is made anew from the stage and its pivot."""
-        if self.upsamplers is None or upsampler_scale == 0:
-            return []
-        upsamplers = self.upsamplers.to(self.pipe._execution_device)
-        return [stages_with_skip_features(self.family.denoiser, upsamplers, upsampler_scale)]
+        contexts: list[StageContext] = []
+        if self.upsamplers is not None and upsampler_scale != 0:
+            unet = self.family.denoiser
+            check_hookable(unet)
+            upsamplers = self.upsamplers.to(self.pipe._execution_device)
+
+            def tuned(stage: Stage, pivot: Tensor | None) -> contextlib.AbstractContextManager[None]:
+                if pivot is None:
+                    return contextlib.nullcontext()
+                return adding_skip_features(unet, upsamplers, pivot, scale=upsampler_scale)
+
+            contexts.append(tuned)
+        return contexts
 
     def _run(
         self,
@@ -209,12 +219,11 @@ class SelfCascade(Planner):
         options: Options,
     ) -> SelfCascadeOutput | tuple[Any, list[StageResult[PipelineSample]]]:
         tiled = stages[-1].size.area >= TILING_AREA if options.vae_tiling is None else options.vae_tiling
-        request = base.request
         with vae_tiling(self.pipe, tiled), torch.no_grad():
             results = list(self_cascade(base, stages, None if pivot is None else pivot()))
             last = results[-1].sample
-            chunk = request.arguments.get("decode_chunk_size")
-            decoded = last.decoded or decode_latents(self.family, last.latents, request.output_type, chunk)
+            chunk = base.arguments.get("decode_chunk_size")
+            decoded = last.decoded or decode_latents(self.family, last.latents, base.request.output_type, chunk)
         if not options.return_dict:
             return decoded.pictures, results
         images, frames = (None, decoded.pictures) if self.family.video else (decoded.pictures, None)

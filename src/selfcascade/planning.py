@@ -103,6 +103,7 @@ class Planner:
         return self._stages(sizes, 1, options)
 
     def _stages(self, sizes: Sequence[Size], first_pivot: int, options: Options) -> tuple[Stage, ...]:
+        self.family.check_size(sizes[-1])
         preset = self._chosen(options)
         return planned(self.pipe.scheduler, self.native_size, self.defaults, sizes, first_pivot, preset, options)
 
