@@ -29,7 +29,11 @@ class Room(NamedTuple):
 
 ROOMS = {
     "cascade": Room("the algorithm: `Size`, `Stage`, `plan_stages`, the loop over stages; torch only"),
-    "presets": Room("named settings, chosen by measurement"),
+    "checks": Room("values against their annotated types, and the one sentence that refuses a value"),
+    "presets": Room("named settings, chosen by measurement", ("checks",)),
+    "options": Room(
+        "everything that a call can say, each thing once; flags and docs/options.md come from it", ("checks", "presets")
+    ),
     "media": Room("pictures and clips: read from files, laid out in grids, written whole with their records"),
     "metrics": Room("networks that see or read samples, distances between samples, and the registry of all metrics"),
     "base_models": Room("an untouched diffusers pipeline as a base model; one small class per family", ("cascade",)),
@@ -41,16 +45,21 @@ ROOMS = {
         "scenes, folders of pictures or clips, tar shards, tables of clips; deterministic, resumable batches",
         ("cascade", "media"),
     ),
-    "arguments": Room(
-        "checks of a call's arguments, and the stages they ask for", ("base_models", "cascade", "presets")
+    "calls": Room(
+        "a call's arguments, checked before anything runs, and its output",
+        ("base_models", "cascade", "checks", "options"),
+    ),
+    "planning": Room(
+        "the stages of a call: sizes, where each starts (K), steps",
+        ("base_models", "cascade", "checks", "options", "presets", "upsamplers"),
     ),
     "pipeline": Room(
         "`SelfCascade`, the public interface of the algorithm",
-        ("arguments", "base_models", "cascade", "media", "presets", "upsamplers"),
+        ("base_models", "calls", "cascade", "media", "options", "planning", "presets", "upsamplers"),
     ),
     "methods": Room(
         "ways to reach the target size behind one protocol, a file each",
-        ("base_models", "cascade", "models", "pipeline", "presets", "upsamplers"),
+        ("base_models", "calls", "cascade", "checks", "models", "options", "pipeline", "presets"),
     ),
     "cost": Room("TFLOPs, memory and seconds of a plan, before it runs", ("base_models", "cascade", "pipeline")),
     "training": Room(
@@ -63,7 +72,18 @@ ROOMS = {
     ),
     "experiments": Room(
         "suites of experiments, of which only missing results are made",
-        ("base_models", "cascade", "data", "evaluation", "media", "methods", "metrics", "models", "training"),
+        (
+            "base_models",
+            "cascade",
+            "data",
+            "evaluation",
+            "media",
+            "methods",
+            "metrics",
+            "models",
+            "options",
+            "training",
+        ),
     ),
     "report": Room(
         "results as tables, plots, pictures and a page to browse",
@@ -72,11 +92,11 @@ ROOMS = {
     "cli": Room(
         "the commands, one module each, without logic of their own",
         (
-            *("arguments", "base_models", "cost", "experiments", "media", "methods", "models", "pipeline"),
-            *("presets", "report", "training"),
+            *("calls", "checks", "cost", "experiments", "media", "methods", "models", "options", "pipeline", "presets"),
+            *("report", "training"),
         ),
     ),
-    "demo": Room("`make demo`", ("cli", "media")),
+    "demo": Room("`make demo`", ("cli", "media", "options")),
     "__main__": Room("`python -m selfcascade`", ("cli",)),
 }
 

@@ -24,6 +24,8 @@ from pydantic import (
 
 from selfcascade.evaluation import COLLAGES, MOVING, STILL, Sampling
 from selfcascade.media.frame_rates import DEFAULT_FPS
+from selfcascade.methods import METHODS, takers
+from selfcascade.options import uses
 
 # Scenes of a fiftieth seed would be those that real samples are rendered from.
 Seed = Annotated[int, Field(ge=0, lt=50)]
@@ -89,7 +91,11 @@ class Experiment(BaseModel):
     def sampling(self, name: str) -> Sampling:
         """The settings of one way to sample."""
         own = {key: value for key, value in self.samplings[name].items() if key != "at_steps"}
-        return replace(Sampling(), **{**self.shared, **own})
+        sampling = replace(Sampling(), **{**self.shared, **own})
+        for option in own:
+            if option in uses() and not METHODS[sampling.method].accepts(option):
+                raise ValueError(f"sampling {name!r}: {option} is for {takers(option)}, not for {sampling.method}")
+        return sampling
 
 
 def read_experiment(suite: Path, name: str, changes: dict[str, Any] | None = None) -> Experiment:
