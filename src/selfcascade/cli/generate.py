@@ -10,7 +10,7 @@ import typer
 from selfcascade.cli import options
 from selfcascade.cli.console import Debug, note
 from selfcascade.cli.making import Made, check_names, load, make
-from selfcascade.cli.saving import check_target, save, target
+from selfcascade.cli.saving import check_spares_source, check_target, save, target
 from selfcascade.cli.settings import TUNED, Settings, check_count, check_prompt
 from selfcascade.cli.sources import read_source, source_for
 
@@ -117,6 +117,8 @@ def _write(settings: Settings, count: int, output: Path | None, default: str, fo
     check_prompt(settings)
     settings.changed(seed=settings.seed + count - 1)  # refuses a seed that would run over
     check_target(output, settings, force)
+    if force and settings.image is not None:
+        check_spares_source(settings.image, output, count)
     check_names(settings)
     source: Any = None
     if settings.image is not None:

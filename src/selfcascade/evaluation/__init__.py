@@ -26,6 +26,7 @@ __all__ = [
     "Sampling",
     "World",
     "answer",
+    "check_detector",
     "open_world",
 ]
 
@@ -48,6 +49,15 @@ class World(Protocol):
         ...
 
 
+def check_detector(data: str, detector: str, frames: int | None) -> None:
+    """Raises ValueError, saying what to give, unless the detector is one for that data."""
+    if data not in (STILL, MOVING) and detector == "scenes":
+        known = "inception:FILE.safetensors or clip:FOLDER_OR_HUB_ID" if frames is None else "i3d:FILE.safetensors"
+        raise ValueError(f"data {data!r} needs a detector to be measured by: give detector, {known}")
+    if data in (STILL, MOVING) and detector != "scenes":
+        raise ValueError(f"detector {detector!r} is for data of your own; give data, or leave the detector out")
+
+
 def open_world(data: str, detector: str, size: Size, frames: int | None = None, fps: float = FPS) -> World:
     """The scenes world, still or moving, or the user's own data.
 
@@ -65,8 +75,7 @@ def open_world(data: str, detector: str, size: Size, frames: int | None = None, 
     scenes, others = (STILL, MOVING) if frames is None else (MOVING, STILL)
     if data == others:
         raise ValueError(f"data must be {scenes!r} or your own where frames is {frames}, not {data!r}")
-    if (data == scenes) != (detector == "scenes"):
-        raise ValueError(f"detector must be 'scenes' for the scenes and another one for other data, not {detector!r}")
+    check_detector(data, detector, frames)
     if frames is None:
         return ScenesWorld() if data == scenes else DataWorld(data, size, detector)
     if data == scenes:

@@ -36,6 +36,7 @@ from selfcascade.methods import METHODS
 from selfcascade.models import BUNDLED_SUPER_RESOLVER, load_model, load_upsamplers
 from selfcascade.training import Trainer, TrainingConfig
 from selfcascade.training.checkpoints import list_checkpoints
+from selfcascade.training.extras import check_extras
 
 # What is told of a result while others are made.
 TOLD = {"fid": "FID", "patch_fid": "patch FID", "fvd": "FVD", "frame_patch_fid": "frame patch FID", "motion": "motion"}
@@ -110,6 +111,9 @@ class Run:
         self.base_sizes = {name: sampling.base_size(pipe) for name, sampling in self.samplings.items()}
         usual = Sampling(**experiment.shared)
         sizes = [sampling.size for sampling in self.samplings.values()]
+        config = None if experiment.training is None else self._config(sizes[0])
+        if config is not None:
+            check_extras(config)
         world = open_world(experiment.data, experiment.detector, sizes[0], experiment.frames, experiment.fps)
         self.judges = {size: world.judge(*size, self.runs, experiment.real_pictures) for size in set(sizes)}
         most = max(*experiment.questions, *experiment.questions_at_last)
@@ -125,10 +129,9 @@ class Run:
             own = (self.base_sizes[name], *sampling.of_base.values())
             made[own] = made.get(own) or Pivots(pipe, self.questions, own[0], sampling, self.runs, processes)
             self.pivots[name] = made[own]
-        if experiment.training is None:
+        if config is None:
             self._make_untrained(pipe, processes)
             return
-        config = self._config(sizes[0])
         missing = self.missing()
         with processes.main_process_first():
             self.resumed_at = self._rewind(config.folder, missing)

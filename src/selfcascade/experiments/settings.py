@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from selfcascade.evaluation import FPS, MOVING, STILL, Sampling
+from selfcascade.evaluation import FPS, MOVING, STILL, Sampling, check_detector
 
 # Scenes of a fiftieth seed would be those that are taken for real.
 Seed = Annotated[int, Field(ge=0, lt=50)]
@@ -83,6 +83,7 @@ def read_experiment(suite: Path, name: str, changes: dict[str, Any] | None = Non
         experiment = Experiment(**{**_defaults(suite), **json.loads(path.read_text()), **(changes or {})})
         for sampling in experiment.samplings:
             experiment.sampling(sampling)
+        check_detector(experiment.data, experiment.detector, experiment.frames)
     except (ValidationError, json.JSONDecodeError, TypeError) as error:
         raise ValueError(f"experiment {path} cannot be read: {error}") from error
     return experiment
