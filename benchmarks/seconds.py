@@ -37,7 +37,8 @@ def ways(pipe: Any, native: tuple[int, int]) -> dict[str, Way]:
 
     def run(method: str, height: int, width: int, steps: int) -> Image.Image:
         generator = torch.Generator().manual_seed(0)
-        made = METHODS[method](pipe, PROMPT, height=height, width=width, num_inference_steps=steps, generator=generator)
+        size = {"height": height, "width": width, "num_inference_steps": steps}
+        made = METHODS[method](pipe, PROMPT, **size, preset="paper", generator=generator)
         return made.images[0]
 
     def lanczos(height: int, width: int, steps: int) -> Image.Image:
@@ -56,7 +57,7 @@ def estimated(pipe: Any, height: int, width: int, steps: int) -> dict[str, float
     native = cascade.native_size
     plans = {
         "direct": SelfCascade(pipe, native_size=(height, width)).plan(height, width, steps),
-        "self-cascade": cascade.plan(height, width, steps),
+        "self-cascade": cascade.plan(height, width, steps, preset="paper"),
         "base sample + Lanczos": (Stage(0, 1, native, steps),),
     }
     totals: dict[str, float | None] = {}

@@ -75,7 +75,9 @@ def tflops(cascade: SelfCascade, how: dict[str, Any]) -> str:
     if how["method"] != "self-cascade":
         return ""
     names = ("height", "width", "num_inference_steps", "pivot_step", "preset", "guidance_scale")
-    costs = estimate(cascade.pipe, cascade.plan(**{name: how[name] for name in names}))
+    asked = {name: how[name] for name in names}
+    asked["preset"] = asked["preset"] or "paper"  # as `evaluation.Sampling` has it
+    costs = estimate(cascade.pipe, cascade.plan(**asked))
     return f"{sum(cost.tflops or 0 for cost in costs):.2f}"
 
 

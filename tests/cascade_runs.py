@@ -13,7 +13,8 @@ from tiny import TINY, TinyPipeline
 FAMILIES = pytest.mark.parametrize("family", TINY.values(), ids=TINY.keys())
 SD = TINY["stable-diffusion"]
 SMALL = dataclasses.replace(SD, native=(64, 64))
-SETTINGS: dict[str, Any] = {"num_inference_steps": 4, "output_type": "latent"}
+# The paper's preset: nothing but the algorithm, to which tests add what they are about.
+SETTINGS: dict[str, Any] = {"num_inference_steps": 4, "output_type": "latent", "preset": "paper"}
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -29,18 +29,19 @@ def test_a_picture_is_made_with_its_record() -> None:
     assert parameters[1].startswith("Steps: 4, Sampler: DDIM, CFG scale: 7.5, Seed: 5, Size: 192x256, Model: sd, ")
     assert parameters[1].endswith(", Version: selfcascade 0.1.0")
     settings, result = record(path)["settings"], record(path)["result"]
-    assert settings["pivot_step"] == [700]
-    assert settings["upsampling"] == "latent-bilinear"
+    assert settings["pivot_step"] == [500]
+    assert (settings["preset"], settings["upsampling"]) == ("quality", "rgb")
     assert [(stage["height"], stage["width"]) for stage in result["stages"]][-1] == (256, 192)
-    assert [stage["pivot_step"] for stage in result["stages"]] == [None, 700]
+    assert [stage["pivot_step"] for stage in result["stages"]] == [None, 500]
     assert set(record(path)["versions"]) >= {"selfcascade", "torch", "diffusers"}
 
 
 CASES = {
     "defaults": "",
+    "paper": "--preset paper",
     "all": "--height 320 --width 256 --seed 7 --pivot-step 600 --preset rgb --guidance-scale 2 --negative-prompt blur",
     "stages": "--height 512 --width 512 --pivot-step 800 --pivot-step 500 --upsampling latent-bicubic",
-    "quality": "--preset quality --energy 0.25",
+    "quality": "--energy 0.25",
     "fast": "--preset fast",
     "native": "--height 128 --width 128",
     "small native": "--native-size 64x64 --height 128 --width 128",
@@ -67,7 +68,9 @@ def test_a_record_with_other_options_is_another_picture() -> None:
     assert record("b.png")["settings"] == record("a.png")["settings"] | {
         "seed": 1,
         "preset": "rgb",
-        "upsampling": "rgb",
+        "pivot_step": [700],
+        "anchor": 0.0,
+        "energy": 0.0,
     }
 
 
@@ -117,7 +120,7 @@ def test_an_own_picture_is_enlarged_and_the_record_repeats_it(tmp_path: Path) ->
 def test_plan_shows_the_stages_and_makes_nothing(tmp_path: Path) -> None:
     result = run("plan", *WITH_MODEL, "--height", "512", "--width", "512")
     assert result.exit_code == 0, result.output
-    for size in ("128x128", "256x256", "512x512", "TFLOPs", "700"):
+    for size in ("128x128", "256x256", "512x512", "TFLOPs", "500"):
         assert size in result.stdout
     assert made(tmp_path) == set()
 

@@ -28,7 +28,7 @@ def test_a_clip_is_made_with_its_record_and_comes_back() -> None:
     lines = succeed("generate", "a red fish swims to the left", *VIDEO, *options)
     assert lines == ["frames", "frames.sheet.png"]
     settings, result = record("frames")["settings"], record("frames")["result"]
-    assert (settings["frames"], settings["fps"], settings["shared_noise"], settings["pivot_step"]) == (2, 6, 0.3, [700])
+    assert (settings["frames"], settings["fps"], settings["shared_noise"], settings["pivot_step"]) == (2, 6, 0.3, [500])
     assert (result["frames"], result["fps"], result["height"], result["width"]) == (2, 6, 128, 128)
     pictures = [np.asarray(Image.open(path)) for path in sorted(Path("frames").iterdir())]
     parameters = Image.open("frames/0001.png").info["parameters"]
@@ -102,7 +102,7 @@ def test_a_clip_too_fast_for_its_output_is_refused_before_it_is_made(monkeypatch
 def test_plan_and_info_say_what_a_clip_is(tmp_path: Path) -> None:
     result = run("plan", *VIDEO)
     assert result.exit_code == 0, result.output
-    for word in ("64x64", "128x128", "TFLOPs", "700"):
+    for word in ("64x64", "128x128", "TFLOPs", "500"):
         assert word in result.stdout
     assert "clips of 2 frames, at most 32" in result.stderr
     assert "16 by default, at most 32" in "\n".join(succeed("info", "--model", "video"))

@@ -1,13 +1,8 @@
 """The recipe's flaws of clips, and the truths of what it shows the video detector."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
-
-sys.path.append(str(Path(__file__).parents[1] / "recipes" / "bundled"))
 
 from clip_flaws import FLAWS, flawed
 from video_detector import example, mirrored

@@ -61,3 +61,27 @@ def test_accuracy_by_hand() -> None:
     assert accuracy(readings, truths) == {"all": 2 / 3, "count": 1.0, "place": 0.5}
     with pytest.raises(ValueError, match="at least one: 0 and 0"):
         accuracy([], [])
+
+
+def test_objects_that_share_their_weights_are_read_each_in_its_place() -> None:
+    torch.manual_seed(0)
+    labels = {"count": ["1", "2"], "first_kind": list(KINDS), "last_kind": list(KINDS)}
+    reader = CompositionReader(labels, widths=(8, 16, 16, 16), input_size=32, objects=("first", "last"))
+    scenes = [sample_scene(seed, second=bool(seed % 2)) for seed in range(8)]
+    images = torch.from_numpy(np.stack([render(scene, 32, 32) for scene in scenes])).permute(0, 3, 1, 2)
+    truths = [{name: scene.truth[name] for name in labels} for scene in scenes]
+    optimizer = torch.optim.Adam(reader.parameters(), lr=5e-3)
+    for _ in range(200):
+        optimizer.zero_grad()
+        reader.loss(images, truths).backward()
+        optimizer.step()
+    assert accuracy(reader.read(images), truths)["all"] == 1.0
+    shared = reader.object_head
+    assert shared is not None
+    assert shared.read[2].out_features == len(KINDS)
+
+
+def test_objects_with_other_labels_are_refused() -> None:
+    labels = {"count": ["1"], "first_kind": ["cat"], "last_kind": ["dog"]}
+    with pytest.raises(ValueError, match="objects first, last must have the same attributes with the same labels"):
+        CompositionReader(labels, objects=("first", "last"))

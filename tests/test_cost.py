@@ -140,7 +140,7 @@ def test_peak_on_meta_is_that_of_the_real_networks(name: str) -> None:
 @pytest.mark.parametrize("name", KNOWN)
 def test_cost_of_a_cascade(name: str) -> None:
     pipe = TINY[name].build()
-    stages = SelfCascade(pipe).plan(256, 256, num_inference_steps=10)
+    stages = SelfCascade(pipe).plan(256, 256, num_inference_steps=10, preset="paper")
     base, last = estimate(pipe, stages)
     assert (base.steps, last.steps) == (10, 7)
     assert (base.size, last.size) == (Size(128, 128), Size(256, 256))

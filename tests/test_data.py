@@ -383,7 +383,9 @@ def test_sources_open_by_name(folder: Path, tmp_path: Path) -> None:
     for name in (tmp_path / "tars", tmp_path / "tars/a.tar", tmp_path / "tars/*.tar"):
         assert isinstance(open_source(str(name), SIDE), ShardSource)
     for name in ("nothing", str(tmp_path / "b.tar"), str(tmp_path / "*.zip"), str(folder / "00.png")):
-        with pytest.raises(DataError, match=r"train_data must be 'scenes', a folder of pictures, or \.tar shards"):
+        with pytest.raises(
+            DataError, match=r"train_data must be 'scenes', 'collages', a folder of pictures, or \.tar shards"
+        ):
             open_source(name, SIDE)
     picture().save(tmp_path / "tars/a.png")
     with pytest.raises(DataError, match=r"holds both pictures and \.tar shards"):

@@ -221,7 +221,7 @@ def test_restart_late_is_the_cascade_with_its_settings_and_takes_others() -> Non
     made = METHODS["restart-late"](pipe, "a", generator=seeded(), native_size=SD.native, **settings)
     step = matched_step(pipe.scheduler, 200, 4.0)
     cascade = SelfCascade(pipe, native_size=SD.native)
-    same: Any = cascade("a", generator=seeded(), pivot_step=step, upsampling="rgb", **settings)
+    same: Any = cascade("a", generator=seeded(), preset="paper", pivot_step=step, upsampling="rgb", **settings)
     assert torch.equal(made.images, same.images) and made.upsampling == "rgb"
     other = METHODS["restart-late"](pipe, "a", generator=seeded(), native_size=SD.native, pivot_step=700, **settings)
     assert other.stages[1].pivot_step == 700

@@ -66,7 +66,7 @@ def test_answers_are_those_of_whole_cascades_with_the_scenes_seeds(kept: Path) -
     sampling = Sampling(pivot_step=600, upsampling="rgb", num_inference_steps=3)
     made = answer(pipe, questions, sampling, Pivots(pipe, questions, Size(64, 64), sampling, kept))
     settings: dict[str, Any] = {"height": 128, "width": 128, "num_inference_steps": 3, "guidance_scale": 3.0}
-    settings |= {"pivot_step": 600, "upsampling": "rgb", "output_type": "pt"}
+    settings |= {"preset": "paper", "pivot_step": 600, "upsampling": "rgb", "output_type": "pt"}
     for row, words in enumerate(questions.captions(range(2))):
         generator = torch.Generator().manual_seed(questions.first + row)
         whole = SelfCascade(pipe)(words, generator=generator, **settings).images[0]  # type: ignore[union-attr]

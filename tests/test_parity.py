@@ -42,7 +42,7 @@ def cascade_and_twin(family: TinyPipeline, pipe: Any, steps: int, **twin_argumen
     size = {"height": 2 * height, "width": 2 * width}
     settings = {**family.inputs, "num_inference_steps": steps, "output_type": "latent"}
     cascade = SelfCascade(pipe, native_size=family.native)
-    out = cascade(**settings, **size, pivot_step=K, generator=torch.Generator().manual_seed(3))
+    out = cascade(**settings, **size, preset="paper", pivot_step=K, generator=torch.Generator().manual_seed(3))
     assert [stage.size for stage in out.stages] == [family.native, (2 * height, 2 * width)]
 
     generator = torch.Generator().manual_seed(3)
@@ -159,7 +159,7 @@ def test_video_families_give_the_twins_bits(
     size = {"height": 2 * height, "width": 2 * width}
     settings = {**family.inputs, "num_inference_steps": 10, "output_type": "latent"}
     cascade = SelfCascade(pipe, native_size=family.native)
-    out = cascade(**settings, **size, pivot_step=K, generator=torch.Generator().manual_seed(3))
+    out = cascade(**settings, **size, preset="paper", pivot_step=K, generator=torch.Generator().manual_seed(3))
     generator = torch.Generator().manual_seed(3)
     plain = pipe(**settings, height=height, width=width, generator=generator, return_dict=False)[0]
     pivot = cascade.family.to_spatial(plain, out.stages[0].size)

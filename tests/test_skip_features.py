@@ -274,7 +274,7 @@ def test_the_adapter_brings_its_own_pivot_step_and_upsampling_unless_told_otherw
     assert [stage.pivot_step for stage in cascade.plan()] == [None, 850]
     assert [stage.pivot_step for stage in cascade.plan(preset="paper")] == [None, 700]
     assert [stage.pivot_step for stage in cascade.plan(pivot_step=600)] == [None, 600]
-    assert [stage.pivot_step for stage in SelfCascade(pipe).plan()] == [None, 700]
+    assert [stage.pivot_step for stage in SelfCascade(pipe).plan()] == [None, 500]
 
 
 def test_another_model_is_refused_in_one_sentence_and_the_same_in_half_precision_is_not(unet: Any) -> None:

@@ -39,7 +39,7 @@ def short(folder: Path, name: str = "animatediff", **changes: Any) -> Trainer:
 
 def sampled(pipe: Any, upsamplers: FeatureUpsamplers | None = None) -> Tensor:
     size: Any = {"height": 128, "width": 128, "num_frames": FRAMES, "num_inference_steps": 2, "output_type": "latent"}
-    output: Any = SelfCascade(pipe, upsamplers)("a red house", generator=seeded(), **size)
+    output: Any = SelfCascade(pipe, upsamplers)("a red house", generator=seeded(), preset="paper", **size)
     return output.stages[-1].latents
 
 

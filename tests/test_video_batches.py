@@ -1,18 +1,13 @@
 """What the recipe's video model is trained on: pairs of clips in which everything goes opposite ways."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
+from common import REVERSED
 from selfcascade import load_bundled
 from selfcascade.data.scenes.clips import render_clip
 from selfcascade.data.scenes.motion import DIRECTIONS, MovingScene, is_held_out_motion, sample_moving_scene
-
-sys.path.append(str(Path(__file__).parents[1] / "recipes" / "bundled"))
-from common import REVERSED
 from video_batches import FRAMES, draw_clips, places_of, turned
 
 

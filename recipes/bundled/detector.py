@@ -1,8 +1,8 @@
 """Step 3b: trains the patch detector on patches of real renders, whole and degraded, and measures what it responds to.
 
 Each patch is in its own pixels. The network tells the background, the first object's colour and kind, the size of the
-render, and how far the patch was blurred, made noisy, sharpened, blocked and displaced: none of it made by a model
-that is measured.
+render, and how far the patch was blurred, made noisy, sharpened, blocked, displaced, laid under a mesh and torn: none
+of it made by a model that is measured.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import sys
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import avg_pool2d, cross_entropy, grid_sample, interpolate, mse_loss
 
-from common import CONFIG, DEVICE, RUNS, train_network, write_array, write_json
+from common import CONFIG, RUNS, train_network, write_array, write_json
+from loop import Draw
 from selfcascade.data.scenes import BACKGROUNDS, COLOURS, KINDS, render, sample_scene
 from selfcascade.metrics.detectors import PatchDetector
 from selfcascade.metrics.distances import frechet_distance, random_patches
@@ -21,7 +23,7 @@ from selfcascade.metrics.distances import frechet_distance, random_patches
 SETTINGS = CONFIG["detector"]
 SIDES = (64, 128, 256)
 TRUTHS = {"background": BACKGROUNDS, "first_colour": COLOURS, "first_kind": KINDS}
-DEGRADATIONS = ("blur", "noise", "sharpen", "blocks", "displace")
+DEGRADATIONS = ("blur", "noise", "sharpen", "blocks", "displace", "mesh", "shreds")
 OUTPUTS = {**{name: len(words) for name, words in TRUTHS.items()}, "side": len(SIDES), "degraded": len(DEGRADATIONS)}
 PATCH = 38
 
@@ -41,11 +43,11 @@ def pool(count: int) -> tuple[dict[int, np.ndarray], torch.Tensor]:
 
 
 def degrade(patches: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Patches (B, 3, P, P) in [0, 1] and how far, in [0, 1], each was degraded in each way: (B, 5)."""
+    """Patches (B, 3, P, P) in [0, 1] and how far, in [0, 1], each was degraded in each way: (B, 7)."""
     count, side = len(patches), patches.shape[-1]
     amount = torch.rand(count, len(DEGRADATIONS), generator=generator)
     amount *= torch.rand(amount.shape, generator=generator) < 0.35
-    blur, noise, sharpen, blocks, displace = amount.T[:, :, None, None, None]
+    blur, noise, sharpen, blocks, displace, mesh, shreds = amount.T[:, :, None, None, None]
     angle = torch.linspace(-1, 1, side)
     grid = torch.stack(torch.meshgrid(angle, angle, indexing="xy"), -1).expand(count, -1, -1, -1)
     bend = interpolate(torch.randn(count, 2, 10, 10, generator=generator), size=(side, side), mode="bicubic")
@@ -54,14 +56,34 @@ def degrade(patches: torch.Tensor, generator: torch.Generator) -> tuple[torch.Te
     softer = interpolate(avg_pool2d(soft, 2, ceil_mode=True), size=(side, side), mode="bilinear", align_corners=False)
     x = x + blur * (torch.where(blur > 0.5, softer, soft) - x) + 1.5 * sharpen * (x - soft)
     x = x + blocks * (interpolate(avg_pool2d(x, 4, ceil_mode=True), scale_factor=4)[:, :, :side, :side] - x) * 0.5
+    x = x + 0.15 * mesh * _mesh(count, side, generator)
+    x = x + shreds * (_torn(x, generator) - x)
     return (x + 0.08 * noise * torch.randn(x.shape, generator=generator)).clamp(0, 1), amount
 
 
+def _mesh(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """A coloured grid of a period of 3 to 8 pixels, (B, 3, P, P) in [-1, 1], as enlarged latents decode to."""
+    period = 3 + 5 * torch.rand(count, 1, generator=generator)
+    phase = 2 * torch.pi * torch.rand(2, count, 1, generator=generator)
+    wave = torch.sin(2 * torch.pi * torch.arange(side) / period + phase)  # (2, B, P)
+    colour = 2 * torch.rand(count, 3, 1, 1, generator=generator) - 1
+    return colour * (wave[0, :, None, :, None] * wave[1, :, None, None, :])
+
+
+def _torn(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Patches of which some tiles of 4 to 8 pixels show another place of the same patch."""
+    count, side = len(x), x.shape[-1]
+    tiles = int(torch.randint(5, 10, (), generator=generator))
+    moved = (torch.rand(count, 1, tiles, tiles, generator=generator) < 0.35).float()
+    shift = torch.randint(-side // 3, side // 3 + 1, (2,), generator=generator).tolist()
+    return torch.where(interpolate(moved, size=(side, side)) > 0, x.roll(shift, (2, 3)), x)
+
+
 def batch_of(
-    pictures: dict[int, np.ndarray], truths: torch.Tensor, generator: torch.Generator
+    pictures: dict[int, np.ndarray], truths: torch.Tensor, count: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Degraded patches of one batch, and what is to be told of them."""
-    each, patches, targets, sides = SETTINGS["batch_size"] // len(SIDES), [], [], []
+    each, patches, targets, sides = count // len(SIDES), [], [], []
     for index, side in enumerate(SIDES):
         rows = torch.randint(len(truths), (each,), generator=generator)
         images = torch.from_numpy(pictures[side][rows.numpy()]).permute(0, 3, 1, 2).float() / 255
@@ -111,16 +133,17 @@ def main(count: int = 3000) -> None:
     """Trains, or goes on where it was cut; then measures and writes the model."""
     torch.manual_seed(SETTINGS["seed"])
     torch.set_num_threads(1)
-    model = PatchDetector(OUTPUTS).to(DEVICE, memory_format=torch.channels_last)
+    model = PatchDetector(OUTPUTS)
     pictures, truths = pool(count)
 
-    def loss(generator: torch.Generator) -> torch.Tensor:
-        x, target = batch_of(pictures, truths, generator)
-        with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
-            told = model(x.to(DEVICE))
-        return loss_of(told, {name: value.to(DEVICE) for name, value in target.items()})
+    def loss(x: Tensor, target: dict[str, Tensor]) -> Tensor:
+        return loss_of(model(x), target)
 
-    train_network("detector", model, loss)
+    def batch(draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
+        return batch_of(pictures, truths, draw.count, draw.generator)
+
+    if not train_network("detector", model, loss, batch, ("stem", "head")):
+        return
     responses = response(model)
     write_json(RUNS / "detector/response.json", responses)
     print(responses, flush=True)

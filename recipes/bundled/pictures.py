@@ -1,60 +1,86 @@
-"""Step 1: renders the training pictures, shard by shard (native renders, and native-size windows of 2x and 4x renders).
+"""Step 1: renders the training pictures of every world, shard by shard; each depends on its number alone.
 
-The windows teach the base model the local statistics of the larger sizes, as photographs teach Stable Diffusion.
+There are groups of them: whole pictures at several sizes, and windows of larger renders, captioned without place and
+size. The windows teach the base model what larger sizes look like close up, as photographs teach Stable Diffusion.
+
+Usage: pictures.py [part parts]   several processes share the shards
 """
 
 from __future__ import annotations
 
+import functools
+import json
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from common import CONFIG, NATIVE, RUNS, shard_count, write_array, write_json
-from selfcascade.data.scenes import Scene, caption, render, sample_scene
+from common import CONFIG, RUNS, write_array, write_json
+from worlds import WORLDS, World, draw_window
 
 SETTINGS = CONFIG["pictures"]
+PHRASINGS = 4
+GROUP_STRIDE = 1_000_000  # numbers between one group's first picture and the next one's
 
 
-def picture(index: int) -> tuple[np.ndarray, str]:
-    """The index-th training picture, (64, 64, 3) uint8, and its caption."""
-    scene, rng = sample_scene(index), np.random.default_rng([index, 11])
-    draw = rng.random()
-    if draw < SETTINGS["native"]:
-        image, words = render(scene, NATIVE, NATIVE), caption(scene, index)
+def picture(group: str, world: World, index: int) -> tuple[np.ndarray, dict[str, Any]]:
+    """The index-th picture of a group, (H, W, 3) uint8, and what is said of it: captions, and the truth if whole."""
+    settings = SETTINGS["groups"][group]
+    number = index + GROUP_STRIDE * list(SETTINGS["groups"]).index(group)
+    scene, side = world.sample(number), settings["side"]
+    phrasings = [number + 100 * GROUP_STRIDE * k for k in range(PHRASINGS)]
+    if "window" in settings:
+        size = settings["window"]
+        window = draw_window(world, scene, side, size, np.random.default_rng([number, 11]))
+        image = world.render(scene, side, side, (window.top, window.left, size, size))
+        said: dict[str, Any] = {"captions": [world.caption(window.shown, k, True) for k in phrasings], "truth": {}}
     else:
-        size = NATIVE * (2 if draw < SETTINGS["native"] + SETTINGS["twice"] else 4)
-        image, words = _window(scene, size, rng, index)
-    return (image * 255).round().astype(np.uint8), words
+        image = world.render(scene, side, side, None)
+        said = {"captions": [world.caption(scene, k, False) for k in phrasings], "truth": scene.truth}
+    return (image * 255).round().astype(np.uint8), said
 
 
-def _window(scene: Scene, size: int, rng: np.random.Generator, index: int) -> tuple[np.ndarray, str]:
-    if rng.random() < 0.75:
-        item = scene.items[int(rng.integers(len(scene.items)))]
-        corner = np.array([item.y, item.x]) * size - NATIVE / 2 + rng.normal(0, 0.5 * item.radius * size, 2)
-    else:
-        corner = rng.uniform(0, size - NATIVE, 2)
-    top, left = (int(c) for c in np.clip(corner, 0, size - NATIVE))
-    centre_y, centre_x, half = (top + NATIVE / 2) / size, (left + NATIVE / 2) / size, NATIVE / 2 / size
-    seen = tuple(
-        item
-        for item in scene.items
-        if abs(item.x - centre_x) < half + 0.4 * item.radius and abs(item.y - centre_y) < half + 0.4 * item.radius
-    )
-    shown = Scene(seen, scene.background, scene.texture, scene.seed, None)
-    return render(scene, size, size, window=(top, left, NATIVE, NATIVE)), caption(shown, index, crop=True)
+def shards(groups: Sequence[str]) -> list[tuple[str, str, int]]:
+    """(group, world, shard) of all pictures of these groups."""
+    return [
+        (group, world, shard)
+        for group in groups
+        for world in WORLDS
+        for shard in range(-(-SETTINGS["groups"][group]["count"] // SETTINGS["shard"]))
+    ]
+
+
+def path_of(kind: str, group: str, world: str, shard: int, ending: str) -> Path:
+    """Where a shard of pictures or latents lies."""
+    return RUNS / kind / f"{group}-{world}" / f"{shard:04d}.{ending}"
+
+
+def load(kind: str, group: str, world: str) -> list[np.ndarray]:
+    """The shards of one group, mapped from disk."""
+    wanted = [path_of(kind, *shard, "npy") for shard in shards([group]) if shard[1] == world]
+    return [np.load(path, mmap_mode="r", allow_pickle=False) for path in wanted]
+
+
+def load_said(group: str, world: str) -> list[dict[str, Any]]:
+    """What is said of each picture of one group."""
+    wanted = [path_of("pictures", *shard, "json") for shard in shards([group]) if shard[1] == world]
+    return [row for path in wanted for row in json.loads(path.read_text())]
 
 
 def main(part: int = 0, parts: int = 1) -> None:
     """Renders the shards that are missing; `part` of `parts` when several processes share the work."""
-    for shard in range(part, shard_count(), parts):
-        done = RUNS / f"pictures/{shard:04d}.json"
+    for group, world, shard in shards(list(SETTINGS["groups"]))[part::parts]:
+        done = path_of("pictures", group, world, shard, "json")
         if done.exists():
             continue
-        first = shard * SETTINGS["shard"]
-        rows = [picture(first + k) for k in range(SETTINGS["shard"])]
-        write_array(RUNS / f"pictures/{shard:04d}.npy", np.stack([image for image, _ in rows]))
-        write_json(done, [words for _, words in rows])
-        print(f"pictures: shard {shard + 1} of {shard_count()}", flush=True)
+        draw = functools.partial(picture, group, WORLDS[world])
+        last = min((shard + 1) * SETTINGS["shard"], SETTINGS["groups"][group]["count"])
+        rows = [draw(index) for index in range(shard * SETTINGS["shard"], last)]
+        write_array(path_of("pictures", group, world, shard, "npy"), np.stack([image for image, _ in rows]))
+        write_json(done, [said for _, said in rows])
+        print(f"pictures: {group} of {world}, shard {shard + 1}", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ import sys
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import interpolate
 
-from common import CONFIG, DEVICE, RUNS, train_network, write_array, write_json
+from common import CONFIG, RUNS, train_network, write_array, write_json
+from loop import Draw
 from selfcascade.data.scenes import BACKGROUNDS, COLOURS, KINDS, PLACES, SIZES, render, sample_crowd, sample_scene
 from selfcascade.metrics.composition import CompositionReader, accuracy
 
@@ -97,17 +99,16 @@ def measure(model: CompositionReader, count: int = 600) -> dict[str, dict[str, f
 def main(shards: int = 16) -> None:
     """Trains, or goes on where it was cut; then measures and writes the model."""
     torch.manual_seed(SETTINGS["seed"])
-    model = CompositionReader(LABELS).to(DEVICE, memory_format=torch.channels_last)
+    model = CompositionReader(LABELS)
     images, truths = pool(shards)
 
-    def loss(generator: torch.Generator) -> torch.Tensor:
-        rows = torch.randint(len(images), (SETTINGS["batch_size"],), generator=generator).tolist()
+    def batch_of(draw: Draw) -> tuple[Tensor, list[dict]]:
+        rows = torch.randint(len(images), (draw.count,), generator=draw.generator).tolist()
         batch = torch.from_numpy(images[rows]).permute(0, 3, 1, 2).float() / 255
-        with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
-            return model.loss(augment(batch, generator).to(DEVICE), [truths[row] for row in rows])
+        return augment(batch, draw.generator), [truths[row] for row in rows]
 
-    train_network("reader", model, loss)
-    write_json(RUNS / "reader/accuracy.json", measure(model))
+    if train_network("reader", model, model.loss, batch_of, ("stem", "head.2")):
+        write_json(RUNS / "reader/accuracy.json", measure(model))
 
 
 if __name__ == "__main__":

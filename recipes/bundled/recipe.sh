@@ -3,7 +3,11 @@
 set -eu
 bin=$1
 workers=$(nproc)
-trainers=$("$bin/python" -c "import os, torch; print(torch.cuda.device_count() or os.cpu_count())")
+# Batches are shared by a number of processes that divides them.
+trainers=$("$bin/python" -c "
+import os, torch
+count = torch.cuda.device_count() or os.cpu_count()
+print(next(number for number in (4, 2, 1) if number <= count))")
 parallel() { # one process a core, each with its share of the work
     part=0 started=
     while [ "$part" -lt "$workers" ]; do
@@ -12,15 +16,20 @@ parallel() { # one process a core, each with its share of the work
     done
     for process in $started; do wait "$process"; done # a plain wait would forget who failed
 }
+train() {
+    OMP_NUM_THREADS=1 "$bin/accelerate" launch --num_processes "$trainers" --num_machines 1 --mixed_precision no \
+        --dynamo_backend no "$@"
+}
 parallel pictures.py
-OMP_NUM_THREADS=1 "$bin/python" autoencoder.py
+train autoencoder.py
+parallel latents.py
 OMP_NUM_THREADS=1 "$bin/python" reader.py
 OMP_NUM_THREADS=1 "$bin/python" detector.py
-OMP_NUM_THREADS=1 "$bin/torchrun" --nproc-per-node "$trainers" base.py
+train base.py
 "$bin/python" export.py
 "$bin/python" upsamplers.py
-OMP_NUM_THREADS=1 "$bin/python" super_resolver.py
-OMP_NUM_THREADS=1 "$bin/python" video_detector.py
-OMP_NUM_THREADS=1 "$bin/torchrun" --nproc-per-node "$trainers" video.py
+train super_resolver.py
+train video_detector.py
+train video.py
 parallel evaluate.py
 "$bin/python" evaluate.py report

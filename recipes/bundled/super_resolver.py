@@ -7,7 +7,7 @@ whole scene's caption, the U-Net predicts v of the crop's latents. Autoencoder a
 from __future__ import annotations
 
 import copy
-import time
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,18 +20,21 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import interpolate, mse_loss
 
 import selfcascade
-from base import build_scheduler
-from common import CONFIG, DEVICE, RUNS, load_state, log_row, moving_average, plateau, save_state, ship, write_array
-from muon import Muon
-from selfcascade.data.scenes import caption, render, sample_scene
+from common import CONFIG, DEVICE, NATIVE, RUNS, as_images, ship, write_array
+from latents import encode
+from loop import Draw, Schedule, Training
+from optimizers import make_optimizers
+from pictures import load, load_said
+from schedules import build_scheduler
+from worlds import WORLDS
 
 SETTINGS = CONFIG["super_resolver"]
 FACTOR = 4
-FIRST_SCENE = 5_000_000
+SHEET_EVERY = 1000
 FOLDER = RUNS / "super_resolver"
 LIMIT = 8  # megabytes
 # StableDiffusionUpscalePipeline sets its autoencoder's scaling factor to this, whatever the model says.
@@ -52,44 +55,63 @@ def rescaled(vae: AutoencoderKL) -> AutoencoderKL:
     return made
 
 
-@torch.no_grad()
-def load_crops(pipe: StableDiffusionPipeline) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Latents of the crops (N, C, h, w) float16, the crops at a quarter (N, 3, h, w) uint8, token ids (N, length)."""
-    latents_path, small_path = FOLDER / "latents.npy", FOLDER / "small.npy"
-    count, crop, per_scene = SETTINGS["scenes"], SETTINGS["crop"], SETTINGS["crops_per_scene"]
-    scenes = [sample_scene(FIRST_SCENE + index) for index in range(count)]
-    words = [caption(scene, FIRST_SCENE + index) for index, scene in enumerate(scenes)]
-    if not small_path.exists():
-        side = FACTOR * CONFIG["native_size"]
-        latents, small = [], []
-        for begin in range(0, count, 50):
-            corners = torch.Generator().manual_seed(SETTINGS["seed"] + begin)
-            crops = []
-            for scene in scenes[begin : begin + 50]:
-                picture = render(scene, side, side)
-                for top, left in torch.randint(side - crop + 1, (per_scene, 2), generator=corners).tolist():
-                    crops.append(picture[top : top + crop, left : left + crop])
-            batch = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
-            with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
-                mode = pipe.vae.encode(batch.to(DEVICE) * 2 - 1).latent_dist.mode()
-            latents.append((mode * pipe.vae.config.scaling_factor).half().cpu())
-            small.append(interpolate(batch, scale_factor=1 / FACTOR, mode="area").mul(255).round().byte())
-        write_array(latents_path, torch.cat(latents).numpy())
-        write_array(small_path, torch.cat(small).numpy())
-    ids = pipe.tokenizer(words, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    arrays = [torch.from_numpy(np.load(path, allow_pickle=False)) for path in (latents_path, small_path)]
-    return arrays[0], arrays[1], ids.repeat_interleave(per_scene, 0)
+class Crops(NamedTuple):
+    """What is trained on.
+
+    Attributes:
+        latents: Of the crops, (N, C, h, w) float16.
+        small: The crops at a quarter, (N, 3, h, w) uint8.
+        ids: Token ids of the whole pictures' captions, (N, length).
+    """
+
+    latents: Tensor
+    small: Tensor
+    ids: Tensor
 
 
-def loss_of(
+def load_crops(pipe: StableDiffusionPipeline) -> Crops:
+    """Crops of the large pictures of all worlds, encoded once and kept."""
+    parts = []
+    for world in WORLDS:
+        said = load_said(SETTINGS["group"], world)
+        for shard, pictures in enumerate(load("pictures", SETTINGS["group"], world)):
+            paths = [FOLDER / f"crops/{world}-{shard:04d}-{name}.npy" for name in ("latents", "small")]
+            if not all(path.exists() for path in paths):
+                crops = cut(pictures, shard)
+                small = interpolate(as_images(crops), scale_factor=1 / FACTOR, mode="area")
+                write_array(paths[0], encode(pipe.vae, crops))
+                write_array(paths[1], small.add(1).mul(127.5).round().byte().numpy())
+            first = shard * CONFIG["pictures"]["shard"]
+            words = [said[first + index]["captions"][0] for index in range(len(pictures))]
+            ids = pipe.tokenizer(words, padding="max_length", truncation=True, return_tensors="pt").input_ids
+            arrays = [torch.from_numpy(np.load(path, allow_pickle=False)) for path in paths]
+            parts.append((*arrays, ids.repeat_interleave(SETTINGS["crops_per_picture"], 0)))
+    return Crops(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def cut(pictures: np.ndarray, seed: int) -> np.ndarray:
+    """Crops (N * crops_per_picture, crop, crop, 3) at random places of pictures (N, H, W, 3)."""
+    crop, each = SETTINGS["crop"], SETTINGS["crops_per_picture"]
+    generator = torch.Generator().manual_seed(SETTINGS["seed"] * 1_000_003 + seed)
+    corners = torch.randint(pictures.shape[1] - crop + 1, (len(pictures), each, 2), generator=generator).tolist()
+    return np.stack(
+        [
+            picture[top : top + crop, left : left + crop]
+            for picture, places in zip(pictures, corners, strict=True)
+            for top, left in places
+        ]
+    )
+
+
+def denoising_loss(
     unet: nn.Module,
     scheduler: DDIMScheduler,
     low_res_scheduler: DDPMScheduler,
-    z_0: torch.Tensor,
-    small: torch.Tensor,
-    states: torch.Tensor,
+    z_0: Tensor,
+    small: Tensor,
+    states: Tensor,
     generator: torch.Generator,
-) -> torch.Tensor:
+) -> Tensor:
     """The v-prediction loss; small (B, 3, h, w) in [-1, 1]; text states (B, length, C)."""
     count = len(z_0)
     timestep = torch.randint(scheduler.config.num_train_timesteps, (count,), generator=generator)
@@ -105,79 +127,72 @@ def loss_of(
 @torch.no_grad()
 def sample_sheet(pipe: StableDiffusionUpscalePipeline, path: str) -> None:
     """Four held-out scenes, for the eye: enlarged without a model, by the model, and the real render."""
-    rows, native = [], CONFIG["native_size"]
-    for index in range(4):
-        scene = sample_scene(31_000_000 + index, held_out=True)
-        small, large = (Image.fromarray((render(scene, side, side) * 255).astype(np.uint8)) for side in (native, 256))
-        words, generator = caption(scene, index), torch.Generator().manual_seed(index)
+    rows, world = [], WORLDS["scene"]
+    for number in range(31_000_000, 31_000_004):
+        scene = world.held_out(number)
+        pictures = (world.render(scene, side, side, None) for side in (NATIVE, FACTOR * NATIVE))
+        small, large = (Image.fromarray((picture * 255).astype(np.uint8)) for picture in pictures)
+        words, generator = world.caption(scene, number, False), torch.Generator().manual_seed(number)
         made = pipe(words, small, num_inference_steps=25, guidance_scale=3.0, generator=generator).images[0]
-        rows.append(np.concatenate([np.asarray(p) for p in (small.resize((256, 256)), made, large)], 0))
+        rows.append(np.concatenate([np.asarray(p) for p in (small.resize(large.size), made, large)], 0))
     Image.fromarray(np.concatenate(rows, 1)).save(path)
+
+
+def build_pipeline(bundled: StableDiffusionPipeline, unet: UNet2DConditionModel) -> StableDiffusionUpscalePipeline:
+    """What ships, around the U-Net that is trained."""
+    pipe = StableDiffusionUpscalePipeline(
+        rescaled(bundled.vae),
+        bundled.text_encoder,
+        bundled.tokenizer,
+        unet,
+        DDPMScheduler(beta_start=1e-4, beta_end=0.02, beta_schedule="scaled_linear"),
+        build_scheduler(SETTINGS["scheduler"]),
+        max_noise_level=SETTINGS["unet"]["num_class_embeds"] - 1,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def main() -> None:
     """Trains, or goes on where it was cut; exports at the end."""
     torch.manual_seed(SETTINGS["seed"])
-    FOLDER.mkdir(parents=True, exist_ok=True)
     bundled = selfcascade.load_bundled().to(DEVICE)
-    latents, small, ids = load_crops(bundled)
-    scheduler = build_scheduler(SETTINGS["scheduler"])
-    low_res_scheduler = DDPMScheduler(beta_start=1e-4, beta_end=0.02, beta_schedule="scaled_linear")
-    unet, averaged = (UNet2DConditionModel.from_config(SETTINGS["unet"]).to(DEVICE) for _ in range(2))
-    averaged.load_state_dict(unet.state_dict())
-    optimizer = Muon(
-        unet.named_parameters(),
-        SETTINGS["learning_rate"],
-        SETTINGS["adam_learning_rate"],
-        ("class_embedding", "conv_in", "conv_out"),
-        SETTINGS["weight_decay"],
-    )
-    state = FOLDER / "state.safetensors"
-    step = load_state(state, {"unet": unet, "averaged": averaged}, optimizer)
-    average = moving_average(averaged, SETTINGS["ema_decay"], step)
-    pipe = StableDiffusionUpscalePipeline(
-        rescaled(bundled.vae),
-        bundled.text_encoder,
-        bundled.tokenizer,
-        averaged,
-        low_res_scheduler,
-        scheduler,
-        max_noise_level=SETTINGS["unet"]["num_class_embeds"] - 1,
-    )
-    pipe.set_progress_bar_config(disable=True)
+    crops, unet = load_crops(bundled), UNet2DConditionModel.from_config(SETTINGS["unet"])
+    pipe = build_pipeline(bundled, unet)
     empty = bundled.tokenizer("", padding="max_length", return_tensors="pt").input_ids[0]
-    print(f"{sum(p.numel() for p in unet.parameters()) / 1e6:.2f}M parameters", flush=True)
-    began, total, first = time.time(), 0.0, step
-    while step < SETTINGS["steps"]:
-        generator = torch.Generator().manual_seed(SETTINGS["seed"] * 1_000_003 + step)
-        rows = torch.randint(len(latents), (SETTINGS["batch_size"],), generator=generator)
-        words = ids[rows]
-        words[torch.rand(len(rows), generator=generator) < SETTINGS["prompt_dropout"]] = empty
+    rates, edges = (
+        (SETTINGS["learning_rate"], SETTINGS["adam_learning_rate"]),
+        ("class_embedding", "conv_in", "conv_out"),
+    )
+
+    def loss_of(module: nn.Module, draw: Draw) -> dict[str, Tensor]:
+        rows = torch.randint(len(crops.latents), (draw.count,), generator=draw.generator)
+        words = crops.ids[rows]
+        words[torch.rand(len(rows), generator=draw.generator) < SETTINGS["prompt_dropout"]] = empty
         with torch.no_grad():
             states = bundled.text_encoder(words.to(DEVICE))[0]
-        seen = small[rows].to(DEVICE).float() / 127.5 - 1
-        optimizer.scale_rates(plateau(step, SETTINGS))
-        with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
-            loss = loss_of(
-                unet, scheduler, low_res_scheduler, latents[rows].to(DEVICE).float(), seen, states, generator
-            )
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimizer.step()
-        average.step(unet.parameters())
-        total += loss.item()
-        step += 1
-        if step % 100 == 0:
-            speed = (step - first) * SETTINGS["batch_size"] / (time.time() - began)
-            log_row(FOLDER / "curve.csv", step=step, loss=total / 100, samples_per_second=speed)
-            total = 0.0
-        if step % 250 == 0 or step == SETTINGS["steps"]:
-            average.copy_to(averaged.parameters())
-            save_state(state, step, {"unet": unet, "averaged": averaged}, optimizer)
-        if step % 1000 == 0 or step == SETTINGS["steps"]:
+        z_0, seen = crops.latents[rows].to(DEVICE).float(), crops.small[rows].to(DEVICE).float() / 127.5 - 1
+        loss = denoising_loss(module, pipe.scheduler, pipe.low_res_scheduler, z_0, seen, states, draw.generator)
+        return {"loss": loss}
+
+    def validate(step: int, module: nn.Module) -> dict[str, float]:
+        if step % SHEET_EVERY == 0:
             sample_sheet(pipe, str(FOLDER / f"samples-{step:06d}.png"))
-    ship("super_resolver", pipe.to("cpu", torch.float16), LIMIT)
+        return {}
+
+    training = Training(
+        FOLDER,
+        unet,
+        lambda module: make_optimizers(module, *rates, edges, SETTINGS["weight_decay"]),
+        Schedule.of(SETTINGS),
+        loss_of,
+        validate,
+    )
+    print(f"{sum(p.numel() for p in unet.parameters()) / 1e6:.2f}M parameters", flush=True)
+    if training.run() and training.accelerator.is_main_process:
+        for name, weight in unet.named_parameters():
+            weight.data.copy_(training.averaged()[name])
+        ship("super_resolver", pipe.to("cpu", torch.float16), LIMIT)
 
 
 if __name__ == "__main__":

@@ -7,56 +7,44 @@ others read off the deep motion modules how far it is gone at each frame. All ar
 Clips come in pairs with the same noise in which everything goes opposite ways, and the loss of the difference counts
 more than that of the mean, where all is what cannot be predicted. Most steps are near pure noise, where it is decided
 where things go. The first ones see two frames of a clip at their own places in time, later ones four or all 16.
-Several processes (`torchrun --nproc-per-node 2 video.py`) share each batch and average their gradients.
+
+Usage: video.py           train, or go on; `accelerate launch --num_processes N video.py` shares each batch
+       video.py export    ship the last checkpoint's average
 """
 
 from __future__ import annotations
 
-import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from diffusers import AnimateDiffPipeline, MotionAdapter, UNetMotionModel
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.models.embeddings import SinusoidalPositionalEmbedding
 from PIL import Image
-from safetensors import safe_open
 from tokenizers import AddedToken
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, layer_norm
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import selfcascade
-from common import (
-    CONFIG,
-    DEVICE,
-    NATIVE,
-    RUNS,
-    average_gradients,
-    load_state,
-    log_row,
-    moving_average,
-    plateau,
-    save_state,
-    ship,
-)
-from muon import Muon
+from common import CONFIG, DEVICE, NATIVE, RUNS, ship
+from loop import Draw, Schedule, Training
+from optimizers import make_optimizers
 from selfcascade.data.scenes.motion import DIRECTIONS, sample_moving_scene
 from selfcascade.data.scenes.motion_words import MOTION_WORDS, moving_caption
 from selfcascade.data.scenes.poses import HEADINGS
+from selfcascade.training.checkpoints import CheckpointError, find_checkpoint, load_checkpoint
 from video_batches import FRAMES, Clips, draw_clips
 
 SETTINGS = CONFIG["video"]
 FOLDER = RUNS / "video"
 LIMIT = 10.0
 LOSSES = ("mean", "difference", "hearing", "shift")
+SHEET_EVERY = 500
 DEEP = ("down_blocks.2", "down_blocks.3", "mid_block", "up_blocks.0", "up_blocks.1")
 
 
@@ -81,11 +69,12 @@ def build_pipeline() -> AnimateDiffPipeline:
 
 
 class Motion(nn.Module):
-    """What is trained: the U-Net's motion modules, the text encoder, and the head that goes along."""
+    """What is trained: the U-Net's motion modules, the text encoder, and the heads that go along."""
 
     def __init__(self, unet: UNetMotionModel, text_encoder: CLIPTextModel) -> None:
         super().__init__()
         unet.requires_grad_(False)
+        self.unet = [unet]  # hidden: its other weights are the image model's, and are neither trained nor saved
         modules = {name: module for name, module in unet.named_modules() if name.endswith("motion_modules")}
         self.modules_of_unet = nn.ModuleDict({name.replace(".", "_"): module for name, module in modules.items()})
         self.text_encoder = text_encoder
@@ -99,12 +88,21 @@ class Motion(nn.Module):
             module[-1].register_forward_hook(lambda _, __, out, name=name: self.seen.update({name: out}))
         self.requires_grad_(True)
 
-    def forward(self, ids: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """States (B, length, D) of token ids, and logits of where the first and the last object go."""
-        states = self.text_encoder(ids)[0]
+    def forward(self, z_t: Tensor, timestep: Tensor, batch: Clips) -> tuple[Tensor, Tensor, Tensor]:
+        """V of noisy latents (B, F, C, h, w) at timesteps (B,), and the losses of the heads on text and U-Net."""
+        states = self.text_encoder(batch.ids)[0]
         first, _ = self.head(states[:, -1]).chunk(2, 1)
         _, last = self.head(states[:, -2]).chunk(2, 1)
-        return states, (first, last)
+        heard = [
+            cross_entropy(rows.float(), batch.said[:, column], ignore_index=-100, reduction="sum")
+            for column, rows in enumerate((first, last))
+        ]
+        hearing = torch.stack(heard).sum() / (batch.said >= 0).sum().clamp(min=1)
+        (unet,) = self.unet
+        with at_places(unet, batch.places):
+            repeated = states.repeat_interleave(z_t.shape[1], 0)
+            prediction = unet(z_t.transpose(1, 2), timestep, repeated).sample.transpose(1, 2)
+        return prediction, hearing, self.shift_loss(batch.said, batch.places)
 
     def shift_loss(self, said: Tensor, places: Tensor) -> Tensor:
         """How far off the U-Net's last pass is in where the first and the last object are gone at each frame."""
@@ -134,9 +132,9 @@ def at_places(unet: UNetMotionModel, places: Tensor) -> Iterator[None]:
             embedding.pe = pe
 
 
-def loss_of(
-    motion: Motion, pipe: AnimateDiffPipeline, batch: Clips, high_noise_share: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def losses_of(
+    module: nn.Module, pipe: AnimateDiffPipeline, batch: Clips, high_noise_share: float, generator: torch.Generator
+) -> dict[str, Tensor]:
     """The v-prediction loss of the mean and of half the difference of each pair; the heads' on text and U-Net."""
     scheduler, z_0 = pipe.scheduler, batch.latents * pipe.vae.config.scaling_factor
     steps, scenes = scheduler.config.num_train_timesteps, len(z_0) // 2
@@ -147,18 +145,11 @@ def loss_of(
     noise = torch.randn((scenes, *z_0.shape[1:]), generator=generator)
     timestep, noise = (value.to(z_0.device).repeat_interleave(2, 0) for value in (timestep, noise))
     z_t = scheduler.add_noise(z_0, noise, timestep)
-    states, logits = motion(batch.ids)
-    with at_places(pipe.unet, batch.places):
-        states = states.repeat_interleave(z_0.shape[1], 0)
-        prediction = pipe.unet(z_t.transpose(1, 2), timestep, states).sample.transpose(1, 2)
+    prediction, hearing, shift = module(z_t, timestep, batch)
     error = prediction.float() - scheduler.get_velocity(z_0, noise, timestep)
     mean, half = (error[::2] + error[1::2]) / 2, (error[::2] - error[1::2]) / 2
-    heard = [
-        cross_entropy(rows.float(), batch.said[:, column], ignore_index=-100, reduction="sum")
-        for column, rows in enumerate(logits)
-    ]
-    hearing = torch.stack(heard).sum() / (batch.said >= 0).sum().clamp(min=1)
-    return mean.square().mean(), half.square().mean(), hearing, motion.shift_loss(batch.said, batch.places)
+    losses = {"mean": mean.square().mean(), "difference": half.square().mean(), "hearing": hearing, "shift": shift}
+    return {"loss": sum(SETTINGS[f"{name}_weight"] * losses[name] for name in LOSSES), **losses}
 
 
 @torch.no_grad()
@@ -192,72 +183,55 @@ class Parts:
 
 
 def export() -> None:
-    """Ships the averaged weights of the last checkpoint."""
+    """Ships the averaged weights of the last checkpoint.
+
+    Raises:
+        CheckpointError: There is none.
+    """
     pipe = build_pipeline()
-    averaged = Motion(pipe.unet, pipe.text_encoder)
-    with safe_open(FOLDER / "state.safetensors", "pt") as file:
-        names = [name for name in file.keys() if name.startswith("averaged/")]  # noqa: SIM118
-        averaged.load_state_dict({name.removeprefix("averaged/"): file.get_tensor(name) for name in names})
+    place = find_checkpoint(FOLDER, "latest")
+    if place is None:
+        raise CheckpointError(f"{FOLDER} holds no checkpoint; run video.py first")
+    tensors = load_checkpoint(place).tensors
+    motion = Motion(pipe.unet, pipe.text_encoder)
+    averaged = next(tensors[name] for name in sorted(tensors) if name.startswith("average-"))
+    for name, weight in motion.named_parameters():
+        weight.data.copy_(averaged[name])
     ship("video", Parts(pipe), LIMIT)
 
 
 def main() -> None:
     """Trains, or goes on where it was cut; exports at the end."""
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if world > 1:
-        dist.init_process_group("nccl" if DEVICE.type == "cuda" else "gloo", timeout=timedelta(hours=2))
     torch.manual_seed(SETTINGS["seed"])
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    pipe, averaged_pipe = build_pipeline(), build_pipeline()
-    motion, averaged = (Motion(one.unet, one.text_encoder).to(DEVICE) for one in (pipe, averaged_pipe))
-    averaged.load_state_dict(motion.state_dict())
-    averaged.requires_grad_(False)
+    pipe = build_pipeline()
+    motion = Motion(pipe.unet, pipe.text_encoder)
     if DEVICE.type == "cpu":
-        pipe.unet.to(memory_format=torch.channels_last)
         pipe.unet.set_attn_processor(AttnProcessor())  # its backward pass in bfloat16 is far slower fused, on CPUs
-    optimizer = Muon(
-        motion.named_parameters(), SETTINGS["learning_rate"], SETTINGS["adam_learning_rate"],
-        ("text_encoder", "head", "pos_embed"), SETTINGS["weight_decay"],
-    )  # fmt: skip
-    state = FOLDER / "state.safetensors"
-    step = load_state(state, {"motion": motion, "averaged": averaged}, optimizer)
-    average = moving_average(averaged, SETTINGS["ema_decay"], step)
-    print(f"{sum(p.numel() for p in motion.modules_of_unet.parameters()) / 1e6:.2f}M parameters", flush=True)
-    began, total = time.time(), torch.zeros(4)
-    weights = torch.tensor([SETTINGS[f"{name}_weight"] for name in LOSSES], device=DEVICE)
-    while step < SETTINGS["steps"]:
-        generator = torch.Generator().manual_seed((SETTINGS["seed"] * 1_000_003 + step) * 64 + rank)
+    rates = SETTINGS["learning_rate"], SETTINGS["adam_learning_rate"]
+    edges = "text_encoder", "head", "pos_embed"
+
+    def loss_of(module: nn.Module, draw: Draw) -> dict[str, Tensor]:
         early, late = SETTINGS["early"], SETTINGS["late"]
-        turn = early if step < SETTINGS["early_steps"] else late[step % len(late)]
-        count, frames = turn["scenes"] // world, turn["frames"]
-        number = 1000 * step + count * rank
-        batch = draw_clips(pipe, count, number, frames, SETTINGS["prompt_dropout"], generator)
-        optimizer.scale_rates(plateau(step, SETTINGS, 0.02))
-        with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
-            losses = torch.stack(loss_of(motion, pipe, batch, turn["high_noise_share"], generator))
-        optimizer.zero_grad()
-        (losses * weights).sum().backward()
-        if world > 1:
-            average_gradients(motion)
-        nn.utils.clip_grad_norm_(motion.parameters(), 1.0)
-        optimizer.step()
-        average.step(motion.parameters())
-        total += losses.detach().cpu()
-        step += 1
-        if rank:
-            continue
-        if step % 50 == 0:
-            means = {name: value / 50 for name, value in zip(LOSSES, total.tolist(), strict=True)}
-            speed = 50 * world * count / (time.time() - began)
-            row = {"step": step, **means, "pairs_per_second": speed, "rate": plateau(step, SETTINGS, 0.02)}
-            log_row(FOLDER / "curve.csv", **row)
-            total, began = torch.zeros(4), time.time()
-        if step % 100 == 0 or step == SETTINGS["steps"]:
-            average.copy_to(averaged.parameters())
-            save_state(state, step, {"motion": motion, "averaged": averaged}, optimizer)
-        if step % 500 == 0 or step == SETTINGS["steps"]:
-            sample_sheet(averaged_pipe, str(FOLDER / f"samples-{step:06d}.png"))
-    if rank == 0:
+        turn = early if draw.step < SETTINGS["early_steps"] else late[draw.step % len(late)]
+        count = max(1, turn["scenes"] * draw.count // SETTINGS["batch_size"])
+        batch = draw_clips(pipe, count, draw.first, turn["frames"], SETTINGS["prompt_dropout"], draw.generator)
+        return losses_of(module, pipe, batch, turn["high_noise_share"], draw.generator)
+
+    def validate(step: int, module: nn.Module) -> dict[str, float]:
+        if step % SHEET_EVERY == 0:
+            sample_sheet(pipe, str(FOLDER / f"samples-{step:06d}.png"))
+        return {}
+
+    training = Training(
+        FOLDER,
+        motion,
+        lambda module: make_optimizers(module, *rates, edges, SETTINGS["weight_decay"]),
+        Schedule.of(SETTINGS),
+        loss_of,
+        validate,
+    )
+    print(f"{sum(p.numel() for p in motion.modules_of_unet.parameters()) / 1e6:.2f}M parameters", flush=True)
+    if training.run() and training.accelerator.is_main_process:
         export()
 
 

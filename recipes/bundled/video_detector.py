@@ -8,29 +8,14 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from clip_flaws import FLAWS, flawed
-from common import (
-    CONFIG,
-    DEVICE,
-    HERE,
-    MIRRORED,
-    REVERSED,
-    RUNS,
-    load_state,
-    log_row,
-    save_state,
-    ship,
-    write_array,
-    write_json,
-)
-from muon import Muon
+from common import CONFIG, HERE, MIRRORED, REVERSED, RUNS, ship, train_network, write_array, write_json
+from loop import Draw
 from selfcascade.data.scenes import BACKGROUNDS, COLOURS, KINDS
 from selfcascade.data.scenes.clips import render_clip
 from selfcascade.data.scenes.motion import DIRECTIONS, sample_moving_scene
@@ -158,44 +143,24 @@ def report(found: dict[str, dict]) -> None:
     DOCUMENT.write_text(f"{before}<!-- detector -->\n{table}\n<!-- /detector -->{after}")
 
 
-def train(model: VideoDetector, loss_of: Callable[[torch.Generator], Tensor]) -> None:
-    """By Muon, in half of AdamW's steps, or goes on where it was cut; the rate falls in the last steps."""
-    folder, steps, decay = RUNS / "video_detector", SETTINGS["steps"], SETTINGS["decay"]
-    rates = SETTINGS["learning_rate"], SETTINGS["adam_learning_rate"]
-    optimizer = Muon(model.named_parameters(), *rates, ("stem", "told", "head.2"), SETTINGS["weight_decay"])
-    step, began = load_state(folder / "state.safetensors", {"model": model}, optimizer), time.time()
-    while step < steps:
-        optimizer.scale_rates(min(1.0, (step + 1) / 30, max(0.02, (steps - step) / decay)))
-        loss = loss_of(torch.Generator().manual_seed(SETTINGS["seed"] * 1_000_003 + step))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        step += 1
-        if step % 25 == 0:
-            log_row(folder / "curve.csv", step=step, seconds=time.time() - began, loss=loss.item())
-        if step % 50 == 0 or step == steps:
-            save_state(folder / "state.safetensors", step, {"model": model}, optimizer)
-    model.cpu().eval().half().float().save_pretrained(folder / "model")
-
-
 def main(shards: int = 30) -> None:
     """Trains, or goes on where it was cut; then measures and writes the model."""
     torch.manual_seed(SETTINGS["seed"])
     torch.set_num_threads(1)
-    model = VideoDetector(LABELS, list(FLAWS)).to(DEVICE)
+    model = VideoDetector(LABELS, list(FLAWS))
     clips, truths = pool(shards)
 
-    def loss(generator: torch.Generator) -> Tensor:
-        rows = torch.randint(len(truths), (SETTINGS["batch_size"],), generator=generator).tolist()
+    def batch_of(draw: Draw) -> tuple[Tensor, list[dict], Tensor]:
+        rows = torch.randint(len(truths), (draw.count,), generator=draw.generator).tolist()
         made = []
         for row in rows:
             clip = torch.from_numpy(np.array(clips[row // SHARD][row % SHARD])).permute(0, 3, 1, 2).float() / 255
-            made.append(example(clip, truths[row], generator, SETTINGS["flaws"]))
-        amounts = torch.stack([amount for _, _, amount in made])
-        batch = torch.stack([clip for clip, _, _ in made])
-        return model.loss(batch.to(DEVICE), [truth for _, truth, _ in made], amounts.to(DEVICE))
+            made.append(example(clip, truths[row], draw.generator, SETTINGS["flaws"]))
+        shown, told, amounts = zip(*made, strict=True)
+        return torch.stack(shown), list(told), torch.stack(amounts)
 
-    train(model, loss)
+    if not train_network("video_detector", model, model.loss, batch_of, ("stem", "told", "head.2")):
+        return
     found = measure(model)
     write_json(RUNS / "video_detector/measured.json", found)
     print(json.dumps(found, indent=1), flush=True)

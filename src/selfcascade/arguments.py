@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,10 +10,11 @@ from torch import Tensor
 
 from selfcascade.base_models.driver import UPSAMPLINGS
 from selfcascade.base_models.family import Family
+from selfcascade.base_models.pivot_controls import check_anchorable
 from selfcascade.base_models.request import Request
 from selfcascade.base_models.stage_scheduler import check_pivot_step, matched_step, training_steps
 from selfcascade.cascade import Size, Stage, plan_stages
-from selfcascade.presets import Preset
+from selfcascade.presets import DEFAULT_PRESET, PRESETS, UNANCHORED_PRESET, ModelDefaults, Preset
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 MAX_STEPS = 10_000
@@ -56,9 +57,10 @@ def with_changes(preset: Preset, **changes: Any) -> Preset:
 def planned(
     scheduler: Any,
     native: Size,
+    defaults: ModelDefaults,
     sizes: Sequence[Size],
     first_pivot: int,
-    steps: int | Sequence[int],
+    steps: int | Sequence[int] | None,
     pivot_step: int | Sequence[int] | None,
     preset: Preset,
     guidance_scale: float | Sequence[float] | None,
@@ -68,6 +70,7 @@ def planned(
     Args:
         scheduler: The pipeline's.
         native: The size that a `matched` preset's shares are meant at.
+        defaults: The steps and guidance where they are None.
         sizes: Of the stages.
         first_pivot: Index of the first stage that starts from a pivot.
         steps, pivot_step, preset, guidance_scale: As in `SelfCascade.plan`.
@@ -77,6 +80,8 @@ def planned(
     """
     limit = training_steps(scheduler)
     scaling = len(sizes) - first_pivot
+    steps = defaults.num_inference_steps if steps is None else steps
+    guidance_scale = defaults.guidance_scale if guidance_scale is None else guidance_scale
     default = preset_pivots(scheduler, native, sizes[first_pivot:], preset)
     pivots = per_stage("pivot_step", default if pivot_step is None else pivot_step, scaling)
     all_steps = per_stage("num_inference_steps", steps, len(sizes))
@@ -95,6 +100,29 @@ def planned(
             raise ValueError(f"guidance_scale must be a number from 0 to {MAX_GUIDANCE:g}, not {value!r}")
     plan = zip(sizes, all_steps, [None] * first_pivot + pivots, guidance, strict=True)
     return tuple(Stage(index, len(sizes), *values) for index, values in enumerate(plan))
+
+
+def default_preset(defaults: ModelDefaults, scheduler: Any) -> str:
+    """Name of a model's default preset; where that one anchors and the scheduler cannot be anchored, another one's."""
+    name = defaults.preset or DEFAULT_PRESET
+    if PRESETS[name].anchor > 0:
+        try:
+            check_anchorable(scheduler)
+        except ValueError:
+            return UNANCHORED_PRESET
+    return name
+
+
+def trained_preset(config: Mapping[str, Any], scheduler: Any) -> Preset:
+    """The settings that upsamplers of this configuration were trained for.
+
+    Stages after the first start no deeper in noise than in `rgb`: with the adapter's own K they make texture anew over
+    outlines that are right already (docs/upsamplers.md).
+    """
+    pivot_step = config.get("sampling_pivot_step") or config["pivot_step"]
+    share = pivot_step / training_steps(scheduler)
+    later = min(share, PRESETS["rgb"].later_pivot_share)
+    return Preset("upsamplers", "as the upsamplers were trained", share, later, config["upsampling"])
 
 
 def preset_pivots(scheduler: Any, native: Size, sizes: Sequence[Size], preset: Preset) -> list[int]:

@@ -16,8 +16,6 @@ from selfcascade.media.save_pictures import SCHEMA, check_output, parameters_tex
 
 PROMPT = "a large orange mushroom on the right in the snow in winter"
 SEED = 6
-STEPS = 25
-PRESET = "quality"
 MIN_PANEL, MAX_PANEL = 256, 768
 KIND = "selfcascade.demo"
 # Sides relative to the native size: the base sample, then 4x and 16x its pixels, by the rows' methods.
@@ -31,7 +29,7 @@ PANELS = (
 TUNED_PANELS = ((TUNED, 2, "tuned, 4x pixels"), (TUNED, 4, "tuned, 16x pixels"))
 
 
-def run(output: Path, model: str = "bundled", prompt: str = PROMPT, seed: int = SEED, steps: int = STEPS) -> Path:
+def run(output: Path, model: str = "bundled", prompt: str = PROMPT, seed: int = SEED, steps: int | None = None) -> Path:
     """Makes the pictures one after the other and writes them as one.
 
     Args:
@@ -39,21 +37,20 @@ def run(output: Path, model: str = "bundled", prompt: str = PROMPT, seed: int = 
         model: As in `load_model`.
         prompt: What they show.
         seed: Of all of them.
-        steps: Of the whole schedule.
+        steps: Of the whole schedule; None is the model's default.
 
     Raises:
         ValueError: An argument is out of range; nothing is written.
     """
     check_output(output)
-    settings = Settings(prompt=prompt, model=model, seed=seed, num_inference_steps=steps, preset=PRESET)
+    settings = Settings(prompt=prompt, model=model, seed=seed, num_inference_steps=steps)
     settings = settings.changed(upsamplers=upsamplers_of(settings))
     cascade, settings = load(settings)
     rows = PANELS if cascade.upsamplers is None else PANELS + TUNED_PANELS
     made: list[Made] = []
     for method, scale, title in rows:
         height, width = (scale * side for side in cascade.native_size)
-        changes = {"preset": None} if method == TUNED else {}  # as the upsamplers were trained
-        made.append(make(cascade, settings.changed(method=method, height=height, width=width, **changes)))
+        made.append(make(cascade, settings.changed(method=method, height=height, width=width)))
         print(f"{title:28}{made[-1].image.width:>5} x {made[-1].image.height:<5}{made[-1].seconds:8.1f} s", flush=True)
     panels: list[Panel | None] = [_panel(one, title) for one, (_, _, title) in zip(made, rows, strict=True)]
     for place in range(3, len(panels) + 1, 3):
@@ -62,7 +59,7 @@ def run(output: Path, model: str = "bundled", prompt: str = PROMPT, seed: int = 
     grid = picture_grid(panels, 3, side, f'"{prompt}"')
     pictures = [{key: one.record()[key] for key in ("settings", "result")} for one in made]
     record = {"schema": SCHEMA, "kind": KIND, "pictures": pictures, "versions": versions()}
-    text = parameters_text(prompt, None, {"Steps": steps, "Seed": seed, "Model": model})
+    text = parameters_text(prompt, None, {"Steps": settings.num_inference_steps, "Seed": seed, "Model": model})
     return save_picture(grid, record, output, text, force=True)[0]
 
 

@@ -161,7 +161,8 @@ def _from_folder(name: str, folder: Path, options: dict[str, Any]) -> Any:
     if weights and all(".fp16" in weight for weight in weights):
         options = {**options, "variant": "fp16"}
     try:
-        return DiffusionPipeline.from_pretrained(str(folder), local_files_only=True, **options)
+        # An absolute path, by which its selfcascade.json is found later, wherever the process is by then.
+        return DiffusionPipeline.from_pretrained(str(folder.absolute()), local_files_only=True, **options)
     except Exception as error:  # a damaged folder fails in as many ways as it has files
         raise ValueError(f"model {name!r} cannot be loaded from its folder: {_reason(error)}") from error
 
@@ -176,7 +177,9 @@ def _set_in_motion(image: Any, options: dict[str, Any]) -> Any:
     adapter = MotionAdapter.from_pretrained(BUNDLED_VIDEO / "motion_adapter", **own)
     encoder = CLIPTextModel.from_pretrained(BUNDLED_VIDEO / "text_encoder", **own)
     tokenizer = CLIPTokenizer.from_pretrained(BUNDLED_VIDEO / "tokenizer", local_files_only=True)
-    return AnimateDiffPipeline(image.vae, encoder, tokenizer, image.unet, adapter, image.scheduler)
+    pipe = AnimateDiffPipeline(image.vae, encoder, tokenizer, image.unet, adapter, image.scheduler)
+    pipe.register_to_config(_name_or_path=str(BUNDLED_VIDEO))  # whose selfcascade.json is this pipeline's
+    return pipe
 
 
 def _from_hub(name: str, options: dict[str, Any]) -> Any:

@@ -11,7 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfcascade.arguments import check_call, check_clips, planned, sizes_from, stages_after, target_size, with_changes
+from selfcascade.arguments import (
+    check_call,
+    check_clips,
+    default_preset,
+    planned,
+    sizes_from,
+    stages_after,
+    target_size,
+    trained_preset,
+    with_changes,
+)
 from selfcascade.base_models import family_of
 from selfcascade.base_models.decoding import decode_latents
 from selfcascade.base_models.driver import PipelineBaseModel, PipelineSample, StageContext
@@ -20,10 +30,10 @@ from selfcascade.base_models.image_pivot import image_pivot
 from selfcascade.base_models.pivot_controls import PivotSettings, check_anchorable
 from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.request import Request
-from selfcascade.base_models.stage_scheduler import stage_scheduler, training_steps
+from selfcascade.base_models.stage_scheduler import stage_scheduler
 from selfcascade.cascade import Size, Stage, StageResult, plan_stages, self_cascade
 from selfcascade.media.images import clips_of, pixels_of
-from selfcascade.presets import PRESETS, Preset, preset_named
+from selfcascade.presets import Preset, defaults_of, preset_named
 from selfcascade.upsamplers.model import FeatureUpsamplers
 from selfcascade.upsamplers.skip_features import adding_skip_features, check_hookable
 
@@ -60,8 +70,11 @@ class SelfCascade:
     Args:
         pipe: A diffusers pipeline of a supported family.
         upsamplers: Feature upsamplers made for this pipeline's U-Net, the tuned version; None, the tuning-free one.
-        native_size: (height, width) in pixels the model was trained at; None reads it off the pipeline.
+        native_size: (height, width) in pixels the model was trained at; None: as its folder or the pipeline says.
         family: A subclass of `selfcascade.Family` for this pipeline; None takes the one registered for its class.
+
+    Attributes:
+        defaults: What the model's own `selfcascade.json` says of steps, guidance and preset (`presets.ModelDefaults`).
 
     Raises:
         ValueError: The pipeline, its scheduler or an argument is not supported; the sentence says what to use.
@@ -74,23 +87,22 @@ class SelfCascade:
         native_size: Sequence[int] | None = None,
         family: type[Family] | None = None,
     ) -> None:
-        self.pipe, self.upsamplers = pipe, upsamplers
-        self.family = family_of(pipe, family)
+        self.pipe, self.upsamplers, self.family = pipe, upsamplers, family_of(pipe, family)
         if isinstance(upsamplers, FeatureUpsamplers):
             check_hookable(self.family.denoiser)
             upsamplers.check_unet(self.family.denoiser)
         elif upsamplers is not None:
             raise ValueError(f"upsamplers must be FeatureUpsamplers or None, not {type(upsamplers).__name__}")
         stage_scheduler(pipe.scheduler, None)
-        self.multiple = self.family.multiple
-        size = self.family.native_size if native_size is None else native_size
+        self.multiple, self.defaults = self.family.multiple, defaults_of(pipe)
+        size = native_size if native_size is not None else self.defaults.native_size or self.family.native_size
         self.native_size = plan_stages(size, size, self.multiple)[0]
 
     def plan(
         self,
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int | Sequence[int] = 50,
+        num_inference_steps: int | Sequence[int] | None = None,
         pivot_step: int | Sequence[int] | None = None,
         preset: str | Preset | None = None,
         guidance_scale: float | Sequence[float] | None = None,
@@ -100,12 +112,10 @@ class SelfCascade:
         Args:
             height: Pixels; None is twice the native height.
             width: Pixels; None is twice the native width.
-            num_inference_steps: Steps of the whole schedule, for all stages or one value a stage.
-            pivot_step: K, a training timestep in (0, T], for all up-scaling stages or one value each; None: the
-                preset's.
-            preset: A name of `selfcascade.PRESETS`, or a `Preset` of your own; None is "paper", or with upsamplers what
-                they were trained for.
-            guidance_scale: For all stages or one value a stage; None leaves the pipeline's default.
+            num_inference_steps: Steps of the whole schedule, for all or one value a stage; None: the model's default.
+            pivot_step: K, a training timestep in (0, T], for all up-scaling stages or one each; None: the preset's.
+            preset: A name of `selfcascade.PRESETS`, or a `Preset`; None: `default_preset`, or the upsamplers' own.
+            guidance_scale: For all stages or one value a stage; None is the model's default, or else the pipeline's.
 
         Raises:
             ValueError: An argument is out of range; the sentence names it.
@@ -115,7 +125,7 @@ class SelfCascade:
         return self._stages(sizes, 1, num_inference_steps, pivot_step, self.preset(preset), guidance_scale)
 
     def _stages(self, sizes: Sequence[Size], *settings: Any) -> tuple[Stage, ...]:
-        return planned(self.pipe.scheduler, self.native_size, sizes, *settings)
+        return planned(self.pipe.scheduler, self.native_size, self.defaults, sizes, *settings)
 
     def __call__(
         self,
@@ -123,7 +133,7 @@ class SelfCascade:
         *,
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int | Sequence[int] = 50,
+        num_inference_steps: int | Sequence[int] | None = None,
         pivot_step: int | Sequence[int] | None = None,
         preset: str | Preset | None = None,
         upsampling: str | None = None,
@@ -183,7 +193,7 @@ class SelfCascade:
         *,
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int | Sequence[int] = 50,
+        num_inference_steps: int | Sequence[int] | None = None,
         pivot_step: int | Sequence[int] | None = None,
         preset: str | Preset | None = None,
         upsampling: str | None = None,
@@ -217,9 +227,8 @@ class SelfCascade:
             if frames != pixels.shape[2]:
                 raise ValueError(f"num_frames is the clip's, {pixels.shape[2]}, not {frames!r}; leave it out")
             if arguments.get("num_videos_per_prompt", 1) != 1:  # some pipelines take it, and others pass over it
-                raise ValueError(
-                    "num_videos_per_prompt cannot be given with a clip; give a list with the clip in it twice"
-                )
+                words = "cannot be given with a clip; give a list with the clip in it twice"
+                raise ValueError(f"num_videos_per_prompt {words}")
         own = Size(*pixels.shape[-2:])
         doubled = (self.multiple * max(1, round(2 * side / self.multiple)) for side in own)
         given = zip((height, width), doubled, strict=True)
@@ -258,19 +267,16 @@ class SelfCascade:
             contexts.append(tuned)
         return contexts
 
-    def preset(self, name: str | Preset | None = None) -> Preset:
-        """The settings of this name; None: those that the upsamplers were trained for, or "paper".
+    @property
+    def default_preset(self) -> str:
+        """Name of the preset of a call that names none: the model's own, or "quality"; "rgb" where it cannot anchor."""
+        return default_preset(self.defaults, self.pipe.scheduler)
 
-        Of the former, stages after the first start no deeper in noise than in `rgb`: with the adapter's own K they make
-        texture anew over outlines that are right already (docs/upsamplers.md).
-        """
+    def preset(self, name: str | Preset | None = None) -> Preset:
+        """The settings of this name; None: those that the upsamplers were trained for, or `default_preset`."""
         if name is None and self.upsamplers is not None:
-            config = self.upsamplers.config
-            pivot_step = config.get("sampling_pivot_step") or config["pivot_step"]
-            share, upsampling = pivot_step / training_steps(self.pipe.scheduler), config["upsampling"]
-            later = min(share, PRESETS["rgb"].later_pivot_share)
-            return Preset("upsamplers", "as the upsamplers were trained", share, later, upsampling)
-        return preset_named("paper" if name is None else name)
+            return trained_preset(self.upsamplers.config, self.pipe.scheduler)
+        return preset_named(self.default_preset if name is None else name)
 
     def _run(
         self,

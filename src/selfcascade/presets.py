@@ -1,11 +1,16 @@
-"""Named settings of the cascade. `paper` reproduces the publication; the others say what they were chosen by.
+"""Named settings of the cascade, and those that a model's own folder carries.
 
+`quality` is the default: it measured best. `paper` reproduces the publication; the others say what they were chosen by.
 The figures are of the bundled world, thirty pictures a setting (`experiments/table2`); docs/presets.md has more.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,59 @@ PRESETS: dict[str, Preset] = {
         ),
     )
 }
+
+DEFAULT_PRESET = "quality"
+UNANCHORED_PRESET = "rgb"  # the best that is measured without an anchor, which some schedulers cannot hold
+DEFAULTS_FILE = "selfcascade.json"
+MAX_DEFAULTS_BYTES = 10_000
+
+
+class ModelDefaults(BaseModel):
+    """What a model is sampled with where a call does not say: `selfcascade.json` beside its `model_index.json`.
+
+    Raises:
+        ValueError: A key is unknown or a value out of range (pydantic's `ValidationError` is one).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    num_inference_steps: int = Field(default=50, ge=1, le=10_000, description="Steps of the whole schedule.")
+    guidance_scale: float | None = Field(
+        default=None, ge=0, le=1000, allow_inf_nan=False, description="Guidance; none: the pipeline's own default."
+    )
+    preset: str | None = Field(default=None, description="A name of PRESETS; none: 'quality'.")
+    native_size: tuple[PositiveInt, PositiveInt] | None = Field(
+        default=None, description="[height, width] in pixels the model was trained at; none: as the pipeline says."
+    )
+
+    @field_validator("preset")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        return None if name is None else preset_named(name).name
+
+
+def defaults_of(pipe: Any) -> ModelDefaults:
+    """The defaults in the folder that a pipeline was loaded from; the general ones where it carries none.
+
+    A pipeline that was built by hand is told its folder by `pipe.register_to_config(_name_or_path=folder)`.
+
+    Raises:
+        ValueError: The file is damaged, has an unknown key, or a value is out of range; the file is named.
+    """
+    place = getattr(pipe, "config", {}).get("_name_or_path")
+    path = Path(place) / DEFAULTS_FILE if isinstance(place, (str, Path)) else None
+    if path is None or not path.is_file():
+        return ModelDefaults()
+    try:
+        if path.stat().st_size > MAX_DEFAULTS_BYTES:
+            raise ValueError(f"the file is larger than {MAX_DEFAULTS_BYTES} bytes")
+        return ModelDefaults.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{str(path)!r}: {where + ': ' if where else ''}{first['msg']}") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} cannot be read: {error}") from error
 
 
 def preset_named(name: str | Preset) -> Preset:

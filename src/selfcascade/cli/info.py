@@ -63,4 +63,5 @@ def model_facts(settings: Settings) -> dict[str, str]:
         "parameters": f"{sum(counts.values()) / 1e6:.1f}M ({sizes})",
         "default steps": str(settings.num_inference_steps),
         "default guidance scale": str(settings.guidance_scale),
+        "default preset": cascade.default_preset,
     }

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from selfcascade.pipeline import SelfCascade
 
 FPS = 8.0  # AnimateDiff's and ModelScope's own
-BUNDLED_STEPS, STEPS = 25, 50
-BUNDLED_GUIDANCE = 3.0
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ def load(settings: Settings, video: bool = False) -> tuple[SelfCascade, Settings
     """
     from selfcascade import SelfCascade, load_model
     from selfcascade.arguments import check_clips
-    from selfcascade.models import BUNDLED_MODELS, load_upsamplers
+    from selfcascade.models import load_upsamplers
 
     quiet_libraries()
     pipe = load_model(settings.model, settings.device, settings.dtype)
@@ -121,10 +119,10 @@ def load(settings: Settings, video: bool = False) -> tuple[SelfCascade, Settings
     cascade = SelfCascade(pipe, upsamplers, settings.native_size)
     if cascade.family.video and not video:
         raise ValueError(f"model {settings.model!r} makes video, and this command makes pictures; use `generate`")
-    bundled = settings.model in BUNDLED_MODELS
-    guidance = BUNDLED_GUIDANCE if bundled else _default_guidance(pipe)
+    own = cascade.defaults
+    guidance = _default_guidance(pipe) if own.guidance_scale is None else own.guidance_scale
     settings = settings.changed(
-        num_inference_steps=settings.num_inference_steps or (BUNDLED_STEPS if bundled else STEPS),
+        num_inference_steps=settings.num_inference_steps or own.num_inference_steps,
         guidance_scale=guidance if settings.guidance_scale is None else settings.guidance_scale,
         device=str(pipe.device),
         dtype=str(pipe.dtype).removeprefix("torch."),
@@ -182,6 +180,7 @@ def make(cascade: SelfCascade, settings: Settings, source: Any = None) -> Made:
     pivots = tuple(result.pivot_step for result in results if result.pivot_step is not None)
     pivot_settings = getattr(output, "pivot_settings", None)
     settings = settings.changed(
+        preset=settings.preset or (cascade.default_preset if settings.by_preset else None),
         height=image.height,
         width=image.width,
         pivot_step=pivots or None,

@@ -22,11 +22,11 @@ Width = Annotated[int | None, typer.Option(help="Pixels; twice the native width 
 NativeSize = Annotated[
     str | None, typer.Option(metavar="HxW", help="Size the model was trained at, where it does not say.")
 ]
-Steps = Annotated[int | None, typer.Option(help="Steps of the whole schedule; 25 for bundled models, else 50.")]
+Steps = Annotated[int | None, typer.Option(help="Steps of the whole schedule; the model's default, else 50.")]
 PivotStep = Annotated[
     list[int] | None, typer.Option(help="K, the timestep where up-scaling stages start; once, or once a stage.")
 ]
-Preset = Annotated[str | None, typer.Option(help="Named settings, 'paper' unless given; `info` lists them.")]
+Preset = Annotated[str | None, typer.Option(help="Named settings; the model's default, else 'quality'; see `info`.")]
 Upsampling = Annotated[
     str | None, typer.Option(help="latent-bilinear, latent-bicubic or rgb; the preset's unless given.")
 ]
@@ -48,7 +48,7 @@ InCascade = Annotated[
     bool | None, typer.Option("--in-cascade", help="Use the weights in a cascade, above the native size only.")
 ]
 GuidanceScale = Annotated[
-    float | None, typer.Option(help="Weight of the prompt; 3 for bundled models, else the pipeline's own.")
+    float | None, typer.Option(help="Weight of the prompt; the model's default, else the pipeline's.")
 ]
 NegativePrompt = Annotated[str | None, typer.Option(help="What the picture should not show.")]
 Seed = Annotated[int | None, typer.Option(help="Of the first picture, 0 unless given; the next one's is one more.")]

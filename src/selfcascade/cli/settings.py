@@ -137,6 +137,11 @@ class Settings:
         """The same with other values, all checked again."""
         return dataclasses.replace(self, **values)
 
+    @property
+    def by_preset(self) -> bool:
+        """Whether a preset says how its stages run; upsamplers and other methods have settings of their own."""
+        return self.method == TUNING_FREE or self.in_cascade
+
     def as_record(self) -> dict[str, Any]:
         """The settings as JSON has them."""
         return dataclasses.asdict(self)
@@ -162,6 +167,8 @@ def read_settings(path: Path) -> tuple[Settings, str | None]:
         settings = Settings(**{**given, **lists})
     except (TypeError, ValueError) as error:
         raise ValueError(f"{str(path)!r}: {error}") from error
+    if settings.preset is None and settings.by_preset:
+        settings = settings.changed(preset="paper")  # the default of the versions that did not record it
     sha256 = result.get("sha256") if isinstance(result, dict) else None
     return settings, sha256 if isinstance(sha256, str) else None
 

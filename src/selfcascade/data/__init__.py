@@ -1,4 +1,4 @@
-"""Training data: scenes, folders of pictures or clips, tar shards, tables; endless, deterministic, resumable."""
+"""Training data: scenes, collages, folders of pictures or clips, shards, tables; endless, deterministic, resumable."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from selfcascade.cascade import Size
 from selfcascade.data.clip_files import ClipFiles
 from selfcascade.data.clip_table import ClipTableSource
+from selfcascade.data.collages_source import CollagesSource, names_collages, parse_collages
 from selfcascade.data.decode import EXTENSIONS
 from selfcascade.data.examples import Batch, DataError, Entry, Position, Report, Sample, Skip, Source
 from selfcascade.data.folders import FolderSource
@@ -20,6 +21,7 @@ __all__ = [
     "Batch",
     "ClipFiles",
     "ClipTableSource",
+    "CollagesSource",
     "DataError",
     "Entry",
     "FolderSource",
@@ -43,8 +45,9 @@ def open_source(name: str, size: Size, wanted: ShardFilter | None = None, clips:
     """Training data by name.
 
     Args:
-        name: "scenes"; a folder of pictures; a folder, a file or a pattern ("data/*.tar") of tar shards. With `clips`:
-            "moving-scenes"; a folder of clips; a .csv that lists clips, as WebVid's do.
+        name: "scenes"; "collages", which may go on ":sprites=DIR,backgrounds=DIR,split=NAME"; a folder of pictures;
+            a folder, a file or a pattern ("data/*.tar") of tar shards. With `clips`: "moving-scenes"; a folder of
+            clips; a .csv that lists clips, as WebVid's do.
         size: Target; smaller pictures and clips are filtered out.
         wanted: What the JSON of tar shards must say; None: the target's size, and the defaults.
         clips: The data is clips: which, and which of their frames; without `min_size` the target's size is asked for.
@@ -56,6 +59,8 @@ def open_source(name: str, size: Size, wanted: ShardFilter | None = None, clips:
         return _open_clips(name, size, clips)
     if name == "scenes":
         return ScenesSource(size)
+    if names_collages(name):
+        return CollagesSource(size, *parse_collages(name))
     if name == "moving-scenes":
         raise DataError("train_data 'moving-scenes' is clips, which a model of pictures cannot learn; use 'scenes'")
     path = Path(name).expanduser()
@@ -72,10 +77,12 @@ def open_source(name: str, size: Size, wanted: ShardFilter | None = None, clips:
         return ShardSource(shards, wanted or ShardFilter(min_size=size))
     if name and path.is_dir():
         return FolderSource(path, size)
-    raise DataError(f"train_data must be 'scenes', a folder of pictures, or .tar shards, not {name!r}")
+    raise DataError(f"train_data must be 'scenes', 'collages', a folder of pictures, or .tar shards, not {name!r}")
 
 
 def _open_clips(name: str, size: Size, clips: ClipFiles) -> Source:
+    if names_collages(name):
+        raise DataError(f"train_data {name!r} is pictures, which a model of clips cannot learn; use 'moving-scenes'")
     if name == "moving-scenes":
         return MovingScenesSource(size, clips.frames, clips.fps or 8.0 / (clips.stride or 1))
     path = Path(name).expanduser()

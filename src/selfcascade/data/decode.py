@@ -104,7 +104,7 @@ def decode_picture(file: IO[bytes], min_size: Size | None, key: str) -> Image.Im
     file.seek(0)
     try:
         # The sample's own name stays out of the error, whose words are told apart below.
-        image = decode_image("", file)
+        image = decode_image("", file, key)
     except ValueError as error:
         raise Skip(_fault(str(error)), key) from error
     if is_small(image.width, image.height, min_size):

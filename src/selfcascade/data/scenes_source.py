@@ -37,7 +37,7 @@ class ScenesSource:
 
     def entries(self, seed: int, epoch: int, first: int = 0) -> Iterator[Entry | Skip]:
         """The epoch's scenes in order of their numbers; seed and epoch move the first one."""
-        for number in _numbers(seed, epoch, first, self.held_out):
+        for number in epoch_numbers(seed, epoch, first, self.held_out):
             words = caption(sample_scene(number, self.held_out), number)
             yield Entry(f"scene-{number}", words, functools.partial(self._render, number))
 
@@ -71,7 +71,7 @@ class MovingScenesSource:
 
     def entries(self, seed: int, epoch: int, first: int = 0) -> Iterator[Entry | Skip]:
         """The epoch's moving scenes in order of their numbers; seed and epoch move the first one."""
-        for number in _numbers(seed, epoch, first, self.held_out):
+        for number in epoch_numbers(seed, epoch, first, self.held_out):
             words = moving_caption(sample_moving_scene(number, self.held_out), number)
             yield Entry(f"moving-scene-{number}", words, functools.partial(self._render, number))
 
@@ -81,6 +81,7 @@ class MovingScenesSource:
         return (pixels * 255).round().astype(np.uint8)
 
 
-def _numbers(seed: int, epoch: int, first: int, held_out: bool) -> range:
+def epoch_numbers(seed: int, epoch: int, first: int, held_out: bool = False) -> range:
+    """The numbers of an epoch's renders from the `first` on; seed and epoch move them."""
     begin = (HELD_OUT_FIRST if held_out else 0) + (seed * 7919 + epoch) % 4096 * EPOCH
     return range(begin + first, begin + EPOCH)

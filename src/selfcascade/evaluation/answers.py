@@ -37,8 +37,8 @@ class Sampling:
         scale: Of the sides to the model's own: of both, or of height and width.
         num_inference_steps: Of the whole schedule; a list has one value a stage.
         guidance_scale: Of every stage, or one value each.
-        preset, pivot_step, upsampling, anchor, energy, shared_noise: As in `SelfCascade.__call__`; None is the method's
-            own.
+        preset: As in `SelfCascade.__call__`; None is the paper's for the tuning-free cascade, else the method's own.
+        pivot_step, upsampling, anchor, energy, shared_noise: As in `SelfCascade.__call__`; None is the preset's.
         weights: For methods that sample with others than the base model's.
 
     Raises:
@@ -167,6 +167,8 @@ def answer(
     given = asdict(sampling.sized(pipe))
     settings = {name: value for name, value in given.items() if name not in ("method", "scale") and value is not None}
     settings |= {"upsamplers": upsamplers} if upsamplers is not None else {}
+    if method.name == "self-cascade":
+        settings.setdefault("preset", "paper")  # what the figures are compared with, whatever the default is
     made: list[Tensor] = []
     for group in questions.groups() if indices is None else (indices,):
         own: dict[str, Any] = {"generator": questions.generators(group)}

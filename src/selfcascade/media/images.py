@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import warnings
@@ -10,6 +11,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps
+
+from selfcascade.media.colour import to_srgb
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,19 +41,21 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     return decode_image(name, name)
 
 
-def decode_image(name: str, file: str | IO[bytes]) -> Image.Image:
-    """As `read_image`, of a file that is open or known to be there; `name` is for the errors.
+def decode_image(name: str, file: str | IO[bytes], key: str = "") -> Image.Image:
+    """As `read_image`, of a file that is open or known to be there; `name` is for the errors, `key` for warnings.
 
     Raises:
         ValueError: As in `read_image`.
     """
     try:
         # The size is checked below, before a pixel is decoded; Pillow's own warning would only repeat it.
-        with warnings.catch_warnings(action="ignore"), Image.open(file) as image:
-            _check_header(name, image)
-            image.seek(0)
-            image.load()
-            return to_rgb(image)
+        with contextlib.ExitStack() as opened:
+            with warnings.catch_warnings(action="ignore"):
+                image = opened.enter_context(Image.open(file))
+                _check_header(name, image)
+                image.seek(0)
+                image.load()
+            return to_rgb(image, key or name)
     except (ValueError, MemoryError) as error:
         if str(error).startswith("image "):
             raise
@@ -65,23 +70,30 @@ def decode_image(name: str, file: str | IO[bytes]) -> Image.Image:
         raise ValueError(f"image {name!r} is damaged or truncated: {_one_line(error)}") from error
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """A picture as 8-bit RGB: EXIF orientation applied, transparency laid on white, deep greys scaled (not clipped).
+def to_rgb(image: Image.Image, name: str = "") -> Image.Image:
+    """A picture as 8-bit sRGB: EXIF orientation applied, transparency laid on white, deep greys scaled (not clipped).
 
-    Mode "I;16" and mode "I" up to 65535 count as 16-bit; mode "F" by its brightest pixel: up to 1, 255 or 65535.
+    Mode "I;16" and mode "I" up to 65535 count as 16-bit; mode "F" by its brightest pixel: up to 1, 255 or 65535. An
+    embedded colour profile is applied; one that is damaged is passed over with a warning that gives `name`.
 
     Raises:
         ValueError: The colour mode has no meaning as RGB (LAB), or a float pixel is not finite.
     """
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_grey_8bit(image)).convert("RGB")
     if image.mode == "LAB":
         raise ValueError("image has colour mode LAB, which is not supported; save it as RGB")
-    if image.has_transparency_data:
-        opaque = Image.new("RGBA", image.size, "white")
+    profile = image.info.get("icc_profile")
+    if image.mode.startswith("I") or image.mode == "F":
+        image = Image.fromarray(_grey_8bit(image))
+    elif image.has_transparency_data:
         image = image.convert("LA") if image.mode == "La" else image  # premultiplied grey has no other way
-        return Image.alpha_composite(opaque, image.convert("RGBA")).convert("RGB")
+        image = image if image.mode == "LA" else image.convert("RGBA")
+    elif image.mode not in ("L", "CMYK"):
+        image = image.convert("RGB")
+    image.info["icc_profile"] = profile
+    image = to_srgb(image, name)
+    if image.has_transparency_data:
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
 
 

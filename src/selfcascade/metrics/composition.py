@@ -30,8 +30,35 @@ class _Block(nn.Module):
         return relu(self.norms[1](self.second(hidden)) + self.skip(x))
 
 
+class _ObjectHead(nn.Module):
+    """Reads the attributes of each of several objects with the same weights, from where it looks for that object.
+
+    Where it looks is a softmax over the cells of a feature map: of what is there, and of the whole picture, which alone
+    tells the first object from the last.
+
+    Args:
+        channels: Of the feature map.
+        code: Width of the vector that tells of the whole picture.
+        cells: Of the feature map.
+        objects: Their number.
+        outputs: Logits of each.
+    """
+
+    def __init__(self, channels: int, code: int, cells: int, objects: int, outputs: int) -> None:
+        super().__init__()
+        self.there = nn.Conv2d(channels, objects, 1)
+        self.where = nn.Linear(code, objects * cells)
+        self.read = nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, outputs))
+
+    def forward(self, hidden: Tensor, code: Tensor) -> Tensor:
+        """Logits (B, objects, outputs) of a feature map (B, C, h, w) and the code (B, D)."""
+        there = self.there(hidden).flatten(2)  # (B, objects, h w)
+        looks = (there + self.where(code).view_as(there)).softmax(2)
+        return self.read(looks @ hidden.flatten(2).transpose(1, 2))
+
+
 class CompositionReader(ModelMixin, ConfigMixin):
-    """A small network that reads each attribute of a scene.
+    """A small network that reads each attribute of a scene or a collage.
 
     Objects are named by position: `first` from the left and `last`; with one object they are the same. `count` stops at
     the last of its labels ("3" means three or more).
@@ -40,6 +67,9 @@ class CompositionReader(ModelMixin, ConfigMixin):
         labels: For each attribute, the words it can have, in the order of the network's outputs for it.
         widths: Channels of the four resolution levels.
         input_size: Side to which pictures of any size are resized before they are read.
+        objects: Attributes named "<object>_..." of these are read by weights that the objects share, which is learnt
+            from far fewer pictures where there are many kinds; they must have the same labels.
+        squeezed, hidden_size: Channels of the squeezed feature map, and width of the layer that reads all of it.
     """
 
     @register_to_config
@@ -48,6 +78,9 @@ class CompositionReader(ModelMixin, ConfigMixin):
         labels: dict[str, list[str]],
         widths: Sequence[int] = (32, 64, 96, 128),
         input_size: int = 96,
+        objects: Sequence[str] = (),
+        squeezed: int = 24,
+        hidden_size: int = 256,
     ) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, widths[0], 5, 2, 2)
@@ -55,10 +88,14 @@ class CompositionReader(ModelMixin, ConfigMixin):
         self.blocks = nn.ModuleList(
             _Block(a, b, 1 if level == 0 else 2) for level, (a, b) in enumerate(pairwise(channels))
         )
-        self.squeeze = nn.Conv2d(widths[-1], 24, 1)
+        self.squeeze = nn.Conv2d(widths[-1], squeezed, 1)
         cells = (input_size // 16) ** 2
-        total = sum(len(words) for words in labels.values())
-        self.head = nn.Sequential(nn.Linear(24 * cells + widths[-1], 256), nn.ReLU(), nn.Linear(256, total))
+        self.whole, self.shared = _divided(labels, objects)
+        total = sum(len(labels[name]) for name in self.whole)
+        code = nn.Linear(squeezed * cells + widths[-1], hidden_size)
+        self.head = nn.Sequential(code, nn.ReLU(), nn.Linear(hidden_size, total))
+        outputs = sum(len(labels[f"{objects[0]}_{name}"]) for name in self.shared) if objects else 0
+        self.object_head = _ObjectHead(widths[-1], hidden_size, cells, len(objects), outputs) if objects else None
 
     def features(self, images: Tensor) -> Tensor:
         """Pooled features of the deepest level, (B, widths[-1]), of images (B, 3, H, W) in [0, 1]."""
@@ -68,10 +105,15 @@ class CompositionReader(ModelMixin, ConfigMixin):
         """Logits (B, words) of each attribute, of images (B, 3, H, W) in [0, 1], any size."""
         hidden = self._hidden(images)
         flat = torch.cat([relu(self.squeeze(hidden)).flatten(1), hidden.mean((2, 3))], 1)
-        # In order of name: a saved configuration does not keep the order of its keys.
-        names = sorted(self.config["labels"])
-        sizes = [len(self.config["labels"][name]) for name in names]
-        return dict(zip(names, self.head(flat).split(sizes, 1), strict=True))
+        code = self.head[:2](flat)
+        labels, objects = self.config["labels"], self.config["objects"]
+        found = self.head[2](code).split([len(labels[name]) for name in self.whole], 1)
+        logits = dict(zip(self.whole, found, strict=True))
+        if self.object_head is not None:
+            sizes = [len(labels[f"{objects[0]}_{name}"]) for name in self.shared]
+            for row, own in zip(objects, self.object_head(hidden, code).unbind(1), strict=True):
+                logits |= {f"{row}_{name}": part for name, part in zip(self.shared, own.split(sizes, 1), strict=True)}
+        return logits
 
     @torch.no_grad()
     def read(self, images: Tensor) -> list[dict[str, str]]:
@@ -101,6 +143,21 @@ class CompositionReader(ModelMixin, ConfigMixin):
         for block in self.blocks[:level]:
             x = block(x)
         return x
+
+
+def _divided(labels: dict[str, list[str]], objects: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Attributes of the whole picture, and those that each object has, both in order of name.
+
+    A saved configuration does not keep the order of its keys.
+
+    Raises:
+        ValueError: The objects differ in their attributes or labels.
+    """
+    own = [{name.partition("_")[2]: labels[name] for name in labels if name.startswith(f"{row}_")} for row in objects]
+    if any(other != own[0] or not other for other in own):
+        raise ValueError(f"objects {', '.join(objects)} must have the same attributes with the same labels")
+    whole = [name for name in sorted(labels) if not any(name.startswith(f"{row}_") for row in objects)]
+    return whole, sorted(own[0]) if own else []
 
 
 def accuracy(readings: Sequence[Reading], truths: Sequence[Reading]) -> dict[str, float]:

@@ -1,0 +1,66 @@
+"""Step 4: encodes the base model's training pictures, shard by shard, so that its training reads latents alone.
+
+They lie in a folder named after the autoencoder's weights: another autoencoder's are never taken for them.
+
+Usage: latents.py [part parts]   several processes share the shards
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+
+from common import CONFIG, DEVICE, RUNS, as_images, write_array
+from pictures import load, path_of, shards
+from selfcascade.media.images import file_sha256
+
+GROUPS = list(CONFIG["base"]["shares"]["groups"])
+MODEL = RUNS / "autoencoder/model"
+BATCH_PIXELS = 200 * 64**2
+
+
+@cache
+def kind() -> str:
+    """The latents' folder under the runs'."""
+    return f"latents/{file_sha256(MODEL / 'diffusion_pytorch_model.safetensors')[:12]}"
+
+
+def load_autoencoder() -> AutoencoderKL:
+    """The trained autoencoder.
+
+    Raises:
+        SystemExit: It is not trained yet.
+    """
+    if not MODEL.exists():
+        raise SystemExit(f"{MODEL} is missing; run autoencoder.py to its end first")
+    return AutoencoderKL.from_pretrained(MODEL, local_files_only=True).eval()
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
+    """Latents (N, C, h, w) float16, of unit variance, of pictures (N, H, W, 3) uint8."""
+    rows, count = [], max(1, BATCH_PIXELS // pictures[0, ..., 0].size)
+    with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
+        for start in range(0, len(pictures), count):
+            batch = as_images(pictures[start : start + count]).to(DEVICE)
+            mode = vae.encode(batch).latent_dist.mode().float()
+            rows.append((mode * vae.config["scaling_factor"]).half().cpu())
+    return torch.cat(rows).numpy()
+
+
+def main(part: int = 0, parts: int = 1) -> None:
+    """Encodes the shards that are missing."""
+    vae = load_autoencoder().to(DEVICE)
+    for group, world, shard in shards(GROUPS)[part::parts]:
+        path = path_of(kind(), group, world, shard, "npy")
+        if not path.exists():
+            write_array(path, encode(vae, load("pictures", group, world)[shard]))
+            print(f"latents: {group} of {world}, shard {shard + 1}", flush=True)
+
+
+if __name__ == "__main__":
+    main(*(int(word) for word in sys.argv[1:]))

@@ -1,0 +1,91 @@
+"""The recipe's optimizers, both torch's own: Muon (Jordan et al. 2024) for hidden weights, AdamW for all others.
+
+On these small models Muon needs a fraction of AdamW's steps. `torch.optim.Muon` takes matrices only, so convolutions
+are handed to it as matrices that share their memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Muon(torch.optim.Muon):
+    """Muon for weights of two and more dimensions, each as a matrix (outputs, everything else).
+
+    Args:
+        weights: Contiguous, on the device where they stay.
+        lr: Learning rate.
+        weight_decay: Decoupled, times the learning rate.
+    """
+
+    def __init__(self, weights: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0) -> None:
+        self.weights = list(weights)
+        # A view, never a copy: a step on the matrix must be a step on the weight.
+        self.matrices = [nn.Parameter(weight.detach().view(len(weight), -1)) for weight in self.weights]
+        super().__init__(self.matrices, lr=lr, weight_decay=weight_decay)
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step on the weights' gradients."""
+        for weight, matrix in zip(self.weights, self.matrices, strict=True):
+            matrix.grad = None if weight.grad is None else weight.grad.reshape(matrix.shape)
+        return super().step(closure)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forgets the gradients of the weights and of their matrices."""
+        super().zero_grad(set_to_none)
+        for weight in self.weights:
+            weight.grad = None
+
+
+def make_optimizers(
+    module: nn.Module,
+    learning_rate: float,
+    adam_learning_rate: float,
+    others: tuple[str, ...] = (),
+    weight_decay: float = 0.0,
+) -> list[torch.optim.Optimizer]:
+    """Muon for the hidden weights of a module and AdamW for the rest.
+
+    Args:
+        module: Only what requires a gradient is trained.
+        learning_rate: Of Muon.
+        adam_learning_rate: Of AdamW.
+        others: Parts of the names of weights that are not hidden: embeddings, first and last layers.
+        weight_decay: Of the hidden weights.
+
+    Returns:
+        The two; AdamW alone where no weight is hidden.
+    """
+    hidden: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, weight in module.named_parameters():
+        if weight.requires_grad:
+            is_hidden = weight.ndim > 1 and not any(word in name for word in others)
+            (hidden if is_hidden else rest).append(weight)
+    adam = torch.optim.AdamW(rest, lr=adam_learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    return [Muon(hidden, learning_rate, weight_decay), adam] if hidden else [adam]
+
+
+def state_tensors(optimizers: Iterable[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """The moments of all optimizers, by "optimizer/weight/name"."""
+    return {
+        f"{number}/{index}/{key}": value
+        for number, optimizer in enumerate(optimizers)
+        for index, state in optimizer.state_dict()["state"].items()
+        for key, value in state.items()
+    }
+
+
+def restore_state(optimizers: Iterable[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
+    """Takes over what `state_tensors` gave; the learning rates are left as they are."""
+    for number, optimizer in enumerate(optimizers):
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            owner, index, key = name.split("/")
+            if int(owner) == number:
+                state.setdefault(int(index), {})[key] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,104 @@
+"""The worlds that the bundled model is trained on, through one interface.
+
+Each can draw a picture's description from a number, draw it at any size, say it in words and tell its truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from selfcascade.data import scenes
+
+TRUTHS = (
+    "count",
+    "background",
+    "place",
+    "relation",
+    *(f"{end}_{name}" for end in ("first", "last") for name in ("kind", "colour", "size")),
+)
+
+
+class World(NamedTuple):
+    """A drawn world.
+
+    Attributes:
+        name: Also the word that a caption can begin with to say which world is meant.
+        sample: The description of a number, of those that are trained on.
+        held_out: The same, of those that never are.
+        render: (description, height, width, window or None) to (H, W, 3) float32 in [0, 1].
+        caption: (description, phrasing, crop) to words; for a crop they name neither place nor size.
+        reach: An object's radius, in units of the root of the picture's area.
+        words: For each attribute of a truth, all that it can be.
+    """
+
+    name: str
+    sample: Callable[[int], Any]
+    held_out: Callable[[int], Any]
+    render: Callable[..., np.ndarray]
+    caption: Callable[[Any, int, bool], str]
+    reach: Callable[[Any], float]
+    words: dict[str, tuple[str, ...]]
+
+
+def _both(kinds: tuple[str, ...], sizes: tuple[str, ...], colours: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:
+    words = {"kind": kinds, "size": sizes, **({"colour": colours} if colours else {})}
+    return {f"{end}_{name}": value for end in ("first", "last") for name, value in words.items()}
+
+
+SCENES = World(
+    name="scene",
+    sample=scenes.sample_scene,
+    held_out=lambda number: scenes.sample_scene(number, held_out=True),
+    render=scenes.render,
+    caption=scenes.caption,
+    reach=lambda item: item.radius,
+    words={
+        "count": ("1", "2"),
+        "background": scenes.BACKGROUNDS,
+        "place": scenes.PLACES,
+        **_both(scenes.KINDS, scenes.SIZES, scenes.COLOURS),
+    },
+)
+WORLDS = {world.name: world for world in (SCENES,)}
+
+
+def labels() -> dict[str, list[str]]:
+    """For each attribute, all words that it has in any world."""
+    found: dict[str, list[str]] = {}
+    for name in TRUTHS:
+        words = [word for world in WORLDS.values() for word in world.words.get(name, ())]
+        if words:
+            found[name] = list(dict.fromkeys(words))
+    return found
+
+
+class Window(NamedTuple):
+    """A part of a large render.
+
+    Attributes:
+        top, left: Its corner, in pixels of the whole.
+        shown: The description of what is in sight.
+    """
+
+    top: int
+    left: int
+    shown: Any
+
+
+def draw_window(world: World, scene: Any, side: int, window: int, rng: np.random.Generator) -> Window:
+    """A window of `window` pixels of a render of `side`, three times in four about an object."""
+    if rng.random() < 0.75:
+        item = scene.items[int(rng.integers(len(scene.items)))]
+        spread = 0.5 * world.reach(item) * side
+        corner = np.array([item.y, item.x]) * side - window / 2 + rng.normal(0, spread, 2)
+    else:
+        corner = rng.uniform(0, side - window, 2)
+    top, left = (int(edge) for edge in np.clip(corner, 0, side - window))
+    y, x, half = (top + window / 2) / side, (left + window / 2) / side, window / 2 / side
+    seen = tuple(item for item in scene.items if max(abs(item.x - x), abs(item.y - y)) < half + 0.4 * world.reach(item))
+    unplaced = {name: None for name in ("place", "relation") if hasattr(scene, name)}
+    return Window(top, left, replace(scene, items=seen, **unplaced))

@@ -1,0 +1,95 @@
+"""What collages are made of: cut-outs by kind, and backgrounds by name; those that ship, or a user's own."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from selfcascade.data.collages.backgrounds import BACKGROUND_PHRASES, paint_background
+from selfcascade.data.collages.names import files_in, noun, words_of
+from selfcascade.data.collages.photographs import photograph, photographs_in
+from selfcascade.data.collages.sprites import Array, Sprite, bundled_sprites, read_sprite
+from selfcascade.data.collages.textures import Surface
+from selfcascade.data.examples import DataError
+
+ENDINGS = frozenset({".png", ".webp"})
+
+
+@dataclass(frozen=True)
+class Assets:
+    """Cut-outs and backgrounds.
+
+    Attributes:
+        sprites: Files of the cut-outs, by kind: a noun without its article, as captions name it.
+        backgrounds: What captions say of each background.
+        photographs: Files of the backgrounds that are no procedural ones.
+    """
+
+    sprites: Mapping[str, tuple[Path, ...]]
+    backgrounds: Mapping[str, tuple[str, ...]]
+    photographs: Mapping[str, Path] = field(default_factory=dict)
+
+    @functools.cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of cut-outs."""
+        return tuple(self.sprites)
+
+    @functools.cached_property
+    def background_names(self) -> tuple[str, ...]:
+        """The backgrounds."""
+        return tuple(self.backgrounds)
+
+    def sprite(self, kind: str, seed: int) -> Sprite:
+        """A cut-out of the kind; the seed chooses among several."""
+        files = self.sprites[kind]
+        return read_sprite(files[seed % len(files)])
+
+    def paint(self, background: str, surface: Surface, texture: float, seed: int) -> Array:
+        """A background, (H, W, 3) float32 in [0, 1]."""
+        if background in self.photographs:
+            return photograph(self.photographs[background], surface, seed)
+        return paint_background(background, surface, texture, seed)
+
+
+@functools.cache
+def bundled_assets() -> Assets:
+    """The cut-outs and the procedural backgrounds that ship with the package."""
+    return Assets(bundled_sprites(), BACKGROUND_PHRASES)
+
+
+def open_assets(sprites: Path | None = None, backgrounds: Path | None = None) -> Assets:
+    """A user's own cut-outs, photographs, or both; what is not given is what ships with the package.
+
+    Args:
+        sprites: Folder of PNG or WebP files with transparency, at any depth, each with its name in the first line of a
+            .txt beside it ("A red apple."), as Tux Paint's stamps have; or else in its file name (red_apple.png).
+        backgrounds: Folder of photographs; captions say "in front of" and the first line of the .txt beside it, or
+            else the words of its file name.
+
+    Raises:
+        DataError: A folder is missing, or holds too little.
+    """
+    own = bundled_assets()
+    kinds = own.sprites if sprites is None else sprites_in(sprites)
+    if backgrounds is None:
+        return Assets(kinds, own.backgrounds)
+    photographs = photographs_in(backgrounds)
+    return Assets(kinds, {name: (f"in front of {name}",) for name in photographs}, photographs)
+
+
+def sprites_in(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """The cut-outs below a folder, by kind.
+
+    Raises:
+        DataError: It is missing, or has cut-outs of fewer than two kinds.
+    """
+    if not folder.is_dir():
+        raise DataError(f"sprites {str(folder)!r} is no folder")
+    found: dict[str, list[Path]] = {}
+    for path in files_in(folder, ENDINGS):
+        found.setdefault(noun(words_of(path)), []).append(path)
+    if len(found) < 2:
+        raise DataError(f"sprites {str(folder)!r} must have PNG or WebP files of at least two kinds, not {len(found)}")
+    return {kind: tuple(files) for kind, files in found.items()}

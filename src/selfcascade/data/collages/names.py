@@ -1,0 +1,32 @@
+"""What a user's files are called in captions."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from selfcascade.data.decode import MAX_CAPTION_BYTES
+
+
+def files_in(folder: Path, endings: frozenset[str]) -> list[Path]:
+    """The files below a folder with such endings, in order; links that lead out of it are left out."""
+    inside = folder.resolve()
+    found = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in endings and path.is_file())
+    return [path for path in found if path.resolve().is_relative_to(inside)]
+
+
+def words_of(path: Path) -> str:
+    """The first line of the .txt beside a file, or else the words of its name."""
+    beside = path.with_suffix(".txt")
+    if beside.is_file():
+        with beside.open("rb") as file:
+            line = file.read(MAX_CAPTION_BYTES).decode("utf-8", errors="replace").strip().partition("\n")[0].strip()
+        if line:
+            return line
+    return re.sub(r"[\W_]+", " ", path.stem).strip() or path.stem
+
+
+def noun(words: str) -> str:
+    """A name without its article and full stop: "A red apple." is "red apple"."""
+    bare = re.sub(r"^(a|an|the|some)\s+", "", words.strip().rstrip("."), flags=re.IGNORECASE)
+    return bare[:1].lower() + bare[1:] if bare[1:2].islower() else bare

@@ -1,0 +1,91 @@
+"""Collages as training data: composed as they are asked for, at any size, without end."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from selfcascade.cascade import Size
+from selfcascade.data.collages import (
+    SPLITS,
+    Assets,
+    Split,
+    bundled_assets,
+    caption,
+    open_assets,
+    render,
+    sample_collage,
+)
+from selfcascade.data.examples import DataError, Entry, Skip
+from selfcascade.data.scenes_source import epoch_numbers
+
+COLLAGES = "collages"
+
+
+class CollagesSource:
+    """Collages by number; an epoch is a million of them.
+
+    Args:
+        size: Of the renders.
+        assets: Cut-outs and backgrounds; None: those that ship with the package.
+        split: Of which combinations they are.
+
+    Raises:
+        DataError: The assets are too few for that split.
+    """
+
+    def __init__(self, size: Size, assets: Assets | None = None, split: Split = "train") -> None:
+        self.size, self.assets = size, assets or bundled_assets()
+        self.split: Split = split
+        try:
+            sample_collage(0, split, assets=self.assets)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+
+    def entries(self, seed: int, epoch: int, first: int = 0) -> Iterator[Entry | Skip]:
+        """The epoch's collages in order of their numbers; seed and epoch move the first one."""
+        for number in epoch_numbers(seed, epoch, first):
+            collage = sample_collage(number, self.split, assets=self.assets)
+            words = caption(collage, number, assets=self.assets)
+            key = f"collage-{number}" if self.split == "train" else f"collage-{self.split}-{number}"
+            yield Entry(key, words, functools.partial(self._render, number, key))
+
+    def _render(self, number: int, key: str) -> Image.Image:
+        collage = sample_collage(number, self.split, assets=self.assets)
+        try:
+            pixels = render(collage, self.size.height, self.size.width, assets=self.assets)
+        except ValueError as error:
+            raise Skip("a cut-out or photograph cannot be used", f"{key}: {error}") from error
+        return Image.fromarray((pixels * 255).round().astype(np.uint8))
+
+
+def names_collages(name: str) -> bool:
+    """Whether training data of that name is collages: "collages", or "collages:" and the user's own assets."""
+    return name == COLLAGES or name.startswith(f"{COLLAGES}:")
+
+
+@functools.cache
+def parse_collages(name: str) -> tuple[Assets, Split]:
+    """The assets and the split that "collages:sprites=DIR,backgrounds=DIR,split=NAME" names; each may be left out.
+
+    Raises:
+        DataError: It names something else, or a folder that holds too little.
+    """
+    given: dict[str, str] = {}
+    for part in filter(None, name.removeprefix(COLLAGES).removeprefix(":").split(",")):
+        key, _, value = part.partition("=")
+        if key not in ("sprites", "backgrounds", "split") or not value or key in given:
+            raise DataError(
+                f"{name!r} must be 'collages' or 'collages:sprites=DIR,backgrounds=DIR,split=NAME', each once"
+            )
+        given[key] = value
+    wanted = given.pop("split", "train")
+    split: Split | None = next((own for own in SPLITS if own == wanted), None)
+    if split is None:
+        raise DataError(f"split of {name!r} must be one of {', '.join(SPLITS)}, not {wanted!r}")
+    folders = {key: Path(value).expanduser() for key, value in given.items()}
+    return open_assets(**folders) if folders else bundled_assets(), split

@@ -1,0 +1,70 @@
+"""Embedded colour profiles: a picture's colours as sRGB, which is what models are trained on."""
+
+from __future__ import annotations
+
+import functools
+import io
+import warnings
+from typing import TYPE_CHECKING, cast
+
+from PIL import Image, ImageCms
+
+if TYPE_CHECKING:
+    from PIL._imagingcms import CmsProfile
+
+# Colour spaces that a profile may describe, by the picture's mode once palettes and depths are resolved.
+SPACES = {"RGB": "RGB", "RGBA": "RGB", "L": "GRAY", "LA": "GRAY", "CMYK": "CMYK"}
+
+
+def to_srgb(image: Image.Image, name: str = "") -> Image.Image:
+    """The picture with the colours of its embedded ICC profile converted to sRGB; alpha is kept.
+
+    A profile that is damaged, or made for another colour mode, is named in a warning and passed over.
+
+    Args:
+        image: 8 bits a channel, mode RGB, RGBA, L, LA or CMYK; others are returned as they are.
+        name: Of the file, for the warning.
+
+    Returns:
+        RGB or RGBA where a profile was applied, otherwise the picture itself.
+    """
+    data = image.info.get("icc_profile")
+    if not data or image.mode not in SPACES:
+        return image
+    try:
+        profile = ImageCms.getOpenProfile(io.BytesIO(data))
+        space = _facts(profile).xcolor_space.strip()
+        if space != SPACES[image.mode]:
+            return _passed_over(image, name, f"it is for {space}, and the picture is {image.mode}")
+        if _is_srgb(profile):
+            return image
+        alpha = image.getchannel("A") if image.mode in ("RGBA", "LA") else None
+        opaque = image.convert(image.mode.removesuffix("A")) if alpha is not None else image
+        converted = ImageCms.profileToProfile(opaque, profile, _srgb(), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError) as error:
+        return _passed_over(image, name, " ".join(str(error).split()) or "it cannot be read")
+    assert converted is not None
+    if alpha is not None:
+        converted.putalpha(alpha)
+    converted.info.pop("icc_profile", None)
+    return converted
+
+
+@functools.cache
+def _srgb() -> ImageCms.ImageCmsProfile:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+
+
+def _is_srgb(profile: ImageCms.ImageCmsProfile) -> bool:
+    # Converting sRGB to sRGB rounds some values by one; the many pictures that carry it stay exactly as they are.
+    return (_facts(profile).profile_description or "").startswith("sRGB")
+
+
+def _facts(profile: ImageCms.ImageCmsProfile) -> CmsProfile:
+    return cast("CmsProfile", profile.profile)  # Pillow declares it with the type of its own argument
+
+
+def _passed_over(image: Image.Image, name: str, reason: str) -> Image.Image:
+    subject = f"image {name!r} has" if name else "the picture has"
+    warnings.warn(f"{subject} a colour profile that is passed over: {reason}", UserWarning, stacklevel=3)
+    return image

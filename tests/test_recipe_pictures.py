@@ -1,0 +1,140 @@
+"""What the recipe's base model and autoencoder are trained on."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import avg_pool2d, interpolate
+
+import pictures
+from autoencoder import decibels, enlarged_window, wake_unused_channels
+from base import hearing_loss
+from base_batches import SETTINGS, draw_timesteps, loss_weights
+from common import CONFIG, as_images
+from pictures import GROUP_STRIDE, picture, shards
+from schedules import build_scheduler
+from selfcascade import load_bundled
+from texts import NOT_SAID, build_tokenizer, told_attributes, with_world
+from worlds import WORLDS, draw_window, labels
+
+GROUPS = CONFIG["pictures"]["groups"]
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_picture_depends_on_its_number_alone_and_says_what_it_shows(name: str) -> None:
+    world = WORLDS[name]
+    image, said = picture("native", world, 7)
+    again, _ = picture("native", world, 7)
+    scene = world.sample(7 + GROUP_STRIDE * list(GROUPS).index("native"))
+    assert np.array_equal(image, again) and image.shape == (64, 64, 3) and said["truth"] == scene.truth
+    assert np.abs(image / 255 - world.render(scene, 64, 64, None)).max() < 0.51 / 255
+    assert len(said["captions"]) == pictures.PHRASINGS
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_window_is_cut_out_of_its_render_and_names_neither_place_nor_size(name: str) -> None:
+    world, side = WORLDS[name], GROUPS["close-2x"]["side"]
+    for index in range(3):
+        image, said = picture("close-2x", world, index)
+        number = index + GROUP_STRIDE * list(GROUPS).index("close-2x")
+        scene = world.sample(number)
+        window = draw_window(world, scene, side, 64, np.random.default_rng([number, 11]))
+        whole = world.render(scene, side, side, None)[window.top : window.top + 64, window.left : window.left + 64]
+        assert np.abs(image / 255 - whole).mean() < 1 / 255
+        assert said["truth"] == {} and all(line.startswith("close up") for line in said["captions"])
+
+
+def test_a_window_shows_the_objects_that_lie_in_it() -> None:
+    world, rng = WORLDS["scene"], np.random.default_rng(0)
+    for number in range(30):
+        scene = world.sample(number)
+        window = draw_window(world, scene, 256, 128, rng)
+        for item in scene.items:
+            inside = all(
+                edge < place * 256 < edge + 128 for edge, place in ((window.top, item.y), (window.left, item.x))
+            )
+            assert not inside or item in window.shown.items
+        assert window.shown.place is None
+
+
+def test_shards_hold_every_group_of_every_world_once() -> None:
+    found = shards(list(GROUPS))
+    assert len(found) == len(set(found))
+    sizes = {(group, world): 0 for group in GROUPS for world in WORLDS}
+    for group, world, _ in found:
+        sizes[group, world] += CONFIG["pictures"]["shard"]
+    assert all(size >= GROUPS[group]["count"] for (group, _), size in sizes.items())
+
+
+def test_each_word_of_the_worlds_is_one_token() -> None:
+    tokenizer = build_tokenizer()
+    words = {word for values in labels().values() for phrase in values for word in phrase.split()}
+    for word in (words | set(WORLDS)) - {"1", "2"}:
+        assert len(tokenizer(word).input_ids) == 3, word
+    world = WORLDS["scene"]
+    line = with_world(world, world.caption(world.sample(1), 1, False))
+    assert tokenizer.decode(tokenizer(line).input_ids, skip_special_tokens=True).replace(" ,", ",").strip() == line
+
+
+def test_truths_become_numbers_of_their_words() -> None:
+    told = told_attributes([{"count": 1, "first_colour": "orange"}, {}])
+    names = list(labels())
+    assert told[0, names.index("count")] == 0 and told[0, names.index("first_colour")] == 1
+    assert (told == NOT_SAID).sum() == 2 * len(names) - 2
+
+
+def test_hearing_counts_what_is_told_alone() -> None:
+    logits = tuple(torch.zeros(2, len(words), requires_grad=True) for words in labels().values())
+    told = told_attributes([{"count": 1}, {}])
+    assert float(hearing_loss(logits, told).detach()) == pytest.approx(np.log(2))
+    nothing = hearing_loss(logits, told_attributes([{}, {}]))
+    nothing.backward()
+    assert float(nothing.detach()) == 0
+
+
+def test_an_enlarged_window_shows_the_same_place_in_latents_and_picture() -> None:
+    smooth = interpolate(
+        torch.rand(1, 3, 5, 5, generator=torch.Generator().manual_seed(0)), size=(64, 64), mode="bicubic"
+    )
+    image = (smooth * 2 - 1).clamp(-1, 1)
+    for factor, top, left in ((2.0, 0.0, 0.99), (1.5, 0.5, 0.5), (4.0, 0.99, 0.3)):
+        part, target = enlarged_window(avg_pool2d(image, 4), image, factor, top, left)
+        assert part.shape == (1, 3, 16, 16) and target.shape == image.shape
+        inner = (avg_pool2d(target, 4) - part)[..., 2:-2, 2:-2]
+        assert inner.abs().mean() < 0.03  # of a range of 2; another place is off by more than 0.2
+
+
+def test_unused_channels_of_the_autoencoder_are_woken() -> None:
+    vae = load_bundled("cpu").vae
+    vae = vae.float()
+    world = WORLDS["scene"]
+    images = as_images(np.stack([picture("native", world, k)[0] for k in range(6)]))
+    woken = wake_unused_channels(vae, images, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        posterior = vae.encode(images).latent_dist
+    assert woken and (posterior.logvar.mul(0.5).exp().mean((0, 2, 3)) < 0.3).all()
+    mean = posterior.mean[:, woken]
+    assert mean.std() == pytest.approx(posterior.mean.std(), rel=0.5) and mean.mean().abs() < 0.2
+    assert wake_unused_channels(vae, images, torch.Generator()) == []
+
+
+def test_decibels_are_of_values_in_a_range_of_two() -> None:
+    assert decibels(torch.tensor([0.004, 0.004])) == pytest.approx(30.0)
+
+
+def test_half_the_timesteps_are_in_the_top_quarter_and_most_of_these_near_the_top() -> None:
+    timestep = draw_timesteps(20_000, 1000, torch.Generator().manual_seed(0))
+    share = SETTINGS["high_noise_share"]
+    assert float((timestep >= 750).float().mean()) == pytest.approx(share + (1 - share) / 4, abs=0.02)
+    top = float((timestep >= 937).float().mean())  # half of a squared uniform number is below 1/4
+    assert top == pytest.approx(share / 2 + (1 - share) / 16, abs=0.02)
+    assert timestep.max() <= 999 and timestep.min() >= 0
+
+
+def test_the_loss_counts_less_where_there_is_little_noise_only() -> None:
+    alphas = build_scheduler(CONFIG["scheduler"]).alphas_cumprod
+    snr = alphas / (1 - alphas)
+    weights = loss_weights(alphas, torch.arange(1000))
+    gamma = SETTINGS["snr_gamma"]
+    assert torch.allclose(weights[snr < gamma], torch.ones(()))
+    # As min-SNR says for z_0, the error of v being that of z_0 times SNR + 1.
+    assert torch.allclose((weights * (snr + 1))[snr > gamma], torch.tensor(gamma + 1), rtol=1e-3)
