@@ -26,6 +26,7 @@ from selfcascade.base_models import family_of
 from selfcascade.base_models.decoding import decode_latents
 from selfcascade.base_models.driver import PipelineBaseModel, PipelineSample, StageContext
 from selfcascade.base_models.family import Family, vae_tiling
+from selfcascade.base_models.finite import checking_pixels
 from selfcascade.base_models.image_pivot import image_pivot
 from selfcascade.base_models.pivot_controls import PivotSettings, check_anchorable
 from selfcascade.base_models.protocols import Pipeline
@@ -288,7 +289,7 @@ class SelfCascade:
     ) -> SelfCascadeOutput | tuple:
         tiled = stages[-1].size.area >= TILING_AREA if tiling is None else tiling
         request = base.request
-        with vae_tiling(self.pipe, tiled), torch.no_grad():
+        with vae_tiling(self.pipe, tiled), checking_pixels(self.pipe), torch.no_grad():
             results = list(self_cascade(base, stages, None if pivot is None else pivot()))
             last = results[-1].sample
             chunk = request.arguments.get("decode_chunk_size")

@@ -15,6 +15,7 @@ from torch import Tensor
 from selfcascade.base_models.borrowing import remembering, replacing_attributes, stage_attributes
 from selfcascade.base_models.decoding import Decoded, decode_clips
 from selfcascade.base_models.family import Family
+from selfcascade.base_models.finite import check_finite
 from selfcascade.base_models.frames import mixed_noise
 from selfcascade.base_models.pivot_controls import Anchor, PivotSettings, restore_energy
 from selfcascade.base_models.request import Request
@@ -115,6 +116,7 @@ class PipelineBaseModel:
             z_up = self.family.in_parts(functools.partial(self._enlarge_in_rgb, size=size), z_0, size)
         else:
             z_up = resize_latents(z_0, target, self.settings.upsampling.removeprefix("latent-"))
+        check_finite(z_up, self.pipe, f"the pivot enlarged to {size}")
         return restore_energy(z_up, z_0, self.settings.energy)
 
     def _enlarge_in_rgb(self, z_0: Tensor, size: Size) -> Tensor:
@@ -176,6 +178,7 @@ class PipelineBaseModel:
         # Decoded pictures come without their latents, which are what the scheduler's last step made.
         latents = family.from_step(scheduler.stage_latents, len(result)) if at_once else result
         z_0 = family.to_spatial(latents, stage.size)
+        check_finite(z_0, self.pipe, f"stage {stage.index} of {stage.count - 1}, {stage.size},")
         decoded = None
         if final and not at_once:
             decoded = Decoded(decode_clips(family, z_0, output_type, self.arguments.get("decode_chunk_size")))
