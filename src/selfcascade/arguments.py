@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from selfcascade.base_models.driver import UPSAMPLINGS
@@ -13,6 +14,7 @@ from selfcascade.base_models.family import Family
 from selfcascade.base_models.pivot_controls import check_anchorable
 from selfcascade.base_models.request import Request
 from selfcascade.base_models.stage_scheduler import check_pivot_step, matched_step, training_steps
+from selfcascade.base_models.stage_schedules import last_timesteps, reachable, shortened
 from selfcascade.cascade import Size, Stage, plan_stages
 from selfcascade.presets import DEFAULT_PRESET, PRESETS, UNANCHORED_PRESET, ModelDefaults, Preset
 
@@ -20,6 +22,22 @@ OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 MAX_STEPS = 10_000
 MAX_GUIDANCE = 1000.0
 MAX_FRAMES = 10_000
+# Of pipelines' own arguments those that say where latents start or end, and why stages cannot take them.
+OF_STAGES = {
+    "latents": "stages make their own; use pivot=, the latents of an earlier call's stage, or upscale(image)",
+    "strength": "stages start at a noise level; use pivot_step",
+    "denoise_strength": "stages start at a noise level; use pivot_step",
+    "noise_scale": "stages start at a noise level; use pivot_step",
+    "denoising_start": "stages start at a noise level; use pivot_step",
+    "denoising_end": "a stage hands on clean latents; give the result to a refiner as its image instead",
+}
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether all numbers of a tensor, or of tensors in a list, are finite."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_finite, value))
+    return not isinstance(value, Tensor) or not value.is_floating_point() or bool(torch.isfinite(value).all())
 
 
 def is_count(value: Any) -> bool:
@@ -92,8 +110,11 @@ def planned(
         if not is_count(value) or value > min(limit, MAX_STEPS):
             raise ValueError(f"num_inference_steps must be a whole number from 1 to {limit}, not {value!r}")
     if preset.step_share < 1 and isinstance(steps, int):
-        least = (-(-limit // pivot) for pivot in pivots)  # with fewer, none might lie at or below K
-        all_steps[first_pivot:] = [min(steps, max(round(preset.step_share * steps), few)) for few in least]
+        all_steps[first_pivot:] = [shortened(scheduler, steps, preset.step_share, pivot) for pivot in pivots]
+    for number in all_steps[:first_pivot]:
+        last_timesteps(scheduler, number)  # which the scheduler may refuse
+    for index, number in enumerate(all_steps[first_pivot:]):
+        pivots[index] = reachable(scheduler, number, pivots[index], chosen=pivot_step is not None)
     for value in guidance:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if value is not None and not (number and 0 <= value <= MAX_GUIDANCE):
@@ -149,9 +170,11 @@ def check_call(request: Request, upsampling: str, scale: Any, tuned: bool) -> No
     arguments = request.arguments
     if request.output_type not in OUTPUT_TYPES:
         raise ValueError(f"output_type must be 'pil', 'np', 'pt' or 'latent', not {request.output_type!r}")
-    for name in ("latents", "strength"):
-        if name in arguments:
-            raise ValueError(f"{name} cannot be given: stages make their own; use pivot_step, or upscale(image)")
+    for name in arguments.keys() & OF_STAGES.keys():
+        raise ValueError(f"{name} cannot be given: {OF_STAGES[name]}")
+    for name, value in arguments.items():
+        if not _is_finite(value):
+            raise ValueError(f"{name} has values that are no finite numbers")
     if request.prompt == []:
         raise ValueError("prompt is an empty list; give at least one prompt")
     for name in ("num_images_per_prompt", "num_videos_per_prompt", "decode_chunk_size"):

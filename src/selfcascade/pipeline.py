@@ -290,6 +290,7 @@ class SelfCascade:
         tiled = stages[-1].size.area >= TILING_AREA if tiling is None else tiling
         request = base.request
         with vae_tiling(self.pipe, tiled), checking_pixels(self.pipe), torch.no_grad():
+            base.check_schedules(stages)
             results = list(self_cascade(base, stages, None if pivot is None else pivot()))
             last = results[-1].sample
             chunk = request.arguments.get("decode_chunk_size")

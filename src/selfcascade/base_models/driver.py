@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from selfcascade.base_models.pivot_controls import Anchor, PivotSettings, restor
 from selfcascade.base_models.request import Request
 from selfcascade.base_models.resizing import lanczos, resize_latents
 from selfcascade.base_models.stage_scheduler import ScheduleKnown, add_noise_at_start, stage_scheduler
+from selfcascade.base_models.stage_schedules import takes_sigmas
 from selfcascade.cascade import Sample, Size, Stage
 
 UPSAMPLINGS = ("latent-bilinear", "latent-bicubic", "rgb")
@@ -104,8 +106,25 @@ class PipelineBaseModel:
         """
         scheduler = stage_scheduler(self.pipe.scheduler, None)
         size = self.family.latent_size(first.size)
-        self._find_schedule(scheduler, first, latents.new_zeros(*latents.shape[:-2], *size))
+        zeros = self.family.from_spatial(latents.new_zeros(*latents.shape[:-2], *size))
+        self._find_schedule(scheduler, first, {"latents": zeros})
         return PipelineSample(latents.to(self.pipe._execution_device), base_shift=scheduler.mu)
+
+    def check_schedules(self, stages: Sequence[Stage]) -> None:
+        """Asks the pipeline for every stage's schedule, where its scheduler alone does not say; nothing is sampled.
+
+        Raises:
+            ValueError: A stage would have no step to run.
+        """
+        asked = {"timesteps", "sigmas"} & self.arguments.keys()
+        if stages[-1].pivot_step is None or not (asked or takes_sigmas(self.pipe.scheduler)):
+            return
+        mu, random = 0.0, self.request.cloned_generator()
+        with torch.random.fork_rng():
+            for stage in stages:
+                scheduler = stage_scheduler(self.pipe.scheduler, stage.pivot_step, mu)
+                self._find_schedule(scheduler, stage, {} if random is None else {"generator": random})
+                mu = scheduler.mu if stage.pivot_step is None else mu
 
     def upsample(self, pivot: PipelineSample, size: Size) -> Tensor:
         """The pivot at the size's latents, each frame by itself; unchanged where it has that size already."""
@@ -125,7 +144,7 @@ class PipelineBaseModel:
     def renoise(self, z_up: Tensor, stage: Stage, pivot: PipelineSample) -> NoisyLatents:
         """z_K at the first scheduled step at or below K, with noise from the caller's generators."""
         scheduler = stage_scheduler(self.pipe.scheduler, stage.pivot_step, pivot.base_shift)
-        self._find_schedule(scheduler, stage, z_up)
+        self._find_schedule(scheduler, stage, {"latents": self.family.from_spatial(z_up)})
         swapped, generator = self.family.frames_first, self.request.generator
         shape = z_up.transpose(1, 2).shape if swapped else z_up.shape  # as the pipeline draws its own
         noise = randn_tensor(shape, generator, z_up.device, z_up.dtype)
@@ -161,11 +180,11 @@ class PipelineBaseModel:
                 stack.enter_context(context(stage, pivot))
             return stack.pop_all()
 
-    def _find_schedule(self, scheduler: Any, stage: Stage, z_0: Tensor) -> None:
+    def _find_schedule(self, scheduler: Any, stage: Stage, more: Mapping[str, Any]) -> None:
         # Only the pipeline knows which sigmas and shift it asks for at this size, so it is asked, and stopped there.
         scheduler.probing = True
         with contextlib.suppress(ScheduleKnown):
-            self._call(scheduler, stage, {"latents": self.family.from_spatial(z_0), "output_type": "latent"})
+            self._call(scheduler, stage, {**more, "output_type": "latent"})
         scheduler.probing = False
 
     def _run(self, stage: Stage, scheduler: Any, latents: Tensor | None) -> PipelineSample:
