@@ -243,23 +243,3 @@ def sizes_from(own: Size, target: Size, native: Size, multiple: int) -> tuple[li
     sizes = [size for size in planned if size.area > 1.05 * own.area] or [target]
     half = Size(*(max(1, side // 2 // multiple) * multiple for side in sizes[0]))
     return sizes, [half, *(size for size in planned if size.area < sizes[0].area)][-1]
-
-
-def stages_after(pivot: Any, stages: Sequence[Stage], factor: int) -> Sequence[Stage]:
-    """The stages that are left to run when the pivot is the result of one of them.
-
-    Args:
-        pivot: z_0 of a stage, (B, C, h, w) or (B, C, F, h, w).
-        stages: The whole plan.
-        factor: Pixels of a latent pixel's side.
-
-    Raises:
-        ValueError: The pivot is no tensor of latents of any stage's size but the last's.
-    """
-    if not isinstance(pivot, Tensor) or not pivot.is_floating_point():
-        raise ValueError(f"pivot must be latents, a tensor of floating-point numbers, not {type(pivot).__name__}")
-    sizes = [Size(stage.size.height // factor, stage.size.width // factor) for stage in stages[:-1]]
-    if pivot.ndim not in (4, 5) or Size(*pivot.shape[-2:]) not in sizes:
-        wanted = ", ".join(map(str, sizes)) or "none, as there is but one stage"
-        raise ValueError(f"pivot must be a stage's latents, height x width {wanted}; its shape is {[*pivot.shape]}")
-    return stages[sizes.index(Size(*pivot.shape[-2:])) + 1 :]

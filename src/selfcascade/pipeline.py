@@ -17,7 +17,6 @@ from selfcascade.arguments import (
     default_preset,
     planned,
     sizes_from,
-    stages_after,
     target_size,
     trained_preset,
     with_changes,
@@ -27,6 +26,7 @@ from selfcascade.base_models.decoding import decode_latents
 from selfcascade.base_models.driver import PipelineBaseModel, PipelineSample, StageContext
 from selfcascade.base_models.family import Family, vae_tiling
 from selfcascade.base_models.finite import checking_pixels
+from selfcascade.base_models.given_pivot import taken_up
 from selfcascade.base_models.image_pivot import image_pivot
 from selfcascade.base_models.pivot_controls import PivotSettings, check_anchorable
 from selfcascade.base_models.protocols import Pipeline
@@ -177,14 +177,12 @@ class SelfCascade:
         stages = self.plan(height, width, num_inference_steps, pivot_step, preset, guidance_scale)
         request = Request(prompt, generator, output_type, arguments)
         chosen = with_changes(self.preset(preset), upsampling=upsampling, anchor=anchor, energy=energy)
+        after, request = taken_up(pivot, stages, request, self.family)
         base = self._base(request, chosen, upsampler_scale, shared_noise)
         if shared_noise and stages[-1].pivot_step is None:
-            only = stages[-1].size
-            raise ValueError(f"shared_noise, here {shared_noise}, is for stages above the base, and {only} has none")
-        if pivot is None:
-            return self._run(base, stages, None, vae_tiling, return_dict)
-        after = stages_after(pivot, stages, self.family.factor)
-        return self._run(base, after, lambda: base.resume(pivot, stages[0]), vae_tiling, return_dict)
+            raise ValueError(f"shared_noise, here {shared_noise}, is for stages above the base, and there is none")
+        start = None if pivot is None else lambda: base.resume(pivot, stages[0])
+        return self._run(base, after, start, vae_tiling, return_dict)
 
     def upscale(
         self,

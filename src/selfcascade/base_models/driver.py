@@ -108,7 +108,10 @@ class PipelineBaseModel:
         size = self.family.latent_size(first.size)
         zeros = self.family.from_spatial(latents.new_zeros(*latents.shape[:-2], *size))
         self._find_schedule(scheduler, first, {"latents": zeros})
-        return PipelineSample(latents.to(self.pipe._execution_device), base_shift=scheduler.mu)
+        # Several transformers' pipelines keep their latents in float32 beside half-precision weights; U-Nets' do not.
+        kept = latents.dtype == torch.float32 and not hasattr(self.pipe, "unet")
+        dtype = latents.dtype if kept else self.family.denoiser.dtype
+        return PipelineSample(latents.to(self.pipe._execution_device, dtype), base_shift=scheduler.mu)
 
     def check_schedules(self, stages: Sequence[Stage]) -> None:
         """Asks the pipeline for every stage's schedule, where its scheduler alone does not say; nothing is sampled.
