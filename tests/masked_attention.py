@@ -1,4 +1,4 @@
-"""What attention to neighbourhoods should equal: full attention under a mask that spells out who sees whom."""
+"""What attention in windows should equal: full attention under a mask that spells out who sees whom."""
 
 from typing import Any
 
@@ -7,22 +7,24 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-from selfcascade.base_models.neighbourhoods import Grid, spans
+from selfcascade.base_models.windows import Grid, spans
+
+NO_SHIFT = Grid(0, 0, 0)
 
 
-def along(length: int, window: int) -> Tensor:
+def along(length: int, window: int, shift: int) -> Tensor:
     """Whether a place of an axis sees another, (length, length)."""
     block, wide, starts = spans(length, window)
     sees = torch.zeros(length, length, dtype=torch.bool)
     for first, key in starts:  # where blocks overlap, the later one counts
         sees[first : first + block] = False
         sees[first : first + block, key : key + wide] = True
-    return sees
+    return sees.roll((shift, shift), (0, 1))
 
 
-def seen(grid: Grid, window: Grid, before: int, tokens: int) -> Tensor:
+def seen(grid: Grid, window: Grid, before: int, tokens: int, shift: Grid = NO_SHIFT) -> Tensor:
     """(S, S): a place in the grid sees its window, and all that has no place; that sees everything."""
-    frames, rows, columns = (along(*sides) for sides in zip(grid, window, strict=True))
+    frames, rows, columns = (along(*sides) for sides in zip(grid, window, shift, strict=True))
     sees = torch.ones(tokens, tokens, dtype=torch.bool)
     places = slice(before, before + grid.tokens)
     sees[places, places] = frames.kron(rows).kron(columns)
@@ -37,11 +39,12 @@ class MaskedAttention(TorchFunctionMode):
 
     Attributes:
         met: Calls that were masked.
+        step: By so many quarters windows are moved where they are smaller than the grid.
     """
 
     def __init__(self, grids: dict[int, tuple[Grid, Grid, int]]) -> None:
         super().__init__()
-        self.grids, self.met = grids, 0
+        self.grids, self.met, self.step = grids, 0, 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not scaled_dot_product_attention:
@@ -50,6 +53,9 @@ class MaskedAttention(TorchFunctionMode):
         tokens = named["query"].shape[-2]
         if tokens == named["key"].shape[-2] and tokens in self.grids:
             self.met += 1
-            mask, sees = named.get("attn_mask"), seen(*self.grids[tokens], tokens)
+            grid, window, before = self.grids[tokens]
+            sides = zip(window, grid, strict=True)
+            shift = Grid(*(0 if wide == long else wide * (self.step % 4) // 4 for wide, long in sides))
+            mask, sees = named.get("attn_mask"), seen(grid, window, before, tokens, shift)
             named["attn_mask"] = sees if mask is None else sees & mask.bool()
         return func(**named)

@@ -17,9 +17,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "presets": set(),
     "media": set(),
     "metrics": set(),
-    "upsamplers": set(),
-    "models": {"upsamplers"},
     "base_models": {"cascade"},
+    "upsamplers": {"base_models"},
+    "models": {"upsamplers"},
     "data": {"cascade", "media"},
     "arguments": {"base_models", "cascade", "presets"},
     "pipeline": {"arguments", "base_models", "cascade", "media", "presets", "upsamplers"},
@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("presets", "report", "training"),
     },
     "demo": {"cli", "media"},
+    "__main__": {"cli"},
 }
 
 

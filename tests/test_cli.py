@@ -172,6 +172,21 @@ def test_without_a_command_there_is_help() -> None:
     assert succeed("--version")[0].startswith("selfcascade ")
 
 
+@pytest.mark.parametrize("module", ["selfcascade", "selfcascade.cli"])
+def test_the_command_is_a_module_too(module: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(SRC)}
+    said = subprocess.check_output([sys.executable, "-m", module, "--version"], text=True, env=environment)
+    assert said.startswith("selfcascade ")
+
+
+def test_shells_complete_commands_and_options() -> None:
+    code = "import sys; sys.argv = ['selfcascade']; from selfcascade.cli import main; main()"
+    asked = {"_SELFCASCADE_COMPLETE": "complete_bash", "COMP_WORDS": "selfcascade plan --pre", "COMP_CWORD": "2"}
+    environment = {**os.environ, "PYTHONPATH": str(SRC), **asked}
+    said = subprocess.run([sys.executable, "-c", code], text=True, env=environment, capture_output=True, check=False)
+    assert said.stdout.split() == ["--preset"], said.stderr
+
+
 def test_a_prompt_the_model_cannot_hold_is_remarked_on() -> None:
     result = run("generate", "word " * 100, *WITH_MODEL)
     assert result.exit_code == 0

@@ -1,6 +1,9 @@
 """Networks with local attention are the same networks under a mask, and afterwards as they were."""
 
+import contextlib
+import functools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,7 +19,7 @@ from masked_attention import MaskedAttention
 from selfcascade.base_models import family_of
 from selfcascade.base_models.family import denoiser
 from selfcascade.base_models.local_attention import check_local, local_attention, self_attention
-from selfcascade.base_models.neighbourhoods import Grid
+from selfcascade.base_models.windows import Grid
 from tiny import TINY, TinyPipeline, add_tiny_ip_adapter, add_tiny_lora, tiny_controlnet
 from tiny.unets import animatediff_unet
 
@@ -28,10 +31,10 @@ PICTURE_FIRST = ("stable-diffusion-3", "z-image")
 
 def grids(pipe: Any, family: TinyPipeline, scale: int) -> tuple[Grid, Grid]:
     """Of the picture's tokens at so many times a side, and at the native size."""
-    side = family_of(pipe).factor(pipe) * family_of(pipe).patch(pipe)
+    side = family_of(pipe).factor * family_of(pipe).patch
     frames = 1
     if family.video and family.kind == "dit":
-        frames = (family.inputs["num_frames"] - 1) // family_of(pipe).frame_step(pipe) + 1
+        frames = (family.inputs["num_frames"] - 1) // family_of(pipe).frame_step + 1
         frames = 3 if family.name == "cogvideox" else frames  # its frame step is of pairs
     native = Grid(frames, *(length // side for length in family.native))
     return Grid(frames, scale * native.height, scale * native.width), native
@@ -43,19 +46,31 @@ def sample(pipe: Any, family: TinyPipeline, height: int, width: int, **options: 
     return made[0] if isinstance(made, tuple) else made
 
 
-def oracle(network: Any, grid: Grid, native: Grid, picture_first: bool) -> MaskedAttention:
-    """The masks of all numbers of tokens that the network could have with up to 64 of text."""
+@contextlib.contextmanager
+def oracle(network: Any, grid: Grid, native: Grid, scheduler: Any = None, picture_first: bool = False) -> Iterator[Any]:
+    """The masks of all numbers of tokens that the network could have with up to 64 of text, moved at each step."""
     places: dict[int, tuple[Grid, Grid, int]] = {}
-    if hasattr(network, "down_blocks"):
-        for level in range(len(network.down_blocks)):
-            own, window = (
-                Grid(1, *(math.ceil(side / 2**level) for side in (each.height, each.width))) for each in (grid, native)
-            )
-            places[own.tokens] = (own, window, 0)
-        return MaskedAttention(places)
-    for text in range(65):
+    for level in range(len(getattr(network, "down_blocks", ()))):
+        own, window = (
+            Grid(1, *(math.ceil(side / 2**level) for side in (each.height, each.width))) for each in (grid, native)
+        )
+        places[own.tokens] = (own, window, 0)
+    for text in range(0 if places else 65):
         places[grid.tokens + text] = (grid, native, 0 if picture_first else text)
-    return MaskedAttention(places)
+    mask = MaskedAttention(places)
+
+    def stepped(*given: Any, **named: Any) -> Any:
+        mask.step += 1
+        return type(scheduler).step(scheduler, *given, **named)
+
+    if scheduler is not None:
+        scheduler.step = functools.wraps(scheduler.step)(stepped)
+    try:
+        with mask:
+            yield mask
+    finally:
+        if scheduler is not None:
+            del scheduler.step
 
 
 def state(network: nn.Module) -> dict[str, dict[str, Any]]:
@@ -74,7 +89,7 @@ def test_a_network_is_as_under_a_mask_and_left_as_found(family: TinyPipeline) ->
     with local_attention(network, grid, native):
         local = sample(pipe, family, *size)
     assert state(network) == before
-    with oracle(network, grid, native, family.name in PICTURE_FIRST) as mask:
+    with oracle(network, grid, native, pipe.scheduler, family.name in PICTURE_FIRST) as mask:
         masked = sample(pipe, family, *size)
     assert mask.met in [
         passes * len(self_attention(network)) for passes in (2, 3, 4)
@@ -104,7 +119,7 @@ def test_the_tokens_of_a_transformer_are_where_they_are_said_to_be(name: str) ->
     family = SERVED[name]
     pipe = family.build()
     kind, (_, grid) = family_of(pipe), grids(pipe, family, 1)
-    side, channels = kind.patch(pipe), pipe.vae.config.get("latent_channels") or pipe.vae.config.z_dim
+    side, channels = kind.patch, pipe.vae.config.get("latent_channels") or pipe.vae.config.z_dim
     frames = (grid.frames,) if family.video else ()
     z = torch.randn(1, channels, *frames, side * grid.height, side * grid.width, generator=seeded())
     other = z.clone()
@@ -114,7 +129,7 @@ def test_the_tokens_of_a_transformer_are_where_they_are_said_to_be(name: str) ->
     seen = []
     for latents in (z, other):
         with Queries(grid.tokens) as queries:
-            sample(pipe, family, *family.native, latents=kind.from_spatial(pipe, latents), num_inference_steps=1)
+            sample(pipe, family, *family.native, latents=kind.from_spatial(latents), num_inference_steps=1)
         seen.append(queries.kept[0][:1])
     changed = (seen[0] != seen[1]).any(-1).any(1)[0].nonzero().flatten().tolist()
     before = 0 if name in PICTURE_FIRST else seen[0].shape[-2] - grid.tokens
@@ -140,7 +155,7 @@ def in_context(pipe: Any, family: TinyPipeline = SD, **options: Any) -> tuple[Te
     size = tuple(2 * side for side in family.native)
     with local_attention(network, grid, native):
         local = sample(pipe, family, *size, **options)
-    with oracle(network, grid, native, False):
+    with oracle(network, grid, native, pipe.scheduler):
         return local, sample(pipe, family, *size, **options)
 
 
@@ -174,7 +189,7 @@ def test_a_controlnet_is_local_too() -> None:
     image = torch.rand(1, 3, 256, 256, generator=seeded())
     with local_attention(pipe.controlnet, grid, native), local_attention(pipe.unet, grid, native):
         local = sample(pipe, SD, 256, 256, image=image)
-    with oracle(pipe.unet, grid, native, False) as mask:
+    with oracle(pipe.unet, grid, native, pipe.scheduler) as mask:
         torch.testing.assert_close(local, sample(pipe, SD, 256, 256, image=image), atol=2e-5, rtol=1e-4)
     assert mask.met == 2 * (len(self_attention(pipe.unet)) + len(self_attention(pipe.controlnet)))
 
@@ -294,6 +309,6 @@ def test_hunyuan_video_is_local_in_space_and_in_time() -> None:
     }
     with local_attention(network, grid, native):
         local = network(**inputs)[0]
-    with oracle(network, grid, native, True) as mask:
+    with oracle(network, grid, native, picture_first=True) as mask:
         torch.testing.assert_close(local, network(**inputs)[0], atol=2e-5, rtol=1e-4)
     assert mask.met == len(self_attention(network)) == 2

@@ -2,10 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from averages import averaged_weights
@@ -119,3 +122,36 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match="step 1 of"):
         run.run()
     assert not list_checkpoints(tmp_path)
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_same_weights_and_go_on_as_if_never_cut(tmp_path: Path) -> None:
+    recipe = Path(__file__).parents[1] / "recipes/bundled"
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(recipe), os.environ.get("PYTHONPATH", "")]),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
+    for folder, cut_after in (("whole", -1), ("cut", 6), ("cut", -1)):
+        command = [*launch, str(tmp_path / folder), str(cut_after)]
+        subprocess.run(command, env=environment, check=True, timeout=200)
+    files = [tmp_path / folder / f"rank-{rank}.safetensors" for folder in ("whole", "cut") for rank in (0, 1)]
+    weights = [load_file(file) for file in files]
+    assert all(same(weights[0], other) for other in weights[1:])
+    alone = training(tmp_path / "alone")
+    assert alone.run() and not same(weights[0], dict(alone.module.state_dict()))  # each process draws its own samples
+
+
+def one_of_several_processes(folder: Path, cut_after: int) -> None:
+    """Trains in a process of a group, and writes its own weights if it comes to the end."""
+    run = training(folder, cut_after=cut_after)
+    assert run.accelerator.num_processes == 2
+    try:
+        run.run()
+    except KeyboardInterrupt:
+        return
+    save_file(dict(run.module.state_dict()), folder / f"rank-{run.accelerator.process_index}.safetensors")
+
+
+if __name__ == "__main__":
+    one_of_several_processes(Path(sys.argv[1]), int(sys.argv[2]))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from PIL import ExifTags, Image
 
 from selfcascade.media import save_pictures
 from selfcascade.media.grids import Panel, picture_grid
+from selfcascade.media.save_clips import write_webp
 from selfcascade.media.save_pictures import check_output, parameters_text, read_record, save_picture, versions
 
 KIND = "selfcascade.picture"
@@ -57,6 +59,35 @@ def test_other_formats_carry_the_text_as_user_comment(tmp_path: Path, extension:
         assert comment == b"UNICODE\0" + TEXT.encode("utf-16-be")
         assert extension != ".webp" or image.convert("RGB").tobytes() == picture().tobytes()
     assert sidecar.name == "a.json"
+
+
+def exif_block(path: Path) -> bytes:
+    """The TIFF block of a file's EXIF, found by the container's own rules."""
+    data = path.read_bytes()
+    if data[:4] == b"RIFF":
+        place = data.index(b"EXIF")
+        (length,) = struct.unpack("<L", data[place + 4 : place + 8])
+        return data[place + 8 : place + 8 + length].removeprefix(b"Exif\0\0")
+    place = data.index(b"\xff\xe1")
+    (length,) = struct.unpack(">H", data[place + 2 : place + 4])
+    return data[place + 4 : place + 2 + length].removeprefix(b"Exif\0\0")
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.webp", "clip.webp"])
+def test_the_user_comment_has_the_type_that_the_standard_gives_it(tmp_path: Path, name: str) -> None:
+    if name == "clip.webp":
+        write_webp([picture(), picture().rotate(90)], 8, tmp_path / name, TEXT)
+    else:
+        save(tmp_path / name)
+    block = exif_block(tmp_path / name)
+    assert block[:8] == b"MM\0\x2a\0\0\0\x08"
+    (entries,) = struct.unpack(">H", block[8:10])
+    assert (entries, struct.unpack(">HHLL", block[10:22])) == (1, (0x8769, 4, 1, 26))  # the Exif IFD, a LONG
+    count, version, comment = struct.unpack(">H12s12s", block[26:52])
+    assert count == 2 and struct.unpack(">HHL4s", version) == (0x9000, 7, 4, b"0232")
+    tag, kind, length, place = struct.unpack(">HHLL", comment)
+    assert (tag, kind) == (0x9286, 7)  # UserComment, UNDEFINED
+    assert block[place : place + length] == b"UNICODE\0" + TEXT.encode("utf-16-be")
 
 
 def test_a_text_too_long_for_a_jpeg_is_left_to_the_sidecar(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ While it trains, a linear head reads the first object's attributes off the text 
 last object's off the one before; the head is thrown away. So the encoder learns which colour belongs to which object
 long before the U-Net could have taught it, and the U-Net finds each object at a token of its own.
 
-Usage: base.py            train, or go on; `accelerate launch --num_processes N base.py` shares each batch
+Usage: base.py            train, or go on; `torchrun --nproc-per-node N base.py` shares each batch
        base.py average W  write the model of the weights' average of width W, 0.01 to 0.25 (`averages.py`)
 """
 

@@ -3,7 +3,8 @@
 A run is a folder: checkpoints that are whole or absent (`selfcascade.training.checkpoints`), a curve, snapshots of the
 weights' averages. All that is random in a step comes from a generator of that step and process, so a run that was cut
 and goes on ends with the weights of one that never was. Warm-up, a constant rate, a linear decay at the end: a run can
-be lengthened while it goes. Several processes (`accelerate launch` or `torchrun`) share each batch.
+be lengthened while it goes. Several processes (`torchrun --nproc-per-node N`, GPUs or cores) share
+each batch.
 """
 
 from __future__ import annotations
@@ -120,7 +121,9 @@ class Training:
     ) -> None:
         # A loss need not use every part of a module in every step.
         kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
-        self.accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[kwargs])
+        # Said aloud, as several processes on CPUs form no group otherwise.
+        only_cpu = not torch.cuda.is_available()
+        self.accelerator = Accelerator(cpu=only_cpu, mixed_precision=mixed_precision, kwargs_handlers=[kwargs])
         world = self.accelerator.num_processes
         if schedule.batch_size % world or world > SEEDS_PER_STEP:
             raise ValueError(f"batch_size {schedule.batch_size} cannot be shared by {world} processes")

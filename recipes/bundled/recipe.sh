@@ -16,10 +16,7 @@ parallel() { # one process a core, each with its share of the work
     done
     for process in $started; do wait "$process"; done # a plain wait would forget who failed
 }
-train() {
-    OMP_NUM_THREADS=1 "$bin/accelerate" launch --num_processes "$trainers" --num_machines 1 --mixed_precision no \
-        --dynamo_backend no "$@"
-}
+train() { OMP_NUM_THREADS=1 "$bin/torchrun" --nproc-per-node "$trainers" "$1"; }
 parallel pictures.py
 train autoencoder.py
 parallel latents.py

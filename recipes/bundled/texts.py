@@ -30,7 +30,7 @@ def build_tokenizer() -> CLIPTokenizer:
     corpus = [
         with_world(world, world.caption(world.sample(number), number, number % 9 == 0)) + " " + EXTRA_WORDS
         for world in WORLDS.values()
-        for number in range(4000)
+        for number in range(2000)
     ]
     trained = tokenizers.Tokenizer(BPE(end_of_word_suffix="</w>"))
     trained.pre_tokenizer = pre_tokenizers.Sequence(

@@ -8,7 +8,7 @@ Clips come in pairs with the same noise in which everything goes opposite ways, 
 more than that of the mean, where all is what cannot be predicted. Most steps are near pure noise, where it is decided
 where things go. The first ones see two frames of a clip at their own places in time, later ones four or all 16.
 
-Usage: video.py           train, or go on; `accelerate launch --num_processes N video.py` shares each batch
+Usage: video.py           train, or go on; `torchrun --nproc-per-node N video.py` shares each batch
        video.py export    ship the last checkpoint's average
 """
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from selfcascade.data import scenes
+from selfcascade.data import collages, scenes
 
 TRUTHS = (
     "count",
@@ -63,7 +63,22 @@ SCENES = World(
         **_both(scenes.KINDS, scenes.SIZES, scenes.COLOURS),
     },
 )
-WORLDS = {world.name: world for world in (SCENES,)}
+COLLAGES = World(
+    name="collage",
+    sample=collages.sample_collage,
+    held_out=lambda number: collages.sample_collage(number, "validation"),
+    render=collages.render,
+    caption=collages.caption,
+    reach=lambda item: item.diameter / 2,
+    words={
+        "count": ("1", "2"),
+        "background": collages.bundled_assets().background_names,
+        "place": collages.PLACES,
+        "relation": collages.RELATIONS,
+        **_both(collages.bundled_assets().kinds, collages.SIZES),
+    },
+)
+WORLDS = {world.name: world for world in (SCENES, COLLAGES)}
 
 
 def labels() -> dict[str, list[str]]:

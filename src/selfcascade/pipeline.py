@@ -126,6 +126,7 @@ class SelfCascade:
         return self._stages(sizes, 1, num_inference_steps, pivot_step, self.preset(preset), guidance_scale)
 
     def _stages(self, sizes: Sequence[Size], *settings: Any) -> tuple[Stage, ...]:
+        self.family.check_size(sizes[-1])
         return planned(self.pipe.scheduler, self.native_size, self.defaults, sizes, *settings)
 
     def __call__(
@@ -286,13 +287,12 @@ class SelfCascade:
         named: bool,
     ) -> SelfCascadeOutput | tuple:
         tiled = stages[-1].size.area >= TILING_AREA if tiling is None else tiling
-        request = base.request
         with vae_tiling(self.pipe, tiled), checking_pixels(self.pipe), torch.no_grad():
             base.check_schedules(stages)
             results = list(self_cascade(base, stages, None if pivot is None else pivot()))
             last = results[-1].sample
-            chunk = request.arguments.get("decode_chunk_size")
-            decoded = last.decoded or decode_latents(self.family, last.latents, request.output_type, chunk)
+            chunk = base.arguments.get("decode_chunk_size")
+            decoded = last.decoded or decode_latents(self.family, last.latents, base.request.output_type, chunk)
         if not named:
             return decoded.pictures, results
         images, frames = (None, decoded.pictures) if self.family.video else (decoded.pictures, None)

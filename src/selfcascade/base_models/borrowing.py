@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from typing import ParamSpec, TypeVar, cast
 
 import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from selfcascade.base_models.protocols import Pipeline
 from selfcascade.cascade import Stage
 
 _ABSENT = object()
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 
-def stage_attributes(pipe: Pipeline, stage: Stage) -> dict[str, Any]:
+def stage_attributes(pipe: Pipeline, stage: Stage) -> dict[str, object]:
     """Attributes that a pipeline has during a stage beside the scheduler: what its progress bar says, no FreeInit."""
     config = dict(getattr(pipe, "_progress_bar_config", {}))
     if stage.count > 1:
         config = {"desc": f"stage {stage.index} of {stage.count - 1}, {stage.size}", **config}
-    attributes: dict[str, Any] = {"_progress_bar_config": config}
+    attributes: dict[str, object] = {"_progress_bar_config": config}
     if stage.pivot_step is not None and getattr(pipe, "_free_init_num_iters", None) is not None:
         attributes["_free_init_num_iters"] = None  # it would start again from pure noise; the base stage has had it
     return attributes
 
 
 @contextlib.contextmanager
-def replacing_attributes(pipe: Pipeline, attributes: Mapping[str, Any]) -> Iterator[None]:
+def replacing_attributes(pipe: Pipeline, attributes: Mapping[str, object]) -> Generator[None]:
     """With it the pipeline object has these attributes; afterwards it has its own, or none, as before."""
     held = vars(pipe)
     before = {name: held.get(name, _ABSENT) for name in attributes}
@@ -41,13 +45,26 @@ def replacing_attributes(pipe: Pipeline, attributes: Mapping[str, Any]) -> Itera
                 held[name] = value
 
 
-def remembering(encode_prompt: Callable[..., Any]) -> Callable[..., Any]:
-    """`encode_prompt` that runs once for the same arguments: all stages share the prompt."""
-    known: list[tuple[tuple[Any, ...], dict[str, Any], Any]] = []
+@contextlib.contextmanager
+def hooks_in_place(handles: Iterable[RemovableHandle]) -> Generator[None]:
+    """With it the hooks are on their modules; afterwards all that were registered are removed.
 
-    def remembered(*args: Any, **kwargs: Any) -> Any:
+    Args:
+        handles: Of the hooks; a generator that registers them one by one leaves none behind where it fails.
+    """
+    with contextlib.ExitStack() as stack:
+        for handle in handles:
+            stack.callback(handle.remove)
+        yield
+
+
+def remembering(encode_prompt: Callable[P, Result]) -> Callable[P, Result]:
+    """`encode_prompt` that runs once for the same arguments: all stages share the prompt."""
+    known: list[tuple[tuple[object, ...], dict[str, object], Result]] = []
+
+    def remembered(*args: P.args, **kwargs: P.kwargs) -> Result:
         for old_args, old_kwargs, result in known:
-            if _same(args, old_args) and _same(kwargs, old_kwargs):
+            if same_values(args, old_args) and same_values(kwargs, old_kwargs):
                 return result
         result = encode_prompt(*args, **kwargs)
         known.append((args, kwargs, result))
@@ -56,9 +73,17 @@ def remembering(encode_prompt: Callable[..., Any]) -> Callable[..., Any]:
     return remembered
 
 
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+def same_values(a: object, b: object) -> bool:
+    """Whether two arguments of a call are alike: tensors by what they hold, containers by what is in them."""
+    if a is b:
+        return True
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
     if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
-    return a is b or (isinstance(a, (str, int, float, torch.device, torch.dtype)) and type(a) is type(b) and a == b)
+        first, second = cast("dict[object, object]", a), cast("dict[object, object]", b)
+        return first.keys() == second.keys() and all(same_values(first[key], second[key]) for key in first)
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        items, others = cast("Sequence[object]", a), cast("Sequence[object]", b)
+        return len(items) == len(others) and all(map(same_values, items, others))
+    plain = (str, int, float, torch.device, torch.dtype)
+    return isinstance(a, plain) and type(a) is type(b) and a == b

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor
+from diffusers.utils.torch_utils import randn_tensor  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
 from selfcascade.base_models.borrowing import remembering, replacing_attributes, stage_attributes
@@ -19,13 +19,17 @@ from selfcascade.base_models.family import Family
 from selfcascade.base_models.finite import check_finite
 from selfcascade.base_models.frames import mixed_noise
 from selfcascade.base_models.pivot_controls import Anchor, PivotSettings, restore_energy
+from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.request import Request
 from selfcascade.base_models.resizing import lanczos, resize_latents
-from selfcascade.base_models.stage_scheduler import ScheduleKnown, add_noise_at_start, stage_scheduler
+from selfcascade.base_models.stage_scheduler import ScheduleKnown, StageScheduler, add_noise_at_start, stage_scheduler
 from selfcascade.base_models.stage_schedules import takes_sigmas
 from selfcascade.cascade import Sample, Size, Stage
 
 UPSAMPLINGS = ("latent-bilinear", "latent-bicubic", "rgb")
+
+# `callback_on_step_end`: from the pipeline, the step, the timestep and tensors of the step to those that it changes.
+StepCallback = Callable[[Pipeline, int, Tensor, dict[str, Any]], dict[str, Any]]
 
 # From a stage and its pivot's latents, None at the base stage, to what surrounds the pipeline's run: changes of the
 # denoiser that last for the stage.
@@ -61,7 +65,7 @@ class NoisyLatents:
 
     z_K: Tensor
     z_up: Tensor
-    scheduler: Any
+    scheduler: StageScheduler
 
 
 class PipelineBaseModel:
@@ -183,14 +187,14 @@ class PipelineBaseModel:
                 stack.enter_context(context(stage, pivot))
             return stack.pop_all()
 
-    def _find_schedule(self, scheduler: Any, stage: Stage, more: Mapping[str, Any]) -> None:
+    def _find_schedule(self, scheduler: StageScheduler, stage: Stage, more: Mapping[str, Any]) -> None:
         # Only the pipeline knows which sigmas and shift it asks for at this size, so it is asked, and stopped there.
         scheduler.probing = True
         with contextlib.suppress(ScheduleKnown):
             self._call(scheduler, stage, {**more, "output_type": "latent"})
         scheduler.probing = False
 
-    def _run(self, stage: Stage, scheduler: Any, latents: Tensor | None) -> PipelineSample:
+    def _run(self, stage: Stage, scheduler: StageScheduler, latents: Tensor | None) -> PipelineSample:
         family, output_type = self.family, self.request.output_type
         final = stage.is_last and output_type != "latent"
         at_once = final and not family.framewise
@@ -198,7 +202,8 @@ class PipelineBaseModel:
         output = self._call(scheduler, stage, {**given, "output_type": output_type if at_once else "latent"})
         result = family.latents_of(output)
         # Decoded pictures come without their latents, which are what the scheduler's last step made.
-        latents = family.from_step(scheduler.stage_latents, len(result)) if at_once else result
+        stepped = scheduler.stage_latents
+        latents = family.from_step(stepped, len(result)) if at_once and stepped is not None else result
         z_0 = family.to_spatial(latents, stage.size)
         check_finite(z_0, self.pipe, f"stage {stage.index} of {stage.count - 1}, {stage.size},")
         decoded = None
@@ -209,7 +214,7 @@ class PipelineBaseModel:
         interrupted = bool(getattr(self.pipe, "_interrupt", False))  # as diffusers has it
         return PipelineSample(z_0, scheduler.steps_run, interrupted, decoded=decoded)
 
-    def _call(self, scheduler: Any, stage: Stage, more: Mapping[str, Any]) -> Any:
+    def _call(self, scheduler: StageScheduler, stage: Stage, more: Mapping[str, Any]) -> Any:
         """The pipeline's output for the stage, with the scheduler in the place of its own."""
         lent = {**stage_attributes(self.pipe, stage), "scheduler": scheduler}
         if self.encode_prompt is not None:
@@ -217,8 +222,8 @@ class PipelineBaseModel:
         with replacing_attributes(self.pipe, lent):
             return self.pipe.__call__(**{**self._stage_arguments(scheduler, stage), **more})
 
-    def _stage_arguments(self, scheduler: Any, stage: Stage) -> dict[str, Any]:
-        arguments = {**self.arguments, **self.family.size_arguments(stage.size)}
+    def _stage_arguments(self, scheduler: StageScheduler, stage: Stage) -> dict[str, Any]:
+        arguments: dict[str, Any] = {**self.arguments, **self.family.size_arguments(stage.size)}
         arguments["num_inference_steps"] = stage.num_inference_steps
         if stage.guidance_scale is not None:
             arguments["guidance_scale"] = stage.guidance_scale
@@ -230,10 +235,10 @@ class PipelineBaseModel:
         return arguments
 
 
-def _with_stage(callback: Callable[..., dict[str, Any]], scheduler: Any, stage: Stage) -> Callable[..., dict[str, Any]]:
+def _with_stage(callback: StepCallback, scheduler: StageScheduler, stage: Stage) -> StepCallback:
     """The user's callback, told the stage; latents that it changes are the stage's."""
 
-    def told_the_stage(pipe: Any, step: int, timestep: Any, callback_kwargs: dict[str, Any]) -> dict[str, Any]:
+    def told_the_stage(pipe: Pipeline, step: int, timestep: Tensor, callback_kwargs: dict[str, Any]) -> dict[str, Any]:
         outputs = callback(pipe, step, timestep, {**callback_kwargs, "stage": stage})
         scheduler.stage_latents = outputs.get("latents", scheduler.stage_latents)
         return outputs

@@ -7,13 +7,13 @@ The default is an image model whose latents are (B, C, h, w) inside and outside 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from selfcascade.base_models.frames import frames_at_once, over_frames
+from selfcascade.base_models.frames import fold, frames_at_once, over_frames, unfold
 from selfcascade.base_models.protocols import Pipeline
 from selfcascade.cascade import Size
 
@@ -83,8 +83,8 @@ class Family:
         """Latent pixels per token and side; 1 for U-Nets."""
         if self.token_side is not None:
             return self.token_side
-        size = self.denoiser.config.get("patch_size", 1)
-        return int(size[-1] if isinstance(size, Sequence) else size)
+        size: int | list[int] = self.denoiser.config.get("patch_size", 1)
+        return size if isinstance(size, int) else size[-1]
 
     @property
     def multiple(self) -> int:
@@ -100,11 +100,25 @@ class Family:
         """
         if self.stated_size is not None:
             return Size(*self.stated_size)
-        sample = self.denoiser.config.get("sample_size") or getattr(self.pipe, "default_sample_size", None)
-        if sample is None:
+        stated = self.denoiser.config.get("sample_size") or getattr(self.pipe, "default_sample_size", None)
+        if stated is None:
             raise ValueError(f"{self.name} does not state its native size; pass native_size=(height, width)")
-        height, width = sample if isinstance(sample, Sequence) else (sample, sample)
+        sample: int | list[int] = stated
+        height, width = (sample, sample) if isinstance(sample, int) else sample
         return Size(height * self.factor, width * self.factor)
+
+    @property
+    def position_tokens(self) -> int | None:
+        """Tokens per side that the model has positions for; None where it computes them for any size."""
+        return None
+
+    def check_size(self, size: Size) -> None:
+        """Raises ValueError if the model has no positions for pictures of this size."""
+        if self.position_tokens is None:
+            return
+        most = self.position_tokens * self.patch * self.factor
+        if max(size) > most:
+            raise ValueError(f"{size} is too large for {self.name}, whose positions end at {most} pixels a side")
 
     def latent_size(self, size: Size) -> tuple[int, int]:
         """(h, w) of the latents of pictures of this size."""
@@ -215,7 +229,7 @@ def denoiser(pipe: Pipeline) -> ModelMixin:
 
 
 @contextlib.contextmanager
-def full_precision_vae(pipe: Pipeline) -> Iterator[ModelMixin]:
+def full_precision_vae(pipe: Pipeline) -> Generator[ModelMixin]:
     """The VAE, in float32 where half precision is known to overflow (`force_upcast`); restored afterwards."""
     vae: Any = pipe.vae
     upcast = vae.dtype == torch.float16 and vae.config.get("force_upcast", False)
@@ -229,7 +243,7 @@ def full_precision_vae(pipe: Pipeline) -> Iterator[ModelMixin]:
 
 
 @contextlib.contextmanager
-def vae_tiling(pipe: Pipeline, wanted: bool) -> Iterator[None]:
+def vae_tiling(pipe: Pipeline, wanted: bool) -> Generator[None]:
     """With it the VAE decodes in tiles, if that is wanted and it can; afterwards it is as it was."""
     vae: Any = getattr(pipe, "vae", None)
     switch = wanted and hasattr(vae, "enable_tiling") and not getattr(vae, "use_tiling", False)
@@ -240,16 +254,6 @@ def vae_tiling(pipe: Pipeline, wanted: bool) -> Iterator[None]:
     finally:
         if switch:
             vae.disable_tiling()
-
-
-def fold(z: Tensor) -> Tensor:
-    """Frames as a batch: (B, C, F, h, w) to (B F, C, h, w)."""
-    return z.transpose(1, 2).flatten(0, 1)
-
-
-def unfold(z: Tensor, batch: int) -> Tensor:
-    """The inverse of `fold`."""
-    return z.unflatten(0, (batch, -1)).transpose(1, 2)  # (B F, C, h, w) -> (B, C, F, h, w)
 
 
 def _per_channel(values: Sequence[float], z: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ Axis letters: B clips, C channels, F frames, h, w latent pixels, H, W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
@@ -38,9 +38,18 @@ def over_frames(function: Callable[[Tensor], Tensor], clip: Tensor, count: int) 
     frames = clip.shape[2]
     if count >= frames:
         return function(clip)
-    return join_parts(
-        (function(clip[:, :, start : start + count]) for start in range(0, frames, count)), frames, axis=2
-    )
+    parts = (function(clip[:, :, start : start + count]) for start in range(0, frames, count))
+    return join_parts(parts, frames, axis=2)
+
+
+def fold(z: Tensor) -> Tensor:
+    """Frames as a batch: (B, C, F, h, w) to (B F, C, h, w)."""
+    return z.transpose(1, 2).flatten(0, 1)
+
+
+def unfold(z: Tensor, clips: int) -> Tensor:
+    """The inverse of `fold`, for so many clips."""
+    return z.reshape(clips, -1, *z.shape[1:]).transpose(1, 2)  # (B F, C, h, w) -> (B, C, F, h, w)
 
 
 def join_parts(parts: Iterable[Any], frames: int, axis: int) -> Any:
@@ -55,7 +64,8 @@ def join_parts(parts: Iterable[Any], frames: int, axis: int) -> Any:
     start = 0
     for part in parts:
         if isinstance(part, list):
-            whole = part if whole is None else [[*clip, *more] for clip, more in zip(whole, part, strict=True)]
+            clips = cast("list[list[Any]]", part)
+            whole = clips if whole is None else [[*clip, *more] for clip, more in zip(whole, clips, strict=True)]
             continue
         if whole is None:
             shape = (*part.shape[:axis], frames, *part.shape[axis + 1 :])

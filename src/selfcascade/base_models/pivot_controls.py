@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
+
+from selfcascade.base_models.protocols import Scheduler
 
 KINDS = ("epsilon", "v_prediction", "flow_prediction", "sample")
 # Every second step of theirs is at a noise level that their own noising does not know.
@@ -39,7 +40,7 @@ class PivotSettings:
     shared_noise: float = 0.0
 
 
-def check_anchorable(scheduler: Any) -> None:
+def check_anchorable(scheduler: Scheduler) -> None:
     """Raises ValueError unless the scheduler's prediction type and the noise level of each of its steps are known."""
     name, kind = type(scheduler).__name__, _prediction_type(scheduler)
     if name in HALF_STEPS:
@@ -122,7 +123,7 @@ class Anchor:
         """Whether the step of this index, of so many, is one of the first share."""
         return step < round(self.share * count)
 
-    def __call__(self, scheduler: Any, output: Tensor, timestep: Any, sample: Tensor) -> Tensor:
+    def __call__(self, scheduler: Scheduler, output: Tensor, timestep: float | Tensor, sample: Tensor) -> Tensor:
         """The output o' that goes in the place of the network's.
 
         Args:
@@ -147,7 +148,7 @@ class Anchor:
         return output + (self.to_step(correction) / b).to(output.dtype)
 
 
-def x_0_weights(scheduler: Any, timestep: Any) -> tuple[float, float]:
+def x_0_weights(scheduler: Scheduler, timestep: float | Tensor) -> tuple[float, float]:
     """a, b of x_0 = a x + b o: how a scheduler reads the clean latents off a sample x and an output o.
 
     With x = alpha z_0 + sigma eps, in the scheduler's own scale, and n^2 = alpha^2 + sigma^2:
@@ -169,7 +170,7 @@ def x_0_weights(scheduler: Any, timestep: Any) -> tuple[float, float]:
     return 1.0, -sigma
 
 
-def noise_weights(scheduler: Any, timestep: Any) -> tuple[float, float]:
+def noise_weights(scheduler: Scheduler, timestep: float | Tensor) -> tuple[float, float]:
     """alpha, sigma of the current step's sample alpha z_0 + sigma eps, asked of the scheduler's own noising."""
     one, zero = torch.ones(1, 1), torch.zeros(1, 1)
     timesteps = torch.as_tensor(timestep).reshape(-1)[:1].to("cpu")
@@ -182,7 +183,7 @@ def noise_weights(scheduler: Any, timestep: Any) -> tuple[float, float]:
     return mixed(one, zero), mixed(zero, one)
 
 
-def _prediction_type(scheduler: Any) -> str:
+def _prediction_type(scheduler: Scheduler) -> str:
     return scheduler.config.get("prediction_type", "flow_prediction")  # schedulers for flows alone do not say it
 
 

@@ -59,7 +59,8 @@ class Request:
         """
         asked = self
         if self.prompt is not None and self.prompts == 1 and count > 1:
-            words = {name: _repeated(self.arguments[name], count) for name in WORDS if name in self.arguments}
+            given = {name: self.arguments[name] for name in WORDS if self.arguments.get(name) is not None}
+            words = {name: _repeated(value, count) for name, value in given.items()}
             asked = replace(self, prompt=_repeated(self.prompt, count), arguments={**self.arguments, **words})
         if count not in (1, asked.prompts):
             kind, things = ("clip", "clips") if video else ("image", "pictures")
@@ -83,7 +84,8 @@ def _clone(generator: torch.Generator) -> torch.Generator:
     return copied
 
 
-def _repeated(words: Any, count: int) -> Any:
-    """One prompt as many times; anything else as it is."""
-    one = words[0] if isinstance(words, list) and len(words) == 1 else words
-    return [one] * count if isinstance(one, str) else words
+def _repeated(words: Words, count: int) -> Words:
+    """One prompt as many times; several as they are."""
+    if isinstance(words, list):
+        return words * count if len(words) == 1 else words
+    return [words] * count

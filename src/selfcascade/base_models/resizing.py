@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from selfcascade.base_models.frames import fold, unfold
 from selfcascade.cascade import Size
 
 
@@ -22,9 +23,9 @@ def resize_latents(z: Tensor, target: tuple[int, int], mode: str) -> Tensor:
         target: (h', w').
         mode: "bilinear" or "bicubic".
     """
-    folded = z.transpose(1, 2).flatten(0, 1) if z.ndim == 5 else z  # (B F, C, h, w)
+    folded = fold(z) if z.ndim == 5 else z
     larger = interpolate(folded.float(), size=target, mode=mode, align_corners=False).to(z.dtype)
-    return larger.unflatten(0, (len(z), -1)).transpose(1, 2) if z.ndim == 5 else larger
+    return unfold(larger, len(z)) if z.ndim == 5 else larger
 
 
 def lanczos(pixels: Tensor, size: Size) -> Tensor:
@@ -32,7 +33,7 @@ def lanczos(pixels: Tensor, size: Size) -> Tensor:
     planes = pixels.float().cpu().flatten(0, -3).numpy()  # (B 3 F, H, W)
     resample = Image.Resampling.LANCZOS
     resized = [np.asarray(Image.fromarray(plane).resize((size.width, size.height), resample)) for plane in planes]
-    return torch.from_numpy(np.stack(resized)).view(*pixels.shape[:-2], *size).to(pixels)
+    return torch.as_tensor(np.stack(resized)).view(*pixels.shape[:-2], *size).to(pixels)
 
 
 def cropped(pixels: Tensor, size: Size) -> Tensor:

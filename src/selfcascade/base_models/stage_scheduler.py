@@ -11,10 +11,13 @@ import contextlib
 import copy
 import functools
 import inspect
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Generator, Sequence
+from typing import Any, Protocol, cast
 
 from torch import Tensor
+
+from selfcascade.base_models.pivot_controls import Anchor
+from selfcascade.base_models.protocols import Scheduler
 
 # Their timesteps are no training timesteps (functions of sigma, angles, noise of their own), so K would mean nothing.
 REFUSED = frozenset(
@@ -45,12 +48,34 @@ class ScheduleKnown(Exception):
     """Raised by a probing scheduler as soon as the pipeline has set its timesteps."""
 
 
-def stage_scheduler(scheduler: Any, pivot_step: int | None, base_mu: float = 0.0) -> Any:
-    """A copy of `scheduler` whose `set_timesteps` leaves the steps at or below `pivot_step`.
+class StageScheduler(Scheduler, Protocol):
+    """A scheduler of one stage: its class's name and methods, and what the stage needs.
 
-    It has the class's name and methods, and in addition `steps_run` (steps so far), `stage_latents` (what the last step
-    returned), `mu` (the dynamic shift it was given), `probing` (raise `ScheduleKnown` once the timesteps are
-    set) and `anchor` (an `Anchor` that changes what the network said, or None).
+    Attributes:
+        pivot_step: K in (0, T]; None for all steps.
+        first_index: Of the whole schedule's steps, the one that the stage starts at.
+        whole: The tensors of the whole schedule, while the pipeline is shown the tail.
+        mu: The dynamic shift that it was given; 0 before, and where there is none.
+        largest_mu: The largest that a stage with a pivot uses.
+        probing: Whether it raises `ScheduleKnown` once the timesteps are set.
+        steps_run: Steps so far.
+        stage_latents: What the last step returned; None before.
+        anchor: Changes what the network said; None does not.
+    """
+
+    pivot_step: int | None
+    first_index: int
+    whole: dict[str, Tensor]
+    mu: float
+    largest_mu: float
+    probing: bool
+    steps_run: int
+    stage_latents: Tensor | None
+    anchor: Anchor | None
+
+
+def stage_scheduler(scheduler: Scheduler, pivot_step: int | None, base_mu: float = 0.0) -> StageScheduler:
+    """A copy of `scheduler` whose `set_timesteps` leaves the steps at or below `pivot_step`.
 
     Args:
         scheduler: Any diffusers scheduler that numbers its steps by training timesteps; it is not changed.
@@ -61,7 +86,7 @@ def stage_scheduler(scheduler: Any, pivot_step: int | None, base_mu: float = 0.0
     Raises:
         ValueError: The scheduler's timesteps are no training timesteps, or K lies outside (0, T].
     """
-    kind = type(scheduler)
+    kind: type[Any] = type(scheduler)
     noises = hasattr(scheduler, "add_noise") or hasattr(scheduler, "scale_noise")
     if kind.__name__ in REFUSED or not noises or scheduler.config.get("timestep_type") == "continuous":
         raise ValueError(
@@ -71,7 +96,7 @@ def stage_scheduler(scheduler: Any, pivot_step: int | None, base_mu: float = 0.0
         )
     if pivot_step is not None:
         check_pivot_step(pivot_step, training_steps(scheduler))
-    copied = copy.deepcopy(scheduler)
+    copied = cast("StageScheduler", copy.deepcopy(scheduler))
     copied.__class__ = _stage_class(kind)
     copied.pivot_step, copied.first_index, copied.whole = pivot_step, 0, {}
     copied.mu, copied.largest_mu = 0.0, max(base_mu, scheduler.config.get("max_shift") or 0.0)
@@ -80,12 +105,12 @@ def stage_scheduler(scheduler: Any, pivot_step: int | None, base_mu: float = 0.0
     return copied
 
 
-def training_steps(scheduler: Any) -> int:
+def training_steps(scheduler: Scheduler) -> int:
     """T, the number of training timesteps."""
     return int(scheduler.config.get("num_train_timesteps", 1000))
 
 
-def matched_step(scheduler: Any, step: int, ratio: float) -> int:
+def matched_step(scheduler: Scheduler, step: int, ratio: float) -> int:
     """The timestep that hides as much of a picture with `ratio` times the pixels as `step` hides of a native one.
 
     Noise of neighbouring pixels averages out, so what is left of a picture at a given scale depends on the
@@ -101,12 +126,12 @@ def matched_step(scheduler: Any, step: int, ratio: float) -> int:
     if not hasattr(scheduler, "alphas_cumprod"):
         odds = (last - step) / step / ratio**0.5  # (1 - sigma) / sigma, the square root of the SNR
         return min(last, max(1, round(last / (1 + odds))))
-    abar = scheduler.alphas_cumprod.double()
+    abar: Tensor = scheduler.alphas_cumprod.double()
     snr = abar / (1 - abar)
     return max(1, int((snr > snr[min(step, last - 1)] / ratio).sum()))
 
 
-def check_pivot_step(pivot_step: Any, limit: int) -> None:
+def check_pivot_step(pivot_step: object, limit: int) -> None:
     """Raises ValueError unless K is a whole number in (0, T]."""
     if isinstance(pivot_step, bool) or not isinstance(pivot_step, int) or not 0 < pivot_step <= limit:
         raise ValueError(
@@ -114,7 +139,7 @@ def check_pivot_step(pivot_step: Any, limit: int) -> None:
         )
 
 
-def add_noise_at_start(scheduler: Any, z_0: Tensor, noise: Tensor) -> Tensor:
+def add_noise_at_start(scheduler: StageScheduler, z_0: Tensor, noise: Tensor) -> Tensor:
     """z_0 taken to the first step of the stage: sqrt(abar) z_0 + sqrt(1 - abar) eps (eq. 6), or the flow's own mixture.
 
     Args:
@@ -130,16 +155,15 @@ def add_noise_at_start(scheduler: Any, z_0: Tensor, noise: Tensor) -> Tensor:
 
 
 @functools.cache
-def _stage_class(kind: Any) -> type:
+def _stage_class(kind: type[Any]) -> type:
     """A subclass under the same name. The wrappers keep the signatures, which pipelines look into."""
     signature = inspect.signature(kind.step)
 
     @functools.wraps(kind.set_timesteps)
-    def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:
-        if kwargs.get("mu") is not None:
-            self.mu = kwargs["mu"]
-            if self.pivot_step is not None:
-                self.mu = kwargs["mu"] = min(self.mu, self.largest_mu)
+    def set_timesteps(self: StageScheduler, *args: object, **kwargs: object) -> None:
+        mu = cast("float | None", kwargs.get("mu"))
+        if mu is not None:
+            self.mu = kwargs["mu"] = mu if self.pivot_step is None else min(mu, self.largest_mu)
         kind.set_timesteps(self, *args, **kwargs)
         _check_timesteps(self)
         _keep_tail(self)
@@ -147,28 +171,32 @@ def _stage_class(kind: Any) -> type:
             raise ScheduleKnown
 
     @functools.wraps(kind.step)
-    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        anchored = self.anchor is not None and self.anchor.holds(self.steps_run, len(self.timesteps))
+    def step(self: StageScheduler, *args: object, **kwargs: object) -> Sequence[Any]:
+        anchor, count = self.anchor, len(self.timesteps)
         with _whole_schedule(self):
-            if anchored:
-                args, kwargs = _anchored(self, signature, args, kwargs)
-            result = kind.step(self, *args, **kwargs)
+            if anchor is not None and anchor.holds(self.steps_run, count):
+                bound = signature.bind(self, *args, **kwargs)
+                given = bound.arguments
+                given["model_output"] = anchor(self, given["model_output"], given["timestep"], given["sample"])
+                result = kind.step(*bound.args, **bound.kwargs)
+            else:
+                result = kind.step(self, *args, **kwargs)
         self.steps_run += 1
         self.stage_latents = result[0]
         return result
 
-    def scale_model_input(self: Any, *args: Any, **kwargs: Any) -> Tensor:
+    def scale_model_input(self: StageScheduler, *args: object, **kwargs: object) -> Tensor:
         with _whole_schedule(self):
             return kind.scale_model_input(self, *args, **kwargs)
 
-    def set_begin_index(self: Any, begin_index: int = 0) -> None:
+    def set_begin_index(self: StageScheduler, begin_index: int = 0) -> None:
         kind.set_begin_index(self, self.first_index + begin_index)
 
-    def init_noise_sigma(self: Any) -> Any:
+    def init_noise_sigma(self: StageScheduler) -> float | Tensor:
         # A pivot arrives at its noise level already; pipelines scale whatever latents they are given.
         return kind.init_noise_sigma.fget(self) if self.pivot_step is None else 1.0
 
-    members: dict[str, Any] = {"set_timesteps": set_timesteps, "step": step, "__module__": kind.__module__}
+    members: dict[str, object] = {"set_timesteps": set_timesteps, "step": step, "__module__": kind.__module__}
     if hasattr(kind, "scale_model_input"):
         members["scale_model_input"] = functools.wraps(kind.scale_model_input)(scale_model_input)
     if hasattr(kind, "set_begin_index"):
@@ -178,15 +206,7 @@ def _stage_class(kind: Any) -> type:
     return type(kind.__name__, (kind,), members)
 
 
-def _anchored(scheduler: Any, signature: inspect.Signature, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    """The arguments of a step, the network's output changed."""
-    bound = signature.bind(scheduler, *args, **kwargs)
-    given = bound.arguments
-    given["model_output"] = scheduler.anchor(scheduler, given["model_output"], given["timestep"], given["sample"])
-    return bound.args[1:], bound.kwargs
-
-
-def _check_timesteps(scheduler: Any) -> None:
+def _check_timesteps(scheduler: StageScheduler) -> None:
     # With an offset, as many steps as there are training timesteps ask for one more than there is.
     timesteps, limit = scheduler.timesteps, training_steps(scheduler)
     if not timesteps.is_floating_point() and int(timesteps.max()) >= limit:
@@ -201,7 +221,7 @@ def _check_timesteps(scheduler: Any) -> None:
             raise ValueError(f"sigmas end at {last:g}, so a stage would hand on noisy latents; end them at 0")
 
 
-def _keep_tail(scheduler: Any) -> None:
+def _keep_tail(scheduler: StageScheduler) -> None:
     """Shows the pipeline the steps at or below K, and keeps the whole schedule for the scheduler's own arithmetic."""
     timesteps, order = scheduler.timesteps, getattr(scheduler, "order", 1)
     scheduler.first_index, scheduler.whole = 0, {}
@@ -225,8 +245,8 @@ def _keep_tail(scheduler: Any) -> None:
 
 
 @contextlib.contextmanager
-def _whole_schedule(scheduler: Any) -> Iterator[None]:
-    """Within it the scheduler has all its steps; outside, the tail."""
+def _whole_schedule(scheduler: StageScheduler) -> Generator[None]:
+    """With it the scheduler has all its steps; without, the tail."""
     tail = {name: getattr(scheduler, name) for name in scheduler.whole}
     for name, values in scheduler.whole.items():
         setattr(scheduler, name, values)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from selfcascade.base_models.family import Family, fold, unfold
+from selfcascade.base_models.family import Family
+from selfcascade.base_models.frames import fold, unfold
 
 
 class StableDiffusion(Family):

@@ -18,7 +18,6 @@ from selfcascade.cli.train import train
 
 app = typer.Typer(
     cls=OneLineErrors,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Pictures and clips larger than a diffusion model was trained for (Self-Cascade, ECCV 2024).",
 )

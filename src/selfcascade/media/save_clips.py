@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
+from selfcascade.media.exif import user_comment
 from selfcascade.media.grids import Panel, picture_grid
 from selfcascade.media.save_pictures import (
     check_output,
@@ -175,8 +176,7 @@ def write_webp(
     options: dict[str, Any] = {"duration": _durations(len(frames), 1000 / fps), "loop": 0}
     options |= {"lossless": True} if quality is None else {"quality": quality, "method": 6}
     if comment:
-        exif = options["exif"] = Image.Exif()
-        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"UNICODE\0" + comment.encode("utf-16-be")
+        options["exif"] = user_comment(comment)
     frames[0].save(file, "WEBP", save_all=True, append_images=list(frames[1:]), **options)
 
 

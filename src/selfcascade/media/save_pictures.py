@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import Image, PngImagePlugin
+
+from selfcascade.media.exif import user_comment
 
 SCHEMA = 1
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
@@ -167,12 +169,11 @@ def _encode(image: Image.Image, file: Path, extension: str, parameters: str, rec
         info.add_itxt(CHUNK, json.dumps(_untimed(record), ensure_ascii=False))
         image.save(file, "PNG", pnginfo=info)
         return
-    exif = Image.Exif()
-    comment = b"UNICODE\0" + parameters.encode("utf-16-be")
-    if len(comment) <= EXIF_LIMIT:  # a longer one does not fit a JPEG; the sidecar has it
-        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
-    options = {"lossless": True} if extension == ".webp" else {"quality": 95, "subsampling": 0}
-    image.save(file, "WEBP" if extension == ".webp" else "JPEG", exif=exif, **options)
+    options: dict[str, Any] = {"lossless": True} if extension == ".webp" else {"quality": 95, "subsampling": 0}
+    exif = user_comment(parameters)
+    if len(exif) <= EXIF_LIMIT:  # a longer one does not fit a JPEG; the sidecar has it
+        options["exif"] = exif
+    image.save(file, "WEBP" if extension == ".webp" else "JPEG", **options)
 
 
 def _untimed(value: Any) -> Any:

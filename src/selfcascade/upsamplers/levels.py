@@ -105,7 +105,7 @@ class FrameKernels(nn.Module):
         places = places.clamp(0, frames - 1).to(self.kernels.device)  # (size, F)
         moved: list[Tensor] = []
         for kernel, r in zip(self.kernels, residuals, strict=True):
-            clip = r.unflatten(0, (-1, frames))
+            clip = r.reshape(-1, frames, *r.shape[1:])
             around = torch.stack([weight * clip[:, place] for weight, place in zip(kernel, places, strict=True)]).sum(0)
             moved.append(r + around.flatten(0, 1))
         return moved

@@ -8,11 +8,12 @@ Axis letters: B images (or images x frames), C channels, h, w positions of the p
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config  # pyright: ignore[reportUnknownVariableType]
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
@@ -77,7 +78,7 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         self.over_frames = nn.ModuleList(FrameKernels(len(channels), temporal_kernel) for channels in along)
 
     @classmethod
-    def from_unet(cls, unet: Any, preset: str = "micro", pivot_step: int = 700, **settings: Any) -> FeatureUpsamplers:
+    def from_unet(cls, unet: ModelMixin, preset: str = "micro", pivot_step: int = 700, **settings: Any) -> Self:
         """Untrained upsamplers for a conditional U-Net of diffusers (2D, SDXL, 3D, Motion).
 
         Args:
@@ -99,10 +100,11 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
             fingerprint=fingerprint(unet),
             **settings,
         )
-        return made.to(unet.device)
+        nn.Module.to(made, unet.device)
+        return made
 
     @classmethod
-    def from_pretrained(cls, folder: Any, **settings: Any) -> FeatureUpsamplers:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, **settings: object) -> Self:
         """Upsamplers that `save_pretrained` wrote, from a folder or the Hub; safetensors only.
 
         Raises:
@@ -110,7 +112,9 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
             OSError: There is no such folder, or it lacks a file.
         """
         settings = {**settings, "use_safetensors": True, "output_loading_info": True}
-        loaded, info = cast("tuple[FeatureUpsamplers, dict[str, Any]]", super().from_pretrained(folder, **settings))
+        folder = pretrained_model_name_or_path
+        made = super().from_pretrained(folder, **settings)  # pyright: ignore[reportUnknownMemberType]
+        loaded, info = cast("tuple[Self, dict[str, list[object]]]", made)
         wrong = {name: info[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys") if info[name]}
         if wrong:
             faults = "; ".join(f"{name.replace('_', ' ')}: {', '.join(map(str, keys))}" for name, keys in wrong.items())
@@ -144,7 +148,7 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         residuals = self.phi[level](pivot, own, timestep, temb)
         return self.over_frames[level](residuals, frames) if self.over_frames else residuals
 
-    def check_unet(self, unet: Any) -> None:
+    def check_unet(self, unet: ModelMixin) -> None:
         """Raises ValueError, in one sentence, if these were made for another U-Net."""
         levels = [list(level) for level in self.config["levels"]]
         if skip_channels(unet) != levels:
@@ -164,7 +168,7 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
             )
 
 
-def skip_channels(unet: Any) -> list[list[int]]:
+def skip_channels(unet: ModelMixin) -> list[list[int]]:
     """Channels of the skip features that each up block takes, deepest level first.
 
     Raises:
@@ -172,11 +176,11 @@ def skip_channels(unet: Any) -> list[list[int]]:
     """
     if not hasattr(unet, "up_blocks") or not hasattr(unet, "down_blocks") or not hasattr(unet, "time_embedding"):
         raise ValueError(f"{type(unet).__name__} has no skip features; upsamplers need a U-Net")
-    channels = [getattr(unet.conv_in, "base_layer", unet.conv_in).out_channels]
+    channels: list[int] = [getattr(unet.conv_in, "base_layer", unet.conv_in).out_channels]
     for block in unet.down_blocks:
         channels += [resnet.out_channels for resnet in block.resnets]
         channels += [block.resnets[-1].out_channels] if block.downsamplers is not None else []
-    levels = []
+    levels: list[list[int]] = []
     for block in unet.up_blocks:
         count = len(block.resnets)
         levels.append(channels[-count:])
@@ -184,7 +188,7 @@ def skip_channels(unet: Any) -> list[list[int]]:
     return levels
 
 
-def fingerprint(unet: Any) -> list[float] | None:
+def fingerprint(unet: ModelMixin) -> list[float] | None:
     """A few weights of the encoder, by which a model is recognised in any floating-point precision.
 
     An adapter in the weights' place (LoRA) is looked through; None where the weights are quantised or not there.

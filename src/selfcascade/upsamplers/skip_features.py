@@ -10,13 +10,20 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from selfcascade.base_models.borrowing import hooks_in_place, same_values
 from selfcascade.upsamplers.model import FeatureUpsamplers, skip_channels
+
+# What hooks are given: a module's arguments, by position and by name.
+Positional = tuple[Any, ...]
+Named = dict[str, Any]
 
 # What a second pass for the pivot must not be given: it belongs to the larger latent alone.
 STAGE_ARGUMENTS = frozenset(
@@ -42,7 +49,7 @@ class _EncoderDone(Exception):
 
 
 @torch.no_grad()
-def read_skip_features(unet: Any, z_0: Tensor, **arguments: Any) -> SkipFeatures:
+def read_skip_features(unet: ModelMixin, z_0: Tensor, **arguments: object) -> SkipFeatures:
     """The frozen U-Net's skip features of clean latents at t = 0; only the encoder runs, without gradient.
 
     Args:
@@ -56,27 +63,25 @@ def read_skip_features(unet: Any, z_0: Tensor, **arguments: Any) -> SkipFeatures
     check_hookable(unet)
     skips: list[Tensor] = []
 
-    def take_first(module: Any, positional: tuple, named: dict[str, Any]) -> None:
+    def take_first(module: nn.Module, positional: Positional, named: Named) -> None:
         skips.append(named["hidden_states"] if "hidden_states" in named else positional[0])
 
-    def take(module: Any, positional: tuple, result: tuple) -> None:
+    def take(module: nn.Module, positional: Positional, result: tuple[Tensor, Sequence[Tensor]]) -> None:
         skips.extend(result[1])
 
-    def stop(module: Any, positional: tuple) -> None:
+    def stop(module: nn.Module, positional: Positional) -> None:
         raise _EncoderDone
 
-    handles = [
-        unet.down_blocks[0].register_forward_pre_hook(take_first, with_kwargs=True),
-        *(block.register_forward_hook(take) for block in unet.down_blocks),
-        (unet.up_blocks[0] if unet.mid_block is None else unet.mid_block).register_forward_pre_hook(stop),
-    ]
+    def register() -> Iterator[RemovableHandle]:
+        down: Sequence[nn.Module] = unet.down_blocks
+        after: nn.Module = unet.up_blocks[0] if unet.mid_block is None else unet.mid_block
+        yield down[0].register_forward_pre_hook(take_first, with_kwargs=True)
+        yield from (block.register_forward_hook(take) for block in down)
+        yield after.register_forward_pre_hook(stop)
+
     timestep = torch.zeros((), dtype=torch.long, device=z_0.device)
-    try:
-        with contextlib.suppress(_EncoderDone):
-            unet(z_0, timestep, **arguments)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooks_in_place(register()), contextlib.suppress(_EncoderDone):
+        unet(z_0, timestep, **arguments)
     levels: list[tuple[Tensor, ...]] = []
     for block in unet.up_blocks:
         count = len(block.resnets)
@@ -87,12 +92,12 @@ def read_skip_features(unet: Any, z_0: Tensor, **arguments: Any) -> SkipFeatures
 
 @contextlib.contextmanager
 def adding_skip_features(
-    unet: Any,
+    unet: ModelMixin,
     upsamplers: FeatureUpsamplers,
     features: SkipFeatures | Tensor,
     scale: float = 1.0,
     gradient: bool = False,
-) -> Iterator[None]:
+) -> Generator[None]:
     """With it the U-Net adds the upsamplers' residuals to its skip features: h' = h + scale phi_n(h_0, t) (eq. 8).
 
     Args:
@@ -114,21 +119,13 @@ def adding_skip_features(
         yield
         return
     if not gradient and unet.dtype.is_floating_point and upsamplers.dtype != unet.dtype:
-        upsamplers = copy.deepcopy(upsamplers).to(unet.dtype)  # the caller's stay as they are
+        upsamplers = copy.deepcopy(upsamplers)  # the caller's stay as they are
+        nn.Module.to(upsamplers, unet.dtype)
     injection, grad_was_enabled = _Injection(unet, upsamplers, features, scale, gradient), torch.is_grad_enabled()
-    handles = [
-        unet.register_forward_pre_hook(injection.begin, with_kwargs=True),
-        unet.register_forward_hook(injection.end, always_call=True),
-        *(
-            block.register_forward_pre_hook(injection.adder(level), with_kwargs=True)
-            for level, block in enumerate(unet.up_blocks)
-        ),
-    ]
     try:
-        yield
+        with hooks_in_place(injection.register()):
+            yield
     finally:
-        for handle in handles:
-            handle.remove()
         if gradient:  # hooks are not called after Ctrl-C
             torch.set_grad_enabled(grad_was_enabled)
     if injection.calls and not injection.added:
@@ -139,42 +136,55 @@ class _Injection:
     """The hooks' shared state: the pivot's features, and the timestep of the call that runs."""
 
     def __init__(
-        self, unet: Any, upsamplers: FeatureUpsamplers, features: SkipFeatures | Tensor, scale: float, gradient: bool
+        self,
+        unet: ModelMixin,
+        upsamplers: FeatureUpsamplers,
+        features: SkipFeatures | Tensor,
+        scale: float,
+        gradient: bool,
     ) -> None:
         self.unet, self.upsamplers, self.scale, self.gradient = unet, upsamplers, scale, gradient
         self.pivot = features if isinstance(features, Tensor) else None
         self.current = None if isinstance(features, Tensor) else features
-        self.known: list[tuple[dict[str, Any], int, SkipFeatures]] = []
+        self.known: list[tuple[Named, int, SkipFeatures]] = []
         self.names = list(inspect.signature(unet.forward).parameters)
         self.timestep, self.frames = torch.zeros(1), 1
         self.calls = self.added = 0
         self.reading = False
         self.grad_was_enabled = False
 
-    def begin(self, module: Any, positional: tuple, named: dict[str, Any]) -> None:
+    def register(self) -> Iterator[RemovableHandle]:
+        """Puts the hooks on, one after the other."""
+        blocks: Sequence[nn.Module] = self.unet.up_blocks
+        yield self.unet.register_forward_pre_hook(self.begin, with_kwargs=True)
+        yield self.unet.register_forward_hook(self.end, always_call=True)
+        for level, block in enumerate(blocks):
+            yield block.register_forward_pre_hook(self.adder(level), with_kwargs=True)
+
+    def begin(self, module: nn.Module, positional: Positional, named: Named) -> None:
         """Before the U-Net runs: notes the timestep and the frames, and finds the features of the call's conditions."""
         if self.reading:
             return
-        given = {**dict(zip(self.names, positional, strict=False)), **named}
+        given: Named = {**dict(zip(self.names, positional, strict=False)), **named}
         self.calls += 1
         self.grad_was_enabled = torch.is_grad_enabled()
         self.timestep = torch.as_tensor(given["timestep"]).detach().reshape(-1)
-        sample = given["sample"]
+        sample: Tensor = given["sample"]
         self.frames = sample.shape[2] if sample.ndim == 5 else 1  # (B, C, F, h, w)
         if self.pivot is not None:
             self.current = self._read(sample, given)
         if self.gradient:
             torch.set_grad_enabled(False)
 
-    def end(self, module: Any, positional: tuple, result: Any) -> None:
+    def end(self, module: nn.Module, positional: Positional, result: object) -> None:
         """After the U-Net ran, or failed."""
         if self.gradient and not self.reading:
             torch.set_grad_enabled(self.grad_was_enabled)
 
-    def adder(self, level: int) -> Any:
+    def adder(self, level: int) -> Callable[[nn.Module, Positional, Named], tuple[Positional, Named] | None]:
         """The hook of a level's up block."""
 
-        def add(module: Any, positional: tuple, named: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+        def add(module: nn.Module, positional: Positional, named: Named) -> tuple[Positional, Named] | None:
             if self.reading or self.current is None:
                 return None
             if self.gradient:
@@ -194,10 +204,10 @@ class _Injection:
 
         return add
 
-    def _read(self, sample: Tensor, given: dict[str, Any]) -> SkipFeatures:
+    def _read(self, sample: Tensor, given: Named) -> SkipFeatures:
         conditions = {name: value for name, value in given.items() if name not in STAGE_ARGUMENTS}
         for known, count, features in self.known:
-            if count == len(sample) and _same(known, conditions):
+            if count == len(sample) and same_values(known, conditions):
                 return features
         pivot = self.pivot
         if pivot is None or len(sample) % len(pivot):
@@ -213,17 +223,7 @@ class _Injection:
         return features
 
 
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a is b or (a.shape == b.shape and a.dtype == b.dtype and bool(torch.equal(a, b)))
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
-    return a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and bool(a == b))
-
-
-def check_hookable(unet: Any) -> None:
+def check_hookable(unet: ModelMixin) -> None:
     """Raises ValueError if the network has no skip features, or was compiled as a whole and would ignore hooks."""
     skip_channels(unet)
     if hasattr(unet, "_orig_mod") or getattr(unet, "_compiled_call_impl", None) is not None:

@@ -1,4 +1,4 @@
-"""Attention to neighbourhoods is masked attention, whatever the grid, and its cost grows with the pixels alone."""
+"""Attention in windows is masked attention, whatever the grid, and its cost grows with the pixels alone."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
 
 from masked_attention import seen
-from selfcascade.base_models.neighbourhoods import Grid, attend, spans
+from selfcascade.base_models.windows import Grid, attend, spans
 
 
 def test_blocks_cover_an_axis_and_lie_within_their_windows_and_the_axis() -> None:
@@ -23,41 +23,41 @@ def test_blocks_cover_an_axis_and_lie_within_their_windows_and_the_axis() -> Non
                 assert 0 <= key <= first < first + block <= key + wide <= length
 
 
-def test_blocks_are_half_a_window_and_amid_it_but_for_the_borders() -> None:
-    assert spans(128, 64) == (32, 64, ((0, 0), (32, 16), (64, 48), (96, 64)))
-    assert spans(100, 64) == (25, 64, ((0, 0), (25, 5), (50, 30), (75, 36)))
-    assert spans(7, 4) == (2, 4, ((0, 0), (2, 1), (4, 3), (5, 3)))  # one query is in two blocks
+def test_blocks_are_as_few_as_can_be_and_amid_their_windows_but_for_the_ends() -> None:
+    assert spans(128, 64) == (64, 64, ((0, 0), (64, 64)))
+    assert spans(150, 64) == (50, 64, ((0, 0), (50, 43), (100, 86)))
+    assert spans(7, 4) == (4, 4, ((0, 0), (3, 3)))  # one query is in two blocks
     assert spans(64, 64) == spans(64, 80) == (64, 64, ((0, 0),))
 
 
 GRIDS = [
-    pytest.param((1, 8, 8), (1, 4, 4), 0, 0, id="square"),
-    pytest.param((1, 9, 7), (1, 4, 3), 3, 2, id="odd, text on both sides"),
-    pytest.param((3, 7, 10), (2, 3, 4), 0, 5, id="clip, text behind"),
-    pytest.param((1, 4, 9), (1, 4, 4), 2, 0, id="wide, text in front"),
+    pytest.param((1, 8, 8), (1, 4, 4), (0, 0, 0), 0, 0, id="square"),
+    pytest.param((1, 9, 7), (1, 4, 3), (0, 1, 2), 3, 2, id="odd, text on both sides"),
+    pytest.param((3, 7, 10), (2, 3, 4), (1, 2, 3), 0, 5, id="clip, text behind"),
+    pytest.param((1, 4, 9), (1, 4, 4), (0, 0, 3), 2, 0, id="wide, text in front"),
 ]
 
 
 @pytest.mark.parametrize("masked", ["none", "keys", "whole", "bias"])
-@pytest.mark.parametrize(("grid", "window", "before", "behind"), GRIDS)
-def test_it_is_attention_with_a_mask(grid: Any, window: Any, before: int, behind: int, masked: str) -> None:
-    grid, window = Grid(*grid), Grid(*window)
+@pytest.mark.parametrize(("grid", "window", "shift", "before", "behind"), GRIDS)
+def test_it_is_attention_with_a_mask(grid: Any, window: Any, shift: Any, before: int, behind: int, masked: str) -> None:
+    grid, window, shift = Grid(*grid), Grid(*window), Grid(*shift)
     tokens = before + grid.tokens + behind
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(2, 3, tokens, 8, generator=generator) for _ in range(3))
     shape = {"none": (), "keys": (2, 1, 1, tokens), "whole": (2, 1, tokens, tokens), "bias": (tokens, tokens)}[masked]
     mask = torch.rand(shape, generator=generator) if shape else None
-    wanted: Tensor = torch.zeros(tokens, tokens).masked_fill(~seen(grid, window, before, tokens), -torch.inf)
+    wanted: Tensor = torch.zeros(tokens, tokens).masked_fill(~seen(grid, window, before, tokens, shift), -torch.inf)
     if mask is not None:
         mask = mask if masked == "bias" else mask > 0.2
         wanted = wanted + (mask if masked == "bias" else torch.zeros(shape).masked_fill(~mask, -torch.inf))
-    made = attend(query, key, value, grid, window, before, mask, scale=0.3)
+    made = attend(query, key, value, grid, window, shift, before, mask, scale=0.3)
     torch.testing.assert_close(made, scaled_dot_product_attention(query, key, value, wanted, scale=0.3))
 
 
 def test_a_window_as_large_as_the_grid_is_full_attention_bit_for_bit() -> None:
     query, key, value = (torch.randn(2, 2, 12, 4) for _ in range(3))
-    made = attend(query, key, value, Grid(1, 2, 5), Grid(1, 4, 5), 2)
+    made = attend(query, key, value, Grid(1, 2, 5), Grid(1, 4, 5), before=2)
     assert torch.equal(made, scaled_dot_product_attention(query, key, value))
 
 
@@ -72,7 +72,7 @@ def test_gradients_are_those_of_masked_attention() -> None:
     grid, window = Grid(1, 5, 4), Grid(1, 3, 3)
     query, key, value = (torch.randn(1, 2, 22, 4, requires_grad=True) for _ in range(3))
     weights = torch.randn(1, 2, 22, 4)
-    made = torch.autograd.grad((attend(query, key, value, grid, window, 2) * weights).sum(), (query, key, value))
+    made = torch.autograd.grad((attend(query, key, value, grid, window, before=2) * weights).sum(), (query, key, value))
     oracle = scaled_dot_product_attention(query, key, value, seen(grid, window, 2, 22))
     torch.testing.assert_close(made, torch.autograd.grad((oracle * weights).sum(), (query, key, value)))
 
@@ -83,7 +83,7 @@ def test_cost_is_linear_in_pixels(text: int) -> None:
         grid = Grid(1, side, side)
         query = torch.empty(1, 2, text + grid.tokens, 8, device="meta")
         with FlopCounterMode(display=False) as counter:
-            attend(query, query, query, grid, Grid(1, 16, 16), text)
+            attend(query, query, query, grid, Grid(1, 16, 16), before=text)
         return counter.get_total_flops() - 4 * 16 * text * query.shape[2]  # those of the text's own queries
 
     at_16, at_32, at_128 = flops(16), flops(32), flops(128)

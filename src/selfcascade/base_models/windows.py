@@ -1,7 +1,7 @@
-"""Attention of each token to a neighbourhood of fixed size and to the tokens that have no place: linear in pixels.
+"""Attention of each token to a window of fixed size and to the tokens that have no place: linear in pixels.
 
 Axis letters: B images, H heads, D channels of a head, F frames, h, w tokens of a frame, N = F h w of them, S tokens in
-all; W blocks of a row.
+all; W windows that lie side by side.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Grid(NamedTuple):
 
 
 class Spans(NamedTuple):
-    """An axis cut into blocks of queries, each with the keys around it.
+    """An axis cut into blocks of queries, each with the window of keys that it lies in.
 
     Attributes:
         block: Queries of a block.
-        window: Keys of a block.
+        window: Keys of a block, at least as many.
         starts: Of each block: its first query and its first key. Where blocks do not divide the axis, the last one
             begins early enough to be whole, and shares queries with the one before.
     """
@@ -45,7 +45,7 @@ class Spans(NamedTuple):
 
 
 def spans(length: int, window: int) -> Spans:
-    """Blocks of at most half a window, each amid its window; at the borders windows are moved inwards, never padded.
+    """As few blocks as there can be, amid their windows; at the ends windows are moved inwards, never padded.
 
     Args:
         length: Tokens of the axis.
@@ -53,7 +53,7 @@ def spans(length: int, window: int) -> Spans:
     """
     if window >= length:
         return Spans(length, length, ((0, 0),))
-    block = math.ceil(length / math.ceil(length / max(1, window // 2)))
+    block = math.ceil(length / math.ceil(length / window))
     firsts = (min(first, length - block) for first in range(0, length, block))
     around = ((first, min(max(0, (2 * first + block - window) // 2), length - window)) for first in firsts)
     return Spans(block, window, tuple(around))
@@ -65,53 +65,55 @@ def attend(
     value: Tensor,
     grid: Grid,
     window: Grid,
+    shift: Grid = Grid(0, 0, 0),  # noqa: B008 - a constant
     before: int = 0,
     mask: Tensor | None = None,
     **options: Any,
 ) -> Tensor:
-    """softmax(Q K^T / sqrt(D)) V, where a token of the picture sees a window around it and all tokens without a place.
+    """softmax(Q K^T / sqrt(D)) V, where a token of the picture sees its window and all tokens without a place.
 
-    Queries of a block share its window, as in ScaleDiff, so that each block is a plain attention of its own and a row
-    of blocks a batch for a fused kernel. Tokens without a place, text above all, see everything and are seen by all.
+    Windows that lie side by side are a batch of plain attention, for any fused kernel. A shift moves them round the
+    picture's edges, as in the Swin transformer: its first and last tokens can then share one. Tokens without a place,
+    text above all, see everything and are seen by all.
 
     Args:
         query, key, value: (B, H, S, D), positions applied; S >= N.
         grid: Of the picture's tokens.
-        window: Of the keys that one of them sees, at most the grid along each axis.
+        window: Of the keys that one of them sees.
+        shift: Tokens that windows are moved by, along each axis.
         before: Tokens in front of the picture's; what is left comes behind them.
         mask: As `scaled_dot_product_attention` takes it, to be broadcast to (B, H, S, S).
         options: Of `scaled_dot_product_attention`.
 
     Returns:
-        (B, H, S, D); where the window is the grid, bit for bit what `scaled_dot_product_attention` gives.
+        (B, H, S, D); where no window is smaller than the grid, bit for bit what `scaled_dot_product_attention` gives.
     """
     if all(wanted >= given for wanted, given in zip(window, grid, strict=True)):
         return scaled_dot_product_attention(query, key, value, mask, **options)
     places = slice(before, before + grid.tokens)
-    made = query.new_empty(len(query), query.shape[2], query.shape[1], value.shape[-1]).transpose(1, 2)
-    pictures = [x[:, :, places].unflatten(2, grid) for x in (query, key, value, made)]  # (B, H, F, h, w, D)
-    others = [torch.cat([x[:, :, :before], x[:, :, places.stop :]], 2) for x in (key, value)]
     numbers = torch.arange(query.shape[2], device=query.device)
-    placed, rest = numbers[places].view(1, 1, *grid, 1), torch.cat([numbers[:before], numbers[places.stop :]])
-    if len(rest):
-        own = mask if mask is None or mask.shape[-2] == 1 else mask[..., rest, :]
-        made[:, :, rest] = scaled_dot_product_attention(query[:, :, rest], key, value, own, **options)
+    rest = torch.cat([numbers[:before], numbers[places.stop :]])
+    placed = _moved(numbers[places].view(1, 1, *grid, 1), shift, -1)
+    queries, keys, values = (_moved(x[:, :, places].unflatten(2, grid), shift, -1) for x in (query, key, value))
+    other_keys, other_values = (x[:, :, rest] for x in (key, value))
+    made = values.new_empty(*queries.shape[:-1], values.shape[-1])  # (B, H, F, h, w, D)
     frames, heights, widths = (spans(*sides) for sides in zip(grid, window, strict=True))
     columns, key_columns = zip(*widths.starts, strict=True)
     for (frame, key_frame), (row, key_row) in itertools.product(frames.starts, heights.starts):
-        block = _Row(frame, row, columns, frames.block, heights.block, widths.block)
+        blocks = _Row(frame, row, columns, frames.block, heights.block, widths.block)
         around = _Row(key_frame, key_row, key_columns, frames.window, heights.window, widths.window)
-        keys, values = (
-            torch.cat([other.repeat(len(columns), 1, 1, 1), around.of(x)], 2)
-            for other, x in zip(others, pictures[1:3], strict=True)
-        )
+        seen = _followed(around.of(keys), other_keys), _followed(around.of(values), other_values)
         allowed = None
         if mask is not None:
-            tokens = torch.cat([rest.expand(len(columns), -1), around.of(placed).flatten(1)], 1)
-            allowed = _of_blocks(mask, block.of(placed).flatten(1), tokens, len(query))
-        queries = block.of(pictures[0])
-        block.put(pictures[3], scaled_dot_product_attention(queries, keys, values, allowed, **options))
-    return made
+            tokens = _followed(around.of(placed), rest.view(1, 1, -1, 1))[:, 0, :, 0]
+            allowed = _of_windows(mask, blocks.of(placed)[:, 0, :, 0], tokens, len(query))
+        blocks.put(made, scaled_dot_product_attention(blocks.of(queries), seen[0], seen[1], allowed, **options))
+    picture = _moved(made, shift, 1).flatten(2, 4)
+    if not len(rest):
+        return picture
+    own = mask if mask is None or mask.shape[-2] == 1 else mask[..., rest, :]
+    others = scaled_dot_product_attention(query[:, :, rest], key, value, own, **options)
+    return torch.cat([others[:, :, :before], picture, others[:, :, before:]], 2)
 
 
 class _Row(NamedTuple):
@@ -140,7 +142,19 @@ class _Row(NamedTuple):
             self.strip(picture)[..., column : column + self.width, :] = part
 
 
-def _of_blocks(mask: Tensor, queries: Tensor, keys: Tensor, batch: int) -> Tensor:
+def _moved(picture: Tensor, shift: Grid, sign: int) -> Tensor:
+    """(B, H, F, h, w, D), rolled by the shift one way or the other."""
+    return picture.roll([sign * by for by in shift], (2, 3, 4)) if any(shift) else picture
+
+
+def _followed(windows: Tensor, others: Tensor) -> Tensor:
+    """(W B, H, n, D), each with the tokens without a place, (B, H, m, D), behind its own."""
+    if not others.shape[2]:
+        return windows
+    return torch.cat([windows, others.repeat(len(windows) // len(others), 1, 1, 1)], 2)
+
+
+def _of_windows(mask: Tensor, queries: Tensor, keys: Tensor, batch: int) -> Tensor:
     """(B or 1, H or 1, S or 1, S) at the numbers (W, q) and (W, n): (W B, H or 1, q or 1, n)."""
     whole = mask[(None,) * (4 - mask.ndim)]
     rows = queries[:, :, None] if whole.shape[-2] > 1 else torch.zeros_like(queries[:, :1, None])
