@@ -58,5 +58,5 @@ def test_ones_own_collages_are_asked_for_and_drawn(tmp_path: Path) -> None:
     before = judge.key
     Image.new("RGBA", (8, 8), "red").save(sprites / "red ball.png")
     assert own.judge(64, 64, tmp_path, 6).key != before
-    with pytest.raises(ValueError, match="is for data of your own; give data, or leave the detector out"):
+    with pytest.raises(ValueError, match="needs a detector to be measured by: give detector, inception"):
         open_world(f"collages:sprites={sprites}", "scenes", SIDE)

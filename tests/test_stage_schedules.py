@@ -102,7 +102,7 @@ NOISY: dict[str, tuple[str, dict[str, Any], str]] = {
     "denoising_start": ("stable-diffusion", {"denoising_start": 0.8}, "use pivot_step"),
     "strength": ("stable-diffusion", {"strength": 0.5}, "use pivot_step"),
     "noise_scale": ("ltx", {"noise_scale": 0.5}, "use pivot_step"),
-    "latents": ("stable-diffusion", {"latents": torch.zeros(1, 4, 8, 8)}, "use pivot="),
+    "latents": ("stable-diffusion", {"latents": torch.zeros(1, 4, 8, 8)}, "use pivot, or upscale"),
 }
 
 

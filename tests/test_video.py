@@ -387,7 +387,7 @@ def test_clips_that_a_model_does_not_make_are_refused(name: str, options: dict[s
 
 
 def test_noise_to_share_where_no_stage_draws_any_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"shared_noise, here 0\.5, is for stages above the base, and there is none"):
+    with pytest.raises(ValueError, match=r"shared_noise, here 0\.5, is for stages above the base, and 64x64 has none"):
         run(built("animatediff"), TINY["animatediff"], scale=1, shared_noise=0.5)
     run(built("animatediff"), TINY["animatediff"], scale=1, shared_noise=0, **SHORT)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from selfcascade.base_models.protocols import Scheduler
 from selfcascade.base_models.stage_scheduler import stage_scheduler, training_steps
+from selfcascade.checks import OptionError
 
 NOISE_SHARE = 0.95  # of T: from here on a stage would start from hardly anything but noise
 
@@ -62,7 +63,7 @@ def reachable(scheduler: Scheduler, steps: int, pivot_step: int, chosen: bool) -
         chosen: Whether the caller asked for that K, which is then not changed.
 
     Raises:
-        ValueError: No step is left at the chosen K, or none at all but one that starts from pure noise.
+        OptionError: No step is left at the chosen K, or none at all but one that starts from pure noise.
     """
     last = last_timesteps(scheduler, steps)
     if not last or max(last) <= pivot_step:
@@ -71,13 +72,13 @@ def reachable(scheduler: Scheduler, steps: int, pivot_step: int, chosen: bool) -
         return pivot_step
     lowest, limit = math.ceil(max(last)), training_steps(scheduler)
     if chosen:
-        raise ValueError(
-            f"pivot_step {pivot_step} leaves no step to run: the last of {steps} scheduled steps is at {min(last):g}; "
-            "raise pivot_step or num_inference_steps"
+        raise OptionError(
+            f"{{pivot_step}} {pivot_step} leaves no step to run: the last of {steps} scheduled steps is at "
+            f"{min(last):g}; raise {{pivot_step}} or {{num_inference_steps}}"
         )
     if lowest > NOISE_SHARE * limit:
-        raise ValueError(
-            f"num_inference_steps {steps} leaves a stage above the base none but the step from pure noise, at "
+        raise OptionError(
+            f"{{num_inference_steps}} {steps} leaves a stage above the base none but the step from pure noise, at "
             f"{max(last):g} of {limit}; give more"
         )
     return lowest
