@@ -127,7 +127,7 @@ class PipelineBaseModel:
         if stages[-1].pivot_step is None or not (asked or takes_sigmas(self.pipe.scheduler)):
             return
         mu, random = 0.0, self.request.cloned_generator()
-        with torch.random.fork_rng():
+        with torch.random.fork_rng():  # pyright: ignore[reportUnknownMemberType]
             for stage in stages:
                 scheduler = stage_scheduler(self.pipe.scheduler, stage.pivot_step, mu)
                 self._find_schedule(scheduler, stage, {} if random is None else {"generator": random})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ def check_finite(values: Tensor, pipe: Pipeline, what: str) -> None:
 
 
 @contextlib.contextmanager
-def checking_pixels(pipe: Pipeline) -> Iterator[None]:
+def checking_pixels(pipe: Pipeline) -> Generator[None]:
     """Within it, pixels that the VAE decodes must be finite; in a picture they would be black, and nobody told.
 
     Raises:
