@@ -24,11 +24,12 @@ VIDEO = ["--model", "video", "--steps", "2", "--frames", "2"]
 
 
 def test_a_clip_is_made_with_its_record_and_comes_back() -> None:
-    options = ["--fps", "6", "--seed", "5", "--shared-noise", "0.3", "--sheet", "--output", "frames"]
+    options = ["--fps", "6", "--seed", "5", "--shared-noise", "0.3", "--preset", "paper", "--sheet"]
+    options += ["--output", "frames"]
     lines = succeed("generate", "a red fish swims to the left", *VIDEO, *options)
     assert lines == ["frames", "frames.sheet.png"]
     settings, result = record("frames")["settings"], record("frames")["result"]
-    assert (settings["frames"], settings["fps"], settings["shared_noise"], settings["pivot_step"]) == (2, 6, 0.3, [500])
+    assert (settings["frames"], settings["fps"], settings["shared_noise"], settings["pivot_step"]) == (2, 6, 0.3, [700])
     assert (result["frames"], result["fps"], result["height"], result["width"]) == (2, 6, 128, 128)
     pictures = [np.asarray(Image.open(path)) for path in sorted(Path("frames").iterdir())]
     parameters = Image.open("frames/0001.png").info["parameters"]
