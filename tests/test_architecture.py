@@ -14,28 +14,33 @@ SOURCE = Path(selfcascade.__path__[0])
 # A room (a package or a module of the root) may import those named beside it; `cascade` stands on nothing but torch.
 MAY_IMPORT: dict[str, set[str]] = {
     "cascade": set(),
-    "presets": set(),
+    "checks": set(),
+    "presets": {"checks"},
+    "options": {"checks", "presets"},
     "media": set(),
     "metrics": set(),
     "base_models": {"cascade"},
     "upsamplers": {"base_models"},
     "models": {"upsamplers"},
     "data": {"cascade", "media"},
-    "arguments": {"base_models", "cascade", "presets"},
-    "pipeline": {"arguments", "base_models", "cascade", "media", "presets", "upsamplers"},
-    "methods": {"base_models", "cascade", "models", "pipeline", "presets", "upsamplers"},
+    "calls": {"base_models", "cascade", "checks", "options"},
+    "planning": {"base_models", "cascade", "checks", "options", "presets", "upsamplers"},
+    "pipeline": {"base_models", "calls", "cascade", "media", "options", "planning", "presets", "upsamplers"},
+    "methods": {"base_models", "calls", "cascade", "checks", "models", "options", "pipeline", "presets"},
     "cost": {"base_models", "cascade", "pipeline"},
     "training": {"base_models", "cascade", "data", "media", "models", "pipeline", "upsamplers"},
     "evaluation": {
         *("base_models", "cascade", "data", "media", "methods", "metrics", "models", "pipeline", "upsamplers")
     },
-    "experiments": {"base_models", "cascade", "data", "evaluation", "media", "methods", "models", "training"},
+    "experiments": {
+        *("base_models", "cascade", "data", "evaluation", "media", "methods", "models", "options", "training")
+    },
     "report": {"data", "evaluation", "media", "methods", "metrics", "models"},
     "cli": {
-        *("arguments", "base_models", "cascade", "cost", "experiments", "media", "methods", "models", "pipeline"),
-        *("presets", "report", "training"),
+        *("calls", "checks", "cost", "experiments", "media", "methods", "models", "options", "pipeline", "presets"),
+        *("report", "training"),
     },
-    "demo": {"cli", "media"},
+    "demo": {"cli", "media", "options"},
     "__main__": {"cli"},
 }
 

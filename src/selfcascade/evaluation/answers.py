@@ -165,7 +165,9 @@ def answer(
     tuned = upsamplers is not None and sampling.method == "self-cascade"
     method = METHODS["self-cascade-tuned" if tuned else sampling.method]
     given = asdict(sampling.sized(pipe))
-    settings = {name: value for name, value in given.items() if name not in ("method", "scale") and value is not None}
+    named = {name: value for name, value in given.items() if name not in ("method", "scale") and value is not None}
+    # A suite's shared settings reach the methods that take them.
+    settings = {name: value for name, value in named.items() if method.accepts(name)}
     settings |= {"upsamplers": upsamplers} if upsamplers is not None else {}
     if method.name == "self-cascade":
         settings.setdefault("preset", "paper")  # what the figures are compared with, whatever the default is

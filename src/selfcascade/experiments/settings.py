@@ -14,6 +14,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from selfcascade.evaluation import COLLAGES, FPS, MOVING, STILL, Sampling
+from selfcascade.methods import METHODS, takers
+from selfcascade.options import uses
 
 # Scenes of a fiftieth seed would be those that are taken for real.
 Seed = Annotated[int, Field(ge=0, lt=50)]
@@ -71,7 +73,11 @@ class Experiment(BaseModel):
     def sampling(self, name: str) -> Sampling:
         """The settings of one way to sample."""
         own = {key: value for key, value in self.samplings[name].items() if key != "at_steps"}
-        return replace(Sampling(), **{**self.shared, **own})
+        sampling = replace(Sampling(), **{**self.shared, **own})
+        for option in own:
+            if option in uses() and not METHODS[sampling.method].accepts(option):
+                raise ValueError(f"sampling {name!r}: {option} is for {takers(option)}, not for {sampling.method}")
+        return sampling
 
 
 def read_experiment(suite: Path, name: str, changes: dict[str, Any] | None = None) -> Experiment:
