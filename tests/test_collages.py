@@ -24,7 +24,7 @@ from selfcascade.data.collages import (
     split_of,
     splits_of,
 )
-from selfcascade.data.collages.names import noun
+from selfcascade.data.collages.names import noun, words_of
 from selfcascade.data.collages.sprites import SPRITES, read_sprite
 from selfcascade.data.collages.textures import Surface
 from selfcascade.data.scenes import KINDS as SCENE_KINDS
@@ -308,17 +308,24 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "kind"),
+    ("caption_file", "name", "kind"),
     [
-        ("A red apple.", "red apple"),
-        ("An owl", "owl"),
-        ("some grapes.", "grapes"),
-        ("BMX bike", "BMX bike"),
-        ("Kiwi.", "kiwi"),
+        ("A red apple.", "x.png", "red apple"),
+        ("An owl", "x.png", "owl"),
+        ("some grapes.\nde.utf8=Trauben.", "x.png", "grapes"),
+        ("A wheel! Put the brakes to the rear.", "x.png", "wheel"),
+        ("BMX bike", "x.png", "BMX bike"),
+        ("", "red_apple-2.png", "red apple 2"),
+        (None, "RedApple.png", "red Apple"),
     ],
 )
-def test_a_name_loses_its_article(words: str, kind: str) -> None:
-    assert noun(words) == kind
+def test_a_cut_out_is_named_by_its_caption_or_its_file(
+    tmp_path: Path, caption_file: str | None, name: str, kind: str
+) -> None:
+    path = tmp_path / name
+    if caption_file is not None:
+        path.with_suffix(".txt").write_text(caption_file)
+    assert noun(words_of(path)) == kind
 
 
 def test_a_transparent_cut_out_is_refused(tmp_path: Path) -> None:

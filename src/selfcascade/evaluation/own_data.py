@@ -13,6 +13,7 @@ from torch import Tensor
 
 from selfcascade.cascade import Size
 from selfcascade.data import Batch, ClipFiles, DataError, Position, Stream, open_source
+from selfcascade.data.collages_source import names_collages, parse_collages
 from selfcascade.evaluation.clip_judge import ClipJudge
 from selfcascade.evaluation.judge import PART, Judge
 from selfcascade.evaluation.questions import SEED_STEP, Questions
@@ -197,6 +198,9 @@ def open_detector(name: str) -> Any:
 def _files(place: str) -> list[list[Any]]:
     """Name, size and time of change of the files in a folder, or of a pattern: what was kept of others is not taken."""
     path = Path(place).expanduser()
-    found = path.rglob("*") if path.is_dir() else path.parent.glob(path.name)
+    if names_collages(place):
+        found = parse_collages(place)[0].files
+    else:
+        found = path.rglob("*") if path.is_dir() else path.parent.glob(path.name)
     stats = [(own, own.stat()) for own in sorted(found) if own.is_file()]
     return [[str(own), stat.st_size, stat.st_mtime_ns] for own, stat in stats]

@@ -1,16 +1,16 @@
-"""The scenes world: held-out scenes, real renders, and detectors that were trained on it and ship with the package."""
+"""Drawn pictures: held-out scenes and collages, real renders, and detectors that ship with the package."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from selfcascade.data.scenes import caption, render, sample_scene
+from selfcascade.data import collages, scenes
 from selfcascade.evaluation.judge import PART, Judge
 from selfcascade.evaluation.questions import SEED_STEP, Questions
 from selfcascade.media.images import file_sha256
@@ -22,31 +22,70 @@ from selfcascade.models import BUNDLED
 ASKED_FIRST, OTHERS_FIRST, REAL_FIRST = 50_000_000, 55_000_000, 70_000_000
 
 
-def scene_questions(count: int, first: int = ASKED_FIRST) -> Questions:
-    """The captions of held-out scenes from number `first` on."""
-    scenes = [sample_scene(number, held_out=True) for number in range(first, first + count)]
-    words = tuple(caption(scene, first + index) for index, scene in enumerate(scenes))
-    return Questions(words, first, tuple(dict(scene.truth) for scene in scenes))
+class Drawn(NamedTuple):
+    """What is drawn: how a held-out description comes of a number, and what reads it off a picture.
+
+    Attributes:
+        name: Of the data.
+        sample: The description of a number; the same for ever.
+        render: A description at (height, width), (H, W, 3) float32 in [0, 1].
+        caption: A description in words; the number chooses the phrasing.
+        reader: Folder of the composition reader among the bundled models.
+    """
+
+    name: str
+    sample: Callable[[int], Any]
+    render: Callable[[Any, int, int], np.ndarray]
+    caption: Callable[[Any, int], str]
+    reader: str
+
+
+COLLAGES = "collages"
+SCENES = Drawn(
+    "scenes", lambda number: scenes.sample_scene(number, held_out=True), scenes.render, scenes.caption, "reader"
+)
+
+
+def drawn_collages(split: collages.Split = "test") -> Drawn:
+    """Collages of one of the splits that are not trained on."""
+    return Drawn(
+        COLLAGES if split == "test" else f"{COLLAGES}-{split}",
+        lambda number: collages.sample_collage(number, split),
+        collages.render,
+        collages.caption,
+        "collage_reader",
+    )
+
+
+def scene_questions(count: int, first: int = ASKED_FIRST, drawn: Drawn = SCENES) -> Questions:
+    """The captions of held-out scenes or collages from number `first` on."""
+    numbers = range(first, first + count)
+    shown = [drawn.sample(number) for number in numbers]
+    words = tuple(drawn.caption(own, number) for own, number in zip(shown, numbers, strict=True))
+    return Questions(words, first, tuple(dict(own.truth) for own in shown))
 
 
 class ScenesWorld:
-    """Captions of held-out scenes; what is real is rendered."""
+    """Captions of held-out scenes or collages; what is real is rendered."""
+
+    def __init__(self, drawn: Drawn = SCENES) -> None:
+        self.drawn = drawn
 
     def questions(self, count: int, seed: int) -> Questions:
-        """What is asked; another seed asks about other scenes."""
-        return scene_questions(count, ASKED_FIRST + SEED_STEP * seed)
+        """What is asked; another seed asks about others."""
+        return scene_questions(count, ASKED_FIRST + SEED_STEP * seed, self.drawn)
 
     def others(self, count: int) -> Questions:
         """Captions that are not asked."""
-        return scene_questions(count, OTHERS_FIRST)
+        return scene_questions(count, OTHERS_FIRST, self.drawn)
 
     def judge(self, height: int, width: int, folder: Path, real_count: int) -> Judge:
         """For pictures of that size."""
-        return SceneJudge(height, width, folder, real_count)
+        return SceneJudge(height, width, folder, real_count, drawn=self.drawn)
 
 
 class SceneJudge(Judge):
-    """Reads the composition off pictures of scenes, and measures their distance from real renders of other scenes.
+    """Reads the composition off drawn pictures, and measures their distance from real renders of other descriptions.
 
     FID is of whole pictures, in features of the composition reader, which sees them at 96 pixels and knows no fine
     detail; patch FID is of patches in their own pixels, in features of the patch detector, which knows nothing else.
@@ -55,26 +94,36 @@ class SceneJudge(Judge):
     Args:
         height, width, folder, draws: As in `Judge`.
         real_count: Real renders, of held-out scenes other than those asked for.
+        drawn: What is drawn.
     """
 
-    def __init__(self, height: int, width: int, folder: Path, real_count: int = 1000, draws: int = 100) -> None:
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        folder: Path,
+        real_count: int = 1000,
+        draws: int = 100,
+        drawn: Drawn = SCENES,
+    ) -> None:
         super().__init__(height, width, folder, real_count, round(0.292 * min(height, width)), draws=draws)
-        bundled = BUNDLED.parent
-        self.reader = CompositionReader.from_pretrained(str(bundled / "reader"), local_files_only=True).float().eval()
+        self.drawn, bundled = drawn, BUNDLED.parent
+        reader = CompositionReader.from_pretrained(str(bundled / drawn.reader), local_files_only=True)
+        self.reader = reader.float().eval()
         self.detector = PatchDetector.from_pretrained(str(bundled / "detector"), local_files_only=True).float().eval()
-        weights = [bundled / name / "diffusion_pytorch_model.safetensors" for name in ("reader", "detector")]
+        weights = [bundled / name / "diffusion_pytorch_model.safetensors" for name in (drawn.reader, "detector")]
         self.detectors = [file_sha256(path)[:12] for path in weights]
 
     @property
     def key(self) -> str:
         """The detectors' weights."""
-        return f"scenes-{'-'.join(self.detectors)}"
+        return f"{self.drawn.name}-{'-'.join(self.detectors)}"
 
     def real(self) -> Iterator[Tensor]:
         """Renders."""
         for begin in range(REAL_FIRST, REAL_FIRST + self.real_count, PART):
             numbers = range(begin, min(begin + PART, REAL_FIRST + self.real_count))
-            renders = np.stack([render(sample_scene(number, held_out=True), *self.size) for number in numbers])
+            renders = np.stack([self.drawn.render(self.drawn.sample(number), *self.size) for number in numbers])
             yield torch.from_numpy(renders).permute(0, 3, 1, 2).contiguous()
 
     def whole(self, pictures: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from selfcascade.evaluation import FPS, MOVING, STILL, Sampling
+from selfcascade.evaluation import COLLAGES, FPS, MOVING, STILL, Sampling
 
 # Scenes of a fiftieth seed would be those that are taken for real.
 Seed = Annotated[int, Field(ge=0, lt=50)]
@@ -35,8 +35,12 @@ class Experiment(BaseModel):
     dtype: str = Field("float32", description="The model's; auto: as `selfcascade generate` chooses it.")
     frames: PositiveInt | None = Field(None, description="Of each clip; none: the model makes pictures.")
     fps: float = Field(FPS, gt=0, description="Frames a second of the clips.")
-    data: str = Field("scenes", description="'scenes' or 'moving-scenes', or as `selfcascade train` takes them.")
-    train_data: str | None = Field(None, description="What is trained on; none: scenes, other ones than are asked for.")
+    data: str = Field(
+        "scenes", description="'scenes', 'collages', 'moving-scenes', or as `selfcascade train` takes them."
+    )
+    train_data: str | None = Field(
+        None, description="What is trained on; none: other ones of the data than are asked for."
+    )
     detector: str = Field("scenes", description="Of other data: 'inception:FILE', 'clip:FOLDER_OR_HUB_ID', 'i3d:FILE'.")
     training: dict[str, Any] | None = Field(None, description="Differences from TrainingConfig; none: not trained.")
     upsamplers: str | None = Field(None, description="Trained upsamplers, by name or folder.")
@@ -57,7 +61,7 @@ class Experiment(BaseModel):
 
     @model_validator(mode="after")
     def _is_not_measured_on_what_it_learns(self) -> Experiment:
-        if self.training is None or self.data in (STILL, MOVING):
+        if self.training is None or self.data in (STILL, MOVING, COLLAGES):
             return self
         if self.train_data in (None, self.data):
             words = "must be other pictures than data, which methods are measured against"

@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont, ImageSequence
 
-from selfcascade.data.scenes import caption, sample_scene
 from selfcascade.evaluation.questions import SEED_STEP
-from selfcascade.evaluation.scenes import ASKED_FIRST
+from selfcascade.evaluation.scenes import ASKED_FIRST, SCENES, Drawn, drawn_collages, scene_questions
 from selfcascade.media.grids import wrapped
 from selfcascade.metrics.composition import CompositionReader
 from selfcascade.models import BUNDLED
@@ -132,13 +131,16 @@ def _frames(path: Path, fps: float) -> list[Image.Image]:
 
 
 def _wrong(pictures: Sequence[Image.Image], captions: list[str], seed: int) -> list[list[str]] | None:
-    """What the reader reads otherwise than the scenes of these captions have it."""
-    truths = _truths(tuple(captions), seed)
-    if truths is None or pictures[0].width != pictures[0].height:
+    """What the reader reads otherwise than the scenes or collages of these captions have it."""
+    if pictures[0].width != pictures[0].height:
         return None
-    pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))  # (N, H, W, 3)
-    readings = _reader().read(pixels.permute(0, 3, 1, 2).float() / 255)
-    return [_differences(reading, truth) for reading, truth in zip(readings, truths, strict=True)]
+    for drawn in (SCENES, drawn_collages()):
+        truths = _truths(drawn, tuple(captions), seed)
+        if truths is not None:
+            pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))  # (N, H, W, 3)
+            readings = _reader(drawn.reader).read(pixels.permute(0, 3, 1, 2).float() / 255)
+            return [_differences(reading, truth) for reading, truth in zip(readings, truths, strict=True)]
+    return None
 
 
 def _differences(reading: dict[str, str], truth: dict[str, Any]) -> list[str]:
@@ -149,16 +151,16 @@ def _differences(reading: dict[str, str], truth: dict[str, Any]) -> list[str]:
     return [f"{name.replace('_', ' ')}: {read} for {true}" for name, read, true in pairs if read != true]
 
 
-def _truths(captions: tuple[str, ...], seed: int) -> list[dict[str, Any]] | None:
-    """The scenes' attributes, where these captions are those of held-out scenes: of that seed, or of a training."""
+def _truths(drawn: Drawn, captions: tuple[str, ...], seed: int) -> list[dict[str, Any]] | None:
+    """The attributes, where these captions are those of held-out descriptions: of that seed, or of a training."""
     for first in (ASKED_FIRST + SEED_STEP * seed, ASKED_FIRST):
-        scenes = [sample_scene(first + index, held_out=True) for index in range(len(captions))]
-        if all(caption(scene, first + index) == captions[index] for index, scene in enumerate(scenes)):
-            return [dict(scene.truth) for scene in scenes]
+        questions = scene_questions(len(captions), first, drawn)
+        if questions.prompts == captions:
+            return list(questions.truths)
     return None
 
 
 @cache
-def _reader() -> Any:
-    folder = str(BUNDLED.parent / "reader")
+def _reader(name: str) -> Any:
+    folder = str(BUNDLED.parent / name)
     return CompositionReader.from_pretrained(folder, local_files_only=True).float().eval()

@@ -45,8 +45,8 @@ class TrainingConfig(BaseModel):
     model: str = Field("bundled", description="'bundled', a folder in diffusers' format, or a Hub id.")
     train_data: str = Field(
         "scenes",
-        description="'scenes', a folder of pictures with captions, or .tar shards; with frames 'moving-scenes', a "
-        "folder of clips with captions, or a .csv as WebVid's.",
+        description="'scenes', 'collages', 'collages:sprites=DIR,backgrounds=DIR', a folder of pictures with captions, "
+        "or .tar shards; with frames 'moving-scenes', a folder of clips with captions, or a .csv as WebVid's.",
     )
     output_dir: str = Field("outputs/training", description="Weights, checkpoints, curve and settings go there.")
     resolution: tuple[PositiveInt, PositiveInt] = Field((128, 128), description="Height and width of the pictures.")

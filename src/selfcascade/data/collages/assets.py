@@ -41,6 +41,11 @@ class Assets:
         """The backgrounds."""
         return tuple(self.backgrounds)
 
+    @property
+    def files(self) -> list[Path]:
+        """All files of cut-outs and photographs."""
+        return [*(file for files in self.sprites.values() for file in files), *self.photographs.values()]
+
     def sprite(self, kind: str, seed: int) -> Sprite:
         """A cut-out of the kind; the seed chooses among several."""
         files = self.sprites[kind]

@@ -16,17 +16,19 @@ def files_in(folder: Path, endings: frozenset[str]) -> list[Path]:
 
 
 def words_of(path: Path) -> str:
-    """The first line of the .txt beside a file, or else the words of its name."""
+    """The first sentence of the first line of the .txt beside a file, without its stop, or else its name's words."""
     beside = path.with_suffix(".txt")
     if beside.is_file():
         with beside.open("rb") as file:
-            line = file.read(MAX_CAPTION_BYTES).decode("utf-8", errors="replace").strip().partition("\n")[0].strip()
-        if line:
-            return line
-    return re.sub(r"[\W_]+", " ", path.stem).strip() or path.stem
+            line = file.read(MAX_CAPTION_BYTES).decode("utf-8", errors="replace").lstrip().partition("\n")[0]
+        words = re.split(r"[.!?;]+(?:\s|$)", line)[0].strip()
+        if words:
+            return words
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", path.stem)  # RedApple
+    return re.sub(r"[\W_]+", " ", apart).strip() or path.stem
 
 
 def noun(words: str) -> str:
-    """A name without its article and full stop: "A red apple." is "red apple"."""
-    bare = re.sub(r"^(a|an|the|some)\s+", "", words.strip().rstrip("."), flags=re.IGNORECASE)
+    """A name without its article: "A red apple" is "red apple"."""
+    bare = re.sub(r"^(a|an|the|some)\s+", "", words.strip(), flags=re.IGNORECASE)
     return bare[:1].lower() + bare[1:] if bare[1:2].islower() else bare

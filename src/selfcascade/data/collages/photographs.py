@@ -16,7 +16,7 @@ from selfcascade.media.images import read_image
 
 ENDINGS = frozenset({".avif", ".jpeg", ".jpg", ".png", ".webp"})
 MAX_ZOOM = 1.6
-MAX_PIXELS = 6_000_000  # kept of each photograph
+MAX_PIXELS = 2_000_000  # kept of each photograph
 
 
 def photographs_in(folder: Path) -> dict[str, Path]:
@@ -30,7 +30,7 @@ def photographs_in(folder: Path) -> dict[str, Path]:
     files = files_in(folder, ENDINGS)
     if not files:
         raise DataError(f"backgrounds {str(folder)!r} has no photographs ({', '.join(sorted(ENDINGS))})")
-    return {words_of(path).rstrip("."): path for path in files}
+    return {words_of(path): path for path in files}
 
 
 def photograph(path: Path, surface: Surface, seed: int) -> Array:
@@ -54,7 +54,7 @@ def photograph(path: Path, surface: Surface, seed: int) -> Array:
     return np.asarray(cut, np.float32) / 255
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=32)
 def read_levels(path: Path) -> tuple[Image.Image, ...]:
     """A photograph, and halved again and again.
 

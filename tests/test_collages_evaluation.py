@@ -1,0 +1,62 @@
+"""Collages as what models are measured on: those that ship, and of one's own cut-outs."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+from clip_score import tiny_clip_score
+from selfcascade.cascade import Size
+from selfcascade.data.collages import SPLITS, caption, sample_collage
+from selfcascade.evaluation import open_world
+from selfcascade.evaluation.scenes import ASKED_FIRST
+from selfcascade.experiments.settings import Experiment
+
+SIDE = Size(64, 64)
+
+
+def test_what_is_asked_is_the_test_split_unless_another_is_named() -> None:
+    for data, split in (("collages", "test"), ("collages:split=validation", "validation")):
+        asked = open_world(data, "scenes", SIDE).questions(5, seed=0)
+        collages = [sample_collage(ASKED_FIRST + k, split) for k in range(5)]
+        assert asked.prompts == tuple(caption(own, ASKED_FIRST + k) for k, own in enumerate(collages))
+        assert asked.truths == tuple(own.truth for own in collages)
+
+
+def test_sets_of_captions_share_none() -> None:
+    asked = {
+        split: set(open_world(f"collages:split={split}", "scenes", SIDE).questions(200, seed=0).prompts)
+        for split in SPLITS[1:]
+    }
+    assert not asked["test"] & asked["validation"] | asked["test"] & asked["tuning"]
+    assert not asked["validation"] & asked["tuning"]
+
+
+def test_nothing_is_measured_on_what_is_trained_on() -> None:
+    with pytest.raises(ValueError, match="must be of the split test, validation or tuning"):
+        open_world("collages:split=train", "scenes", SIDE)
+    samplings, training = {"base": {"method": "lanczos"}}, {"method": "lora"}
+    assert Experiment(samplings=samplings, training=training, data="collages").train_data is None
+    with pytest.raises(ValueError, match="train_data must be other pictures than data"):
+        Experiment(samplings=samplings, training=training, data="collages:split=validation")
+
+
+def test_ones_own_collages_are_asked_for_and_drawn(tmp_path: Path) -> None:
+    sprites = tmp_path / "sprites"
+    sprites.mkdir()
+    for colour in ("red", "green", "blue", "white"):
+        picture = Image.new("RGBA", (60, 60))
+        ImageDraw.Draw(picture).ellipse((5, 5, 55, 55), fill=colour)
+        picture.save(sprites / f"{colour} ball.png")
+    clip = tiny_clip_score()
+    clip.model.save_pretrained(tmp_path / "clip")
+    clip.tokenizer.save_pretrained(tmp_path / "clip")
+    own = open_world(f"collages:sprites={sprites}", f"clip:{tmp_path / 'clip'}", SIDE)
+    assert all("ball" in words for words in own.questions(4, seed=0).prompts)
+    judge = own.judge(64, 64, tmp_path, 6)
+    assert [tuple(part.shape) for part in judge.real()] == [(6, 3, 64, 64)]  # type: ignore[attr-defined]
+    before = judge.key
+    Image.new("RGBA", (8, 8), "red").save(sprites / "red ball.png")
+    assert own.judge(64, 64, tmp_path, 6).key != before
+    with pytest.raises(ValueError, match="detector must be 'scenes' for scenes and collages"):
+        open_world(f"collages:sprites={sprites}", "scenes", SIDE)
