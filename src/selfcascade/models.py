@@ -222,16 +222,18 @@ def _bundled_super_resolver(device: str | None, dtype: str | None) -> Any:
     if not (BUNDLED_SUPER_RESOLVER / "unet" / "config.json").is_file():
         raise ValueError("the bundled super-resolver is not installed; name another by its folder or Hub id")
     place, image = find_device(device), load_model("bundled", "cpu", "float32")
-    unet = UNet2DConditionModel.from_pretrained(
-        BUNDLED_SUPER_RESOLVER / "unet", local_files_only=True, dtype=torch.float32
-    )
+
+    def own(part: str, kind: Any, **options: Any) -> Any:
+        return kind.from_pretrained(BUNDLED_SUPER_RESOLVER / part, local_files_only=True, **options)
+
+    unet = own("unet", UNet2DConditionModel, dtype=torch.float32)
     pipe = StableDiffusionUpscalePipeline(
         upscaler_autoencoder(image.vae),
         image.text_encoder,
         image.tokenizer,
         unet,
-        DDPMScheduler.from_pretrained(BUNDLED_SUPER_RESOLVER / "low_res_scheduler", local_files_only=True),
-        DDIMScheduler.from_pretrained(BUNDLED_SUPER_RESOLVER / "scheduler", local_files_only=True),
+        own("low_res_scheduler", DDPMScheduler),
+        own("scheduler", DDIMScheduler),
         max_noise_level=unet.config["num_class_embeds"] - 1,
     )
     return pipe.to(place, getattr(torch, dtype or "float32"))
