@@ -20,8 +20,7 @@ BAD = [
 
 @pytest.mark.parametrize(("name", "value"), BAD)
 def test_bad_numbers_are_refused_by_name(name: str, value: Any) -> None:
-    huge = name in ("height", "width") and value in (10**9, 10**400)
-    with pytest.raises(ValueError, match="target must be two whole numbers" if huge else f"^{name} must be"):
+    with pytest.raises(ValueError, match=f"^{name} must be"):
         run(SD.build(), **{name: value})
 
 
@@ -39,7 +38,7 @@ def test_bad_numbers_are_refused_in_lists_too(name: str, value: Any) -> None:
         ({"height": 250}, "height must be a multiple of 8, not 250; 248 is the nearest"),
         ({"height": 64, "width": 64}, "smaller than the native size"),
         ({"pivot_step": [700, 700]}, "pivot_step has 2 values, and there are 1 stages"),
-        ({"pivot_step": [None]}, "pivot_step must be a whole number from 1 to 1000, a training timestep, not None"),
+        ({"pivot_step": [None]}, "pivot_step must be a whole number from 1 to 10000, not None"),
         ({"preset": "best"}, "preset must be one of paper, rgb, quality, fast"),
         ({"preset": ["paper"]}, "preset must be one of paper, rgb, quality, fast"),
         ({"upsampling": ""}, "upsampling must be one of"),

@@ -13,11 +13,12 @@ from diffusers import (
     IPNDMScheduler,
     LTXEulerAncestralRFScheduler,
 )
+from PIL import Image
 
 from cascade_runs import FAMILIES, SD, run
 from selfcascade import SelfCascade
 from selfcascade.base_models.stage_scheduler import stage_scheduler
-from tiny import TinyPipeline
+from tiny import TINY, TinyPipeline
 
 # Where no configuration says what a family was trained at, its published models do.
 STATED = dict.fromkeys(("z-image", "flux", "chroma", "qwen-image", "flux2"), (1024, 1024))
@@ -101,6 +102,20 @@ def test_unsupported_pipelines_are_refused_with_what_to_use() -> None:
         SelfCascade(SD.build(), native_size=128)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="upsamplers must be FeatureUpsamplers or None, not str"):
         SelfCascade(SD.build(), upsamplers="full")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "most"), [("auraflow", 512), ("stable-diffusion-3", 2048)])
+def test_sizes_beyond_the_models_positions_are_refused_while_planning(name: str, most: int) -> None:
+    family = TINY[name]
+    pipe: Any = family.build()
+    assert run(pipe, family, height=64, width=most, num_inference_steps=2).images.shape[-1] == most // 8
+    cascade = SelfCascade(pipe, native_size=family.native)
+    assert cascade.plan(most, most)[-1].size == (most, most)
+    said = f"64x{most + 16} is too large for {type(pipe).__name__}, whose positions end at {most} pixels a side"
+    with pytest.raises(ValueError, match=said):
+        cascade.plan(64, most + 16)
+    with pytest.raises(ValueError, match=said):
+        cascade.upscale(Image.new("RGB", (most // 2, 32)), height=64, width=most + 16)
 
 
 def test_too_many_steps_for_the_schedule_are_refused() -> None:

@@ -1,6 +1,7 @@
 """The benchmark of all methods counts what `selfcascade plan` derives from shapes."""
 
 import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,13 @@ def test_the_report_shows_what_is_measured_and_a_dash_elsewhere(methods) -> None
     row = {"pixels": 4, "size": [128, 128], "trained_parameters": 0, "method": "direct", "seconds": [2.0, 4.0, 3.0]}
     results = {"steps": 25, "guidance_scale": 3.0, "torch": "2", "timing": None, "rows": [row]}
     assert methods.report(results).splitlines()[-1] == "| direct | - | - | - | - | - | 3.00 | 1.00x |"
+
+
+def test_what_local_attention_costs_is_linear_in_pixels() -> None:
+    rows = json.loads((BENCHMARKS / "attention.json").read_text())["forwards"]
+    natives = {row["model"]: row for row in rows if row["native"]}
+    for row in rows:
+        native = natives[row["model"]]
+        pixels = row["height"] * row["width"] / (native["height"] * native["width"])
+        if pixels >= 1:
+            assert row["local"] / native["full"] == pytest.approx(pixels, rel=0.1)

@@ -1,6 +1,5 @@
 """Every mistake on the command line is one line on stderr, the right exit status, and nothing on disk."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import pytest
 from PIL import Image
 
 from command_line import WITH_MODEL, made, refuse, run, start
-from selfcascade.cli.settings import Settings
+from selfcascade.options import Options
 
 pytestmark = pytest.mark.usefixtures("workplace")
 
@@ -56,9 +55,15 @@ BAD = {
         ["generate", "a", "--method", "magic"],
         "method must be one of direct, attn-sf, ",
     ),
-    "fine-tuned without weights": (["generate", "a", "--method", "lora"], "method lora needs --weights DIR"),
-    "weights without a method": (["generate", "a", "--weights", "w"], "method self-cascade takes no weights"),
-    "in a cascade without weights": (["generate", "a", "--in-cascade"], "in_cascade is for methods full-ft, lora"),
+    "fine-tuned without weights": (["generate", "a", "--method", "lora"], "method lora needs --weights: "),
+    "weights without a method": (
+        ["generate", "a", "--weights", "w"],
+        "--weights is for methods full-ft, lora and sr",
+    ),
+    "in a cascade without weights": (
+        ["generate", "a", "--in-cascade"],
+        "--in-cascade is for methods full-ft and lora",
+    ),
     "fine-tuned among others": (["compare", "a", "--methods", "direct,lora"], "method lora needs weights of its own"),
     "methods": (["compare", "a", "--methods", "direct,magic"], "method must be one of"),
     "doubled methods": (["compare", "a", "--methods", "direct,direct"], "different names"),
@@ -87,9 +92,12 @@ BAD = {
     "video model": (["compare", "a", "--model", "video"], "makes video"),
     "not divisible": (["generate", "a", "--height", "257"], "height must be a multiple of 8, not 257"),
     "smaller than native": (["generate", "a", "--height", "64", "--width", "64"], "smaller than the native size"),
-    "too many steps": (["generate", "a", "--steps", "2000"], "num_inference_steps"),
-    "pivot too late": (["generate", "a", "--pivot-step", "1001"], "pivot_step"),
-    "too many pivots": (["generate", "a", "--pivot-step", "700", "--pivot-step", "600"], "pivot_step"),
+    "too many steps": (["generate", "a", "--steps", "2000"], "--steps must be a whole number from 1 to 1000"),
+    "pivot too late": (
+        ["generate", "a", "--pivot-step", "1001"],
+        "--pivot-step must be a whole number from 1 to 1000",
+    ),
+    "too many pivots": (["generate", "a", "--pivot-step", "700", "--pivot-step", "600"], "--pivot-step has 2 values"),
     "smaller than image": (["upscale", "own.png", "--height", "32", "--width", "32"], "smaller than"),
 }
 
@@ -128,7 +136,7 @@ BAD_SETTINGS: dict[str, Any] = {
 
 @pytest.mark.parametrize("key", BAD_SETTINGS)
 def test_bad_records_are_refused(key: str) -> None:
-    settings = dataclasses.asdict(Settings(prompt="a house", model="sd")) | {key: BAD_SETTINGS[key]}
+    settings = Options(prompt="a house", model="sd").as_record() | {key: BAD_SETTINGS[key]}
     Path("bad.json").write_text(json.dumps({"schema": 1, "kind": "selfcascade.picture", "settings": settings}))
     assert key in refuse("generate", "--from", "bad.json")
 

@@ -66,9 +66,11 @@ def test_comparing_takes_the_tuned_version_in_where_there_are_upsamplers(upsampl
 
 def test_what_cannot_be_used_is_refused_in_one_line(upsamplers: str, tmp_path: Path) -> None:
     said = refuse("generate", "a house", *WITH_MODEL, "--method", "self-cascade-tuned")
-    assert "needs upsamplers: --upsamplers DIR" in said
+    assert "method self-cascade-tuned needs --upsamplers: " in said
     assert "no folder with a config.json" in refuse("generate", "a house", *WITH_MODEL, "--upsamplers", "nowhere")
-    assert "upsampler_scale must be" in refuse("generate", "a house", *WITH_MODEL, "--upsampler-scale", "99")
+    assert "--upsampler-scale must be a number from -10 to 10, not 99.0" in refuse(
+        "generate", "a house", *WITH_MODEL, "--upsampler-scale", "99"
+    )
     other = FeatureUpsamplers.from_unet(TINY["animatediff"].build().unet)
     other.save_pretrained(tmp_path / "other")
     assert "made for a U-Net with skip" in refuse("generate", "a house", *WITH_MODEL, "--upsamplers", "other")

@@ -14,9 +14,9 @@ from clip_files import write_clip
 from command_line import made, record, refuse, run, start, succeed
 from selfcascade.cli.making import Made, make
 from selfcascade.cli.saving import check_of_clips
-from selfcascade.cli.settings import Settings
 from selfcascade.media.save_clips import save_clip, write_webp
 from selfcascade.media.video_files import read_clip
+from selfcascade.options import Options
 
 pytestmark = pytest.mark.usefixtures("workplace")
 
@@ -28,7 +28,8 @@ def test_a_clip_is_made_with_its_record_and_comes_back() -> None:
     lines = succeed("generate", "a red fish swims to the left", *VIDEO, *options)
     assert lines == ["frames", "frames.sheet.png"]
     settings, result = record("frames")["settings"], record("frames")["result"]
-    assert (settings["frames"], settings["fps"], settings["shared_noise"], settings["pivot_step"]) == (2, 6, 0.3, [500])
+    told = [settings[name] for name in ("num_frames", "fps", "shared_noise", "pivot_step")]
+    assert told == [2, 6, 0.3, [500]]
     assert (result["frames"], result["fps"], result["height"], result["width"]) == (2, 6, 128, 128)
     pictures = [np.asarray(Image.open(path)) for path in sorted(Path("frames").iterdir())]
     parameters = Image.open("frames/0001.png").info["parameters"]
@@ -59,7 +60,7 @@ def test_an_own_clip_is_enlarged_and_the_record_repeats_it() -> None:
     (path,) = succeed("upscale", "own.mp4", *VIDEO, *options)
     assert Image.open(path).size == (128, 96)
     settings = record(path)["settings"]
-    assert (settings["image"], settings["frames"], settings["fps"], settings["start"]) == ("own.mp4", 2, 8, 0.25)
+    assert (settings["image"], settings["num_frames"], settings["fps"], settings["start"]) == ("own.mp4", 2, 8, 0.25)
     again = run("generate", "--from", "big.json", "--output", "again.gif")
     assert "the pixels are the same" in again.stderr
     assert Path("again.gif").read_bytes() == Path("big.gif").read_bytes()
@@ -74,7 +75,7 @@ def test_clips_as_they_were_written_are_read_again() -> None:
     for source in ("own", "own.webp"):
         succeed("upscale", source, *VIDEO[:-2], "--height", "192", "--width", "192", "--output", "larger", "--force")
         settings = record("larger")["settings"]
-        assert (settings["frames"], round(settings["fps"]), settings["image"]) == (2, 6, source)
+        assert (settings["num_frames"], round(settings["fps"]), settings["image"]) == (2, 6, source)
         sums.append(record("larger")["result"]["sha256"])
     assert sums[0] == sums[1]
     assert "the pixels are the same" in run("generate", "--from", "larger.json", "--output", "again").stderr
@@ -89,7 +90,7 @@ def test_a_gif_has_the_rate_of_its_record_and_its_equal_frames() -> None:
     save_clip(pictures, 24, own, Path("own.gif"), "")  # each frame lasts 4 hundredths, or 5
     succeed("upscale", "own.gif", *VIDEO[:-2], "--output", "larger.webp")
     settings = record("larger")["settings"]
-    assert (settings["frames"], settings["fps"]) == (6, 24)
+    assert (settings["num_frames"], settings["fps"]) == (6, 24)
 
 
 def test_a_clip_too_fast_for_its_output_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,10 +111,10 @@ def test_plan_and_info_say_what_a_clip_is(tmp_path: Path) -> None:
 
 
 def test_options_of_clips_are_named_where_a_model_makes_pictures() -> None:
-    for option in ({"frames": 4}, {"fps": 4.0}, {"shared_noise": 1.0}, {"image": "a.mp4", "start": 1.0}):
+    for option in ({"num_frames": 4}, {"fps": 4.0}, {"shared_noise": 1.0}, {"image": "a.mp4", "start": 1.0}):
         with pytest.raises(ValueError, match=f"{[*option][-1]} is for video, and model 'bundled' makes pictures"):
-            check_of_clips(Settings(**option))
-    check_of_clips(Settings())
+            check_of_clips(Options(**option))
+    check_of_clips(Options())
 
 
 PICTURE = ["--model", "sd", "--steps", "4"]
@@ -133,10 +134,13 @@ BAD = {
     "not its own": (["generate", "a", *VIDEO, "--output", "letters", "--force"], "holds other files than frames"),
     "no frames": (["generate", "a", *VIDEO[:-1], "0"], "frames must be a whole number from 1"),
     "too many frames": (["generate", "a", *VIDEO[:-1], "33"], "at most 32, where the motion adapter's positions end"),
-    "too much shared": (["generate", "a", *VIDEO, "--shared-noise", "2"], "shared_noise must be a number from 0 to 1"),
+    "too much shared": (
+        ["generate", "a", *VIDEO, "--shared-noise", "2"],
+        "--shared-noise must be a number",
+    ),
     "shared elsewhere": (
         ["generate", "a", *VIDEO, "--shared-noise", "1", "--method", "direct"],
-        "shared_noise is for methods self-cascade",
+        "--shared-noise is for methods self-cascade",
     ),
     "video for pictures": (["upscale", "own.mp4", *PICTURE], "'own.mp4' is a video, and model 'sd' makes pictures"),
     "picture for video": (["upscale", "own.png", *VIDEO], "own.png"),

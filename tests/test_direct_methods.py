@@ -25,7 +25,7 @@ from selfcascade.methods.scalecrafter import (
     redilated,
     redilated_convolution,
 )
-from selfcascade.methods.seams import convolution_levels, spatial_attention
+from selfcascade.methods.unet_layers import convolution_levels, spatial_attention
 
 
 def spread_kernel(kernel: Tensor, by: int) -> Tensor:
@@ -222,7 +222,8 @@ def test_restart_late_is_the_cascade_with_its_settings_and_takes_others() -> Non
     step = matched_step(pipe.scheduler, 200, 4.0)
     cascade = SelfCascade(pipe, native_size=SD.native)
     same: Any = cascade("a", generator=seeded(), preset="paper", pivot_step=step, upsampling="rgb", **settings)
-    assert torch.equal(made.images, same.images) and made.upsampling == "rgb"
+    assert torch.equal(made.images, same.images) and made.pivot_settings is not None
+    assert made.pivot_settings.upsampling == "rgb"
     other = METHODS["restart-late"](pipe, "a", generator=seeded(), native_size=SD.native, pivot_step=700, **settings)
     assert other.stages[1].pivot_step == 700
 

@@ -306,7 +306,7 @@ def test_presets_and_methods() -> None:
     pipe: Any = SD.build()
     settings = {**SD.inputs, "prompt": "a house", "height": 256, "width": 256, "num_inference_steps": 4}
     settings["output_type"] = "latent"
-    direct = METHODS["direct"](pipe, generator=seeded(), native_size=SD.native, preset="rgb", **settings)
+    direct = METHODS["direct"](pipe, generator=seeded(), native_size=SD.native, **settings)
     assert torch.equal(direct.images, pipe(generator=seeded(), **settings).images)
     ours = METHODS["self-cascade"](pipe, generator=seeded(), native_size=SD.native, preset="paper", **settings)
     assert torch.equal(ours.images, run(pipe, prompt="a house").images)

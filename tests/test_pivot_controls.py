@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 
 from cascade_runs import FAMILIES, SD, SMALL, run, seeded
 from schedulers import SCHEDULERS, with_scheduler
-from selfcascade import METHODS, SelfCascade
+from selfcascade import SelfCascade
 from selfcascade.base_models.pivot_controls import HALF_STEPS, Anchor, low_band, restore_energy
 from selfcascade.base_models.stage_scheduler import (
     _whole_schedule,
@@ -254,11 +254,3 @@ def test_a_prediction_of_another_kind_is_refused() -> None:
     pipe.scheduler.register_to_config(prediction_type="score")
     with pytest.raises(ValueError, match="prediction_type 'score'"):
         run(pipe, anchor=0.5)
-
-
-def test_methods_without_a_cascade_leave_the_levers_out() -> None:
-    pipe: Any = SD.build()
-    settings: dict[str, Any] = {"height": 256, "width": 256, "native_size": SD.native, "num_inference_steps": 2}
-    settings |= {"output_type": "latent"}
-    made = METHODS["direct"](pipe, "a", generator=seeded(), anchor=0.5, energy=0.5, **settings)
-    assert torch.equal(made.images, METHODS["direct"](pipe, "a", generator=seeded(), **settings).images)

@@ -75,5 +75,5 @@ def test_upscale_refuses_what_is_no_picture(image: Any, message: str) -> None:
 
 
 def test_upscale_takes_no_size_of_zero() -> None:
-    with pytest.raises(ValueError, match="height must be a positive whole number of pixels, not 0"):
+    with pytest.raises(ValueError, match="height must be a whole number from 1 to 16384, not 0"):
         SelfCascade(SD.build()).upscale(photo(), height=0)

@@ -17,9 +17,11 @@ _HOMES = {
     "Family": "base_models",
     "FeatureUpsamplers": "upsamplers.model",
     "METHODS": "methods",
+    "Method": "methods",
+    "Preset": "presets",
     "PRESETS": "presets",
     "SelfCascade": "pipeline",
-    "SelfCascadeOutput": "pipeline",
+    "SelfCascadeOutput": "calls",
     "Size": "cascade",
     "Stage": "cascade",
     "StageResult": "cascade",
@@ -27,6 +29,7 @@ _HOMES = {
     "load_model": "models",
     "plan_stages": "cascade",
     "register_family": "base_models",
+    "register_method": "methods",
 }
 
 __all__ = [
@@ -34,6 +37,8 @@ __all__ = [
     "PRESETS",
     "Family",
     "FeatureUpsamplers",
+    "Method",
+    "Preset",
     "SelfCascade",
     "SelfCascadeOutput",
     "Size",
@@ -44,15 +49,17 @@ __all__ = [
     "load_model",
     "plan_stages",
     "register_family",
+    "register_method",
 ]
 
 if TYPE_CHECKING:
     from selfcascade.base_models import Family, register_family
+    from selfcascade.calls import SelfCascadeOutput
     from selfcascade.cascade import Size, Stage, StageResult, plan_stages
-    from selfcascade.methods import METHODS
+    from selfcascade.methods import METHODS, Method, register_method
     from selfcascade.models import load_bundled, load_model
-    from selfcascade.pipeline import SelfCascade, SelfCascadeOutput
-    from selfcascade.presets import PRESETS
+    from selfcascade.pipeline import SelfCascade
+    from selfcascade.presets import PRESETS, Preset
     from selfcascade.upsamplers.model import FeatureUpsamplers
 
 

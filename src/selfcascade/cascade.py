@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar, cast
 
 from torch import Tensor
 
@@ -186,12 +186,12 @@ def self_cascade(
             return
 
 
-def _checked(name: str, size: Sequence[int]) -> Size:
-    sides = tuple(size) if isinstance(size, Sequence) else (size,)
-    whole = (isinstance(side, int) and not isinstance(side, bool) and 1 <= side <= MAX_SIDE for side in sides)
-    if len(sides) != 2 or not all(whole):
+def _checked(name: str, size: object) -> Size:
+    sides = tuple(cast("Sequence[object]", size)) if isinstance(size, Sequence) else (size,)
+    whole = [side for side in sides if isinstance(side, int) and not isinstance(side, bool) and 1 <= side <= MAX_SIDE]
+    if len(sides) != 2 or len(whole) != 2:
         raise ValueError(f"{name} must be two whole numbers from 1 to {MAX_SIDE}, not {'x'.join(map(str, sides))}")
-    return Size(*sides)
+    return Size(*whole)
 
 
 def _rounded(size: Size, factor: float, multiple: int) -> Size:

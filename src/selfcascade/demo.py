@@ -10,9 +10,10 @@ import argparse
 from pathlib import Path
 
 from selfcascade.cli.making import Made, load, make, upsamplers_of
-from selfcascade.cli.settings import TUNED, Settings
+from selfcascade.cli.records import TUNED
 from selfcascade.media.grids import Panel, picture_grid
 from selfcascade.media.save_pictures import SCHEMA, check_output, parameters_text, save_picture, versions
+from selfcascade.options import Options
 
 PROMPT = "a large orange mushroom on the right in the snow in winter"
 SEED = 6
@@ -43,14 +44,15 @@ def run(output: Path, model: str = "bundled", prompt: str = PROMPT, seed: int = 
         ValueError: An argument is out of range; nothing is written.
     """
     check_output(output)
-    settings = Settings(prompt=prompt, model=model, seed=seed, num_inference_steps=steps)
-    settings = settings.changed(upsamplers=upsamplers_of(settings))
-    cascade, settings = load(settings)
+    options = Options(prompt=prompt, model=model, seed=seed, num_inference_steps=steps)
+    cascade, options = load(options.changed(upsamplers=upsamplers_of(options)))
     rows = PANELS if cascade.upsamplers is None else PANELS + TUNED_PANELS
     made: list[Made] = []
     for method, scale, title in rows:
         height, width = (scale * side for side in cascade.native_size)
-        made.append(make(cascade, settings.changed(method=method, height=height, width=width)))
+        names = options.upsamplers if method == TUNED else None
+        own = options.changed(method=method, height=height, width=width, upsamplers=names)
+        made.append(make(cascade, own))
         print(f"{title:28}{made[-1].image.width:>5} x {made[-1].image.height:<5}{made[-1].seconds:8.1f} s", flush=True)
     panels: list[Panel | None] = [_panel(one, title) for one, (_, _, title) in zip(made, rows, strict=True)]
     for place in range(3, len(panels) + 1, 3):
@@ -59,7 +61,7 @@ def run(output: Path, model: str = "bundled", prompt: str = PROMPT, seed: int = 
     grid = picture_grid(panels, 3, side, f'"{prompt}"')
     pictures = [{key: one.record()[key] for key in ("settings", "result")} for one in made]
     record = {"schema": SCHEMA, "kind": KIND, "pictures": pictures, "versions": versions()}
-    text = parameters_text(prompt, None, {"Steps": settings.num_inference_steps, "Seed": seed, "Model": model})
+    text = parameters_text(prompt, None, {"Steps": options.num_inference_steps, "Seed": seed, "Model": model})
     return save_picture(grid, record, output, text, force=True)[0]
 
 

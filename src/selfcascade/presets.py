@@ -8,9 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+
+from selfcascade.checks import OptionError, Share, check_fields, shown
+
+Upsampling = Literal["latent-bilinear", "latent-bicubic", "rgb"]
+# Above zero, as a stage has to start somewhere.
+Portion = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -29,17 +35,23 @@ class Preset:
             number; never so few that none lies at or below K.
         anchor: Share of a stage's steps, the first ones, whose low band is the pivot's, in [0, 1].
         energy: Strength at which the enlarged pivot's high band gets its energy back, in [0, 1].
+
+    Raises:
+        OptionError: A value is out of range.
     """
 
     name: str
     summary: str
-    pivot_share: float
-    later_pivot_share: float
-    upsampling: str
+    pivot_share: Portion
+    later_pivot_share: Portion
+    upsampling: Upsampling
     matched: bool = False
-    step_share: float = 1.0
-    anchor: float = 0.0
-    energy: float = 0.0
+    step_share: Portion = 1.0
+    anchor: Share = 0.0
+    energy: Share = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 PRESETS: dict[str, Preset] = {
@@ -66,6 +78,7 @@ PRESETS: dict[str, Preset] = {
         ),
     )
 }
+
 
 DEFAULT_PRESET = "quality"
 UNANCHORED_PRESET = "rgb"  # the best that is measured without an anchor, which some schedulers cannot hold
@@ -121,14 +134,14 @@ def defaults_of(pipe: Any) -> ModelDefaults:
         raise ValueError(f"{str(path)!r} cannot be read: {error}") from error
 
 
-def preset_named(name: str | Preset) -> Preset:
+def preset_named(name: object) -> Preset:
     """The preset of this name; one that is no name but a preset is returned as it is.
 
     Raises:
-        ValueError: There is none.
+        OptionError: There is none.
     """
     if isinstance(name, Preset):
         return name
     if not isinstance(name, str) or name not in PRESETS:
-        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, not {name!r}")
+        raise OptionError("{preset} must be one of {known}, not {found}", known=", ".join(PRESETS), found=shown(name))
     return PRESETS[name]

@@ -8,13 +8,15 @@ from selfcascade.base_models.family import Family
 from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.transformers import (
     LTX,
+    AuraFlow,
     CogVideoX,
     Flux,
     Flux2,
-    PatchedTransformer,
+    Lumina2,
     PlainTransformer,
     QwenImage,
     Sana,
+    StableDiffusion3,
     Wan,
     ZImage,
 )
@@ -30,7 +32,9 @@ FAMILIES: list[type[Family]] = [
     AnimateDiff,
     TextToVideo,
     PlainTransformer,
-    PatchedTransformer,
+    StableDiffusion3,
+    AuraFlow,
+    Lumina2,
     Flux,
     Flux2,
     QwenImage,
@@ -38,6 +42,7 @@ FAMILIES: list[type[Family]] = [
     Sana,
     Wan,
     LTX,
+    AuraFlow,
     CogVideoX,
 ]
 

@@ -107,6 +107,19 @@ class Family:
         height, width = (sample, sample) if isinstance(sample, int) else sample
         return Size(height * self.factor, width * self.factor)
 
+    @property
+    def position_tokens(self) -> int | None:
+        """Tokens per side that the model has positions for; None where it computes them for any size."""
+        return None
+
+    def check_size(self, size: Size) -> None:
+        """Raises ValueError if the model has no positions for pictures of this size."""
+        if self.position_tokens is None:
+            return
+        most = self.position_tokens * self.patch * self.factor
+        if max(size) > most:
+            raise ValueError(f"{size} is too large for {self.name}, whose positions end at {most} pixels a side")
+
     def latent_size(self, size: Size) -> tuple[int, int]:
         """(h, w) of the latents of pictures of this size."""
         return size.height // self.factor, size.width // self.factor

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,20 +14,34 @@ from selfcascade.cascade import Size
 class PlainTransformer(Family):
     """Transformers with plain latents."""
 
-    classes = (
-        "StableDiffusion3Pipeline",
-        "StableDiffusion3ControlNetPipeline",
-        "PixArtSigmaPipeline",
-        "PixArtAlphaPipeline",
-        "HunyuanDiTPipeline",
-        "CogView4Pipeline",
-    )
+    classes = ("PixArtSigmaPipeline", "PixArtAlphaPipeline", "HunyuanDiTPipeline", "CogView4Pipeline")
 
 
-class PatchedTransformer(Family):
-    """AuraFlow and Lumina 2: plain latents, patches of 2 x 2 fixed by the pipelines' size checks."""
+class StableDiffusion3(Family):
+    """Stable Diffusion 3 and 3.5: plain latents, positions cut from the middle of a table."""
 
-    classes = ("AuraFlowPipeline", "Lumina2Pipeline")
+    classes = ("StableDiffusion3Pipeline", "StableDiffusion3ControlNetPipeline")
+
+    @property
+    def position_tokens(self) -> int | None:
+        return self.denoiser.config.get("pos_embed_max_size")
+
+
+class AuraFlow(Family):
+    """AuraFlow: plain latents, patches of 2 x 2, positions cut from the middle of a table."""
+
+    classes = ("AuraFlowPipeline",)
+    token_side = 2
+
+    @property
+    def position_tokens(self) -> int | None:
+        return math.isqrt(self.denoiser.config.pos_embed_max_size)  # the config counts the whole table
+
+
+class Lumina2(Family):
+    """Lumina 2: plain latents, patches of 2 x 2."""
+
+    classes = ("Lumina2Pipeline",)
     token_side = 2
 
 

@@ -14,6 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
+from selfcascade.checks import OptionError
+from selfcascade.cli.flags import as_flags
+
 BAD_INPUT, FAILURE, INTERRUPTED = 2, 1, 130
 MAX_LINE = 500
 DEBUG = "SELFCASCADE_DEBUG"
@@ -31,6 +34,8 @@ class OneLineErrors(TyperGroup):
             status = super().main(*args, standalone_mode=False, **extra)
         except ParseError as error:
             _end(BAD_INPUT, error.format_message(), error)
+        except OptionError as error:
+            _end(BAD_INPUT, as_flags(error), error)
         except ValueError as error:
             _end(BAD_INPUT, str(error), error)
         except Exception as error:  # whatever a model can raise

@@ -6,28 +6,25 @@ from typing import Any
 
 from rich.table import Table
 
-from selfcascade.cli import options
 from selfcascade.cli.console import Debug, show
+from selfcascade.cli.flags import with_options
 from selfcascade.cli.making import load
-from selfcascade.cli.settings import Settings
+from selfcascade.cli.records import gather
 from selfcascade.media.save_pictures import versions
+from selfcascade.options import Options
 
 
-def info(
-    model: options.Model = None,
-    device: options.Device = None,
-    native_size: options.NativeSize = None,
-    debug: Debug = False,
-) -> None:
+@with_options("info")
+def info(given: dict[str, Any], debug: Debug = False) -> None:
     """Show versions, methods and presets, and what the bundled or another model is."""
     from selfcascade import METHODS, PRESETS
     from selfcascade.models import BUNDLED, find_device
 
-    settings, _ = options.gather(None, model=model, device=device, native_size=native_size)
-    facts = model_facts(settings) if model is not None or BUNDLED.is_dir() else {"model": "bundled: not installed"}
+    options, _ = gather(given)
+    facts = model_facts(options) if "model" in given or BUNDLED.is_dir() else {"model": "bundled: not installed"}
     rows: dict[str, dict[str, str]] = {
         "versions": versions(),
-        "device": {"used": find_device(device)},
+        "device": {"used": find_device(options.device)},
         "methods": {name: method.summary for name, method in METHODS.items()},
         "presets": {name: preset.summary for name, preset in PRESETS.items()},
         "model": facts,
@@ -39,9 +36,9 @@ def info(
         show(table)
 
 
-def model_facts(settings: Settings) -> dict[str, str]:
-    """Class, sizes, scheduler and parameters of the settings' model."""
-    cascade, settings = load(settings, video=True)
+def model_facts(options: Options) -> dict[str, str]:
+    """Class, sizes, scheduler and parameters of the options' model."""
+    cascade, options = load(options, video=True)
     pipe: Any = cascade.pipe
     # AnimateDiff's U-Net has a copy of its motion adapter.
     parts = {name: part for name, part in pipe.components.items() if name != "motion_adapter"}
@@ -51,17 +48,17 @@ def model_facts(settings: Settings) -> dict[str, str]:
     clips = {}
     if cascade.family.video:
         most, step = cascade.family.most_frames, cascade.family.frame_step
-        text = f"{settings.frames} by default" + (f", {step} k + 1" if step > 1 else "")
+        text = f"{options.num_frames} by default" + (f", {step} k + 1" if step > 1 else "")
         clips = {"frames": text + ("" if most is None else f", at most {most}")}
     return {
-        "name": settings.model,
+        "name": options.model,
         "class": type(pipe).__name__,
         "native size (HxW)": str(cascade.native_size),
         **clips,
         "sizes are multiples of": f"{cascade.multiple} pixels",
         "scheduler": type(pipe.scheduler).__name__,
         "parameters": f"{sum(counts.values()) / 1e6:.1f}M ({sizes})",
-        "default steps": str(settings.num_inference_steps),
-        "default guidance scale": str(settings.guidance_scale),
+        "default steps": str(options.num_inference_steps),
+        "default guidance scale": str(options.guidance_scale),
         "default preset": cascade.default_preset,
     }

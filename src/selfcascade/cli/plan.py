@@ -7,49 +7,32 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from selfcascade.cli import options
 from selfcascade.cli.console import Debug, note, show
-from selfcascade.cli.making import check_names, load, plan_arguments
+from selfcascade.cli.files import MAX_COUNT
+from selfcascade.cli.flags import with_options
+from selfcascade.cli.making import load
+from selfcascade.cli.records import check_method, gather
 from selfcascade.cli.saving import check_of_clips
-from selfcascade.cli.settings import check_count
 
-Batch = Annotated[int, typer.Option(help="Pictures or clips made at once.")]
+Batch = Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="Pictures or clips made at once.")]
 
 
-def plan(
-    model: options.Model = None,
-    height: options.Height = None,
-    width: options.Width = None,
-    steps: options.Steps = None,
-    pivot_step: options.PivotStep = None,
-    preset: options.Preset = None,
-    upsamplers: options.Upsamplers = None,
-    guidance_scale: options.GuidanceScale = None,
-    native_size: options.NativeSize = None,
-    frames: options.Frames = None,
-    batch: Batch = 1,
-    device: options.Device = None,
-    dtype: options.Dtype = None,
-    debug: Debug = False,
-) -> None:
+@with_options("plan")
+def plan(given: dict[str, Any], batch: Batch = 1, debug: Debug = False) -> None:
     """Show the stages of a picture or clip, and the work, time and memory that each will take."""
-    given: dict[str, Any] = dict(model=model, height=height, width=width, num_inference_steps=steps, preset=preset)
-    given.update(pivot_step=pivot_step, native_size=native_size, guidance_scale=guidance_scale, upsamplers=upsamplers)
-    given["frames"] = frames
-    settings, _ = options.gather(None, device=device, dtype=dtype, **given)
-    check_count(batch, "batch")
-    check_names(settings)
-    cascade, settings = load(settings, video=True)
+    options, _ = gather(given)
+    check_method(options)
+    cascade, options = load(options, video=True)
     if not cascade.family.video:
-        check_of_clips(settings)
-    stages = cascade.plan(**plan_arguments(settings))
+        check_of_clips(options)
+    stages = cascade.plan(**options.keywords("plan"))
 
     from selfcascade.cost.plan import estimate
 
     table = Table("stage", "size (HxW)", "pivot step", "steps")
     for column in ("TFLOPs", "seconds", "memory (GiB)"):
         table.add_column(column, justify="right")
-    costs = list(estimate(cascade.pipe, stages, batch, frames=settings.frames))
+    costs = list(estimate(cascade.pipe, stages, batch, frames=options.num_frames))
     for stage, cost in zip(stages, costs, strict=True):
         pivot = "-" if stage.pivot_step is None else str(stage.pivot_step)
         figures = (_figure(cost.tflops), _figure(cost.seconds), _figure(cost.peak_bytes, 2**30))
@@ -64,7 +47,7 @@ def plan(
         note("the upsamplers' own share, 0.2 to 2 % of a stage, is not counted (docs/upsamplers.md)")
     if cascade.family.video:
         most = cascade.family.most_frames
-        note(f"clips of {settings.frames} frames" + ("" if most is None else f", at most {most}"))
+        note(f"clips of {options.num_frames} frames" + ("" if most is None else f", at most {most}"))
     note(f"native size {cascade.native_size}; sizes are multiples of {cascade.multiple} pixels")
 
 

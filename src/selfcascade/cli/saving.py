@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from selfcascade.cli.making import FPS, Made
-from selfcascade.cli.settings import OF_CLIPS, Settings
+from selfcascade.cli.making import Made
+from selfcascade.cli.records import OF_CLIPS
+from selfcascade.media.frame_rates import DEFAULT_FPS
 from selfcascade.media.save_clips import CLIP_OUTPUTS, check_clip_output, save_clip, save_sheet
 from selfcascade.media.save_pictures import EXTENSIONS, check_output, save_picture
+from selfcascade.options import Options
 
 
-def check_target(output: Path | None, settings: Settings, force: bool) -> None:
+def check_target(output: Path | None, options: Options, force: bool) -> None:
     """What can be said of an output before it is known whether the model makes pictures or video.
 
     Raises:
@@ -25,10 +27,10 @@ def check_target(output: Path | None, settings: Settings, force: bool) -> None:
     if extension in EXTENSIONS:
         check_output(output)
     else:
-        check_clip_output(output, settings.fps or FPS, force)
+        check_clip_output(output, options.fps or DEFAULT_FPS, force)
 
 
-def target(output: Path | None, default: str, settings: Settings, video: bool, sheet: bool) -> Path:
+def target(output: Path | None, default: str, options: Options, video: bool, sheet: bool) -> Path:
     """The path to write to, now that the model is known.
 
     Raises:
@@ -36,29 +38,29 @@ def target(output: Path | None, default: str, settings: Settings, video: bool, s
     """
     if video:
         path = output or Path("outputs", "clip.mp4" if default == "picture" else f"{default}.mp4")
-        check_clip_output(path, settings.fps or FPS)
+        check_clip_output(path, options.fps or DEFAULT_FPS)
         return path
-    check_of_clips(settings, sheet)
+    check_of_clips(options, sheet)
     path = output or Path(f"outputs/{default}.png")
     if path.suffix.lower() not in EXTENSIONS:
         known = ", ".join(EXTENSIONS)
-        raise ValueError(f"output {str(path)!r} is for video, and model {settings.model!r} makes pictures: use {known}")
+        raise ValueError(f"output {str(path)!r} is for video, and model {options.model!r} makes pictures: use {known}")
     check_output(path)
     return path
 
 
-def check_of_clips(settings: Settings, sheet: bool = False) -> None:
-    """Raises ValueError if an option is given that is for video, and the settings' model makes pictures."""
-    given = [name for name in OF_CLIPS if getattr(settings, name) is not None] + (["sheet"] if sheet else [])
+def check_of_clips(options: Options, sheet: bool = False) -> None:
+    """Raises ValueError if an option is given that is for video, and the options' model makes pictures."""
+    given = [name for name in OF_CLIPS if getattr(options, name) is not None] + (["sheet"] if sheet else [])
     if given:
-        raise ValueError(f"{given[0]} is for video, and model {settings.model!r} makes pictures")
+        raise ValueError(f"{given[0]} is for video, and model {options.model!r} makes pictures")
 
 
 def save(made: Made, path: Path, force: bool, sheet: bool) -> list[Path]:
     """Writes what was made, with its sidecar and, if asked for, a contact sheet; the paths to tell the user."""
     if made.frames is None:
         return [save_picture(made.image, made.record(), path, made.parameters(), force)[0]]
-    fps = made.settings.fps or FPS
+    fps = made.options.fps or DEFAULT_FPS
     clip, _ = save_clip(made.frames, fps, made.record(), path, made.parameters(), force)
-    heading = f"{made.settings.prompt}  (seed {made.settings.seed}, {len(made.frames)} frames at {fps:g} a second)"
+    heading = f"{made.options.prompt}  (seed {made.options.seed}, {len(made.frames)} frames at {fps:g} a second)"
     return [clip, save_sheet(made.frames, fps, clip, heading)] if sheet else [clip]

@@ -6,11 +6,11 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfcascade.cli.settings import Settings
 from selfcascade.media.frame_files import are_frames, frames_sha256, probe_frames, read_frames, recorded_fps
 from selfcascade.media.images import read_image
 from selfcascade.media.save_clips import pyav
 from selfcascade.media.video_files import CLIP_EXTENSIONS, probe_clip, read_clip
+from selfcascade.options import Options
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,15 +26,15 @@ def is_clip(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_EXTENSIONS or are_frames(path)
 
 
-def read_source(settings: Settings) -> tuple[Image.Image | None, Settings]:
-    """The picture that `upscale` enlarges, None where it is a video or a folder, and the settings with its checksum.
+def read_source(options: Options) -> tuple[Image.Image | None, Options]:
+    """The picture that `upscale` enlarges, None where it is a video or a folder, and the options with its checksum.
 
     Raises:
-        ValueError: It cannot be read, or is not the one that the settings were recorded with.
+        ValueError: It cannot be read, or is not the one that the options were recorded with.
     """
-    if settings.image is None:
+    if options.image is None:
         raise ValueError("image is missing")
-    path = Path(settings.image)
+    path = Path(options.image)
     if path.suffix.lower() in VIDEO_EXTENSIONS:
         pyav()
         probe_clip(path)
@@ -42,45 +42,45 @@ def read_source(settings: Settings) -> tuple[Image.Image | None, Settings]:
         probe_frames(path)
     image = None if path.suffix.lower() in VIDEO_EXTENSIONS or path.is_dir() else read_image(path)
     sha256 = frames_sha256(path)
-    if settings.image_sha256 not in (None, sha256):
-        raise ValueError(f"image {settings.image!r} is not the file that was recorded (its SHA-256 differs)")
-    return image, settings.changed(image_sha256=sha256)
+    if options.image_sha256 not in (None, sha256):
+        raise ValueError(f"image {options.image!r} is not the file that was recorded (its SHA-256 differs)")
+    return image, options.changed(image_sha256=sha256)
 
 
-def source_for(cascade: SelfCascade, settings: Settings, image: Image.Image | None) -> tuple[Any, Settings]:
+def source_for(cascade: SelfCascade, options: Options, image: Image.Image | None) -> tuple[Any, Options]:
     """What `SelfCascade.upscale` takes, now that the model is known: the picture, or the frames of the clip.
 
     Returns:
-        The picture or frames, (F, H, W, 3) bytes, and the settings with the clip's length and frame rate.
+        The picture or frames, (F, H, W, 3) bytes, and the options with the clip's length and frame rate.
 
     Raises:
         ValueError: The model makes pictures and the file is a video, or no clips of that length.
     """
     if not cascade.family.video:
         if image is None:
-            raise ValueError(f"image {settings.image!r} is a video, and model {settings.model!r} makes pictures")
-        return image, settings
-    from selfcascade.arguments import check_clips
+            raise ValueError(f"image {options.image!r} is a video, and model {options.model!r} makes pictures")
+        return image, options
+    from selfcascade.calls import check_clips
 
-    path, start = Path(str(settings.image)), settings.start or 0.0
+    path, start = Path(str(options.image)), options.start or 0.0
     loose = are_frames(path)
     if not loose:
         pyav()
 
     def check(count: int) -> None:
         try:
-            check_clips(cascade.family, count, settings.shared_noise or 0.0)
+            check_clips(cascade.family, count, options.shared_noise or 0.0)
         except ValueError as error:
             raise ValueError(f"image {str(path)!r} has {count} frames: {error}; use --frames") from error
 
     info, most = (probe_frames if loose else probe_clip)(path), cascade.family.most_frames
     # A .gif rounds its times more coarsely than a rate could be told from them; other files say theirs.
     recorded = recorded_fps(path, info.duration) if path.suffix.lower() == ".gif" else None
-    rate = settings.fps or recorded
+    rate = options.fps or recorded
     held = round((info.duration - start) * (rate or info.fps))
-    if settings.frames is None and most is not None and held > most:
+    if options.num_frames is None and most is not None and held > most:
         check(held)  # before what is too long is decoded
     read = functools.partial(read_frames, path, info) if loose else functools.partial(read_clip, path)
-    frames, fps = read(settings.frames, rate, start=start)
+    frames, fps = read(options.num_frames, rate, start=start)
     check(len(frames))
-    return frames, settings.changed(frames=len(frames), fps=float(fps))
+    return frames, options.changed(num_frames=len(frames), fps=float(fps))

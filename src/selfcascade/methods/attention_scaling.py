@@ -10,37 +10,28 @@ from typing import Any
 from torch import Tensor
 
 from selfcascade.base_models.family import denoiser
-from selfcascade.cascade import Size
-from selfcascade.methods.direct import Direct
-from selfcascade.methods.seams import refuse_compiled, spatial_attention
-from selfcascade.pipeline import SelfCascade
+from selfcascade.calls import SelfCascadeOutput
+from selfcascade.methods.direct import sampled_at
+from selfcascade.methods.method import Method, MethodRequest
+from selfcascade.methods.unet_layers import refuse_compiled, spatial_attention
 
 
-class AttentionScaling:
+class AttentionScaling(Method):
     """The entropy of attention grows with its N tokens; logits times sqrt(log_{N_train} N) hold it where it was."""
 
     name = "attn-sf"
-    from_base = False
     summary = "direct, with self-attention logits multiplied by sqrt(log_Ntrain N)"
+    takes = frozenset({"vae_tiling"})
 
-    def __call__(
-        self,
-        pipe: Any,
-        prompt: str | list[str],
-        *,
-        height: int,
-        width: int,
-        native_size: tuple[int, int] | None = None,
-        **arguments: Any,
-    ) -> Any:
-        """The pipeline's output at (height, width); arguments of the cascade alone are left out.
+    def make(self, request: MethodRequest) -> SelfCascadeOutput:
+        """The pipeline's output at the target size.
 
         Raises:
             ValueError: The model has no U-Net, or its projections are fused.
         """
-        native = SelfCascade(pipe, native_size=native_size).native_size
-        with scaled_attention(denoiser(pipe), Size(height, width).area / native.area):
-            return Direct()(pipe, prompt, height=height, width=width, **arguments)
+        ratio = request.target.area / request.cascade.native_size.area
+        with scaled_attention(denoiser(request.pipe), ratio):
+            return sampled_at(request.pipe, request.prompt, request.target, request.arguments)
 
 
 @contextlib.contextmanager

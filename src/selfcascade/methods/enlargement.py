@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,57 +10,41 @@ from torch import Tensor
 
 from selfcascade.base_models.family import denoiser
 from selfcascade.base_models.resizing import lanczos
-from selfcascade.cascade import Size
+from selfcascade.calls import SelfCascadeOutput
 from selfcascade.methods.direct import base_sample
-from selfcascade.pipeline import SelfCascade, SelfCascadeOutput
+from selfcascade.methods.method import Method, MethodRequest
+from selfcascade.pipeline import SelfCascade
 
 
-class Lanczos:
+class Lanczos(Method):
     """What every other method has to beat: the composition is the base model's, the detail is missing."""
 
     name = "lanczos"
-    from_base = True
     summary = "the base sample enlarged with Lanczos windows: no detail is added"
+    from_base = True
 
-    def __call__(
-        self,
-        pipe: Any,
-        prompt: str | list[str],
-        *,
-        height: int,
-        width: int,
-        native_size: tuple[int, int] | None = None,
-        output_type: str = "pil",
-        pivot: Tensor | None = None,
-        **arguments: Any,
-    ) -> Any:
-        """A `SelfCascadeOutput` with one stage, the base sample's; "latent" gives the picture encoded again."""
-        cascade = SelfCascade(pipe, native_size=native_size)
-        output, pixels = base_pixels(cascade, prompt, Size(height, width), pivot, arguments)
-        return finish(cascade, output, lanczos(pixels, Size(height, width)), output_type)
+    def make(self, request: MethodRequest) -> SelfCascadeOutput:
+        """One stage, the base sample's; "latent" gives the picture encoded again."""
+        output, pixels = base_pixels(request, request.without("output_type", "pivot"))
+        output_type = request.arguments.get("output_type", "pil")
+        return finish(request.cascade, output, lanczos(pixels, request.target), output_type)
 
 
-def base_pixels(
-    cascade: SelfCascade, prompt: str | list[str], target: Size, pivot: Tensor | None, arguments: dict[str, Any]
-) -> tuple[Any, Tensor]:
-    """The output of the base stage for that target, and its picture, (N, 3, ..., h, w) in [-1, 1].
+def base_pixels(request: MethodRequest, arguments: Mapping[str, Any]) -> tuple[SelfCascadeOutput, Tensor]:
+    """The base stage of a cascade to the request's target, and its picture, (N, 3, ..., h, w) in [-1, 1].
 
     Args:
-        cascade: Of the pipeline.
-        prompt: One or several.
-        target: Size of the picture wanted.
-        pivot: The base sample's latents, where they are there already.
+        request: Its `pivot` are the base sample's latents, where they are there already.
         arguments: Of the pipeline.
     """
-    output: Any = SelfCascadeOutput(None, None, [])
-    if pivot is None:
-        output = base_sample(cascade, prompt, target, arguments)
+    cascade, pivot = request.cascade, request.arguments.get("pivot")
+    output = SelfCascadeOutput(None, None, []) if pivot is not None else base_sample(request, arguments)
     z_0 = output.stages[-1].latents if pivot is None else pivot
     with torch.no_grad():
         return output, cascade.family.decode(z_0)
 
 
-def finish(cascade: SelfCascade, output: Any, pixels: Tensor, output_type: str) -> Any:
+def finish(cascade: SelfCascade, output: SelfCascadeOutput, pixels: Tensor, output_type: str) -> SelfCascadeOutput:
     """The output with that picture, (N, 3, ..., H, W) in [-1, 1], in the form that is asked for."""
     pixels, pipe = pixels.clamp(-1, 1), cascade.pipe
     if output_type == "latent":

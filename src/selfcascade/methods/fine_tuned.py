@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,67 +14,80 @@ from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
 from torch import Tensor, nn
 
 from selfcascade.base_models.family import denoiser
-from selfcascade.cascade import Size
-from selfcascade.methods.direct import Direct, base_sample
-from selfcascade.methods.self_cascade import without_tuning
-from selfcascade.pipeline import SelfCascade
+from selfcascade.calls import SelfCascadeOutput
+from selfcascade.checks import OptionError
+from selfcascade.methods.direct import base_sample, sampled_at
+from selfcascade.methods.method import Method, MethodRequest
+from selfcascade.options import uses
 
 ADAPTER = "selfcascade-fine-tuned"
 LAYER = re.compile(r"(?:unet|transformer)\.(.+)\.lora_A\.weight")
 
 
-class FineTuned:
+class FineTuned(Method):
     """Weights trained at the target size, sampled there directly as the paper does, or inside the cascade.
 
-    Args:
-        name: "full-ft" or "lora".
-        summary: In a line.
-        lent: Makes the context in which a pipeline has the weights of a folder.
+    `weights` is the folder that `selfcascade train` wrote. With `in_cascade` only the stages above the native size use
+    them, from the base model's own sample.
     """
 
-    from_base = False
+    takes = frozenset({"weights", "in_cascade", "cascade", "vae_tiling"})
+    needs = frozenset({"weights"})
 
-    def __init__(self, name: str, summary: str, lent: Any) -> None:
-        self.name, self.summary, self.lent = name, summary, lent
+    def check(self, given: Mapping[str, object]) -> None:
+        """As for every method; options of the cascade are for `in_cascade`."""
+        super().check(given)
+        of_cascade = [name for name in given if _of_cascade(name)]
+        if of_cascade and not given.get("in_cascade"):
+            raise OptionError(f"{{{of_cascade[0]}}} needs {{in_cascade}} with method {self.name}")
 
-    def __call__(
-        self,
-        pipe: Any,
-        prompt: str | list[str],
-        *,
-        height: int,
-        width: int,
-        native_size: tuple[int, int] | None = None,
-        weights: str | Path | None = None,
-        in_cascade: bool = False,
-        **arguments: Any,
-    ) -> Any:
-        """A `SelfCascadeOutput`.
-
-        Args:
-            pipe: The base model's pipeline; it has its own weights again afterwards.
-            prompt: One or several.
-            height, width: Of the pictures, in pixels.
-            native_size: As in `SelfCascade`.
-            weights: Folder that `selfcascade train --method full` or `lora` wrote.
-            in_cascade: Only the stages above the native size use the weights, from the base model's own sample.
-            arguments: As in `SelfCascade.__call__`.
+    def make(self, request: MethodRequest) -> SelfCascadeOutput:
+        """The pictures; the pipeline has its own weights again afterwards.
 
         Raises:
-            ValueError: There are no weights, or they do not fit the model.
+            ValueError: The weights do not fit the model.
         """
-        if weights is None:
-            raise ValueError(f"method {self.name} needs weights: --weights DIR, or weights='DIR'")
-        if not in_cascade:
-            with self.lent(pipe, Path(weights)):
-                return Direct()(pipe, prompt, height=height, width=width, **arguments)
-        cascade = SelfCascade(pipe, native_size=native_size)
-        arguments = without_tuning(arguments)
-        first = base_sample(cascade, prompt, Size(height, width), arguments)
-        with self.lent(pipe, Path(weights)):
-            output: Any = cascade(prompt, height=height, width=width, **arguments, pivot=first.stages[-1].latents)
+        arguments, folder = request.without("weights", "in_cascade"), Path(request.arguments["weights"])
+        if not request.arguments.get("in_cascade"):
+            with self.lent(request.pipe, folder):
+                return sampled_at(request.pipe, request.prompt, request.target, arguments)
+        base = {name: value for name, value in arguments.items() if not _of_cascade(name)}
+        first = base_sample(request, base)
+        pivot = first.stages[-1].latents
+        with self.lent(request.pipe, folder):
+            output = request.cascade(request.prompt, **request.target._asdict(), **arguments, pivot=pivot)
         output.stages[:0] = first.stages
         return output
+
+    @abstractmethod
+    def lent(self, pipe: Any, folder: Path) -> contextlib.AbstractContextManager[None]:
+        """Within it the pipeline has the folder's weights."""
+
+
+class FullFineTuning(FineTuned):
+    """The whole U-Net."""
+
+    name = "full-ft"
+    summary = "the whole U-Net fine-tuned at the target size, sampled there directly"
+
+    def lent(self, pipe: Any, folder: Path) -> contextlib.AbstractContextManager[None]:
+        """As in `whole_unet`."""
+        return whole_unet(pipe, folder)
+
+
+class LoraFineTuning(FineTuned):
+    """A LoRA."""
+
+    name = "lora"
+    summary = "a LoRA trained at the target size, sampled there directly"
+
+    def lent(self, pipe: Any, folder: Path) -> contextlib.AbstractContextManager[None]:
+        """As in `lora`."""
+        return lora(pipe, folder)
+
+
+def _of_cascade(name: str) -> bool:
+    return name in uses() and uses()[name].taken_by == "cascade"
 
 
 @contextlib.contextmanager
@@ -204,7 +218,3 @@ def _trainable(pipe: Any) -> list[nn.Parameter]:
 def _restore(strengths: dict[Any, dict[str, float]]) -> None:
     for layer, scaling in strengths.items():  # which activating adapters may have put back to 1
         layer.scaling.update(scaling)
-
-
-FULL = FineTuned("full-ft", "the whole U-Net fine-tuned at the target size, sampled there directly", whole_unet)
-LORA = FineTuned("lora", "a LoRA trained at the target size, sampled there directly", lora)

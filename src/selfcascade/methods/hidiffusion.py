@@ -13,9 +13,10 @@ from torch.nn.functional import conv2d, interpolate
 
 from selfcascade.base_models.family import denoiser
 from selfcascade.base_models.stage_scheduler import training_steps
-from selfcascade.methods.direct import Direct
-from selfcascade.methods.seams import convolving, refuse_compiled, spatial_attention, timestep_of
-from selfcascade.pipeline import SelfCascade
+from selfcascade.calls import SelfCascadeOutput
+from selfcascade.methods.direct import sampled_at
+from selfcascade.methods.method import Method, MethodRequest
+from selfcascade.methods.unet_layers import convolving, refuse_compiled, spatial_attention, timestep_of
 
 RESIDUALS = (
     "down_block_additional_residuals",
@@ -24,32 +25,22 @@ RESIDUALS = (
 )
 
 
-class HiDiffusion:
+class HiDiffusion(Method):
     """Early steps halve the features once more than the U-Net does, so that its deep levels see the trained size."""
 
     name = "hidiffusion"
-    from_base = False
     summary = "direct, with deep features resized to the trained size in early steps and shifted-window attention"
+    takes = frozenset({"vae_tiling"})
 
-    def __call__(
-        self,
-        pipe: Any,
-        prompt: str | list[str],
-        *,
-        height: int,
-        width: int,
-        native_size: tuple[int, int] | None = None,
-        **arguments: Any,
-    ) -> Any:
-        """The pipeline's output at (height, width); arguments of the cascade alone are left out.
+    def make(self, request: MethodRequest) -> SelfCascadeOutput:
+        """The pipeline's output at the target size.
 
         Raises:
             ValueError: The model has no U-Net with down-sampling convolutions, or it is compiled.
         """
-        native = SelfCascade(pipe, native_size=native_size).native_size
-        scale = math.sqrt(height * width / native.area)
-        with resolution_aware(pipe, scale), windowed_attention(pipe, scale):
-            return Direct()(pipe, prompt, height=height, width=width, **arguments)
+        scale = math.sqrt(request.target.area / request.cascade.native_size.area)
+        with resolution_aware(request.pipe, scale), windowed_attention(request.pipe, scale):
+            return sampled_at(request.pipe, request.prompt, request.target, request.arguments)
 
 
 def resized_shares(scale: float) -> tuple[float, ...]:

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from selfcascade.methods.self_cascade import without_tuning
-from selfcascade.pipeline import SelfCascade
+from selfcascade.calls import SelfCascadeOutput
+from selfcascade.methods.method import Method, MethodRequest
 from selfcascade.presets import Preset
 
 SHARE = 0.2  # of the schedule, at the native size
 LATE = Preset("restart-late", "t = 0.2 T at the native size, RGB pivots", SHARE, SHARE, "rgb", matched=True)
 
 
-class RestartLate:
+class RestartLate(Method):
     """The pivot is enlarged as a picture, and only the last steps run again, from a step shifted by the size."""
 
     name = "restart-late"
-    from_base = True
     summary = (
         "self-cascade from an RGB pivot at t = 0.2 T, shifted to the same signal-to-noise ratio at the larger size"
     )
+    from_base = True
+    takes = frozenset({"cascade", "vae_tiling"})
 
-    def __call__(
-        self,
-        pipe: Any,
-        prompt: str | list[str],
-        *,
-        height: int,
-        width: int,
-        native_size: tuple[int, int] | None = None,
-        **arguments: Any,
-    ) -> Any:
-        """A `SelfCascadeOutput`; arguments as in `SelfCascade.__call__`, a given pivot_step or upsampling is used."""
-        cascade = SelfCascade(pipe, native_size=native_size)
-        given = {name: value for name, value in without_tuning(arguments).items() if value is not None}
-        return cascade(prompt, height=height, width=width, **{"preset": LATE, **given})
+    def make(self, request: MethodRequest) -> SelfCascadeOutput:
+        """What `SelfCascade` makes; a preset, a pivot step or an upsampling that is given has its way."""
+        arguments = {"preset": LATE, **request.arguments}
+        return request.cascade(request.prompt, **request.target._asdict(), **arguments)

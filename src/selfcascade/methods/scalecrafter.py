@@ -14,9 +14,10 @@ from torch.nn.functional import conv2d, interpolate, pad
 
 from selfcascade.base_models.family import denoiser
 from selfcascade.base_models.stage_scheduler import training_steps
-from selfcascade.methods.direct import Direct
-from selfcascade.methods.seams import convolution_levels, convolving, refuse_compiled, timestep_of
-from selfcascade.pipeline import SelfCascade
+from selfcascade.calls import SelfCascadeOutput
+from selfcascade.methods.direct import sampled_at
+from selfcascade.methods.method import Method, MethodRequest
+from selfcascade.methods.unet_layers import convolution_levels, convolving, refuse_compiled, timestep_of
 
 LARGEST_BLIND = 2.0  # scale up to which plain re-dilation of the inner levels serves
 
@@ -32,44 +33,24 @@ class Factor(NamedTuple):
         return Factor(*(max(1.0, min(side, most)) for side in self))
 
 
-class ScaleCrafter:
+class ScaleCrafter(Method):
     """Re-dilated convolutions in the early steps; from 16x the pixels on dispersed, with noise-damped guidance."""
 
     name = "scalecrafter"
-    from_base = False
     summary = "direct, with re-dilated and dispersed convolutions and noise-damped guidance in the early steps"
+    takes = frozenset({"vae_tiling", "dilated_share"})
 
-    def __call__(
-        self,
-        pipe: Any,
-        prompt: str | list[str],
-        *,
-        height: int,
-        width: int,
-        native_size: tuple[int, int] | None = None,
-        dilated_share: float | None = None,
-        **arguments: Any,
-    ) -> Any:
-        """The pipeline's output at (height, width); arguments of the cascade alone are left out.
-
-        Args:
-            pipe: A pipeline with a U-Net.
-            prompt: One or several.
-            height, width: Of the pictures, in pixels.
-            native_size: As in `SelfCascade`.
-            dilated_share: Share of the noise levels, from the top, with changed convolutions; None: by the scale.
-            arguments: Passed to the pipeline.
+    def make(self, request: MethodRequest) -> SelfCascadeOutput:
+        """The pipeline's output at the target size.
 
         Raises:
-            ValueError: The model has no U-Net, or it is compiled, or the share is not in [0, 1].
+            ValueError: The model has no U-Net, or it is compiled.
         """
-        native = SelfCascade(pipe, native_size=native_size).native_size
-        scale = Factor(height / native.height, width / native.width).capped(math.inf)
-        share = default_share(max(scale)) if dilated_share is None else dilated_share
-        if not 0 <= share <= 1:
-            raise ValueError(f"dilated_share must be a number from 0 to 1, not {share!r}")
-        with redilated(pipe, scale, share):
-            return Direct()(pipe, prompt, height=height, width=width, **arguments)
+        target, native = request.target, request.cascade.native_size
+        scale = Factor(target.height / native.height, target.width / native.width).capped(math.inf)
+        share = request.arguments.get("dilated_share", default_share(max(scale)))
+        with redilated(request.pipe, scale, share):
+            return sampled_at(request.pipe, request.prompt, target, request.without("dilated_share"))
 
 
 def default_share(scale: float) -> float:

@@ -1,0 +1,228 @@
+"""TFLOPs of full attention and of attention in windows of the native size, from 512 to 4096, without weights.
+
+    python benchmarks/attention.py
+
+writes attention.json and, from it, attention.md beside this file.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (  # pyright: ignore[reportPrivateImportUsage]
+    DDIMScheduler,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+    WanTransformer3DModel,
+)
+from flops import SD_21_BASE, SDXL_BASE
+
+from selfcascade import PRESETS, Size, Stage, plan_stages
+from selfcascade.base_models.local_attention import local_attention
+from selfcascade.base_models.windows import Grid
+from selfcascade.cost.forward import Shape, count, unet_forward
+from selfcascade.cost.plan import scheduled_steps
+from selfcascade.presets import Preset
+
+HERE = Path(__file__).parent
+STEPS = 50
+FRAMES = 21  # latent frames of a clip of 81
+LATENT_FACTOR = 8
+SQUARES = tuple(Size(side, side) for side in (512, 1024, 2048, 4096))
+WIDE = (Size(480, 832), Size(720, 1280), Size(1088, 1920), Size(2160, 3840))
+
+
+def sd_3() -> Any:
+    """Stable Diffusion 3 medium, with positions for 4096 pixels a side."""
+    return SD3Transformer2DModel(
+        num_layers=24,
+        num_attention_heads=24,
+        joint_attention_dim=4096,
+        caption_projection_dim=1536,
+        pooled_projection_dim=2048,
+        pos_embed_max_size=256,
+    )
+
+
+def sd_3_forward(network: Any, shape: Shape) -> Any:
+    """A step with 77 + 256 tokens of text."""
+    batch, h, w = shape
+    z_t, text, pooled = torch.empty(batch, 16, h, w), torch.empty(batch, 333, 4096), torch.empty(batch, 2048)
+    return network(z_t, text, pooled, torch.ones(batch))
+
+
+def flux_forward(network: Any, shape: Shape) -> Any:
+    """A step with 512 tokens of text."""
+    batch, h, w = shape
+    tokens, text, pooled = torch.empty(batch, h * w // 4, 64), torch.empty(batch, 512, 4096), torch.empty(batch, 768)
+    places = {"img_ids": torch.empty(h * w // 4, 3), "txt_ids": torch.empty(512, 3)}
+    return network(tokens, text, pooled, torch.ones(batch), **places, guidance=torch.ones(batch))
+
+
+def wan() -> Any:
+    """Wan 2.1 with 1.3 billion weights."""
+    return WanTransformer3DModel(num_attention_heads=12, ffn_dim=8960, num_layers=30)
+
+
+def wan_forward(network: Any, shape: Shape) -> Any:
+    """A step of a clip with 512 tokens of text."""
+    batch, h, w = shape
+    return network(torch.empty(batch, 16, FRAMES, h, w), torch.ones(batch), torch.empty(batch, 512, 4096))
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network of public proportions, made and run on the meta device.
+
+    Attributes:
+        name: Of the published model.
+        make: Makes it.
+        forward: Runs it on one latent.
+        sizes: In pixels, the native one among them.
+        native: Index of that.
+        grid: Latent frames, and latent pixels of a token's side.
+    """
+
+    name: str
+    make: Callable[[], Any]
+    forward: Callable[[Any, Shape], Any]
+    sizes: tuple[Size, ...]
+    native: int
+    grid: tuple[int, int]
+
+
+MODELS = (
+    Model("SD 2.1-base", lambda: UNet2DConditionModel.from_config(SD_21_BASE), unet_forward(), SQUARES, 0, (1, 1)),
+    Model("SDXL-base-1.0", lambda: UNet2DConditionModel.from_config(SDXL_BASE), unet_forward(), SQUARES, 1, (1, 1)),
+    Model("SD 3-medium", sd_3, sd_3_forward, SQUARES, 1, (1, 2)),
+    Model("Flux.1-dev", lambda: FluxTransformer2DModel(guidance_embeds=True), flux_forward, SQUARES, 1, (1, 2)),
+    Model("Wan 2.1 1.3B, 81 frames", wan, wan_forward, WIDE, 0, (FRAMES, 2)),
+)
+
+
+def measure(model: Model) -> list[dict[str, Any]]:
+    """A row a size: TFLOPs of a pass with full attention and with local, and the share of the kernel in each."""
+    native, (frames, side) = model.sizes[model.native], model.grid
+    rows = []
+    with torch.device("meta"):
+        network = model.make()
+        for size in model.sizes:
+            height, width = (length // LATENT_FACTOR for length in size)
+            ratio = math.sqrt(native.area / size.area)
+            grid = Grid(frames, height // side, width // side)
+            window = Grid(frames, *(math.ceil(ratio * length - 1e-6) for length in grid[1:]))
+            full = count(network, model.forward, (1, height, width))
+            with local_attention(network, grid, window):
+                local = count(network, model.forward, (1, height, width))
+            row = {"model": model.name, "height": size.height, "width": size.width, "native": size == native}
+            row |= {"full": full.flops / 1e12, "full_attention": full.attention_flops / full.flops}
+            rows.append(row | {"local": local.flops / 1e12, "local_attention": local.attention_flops / local.flops})
+    return rows
+
+
+def run_tflops(preset: Preset, native: int, target: int, tflops: dict[int, float], share: float) -> float:
+    """A guided picture of the target size, `share` of the steps above the base, whose passes cost `tflops`."""
+    scheduler = DDIMScheduler(steps_offset=1)  # Stable Diffusion's own
+    sizes = plan_stages((native, native), (target, target))
+    shares = [None, preset.pivot_share] + [preset.later_pivot_share] * len(sizes)
+    total = 0.0
+    for index, size in enumerate(sizes):
+        part, steps = shares[index], round(STEPS * share) if index else STEPS
+        stage = Stage(index, len(sizes), size, steps, None if part is None else round(1000 * part))
+        total += 2 * scheduled_steps(scheduler, stage) * tflops[size.height]
+    return total
+
+
+def compare(name: str, native: int, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row a setting and size: the run's TFLOPs as a share of direct inference's with full attention."""
+    full, local = ({row["height"]: row[kind] for row in rows} for kind in ("full", "local"))
+    compared = []
+    for target in (side for side in full if side > native):
+        direct = 2 * STEPS * full[target]
+        for preset, share in (("paper", 1.0), ("quality", 1.0), ("quality", 0.5)):
+            for attention, tflops in (("full", full), ("local", local)):
+                ratio = run_tflops(PRESETS[preset], native, target, tflops, share) / direct
+                row = {"model": name, "side": target, "preset": preset, "steps": share, "attention": attention}
+                compared.append(row | {"ratio": ratio})
+    return compared
+
+
+def run() -> dict[str, Any]:
+    """All figures."""
+    rows = {model.name: measure(model) for model in MODELS}
+    unets = [(model, model.sizes[model.native].height) for model in MODELS if model.grid == (1, 1)]
+    compared = [row for model, native in unets for row in compare(model.name, native, rows[model.name])]
+    return {
+        "torch": torch.__version__,
+        "steps": STEPS,
+        "forwards": [*itertools.chain(*rows.values())],
+        "runs": compared,
+    }
+
+
+def report(results: dict[str, Any]) -> str:
+    """The results in Markdown."""
+    lines = [
+        "# Attention in windows of the native size: FLOPs",
+        "",
+        "Written by `python benchmarks/attention.py`: networks of the public proportions, on meta tensors, so no",
+        f"weights. Counted by `torch.utils.flop_counter` (torch {results['torch']}), two operations a multiply-add;",
+        "windows as stages above the base have them with `attention='local'` (docs/attention.md).",
+        "",
+        "## One pass, one latent or clip, TFLOP",
+        "",
+        "| model | size | full attention | of it in the kernel | local | of it in the kernel | local, a pixel's cost |",
+        "|---|---|---|---|---|---|---|",
+    ]
+
+    def of_a_pixel(row: dict[str, Any]) -> float:
+        return row["local"] / (row["height"] * row["width"])
+
+    natives = {row["model"]: of_a_pixel(row) for row in results["forwards"] if row["native"]}
+    for row in results["forwards"]:
+        size = f"{row['height']}x{row['width']}" + (", native" if row["native"] else "")
+        figures = f"{_figure(row['full'])} | {row['full_attention']:.0%} | {_figure(row['local'])}"
+        relative = of_a_pixel(row) / natives[row["model"]]
+        lines.append(f"| {row['model']} | {size} | {figures} | {row['local_attention']:.0%} | {relative:.2f} |")
+    lines += [
+        "",
+        "The last column is relative to the native size.",
+        "",
+        f"## One guided picture of {results['steps']} steps, as a share of direct inference with full attention",
+        "",
+        "The network alone; `half` has half the steps in stages above the base. The VAE's work is the same in each",
+        "column but for the pivots that `quality` enlarges as pictures.",
+        "",
+    ]
+    runs = {(row["model"], row["side"], _setting(row)): row["ratio"] for row in results["runs"]}
+    settings = list(dict.fromkeys(_setting(row) for row in results["runs"]))
+    lines += [f"| model | side | {' | '.join(settings)} |", "|---|---|" + "---|" * len(settings)]
+    for name, side in dict.fromkeys((row["model"], row["side"]) for row in results["runs"]):
+        lines.append(f"| {name} | {side} | {' | '.join(f'{runs[name, side, each]:.3f}' for each in settings)} |")
+    return "\n".join([*lines, ""])
+
+
+def _setting(row: dict[str, Any]) -> str:
+    return f"{row['preset']}{', half' if row['steps'] < 1 else ''}, {row['attention']}"
+
+
+def _figure(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:,.0f}" if value >= 1000 else f"{value:.1f}"
+
+
+def main() -> None:
+    """Writes both files."""
+    (HERE / "attention.json").write_text(json.dumps(run(), indent=1) + "\n")
+    (HERE / "attention.md").write_text(report(json.loads((HERE / "attention.json").read_text())))
+
+
+if __name__ == "__main__":
+    main()

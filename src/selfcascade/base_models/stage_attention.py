@@ -1,0 +1,64 @@
+"""Which attention a stage has: full, or local in every network of the pipeline that works on its latents."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import math
+from collections.abc import Generator
+
+from torch import Tensor, nn
+
+from selfcascade.base_models.family import Family
+from selfcascade.base_models.local_attention import check_local, local_attention
+from selfcascade.base_models.windows import Grid
+from selfcascade.cascade import Size, Stage
+
+ATTENTIONS = ("full", "local")
+
+
+def check_local_attention(family: Family) -> None:
+    """Raises ValueError, in a sentence, where a network of the pipeline cannot have local attention."""
+    for network in networks(family):
+        check_local(network)
+
+
+def networks(family: Family) -> list[nn.Module]:
+    """The networks that work on a stage's latents at each step: denoisers, and the ControlNets that there are."""
+    controls = getattr(family.pipe, "controlnet", None)
+    second = getattr(family.pipe, "transformer_2", None)  # Wan 2.2 has one for high noise, and one for low
+    found = [family.denoiser, second, *getattr(controls, "nets", [controls])]
+    return [network for network in found if network is not None]
+
+
+@contextlib.contextmanager
+def attending_locally(family: Family, native: Size, stage: Stage, pivot: Tensor | None) -> Generator[None]:
+    """With it a stage from a pivot has local attention; the base stage, and one of the native size, have full.
+
+    Windows have the native area in the stage's ratio. In time they are as long as the clips that the model is made for,
+    the pipeline's own `num_frames`; a shorter clip is attended to as a whole.
+
+    Args:
+        family: The pipeline's.
+        native: Size in pixels that the model was trained at.
+        stage: The stage.
+        pivot: Latents of the stage before, (B, C, h, w) or (B, C, F, h, w); None for the base stage.
+    """
+    with contextlib.ExitStack() as stack:
+        if pivot is not None:
+            for network in networks(family):
+                stack.enter_context(local_attention(network, *grids(family, native, stage.size, pivot)))
+        yield
+
+
+def grids(family: Family, native: Size, size: Size, pivot: Tensor) -> tuple[Grid, Grid]:
+    """Tokens of a stage of this size, and of a window; of one frame where the model attends to frames one by one."""
+    height, width = (side // family.patch for side in family.latent_size(size))
+    ratio = math.sqrt(native.area / size.area)
+    window = (math.ceil(ratio * side - 1e-6) for side in (height, width))
+    if pivot.ndim == 4 or family.framewise:
+        return Grid(1, height, width), Grid(1, *window)
+    frames = pivot.shape[2]
+    stated = inspect.signature(family.pipe.__call__).parameters["num_frames"].default
+    made_for = (stated - 1) // family.frame_step + 1 if isinstance(stated, int) else frames
+    return Grid(frames, height, width), Grid(made_for, *window)

@@ -1,0 +1,145 @@
+"""What a call of `SelfCascade` is given, checked before anything runs, and what it returns."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_overloads
+
+from selfcascade.base_models.driver import PipelineSample
+from selfcascade.base_models.family import Family
+from selfcascade.base_models.pivot_controls import PivotSettings
+from selfcascade.base_models.request import Request
+from selfcascade.cascade import Stage, StageResult
+from selfcascade.checks import OptionError, nearest
+from selfcascade.options import Options, uses
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+# Keywords of pipelines whose values would change what a stage's latents mean.
+REPLACED = {"latents": "stages make their own; use pivot, or upscale(image)", "strength": "use pivot_step"}
+
+
+@dataclass
+class SelfCascadeOutput:
+    """What a cascade made.
+
+    Attributes:
+        images: Pictures in the asked `output_type`; None for video.
+        frames: Clips in the asked `output_type`; None for pictures.
+        stages: What each stage did: size, pivot_step, steps, seconds, latents.
+        interrupted: Whether the caller stopped it; the pictures are then those of the last stage that ran.
+        nsfw_content_detected: As the pipeline reports it; None where it does not.
+        pivot_settings: How pivots were enlarged and stages held to them; None where no stage had one.
+    """
+
+    images: Any
+    frames: Any
+    stages: list[StageResult[PipelineSample]]
+    interrupted: bool = False
+    nsfw_content_detected: list[bool] | None = None
+    pivot_settings: PivotSettings | None = None
+
+
+def read_call(pipe: Any, call: str, given: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
+    """The options of a call of `SelfCascade`, and the keywords that are its pipeline's.
+
+    Args:
+        pipe: The pipeline.
+        call: "plan", "__call__" or "upscale".
+        given: All keywords of the call.
+
+    Raises:
+        OptionError: A keyword is neither ours nor in the pipeline's signature, or a value is out of range.
+    """
+    ours = {name for name, use in uses().items() if call in use.calls}
+    theirs = set() if call == "plan" else keywords_of(pipe) - ours
+    for name in given:
+        if name in REPLACED:
+            raise OptionError(f"{{{name}}} cannot be given: {REPLACED[name]}")
+        if name not in ours | theirs:
+            short = {str(use.flag).lstrip("-"): option for option, use in uses().items() if option in ours}
+            hint = f"; did you mean {short[name]}?" if name in short else nearest(name, ours | theirs)
+            raise OptionError(f"{{{name}}} is a keyword of neither SelfCascade nor {type(pipe).__name__}{hint}")
+    options = Options(**{name: value for name, value in given.items() if name in ours})
+    return options, {name: value for name, value in given.items() if name in theirs}
+
+
+def signed_as_overloaded(function: Function) -> Function:
+    """The function with the signature of its first overload, which spells its keywords out, for `help` and others."""
+    vars(function)["__signature__"] = inspect.signature(get_overloads(function)[0])
+    return function
+
+
+def keywords_of(pipe: Any) -> set[str]:
+    """Names in the signature of a pipeline's call, and in those that its classes pass keywords on to."""
+    calls = [kind.__call__ for kind in type(pipe).__mro__ if "__call__" in vars(kind)]
+    found = [parameter for call in calls for parameter in inspect.signature(call).parameters.values()]
+    return {parameter.name for parameter in found if parameter.kind in NAMED}
+
+
+def is_count(value: Any) -> bool:
+    """Whether it is a positive whole number."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def check_call(request: Request, scale: float, tuned: bool) -> None:
+    """Raises ValueError, naming the argument, if a call's settings are not acceptable.
+
+    Args:
+        request: What is asked of the pipeline.
+        scale: `upsampler_scale`.
+        tuned: Whether there are upsamplers.
+    """
+    arguments = request.arguments
+    if request.prompt == []:
+        raise OptionError("{prompt} is an empty list; give at least one prompt")
+    for name in ("num_images_per_prompt", "num_videos_per_prompt", "decode_chunk_size"):
+        if not is_count(arguments.get(name, 1)):
+            raise ValueError(f"{name} must be a positive whole number, not {arguments[name]!r}")
+    if not tuned and scale != 1:
+        raise OptionError("{upsampler_scale} is for the tuned version; give {upsamplers}, or leave it out")
+
+
+def check_clips(family: Family, frames: Any, shared_noise: Any) -> None:
+    """Raises ValueError, naming the argument, if the model makes no such clips.
+
+    Args:
+        family: The model's.
+        frames: `num_frames`; None is the pipeline's default.
+        shared_noise: As in `SelfCascade.__call__`.
+    """
+    Options(shared_noise=shared_noise, num_frames=frames)
+    if not family.video:
+        if shared_noise:
+            raise OptionError(f"{{shared_noise}} is for frames of video, and {family.name} makes pictures")
+        return
+    if frames is None:
+        return
+    most, each = family.most_frames, family.frame_step
+    if most is not None and frames > most:
+        raise OptionError(
+            f"{{num_frames}} must be at most {most}, where the motion adapter's positions end, not {frames}"
+        )
+    if (frames - 1) % each:
+        near = (2 * (frames - 1) + each) // (2 * each) * each + 1  # of two the longer
+        raise OptionError(
+            f"{{num_frames}} must be one more than a multiple of {each} for {family.name}, not {frames}; "
+            f"{near} is the nearest"
+        )
+
+
+def check_has_pivot(options: Options, stages: Sequence[Stage]) -> None:
+    """Raises OptionError if an option is for stages with a pivot, and there is none."""
+    if options.shared_noise and stages[-1].pivot_step is None:
+        words = f"here {options.shared_noise}, is for stages above the base, and {stages[-1].size} has none"
+        raise OptionError(f"{{shared_noise}}, {words}")
+
+
+def check_length(arguments: Mapping[str, Any], frames: int) -> None:
+    """Raises ValueError if keywords of the pipeline ask for another length than the clip's, or for copies."""
+    if arguments.get("num_frames", frames) != frames:
+        raise OptionError(f"{{num_frames}} is the clip's, {frames}, not {arguments['num_frames']!r}; leave it out")
+    if arguments.get("num_videos_per_prompt", 1) != 1:  # some pipelines take it, and others pass over it
+        raise ValueError("num_videos_per_prompt cannot be given with a clip; give a list with the clip in it twice")

@@ -1,0 +1,120 @@
+"""The flags of the commands, made from the list of options, and the options spelled as flags."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, get_origin
+
+import typer
+
+from selfcascade.checks import OptionError, allowed, item_of, kind_of
+from selfcascade.options import Options, Use, hints, uses
+
+Command = Callable[..., None]
+
+
+def with_options(
+    command: str, options: type[Options] = Options, unless: str | None = None, required: bool = False
+) -> Callable[[Command], Command]:
+    """Makes a function a command that has the flags of its options, beside its own parameters.
+
+    Args:
+        command: Its name, as the options have it.
+        options: The list of them.
+        unless: What holds, for this command, where an option is not given; the option's own words unless given.
+        required: Whether its positional options must be given.
+
+    Returns:
+        A decorator. The function's first parameter gets the options that were given, by name.
+    """
+    found = {name: use for name, use in uses(options).items() if command in use.commands}
+
+    def decorate(function: Command) -> Command:
+        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        shared = [_parameter(name, use, options, command, unless, required) for name, use in found.items()]
+
+        @functools.wraps(function)
+        def run(**values: Any) -> None:
+            given = {name: _read(name, values.pop(name), options) for name in found}
+            function({name: value for name, value in given.items() if value is not None}, **values)
+
+        parameters = sorted([*shared, *own], key=lambda one: one.default is not inspect.Parameter.empty)
+        parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        return run
+
+    return decorate
+
+
+def flag(name: str, options: type[Options] = Options) -> str:
+    """An option as the command line spells it; other names, and those of arguments, as they are."""
+    use = uses(options).get(name)
+    if use is None or not use.commands or use.positional == use.commands:
+        return name
+    return use.flag or f"--{name.replace('_', '-')}"
+
+
+def as_flags(error: OptionError) -> str:
+    """The error's sentence with options spelled as flags."""
+    return error.told(flag)
+
+
+def help_of(name: str, use: Use, hint: object, unless: str | None = None) -> str:
+    """What an option is, with its range and default."""
+    values = allowed(item_of(hint) or hint).removeprefix("a whole number").removeprefix("a number").strip()
+    default = use.unless if unless is None else unless
+    words = [values] if values not in ("", "text", "true or false") else []
+    words += [f"default: {default}"] if default else []
+    return f"{use.help} ({'; '.join(words)})" if words else use.help
+
+
+def parse_size(name: str, text: str) -> tuple[int, int]:
+    """(height, width) of "64x96".
+
+    Raises:
+        OptionError: The text has another form.
+    """
+    match = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", text)
+    if match is None:
+        raise OptionError(f"{{{name}}} must be HEIGHTxWIDTH in pixels, like 64x96, not {{found}}", found=ascii(text))
+    return int(match[1]), int(match[2])
+
+
+def _parameter(
+    name: str, use: Use, options: type[Options], command: str, unless: str | None, required: bool
+) -> inspect.Parameter:
+    hint = hints(options)[name]
+    text, default = help_of(name, use, hint, unless), None
+    kind = _kind(hint)
+    if command in use.positional:
+        shown: Any = typer.Argument(help=text, metavar=use.metavar, show_default=False)
+        kind, default = (str, inspect.Parameter.empty) if required else (kind, default)
+    else:
+        long = f"--{name.replace('_', '-')}"
+        flags = [long] if use.flag is None else [use.flag, long]
+        flags = [f"{long}/--no-{long[2:]}"] if kind_of(hint) is bool else flags
+        shown = typer.Option(*flags, help=text, metavar=use.metavar)
+    annotation = Annotated[kind, shown]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _kind(hint: object) -> Any:
+    """The type by which typer reads an option: a number, text or a flag, or a list where there may be one a stage."""
+    item = item_of(hint)
+    if item is not None:
+        return list[kind_of(item)] | None  # type: ignore[misc]
+    kind = kind_of(hint)
+    return (kind if kind in (int, float, bool) else str) | None  # type: ignore[operator]
+
+
+def _read(name: str, value: Any, options: type[Options]) -> Any:
+    hint = hints(options)[name]
+    if value is not None and get_origin(kind_of(hint)) is tuple:
+        return parse_size(name, value)
+    if item_of(hint) is not None:
+        return None if not value else value[0] if len(value) == 1 else tuple(value)
+    return value

@@ -1,0 +1,138 @@
+"""Options from the command line and from the records of earlier pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from selfcascade.checks import OptionError, shown
+from selfcascade.cli.sources import is_clip
+from selfcascade.media.save_pictures import read_record
+from selfcascade.options import Options
+from selfcascade.presets import Preset
+
+KIND, CLIP_KIND = "selfcascade.picture", "selfcascade.clip"
+RECORD_KEYS = frozenset({"schema", "kind", "settings", "result", "versions"})
+RENAMED = {"frames": "num_frames"}  # in records of versions before 0.2
+TUNED = "self-cascade-tuned"
+OF_CLIPS = ("num_frames", "fps", "start", "shared_noise")
+# What a record spells out of a preset, and another preset is to replace.
+OF_PRESETS = frozenset({"pivot_step"} | {field.name for field in dataclasses.fields(Preset)}) & set(
+    Options.model_fields
+)
+
+
+def gather(
+    given: Mapping[str, Any], source: Path | None = None, output: Path | None = None, kind: type[Options] = Options
+) -> tuple[Options, str | None]:
+    """Options from a record, or the defaults, with those that were given in their places.
+
+    Where no model is named, what is for clips alone chooses the bundled model that makes clips.
+
+    Args:
+        given: By name.
+        source: The record.
+        output: Where the picture or clip goes.
+        kind: The list of options.
+
+    Returns:
+        The options, and the SHA-256 of the pixels that they gave before, where nothing was changed.
+
+    Raises:
+        OptionError: An option is not acceptable.
+        ValueError: The record is not; the file is named.
+    """
+    given = dict(given)
+    if "upsamplers" in given:
+        if given.get("method", TUNED) != TUNED:
+            raise OptionError("{upsamplers} is for method {tuned}, not for {found}", tuned=TUNED, found=given["method"])
+        given["method"] = TUNED
+    if source is None and "model" not in given and _of_clips(output, given):
+        given["model"] = "bundled-video"
+    options, sha256 = (kind(**given), None) if source is None else read_options(source, kind)
+    replaced: dict[str, Any] = {name: None for name in OF_PRESETS} if "preset" in given else {}
+    if {"height", "width", "scale"} & set(given):
+        replaced["pivot_step"] = None  # one value a stage, and another size can have other stages
+    if "scale" in given:
+        replaced |= {"height": None, "width": None}
+    if "method" in given:
+        replaced |= dict.fromkeys(_not_taken(given["method"], options))
+    options = options.changed(**{**replaced, **given})
+    return options, None if {*replaced, *given} - {"device"} else sha256
+
+
+def read_options(path: Path, kind: type[Options] = Options) -> tuple[Options, str | None]:
+    """The options in a sidecar or a PNG, and the SHA-256 of the pixels they gave.
+
+    Raises:
+        ValueError: The file cannot be read, has an unknown key, or a value is out of range; the file is named.
+    """
+    record = read_record(path, KIND, CLIP_KIND)
+    given = record.get("settings")
+    if not isinstance(given, dict):
+        raise ValueError(f"{str(path)!r} has no settings")
+    unknown = sorted((set(record) - RECORD_KEYS) | (set(given) - set(kind.model_fields) - set(RENAMED)))
+    if unknown:
+        raise ValueError(f"{str(path)!r} has unknown keys: {', '.join(map(shown, unknown))}")
+    try:
+        options = kind(**{RENAMED.get(str(name), str(name)): value for name, value in given.items()})
+        if set(RENAMED) & set(given):
+            options = migrated(options)
+        if options.preset is None and has_preset(options):
+            options = options.changed(preset="paper")  # the default of the versions that did not record it
+    except OptionError as error:
+        raise ValueError(f"{str(path)!r}: {error}") from error
+    result = record.get("result")
+    sha256 = result.get("sha256") if isinstance(result, dict) else None
+    return options, sha256 if isinstance(sha256, str) else None
+
+
+def migrated(options: Options) -> Options:
+    """Options of a version that recorded those, too, that the method then left out."""
+    return options.changed(**dict.fromkeys(_not_taken(options.method, options)))
+
+
+def has_preset(options: Options) -> bool:
+    """Whether a preset says how its stages run; upsamplers and other methods have settings of their own."""
+    return options.method == "self-cascade" or bool(options.in_cascade)
+
+
+def check_prompt(options: Options) -> None:
+    """Refuses to make a picture of nothing: more often a mistake in a script than a wish.
+
+    Raises:
+        OptionError: The prompt is empty and there is no image.
+    """
+    if options.image is None and not options.prompt.strip():
+        raise OptionError("{prompt} must not be empty")
+
+
+def check_method(options: Options) -> None:
+    """Refuses, before a model is loaded, a method that there is not, or that does not take an option.
+
+    Raises:
+        OptionError: The sentence names the option.
+    """
+    from selfcascade import METHODS
+
+    if options.method not in METHODS:
+        raise OptionError(
+            "{method} must be one of {known}, not {found}", known=", ".join(METHODS), found=shown(options.method)
+        )
+    METHODS[options.method].check(options.given())
+
+
+def _not_taken(name: str, options: Options) -> list[str]:
+    from selfcascade import METHODS
+
+    method = METHODS.get(name)
+    return [] if method is None else [option for option in options.given() if not method.accepts(option)]
+
+
+def _of_clips(output: Path | None, given: Mapping[str, Any]) -> bool:
+    """Whether an option is for clips alone; a .gif that is enlarged may be a picture, and a .webp that is written."""
+    read = "image" in given and is_clip(Path(given["image"]))
+    written = "" if output is None else output.suffix.lower()
+    return read or written in (".mp4", ".gif") or any(name in given for name in OF_CLIPS)

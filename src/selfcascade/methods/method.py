@@ -1,0 +1,146 @@
+"""What every method is, which options it takes, and the registry that others add theirs to."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
+
+from selfcascade.calls import SelfCascadeOutput
+from selfcascade.cascade import Size
+from selfcascade.checks import OptionError, joined
+from selfcascade.options import Options, uses
+from selfcascade.pipeline import SelfCascade
+
+Names = frozenset[str]
+
+
+@dataclass(frozen=True)
+class MethodRequest:
+    """What a method is asked for.
+
+    Attributes:
+        pipe: The base model's pipeline, which is left as it was.
+        prompt: One or several.
+        target: Size of the pictures.
+        native_size: (height, width) the model was trained at; None where the pipeline says it.
+        arguments: Options that the method takes, and keywords of the pipeline; none of them is None.
+    """
+
+    pipe: Any
+    prompt: str | list[str]
+    target: Size
+    native_size: Sequence[int] | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @functools.cached_property
+    def cascade(self) -> SelfCascade:
+        """The pipeline with its native size."""
+        return SelfCascade(self.pipe, native_size=self.native_size)
+
+    def without(self, *names: str) -> dict[str, Any]:
+        """The arguments but for these."""
+        return {name: value for name, value in self.arguments.items() if name not in names}
+
+
+class Method(ABC):
+    """A way to reach a target size with a given pipeline, which it leaves as it was.
+
+    Attributes:
+        name: In `METHODS`, and on the command line.
+        summary: In a line.
+        from_base: Whether it enlarges the base model's own sample, and so takes one as `pivot`.
+        takes: Options that it takes beyond those of all methods, or a word for several: "cascade" for those of stages
+            that start from a pivot, "image" for what enlarges the user's own.
+        needs: Options that it cannot do without.
+    """
+
+    name: str
+    summary: str
+    from_base: bool = False
+    takes: Names = frozenset()
+    needs: Names = frozenset()
+
+    @final
+    def __call__(
+        self,
+        pipe: Any,
+        prompt: str | list[str],
+        *,
+        height: int,
+        width: int,
+        native_size: Sequence[int] | None = None,
+        **arguments: Any,
+    ) -> SelfCascadeOutput:
+        """Pictures or clips of the prompt.
+
+        Args:
+            pipe: A diffusers pipeline of a supported family.
+            prompt: One or several.
+            height, width: Of the pictures, in pixels.
+            native_size: As in `SelfCascade`.
+            arguments: Options that the method takes (docs/options.md), and keywords of the pipeline. None is as if
+                it were not given.
+
+        Raises:
+            OptionError: An option is not for this method, is missing, or is out of range.
+            ValueError: The method cannot be used with this model.
+        """
+        given = {name: value for name, value in arguments.items() if value is not None}
+        ours = {name: value for name, value in given.items() if name in uses() and uses()[name].passed}
+        self.check(ours)
+        Options(height=height, width=width, **{name: ours[name] for name in ours if not uses()[name].any_object})
+        return self.make(MethodRequest(pipe, prompt, Size(height, width), native_size, given))
+
+    @abstractmethod
+    def make(self, request: MethodRequest) -> SelfCascadeOutput:
+        """The pictures of a request whose options were checked."""
+
+    @final
+    def accepts(self, option: str) -> bool:
+        """Whether it takes the option."""
+        word = uses()[option].taken_by
+        return word == "all" or bool({word, option} & self.takes) or (option == "pivot" and self.from_base)
+
+    def check(self, given: Mapping[str, object]) -> None:
+        """Refuses options that the method does not take, and asks for those that it needs; no model is needed.
+
+        Args:
+            given: Options that are not left to defaults.
+
+        Raises:
+            OptionError: The sentence names the option, and the methods that take it.
+        """
+        for option in given:
+            if not self.accepts(option):
+                raise OptionError(f"{{{option}}} is for {{takers}}, not for {self.name}", takers=takers(option))
+        for option in sorted(self.needs - set(given)):
+            raise OptionError(f"method {self.name} needs {{{option}}}: {{what}}", what=uses()[option].help)
+
+
+METHODS: dict[str, Method] = {}
+
+
+def register_method(method: Method) -> Method:
+    """Adds a method, which then is in `METHODS`, and known to experiments and reports by its name.
+
+    Raises:
+        ValueError: It is not a `Method`, its name is taken, or it names an option that there is not.
+    """
+    if not isinstance(method, Method):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(f"method must be an instance of a subclass of Method, not {method!r}")
+    if METHODS.get(method.name, method) is not method:
+        raise ValueError(f"method {method.name!r} is there already; give yours another name")
+    words = {use.taken_by for use in uses().values()}
+    if unknown := sorted((method.takes | method.needs) - words - set(uses())):
+        raise ValueError(f"method {method.name} takes {joined(unknown, 'and')}, which Options does not have")
+    METHODS[method.name] = method
+    return method
+
+
+def takers(option: str) -> str:
+    """'method a', or 'methods a, b and c': those that take an option."""
+    names = [one.name for one in METHODS.values() if one.accepts(option)]
+    return f"method{'s' * (len(names) > 1)} {joined(names, 'and')}" if names else "SelfCascade"

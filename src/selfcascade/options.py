@@ -1,0 +1,263 @@
+"""Everything that a call can say, each thing once: its name, type, range, default, help, and who takes it.
+
+From `Options` come the checks of `SelfCascade`'s calls, the flags of the commands, the record beside a picture and the
+page docs/options.md. A new option is an entry here and the line that uses it. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from selfcascade.checks import (
+    Allowed,
+    Generators,
+    Guidance,
+    Latents,
+    OptionError,
+    PerStage,
+    Pixels,
+    Sides,
+    Steps,
+    Text,
+    refusal,
+)
+from selfcascade.presets import PRESETS, Preset, Share, Upsampling, preset_named
+
+MAX_SEED = 2**63 - 1
+MAX_FRAMES = 10_000
+Names = frozenset[str]
+
+
+@dataclass(frozen=True)
+class Use:
+    """Where an option may be said, and how it is explained.
+
+    Attributes:
+        help: What it is.
+        unless: What holds where it is not given; "" where there is nothing to say.
+        commands: Commands that have it.
+        positional: Commands where it is an argument rather than a flag.
+        calls: Methods of `SelfCascade` that have it as a keyword.
+        taken_by: "all" methods of `selfcascade.METHODS`; or those whose `takes` has this word or the option's name.
+        flag: A shorter flag, beside the option's own name with dashes.
+        metavar: What stands for its value in the help.
+        passed: Whether a method gets it as a keyword; what does not is used before a method runs.
+        recorded: Whether the record beside a picture has it.
+        any_object: Whether Python gives an object or a list of them in the place of the text that commands take.
+    """
+
+    help: str
+    unless: str = ""
+    commands: Names = frozenset()
+    positional: Names = frozenset()
+    calls: Names = frozenset()
+    taken_by: str = "all"
+    flag: str | None = None
+    metavar: str | None = None
+    passed: bool = True
+    recorded: bool = True
+    any_object: bool = False
+
+
+GENERATE: Names = frozenset({"generate"})
+UPSCALE: Names = frozenset({"upscale"})
+PICTURES: Names = GENERATE | {"compare"}
+CLIPS: Names = GENERATE | UPSCALE
+MAKE: Names = PICTURES | CLIPS
+PLAN: Names = MAKE | {"plan"}
+MODEL: Names = PLAN | {"info"}
+CALLS: Names = frozenset({"__call__", "upscale"})
+PLANNED: Names = CALLS | {"plan"}
+
+# Options of one kind: of the stages' plan, of stages with a pivot, of the model, of one method, of Python alone.
+_planned = functools.partial(Use, commands=PLAN, calls=PLANNED)
+_cascade = functools.partial(_planned, unless="the preset's", taken_by="cascade")
+_model = functools.partial(Use, commands=MODEL, passed=False)
+_source = functools.partial(Use, taken_by="image", passed=False)
+_own = functools.partial(Use, commands=PICTURES, taken_by="")
+_python = functools.partial(Use, calls=CALLS, recorded=False)
+
+
+def _known(value: object) -> object:
+    preset_named(value)
+    return value
+
+
+PresetName = Annotated[str | Preset, BeforeValidator(_known), Allowed(f"one of {', '.join(PRESETS)}")]
+Scale = Annotated[float, Field(ge=1, le=1024, allow_inf_nan=False)]
+Strength = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]
+Fps = Annotated[float, Field(ge=0.01, le=240, allow_inf_nan=False)]
+Start = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Frames = Annotated[int, Field(ge=1, le=MAX_FRAMES)]
+NoiseLevel = Annotated[int, Field(ge=0, le=10_000)]
+Dtype = Literal["float32", "float16", "bfloat16"]
+OutputType = Literal["pil", "np", "pt", "latent"]
+
+
+class Options(BaseModel):
+    """What decides a picture or clip; None where the preset, the method or the model decides.
+
+    Raises:
+        OptionError: An option is unknown, or its value is out of range.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+    prompt: Annotated[Text, Use("What the picture or clip shows.", "", MAKE, PICTURES, passed=False)] = ""
+    negative_prompt: Annotated[Text | None, Use("What it does not show.", "", MAKE, any_object=True)] = None
+    image: Annotated[
+        Text | None,
+        _source("Picture to enlarge; for video, the clip.", commands=UPSCALE, positional=UPSCALE, metavar="FILE"),
+    ] = None
+    image_sha256: Annotated[Text | None, _source("SHA-256 of that file.")] = None
+    model: Annotated[
+        Text,
+        _model(
+            "'bundled', 'bundled-video', a folder in diffusers' format, or a Hub id.",
+            "bundled, or bundled-video where an option or a file is for clips",
+        ),
+    ] = "bundled"
+    device: Annotated[Text | None, _model("cpu, cuda, cuda:1 or mps.", "the best there is")] = None
+    dtype: Annotated[Dtype | None, Use("Of the weights.", "float16 on a GPU, else float32", PLAN, passed=False)] = None
+    native_size: Annotated[
+        Sides | None, Use("Size the model was trained at.", "as the model says", MODEL, metavar="HxW")
+    ] = None
+    method: Annotated[
+        Text, Use("How the target size is reached; see `selfcascade info`.", "self-cascade", GENERATE, passed=False)
+    ] = "self-cascade"
+    height: Annotated[Pixels | None, _planned("Pixels.", "twice the native height")] = None
+    width: Annotated[Pixels | None, _planned("Pixels.", "twice the native width")] = None
+    scale: Annotated[
+        Scale | None,
+        _planned("Sides, as a multiple of the native ones or of those of the picture to enlarge.", "height and width"),
+    ] = None
+    seed: Annotated[Seed, Use("Of the first picture; the next one's is one more.", "0", MAKE, passed=False)] = 0
+    num_inference_steps: Annotated[
+        PerStage[Steps] | None,
+        _planned("Steps of the whole schedule, for all stages or for each.", "the model's default", flag="--steps"),
+    ] = None
+    guidance_scale: Annotated[
+        PerStage[Guidance] | None, _planned("Weight of the prompt, for all stages or for each.", "the model's default")
+    ] = None
+    preset: Annotated[
+        PresetName | None, _cascade("Named settings; see `selfcascade info`.", unless="the model's default")
+    ] = None
+    pivot_step: Annotated[
+        PerStage[Steps] | None,
+        _cascade("K, the training timestep where stages with a pivot start, for all of them or for each."),
+    ] = None
+    upsampling: Annotated[Upsampling | None, _cascade("How pivots are enlarged.")] = None
+    anchor: Annotated[
+        Share | None, _cascade("Share of a stage's steps, the first ones, held to the pivot's low band.")
+    ] = None
+    energy: Annotated[Share | None, _cascade("How much of its fine energy an enlarged pivot gets back.")] = None
+    shared_noise: Annotated[
+        Share | None,
+        Use(
+            "Share of the noise that a clip's frames have in common in stages with a pivot.",
+            "0",
+            CLIPS,
+            calls=CALLS,
+            taken_by="cascade",
+        ),
+    ] = None
+    upsamplers: Annotated[
+        Text | None,
+        _own("Feature upsamplers: a folder, or a bundled name.", commands=PLAN, metavar="DIR", any_object=True),
+    ] = None
+    upsampler_scale: Annotated[
+        Strength | None,
+        Use("Strength of the upsamplers; 0 is the tuning-free version.", "1", MAKE, calls=CALLS, taken_by="upsamplers"),
+    ] = None
+    weights: Annotated[
+        Text | None,
+        _own(
+            "What `selfcascade train` wrote; for sr a super-resolver's folder or Hub id, or 'bundled'.",
+            commands=GENERATE,
+            metavar="DIR",
+            any_object=True,
+        ),
+    ] = None
+    in_cascade: Annotated[
+        bool | None, _own("Use the weights in a cascade, above the native size only.", "no", commands=GENERATE)
+    ] = None
+    dilated_share: Annotated[
+        Share | None, _own("Share of the noise levels, from the top, with dilated convolutions.", "by the size")
+    ] = None
+    noise_level: Annotated[
+        NoiseLevel | None, _own("Noise on what is super-resolved, a step of that model's schedule.", "20")
+    ] = None
+    num_frames: Annotated[
+        Frames | None, Use("Frames of a clip.", "the model's default", CLIPS | {"plan"}, flag="--frames")
+    ] = None
+    fps: Annotated[Fps | None, Use("Frames a second of a clip.", "8", CLIPS, passed=False)] = None
+    start: Annotated[Start | None, _source("Seconds into the clip where to begin.", "0", commands=UPSCALE)] = None
+    vae_tiling: Annotated[
+        bool | None,
+        Use("Decode the last stage in tiles.", "from 2048x2048 pixels on", MAKE, calls=CALLS, taken_by="vae_tiling"),
+    ] = None
+    generator: Annotated[Generators | None, _python("Of every random draw; a list gives each picture its own.")] = None
+    output_type: Annotated[OutputType, _python("Form of the pictures.", "pil")] = "pil"
+    return_dict: Annotated[bool, _python("False: a tuple, pictures and stages.", "True", taken_by="")] = True
+    pivot: Annotated[
+        Latents | None,
+        _python("z_0 of an earlier call's stage, to go on from.", calls=frozenset({"__call__"}), taken_by=""),
+    ] = None
+
+    def __init__(self, **given: object) -> None:
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise refusal(error, hints(type(self)), given) from None
+
+    @model_validator(mode="after")
+    def _says_the_size_once(self) -> Self:
+        if self.scale is not None and (self.height is not None or self.width is not None):
+            raise OptionError("{scale} cannot be given with {height} or {width}; leave one of them out")
+        return self
+
+    def changed(self, **values: object) -> Self:
+        """The same with other values, all checked again."""
+        return type(self)(**{**dict(self), **values})
+
+    def given(self) -> dict[str, Any]:
+        """What is not left to defaults, by name."""
+        defaults = {name: field.default for name, field in type(self).model_fields.items()}
+        return {
+            name: value
+            for name, value in self
+            if value is not None and (defaults[name] is None or value != defaults[name])
+        }
+
+    def keywords(self, call: str | None = None) -> dict[str, Any]:
+        """What is given and goes on as keywords: to this method of `SelfCascade`, or to any of `METHODS`."""
+        found = {name: use for name, use in uses(type(self)).items() if use.passed}
+        if call is not None:
+            found = {name: use for name, use in found.items() if call in use.calls}
+        return {name: value for name, value in self.given().items() if name in found}
+
+    def as_record(self) -> dict[str, Any]:
+        """What the record beside a picture holds, as JSON has it."""
+        kept = {name for name, use in uses(type(self)).items() if use.recorded}
+        return self.model_dump(mode="json", include=kept)
+
+
+@functools.cache
+def hints(options: type[Options] = Options) -> Mapping[str, object]:
+    """The annotated types of the options, by name."""
+    found = typing.get_type_hints(options, include_extras=True)
+    return {name: found[name] for name in options.model_fields}
+
+
+@functools.cache
+def uses(options: type[Options] = Options) -> Mapping[str, Use]:
+    """Where each option may be said, by name."""
+    fields = options.model_fields
+    return {name: next(one for one in field.metadata if isinstance(one, Use)) for name, field in fields.items()}

@@ -1,0 +1,272 @@
+"""The stages of a call: their sizes, where they start, and how many steps they take; nothing runs here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from torch import Tensor
+
+from selfcascade.base_models import family_of
+from selfcascade.base_models.family import Family
+from selfcascade.base_models.pivot_controls import check_anchorable
+from selfcascade.base_models.protocols import Pipeline
+from selfcascade.base_models.stage_scheduler import matched_step, stage_scheduler, training_steps
+from selfcascade.cascade import Size, Stage, plan_stages
+from selfcascade.checks import OptionError
+from selfcascade.options import Options
+from selfcascade.presets import (
+    DEFAULT_PRESET,
+    PRESETS,
+    UNANCHORED_PRESET,
+    ModelDefaults,
+    Preset,
+    Upsampling,
+    defaults_of,
+    preset_named,
+)
+from selfcascade.upsamplers.model import FeatureUpsamplers
+from selfcascade.upsamplers.skip_features import check_hookable
+
+
+class Planner:
+    """Plans the stages that `SelfCascade` runs.
+
+    Args:
+        pipe: A diffusers pipeline of a supported family.
+        upsamplers: Feature upsamplers made for this pipeline's U-Net, the tuned version; None, the tuning-free one.
+        native_size: (height, width) in pixels the model was trained at; None: as its folder or the pipeline says.
+        family: A subclass of `selfcascade.Family` for this pipeline; None takes the one registered for its class.
+
+    Attributes:
+        defaults: What the model's own `selfcascade.json` says of steps, guidance and preset (`presets.ModelDefaults`).
+
+    Raises:
+        ValueError: The pipeline, its scheduler or an argument is not supported; the sentence says what to use.
+    """
+
+    def __init__(
+        self,
+        pipe: Pipeline,
+        upsamplers: FeatureUpsamplers | None = None,
+        native_size: Sequence[int] | None = None,
+        family: type[Family] | None = None,
+    ) -> None:
+        self.pipe, self.upsamplers, self.family = pipe, upsamplers, family_of(pipe, family)
+        if isinstance(upsamplers, FeatureUpsamplers):
+            check_hookable(self.family.denoiser)
+            upsamplers.check_unet(self.family.denoiser)
+        elif upsamplers is not None:
+            raise ValueError(f"upsamplers must be FeatureUpsamplers or None, not {type(upsamplers).__name__}")
+        stage_scheduler(pipe.scheduler, None)
+        self.multiple, self.defaults = self.family.multiple, defaults_of(pipe)
+        size = native_size if native_size is not None else self.defaults.native_size or self.family.native_size
+        self.native_size = plan_stages(size, size, self.multiple)[0]
+
+    def plan(
+        self,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | Sequence[int] | None = None,
+        pivot_step: int | Sequence[int] | None = None,
+        preset: str | Preset | None = None,
+        guidance_scale: float | Sequence[float] | None = None,
+        *,
+        scale: float | None = None,
+        upsampling: Upsampling | None = None,
+        anchor: float | None = None,
+        energy: float | None = None,
+    ) -> tuple[Stage, ...]:
+        """The stages of a call with these arguments; nothing runs.
+
+        Args:
+            height, width: Pixels.
+            num_inference_steps: Steps of the whole schedule, for all stages or one value a stage.
+            pivot_step: K, a training timestep in (0, T], for all stages with a pivot or one value each.
+            preset: A name of `selfcascade.PRESETS`, or a `Preset` of your own.
+            guidance_scale: For all stages or one value a stage.
+            scale: Instead of height and width: the native sides times this, 1 or more, rounded to what the model makes.
+            upsampling, anchor, energy: In the places of the preset's, as in `Preset`.
+            None of any of them is the default in docs/options.md.
+
+        Raises:
+            ValueError: An argument is out of range; the sentence names it.
+        """
+        given: dict[str, Any] = dict(height=height, width=width, scale=scale, preset=preset, pivot_step=pivot_step)
+        given |= dict(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale)
+        return self._plan(Options(upsampling=upsampling, anchor=anchor, energy=energy, **given))
+
+    def _plan(self, options: Options) -> tuple[Stage, ...]:
+        target = target_size(self.native_size, self.multiple, options)
+        sizes = plan_stages(self.native_size, target, self.multiple)
+        return self._stages(sizes, 1, options)
+
+    def _stages(self, sizes: Sequence[Size], first_pivot: int, options: Options) -> tuple[Stage, ...]:
+        self.family.check_size(sizes[-1])
+        preset = self._chosen(options)
+        return planned(self.pipe.scheduler, self.native_size, self.defaults, sizes, first_pivot, preset, options)
+
+    def _chosen(self, options: Options) -> Preset:
+        return with_changes(self.preset(options.preset), options)
+
+    @property
+    def default_preset(self) -> str:
+        """Name of the preset of a call that names none: the model's own, or "quality"; "rgb" where it cannot anchor."""
+        return default_preset(self.defaults, self.pipe.scheduler)
+
+    def preset(self, name: str | Preset | None = None) -> Preset:
+        """The settings of this name; None: those that the upsamplers were trained for, or `default_preset`."""
+        if name is None and self.upsamplers is not None:
+            return trained_preset(self.upsamplers.config, self.pipe.scheduler)
+        return preset_named(self.default_preset if name is None else name)
+
+
+def target_size(native: Size, multiple: int, options: Options) -> Size:
+    """The size of the options: their scale, or twice where there is none, of the native sides that they do not give.
+
+    Args:
+        native: Of the model, or of the picture that is enlarged.
+        multiple: Pixels that sides are multiples of; scaled sides are rounded to them.
+        options: Their height, width and scale.
+
+    Raises:
+        OptionError: A side that is given is not such a multiple.
+    """
+    scale = 2.0 if options.scale is None else options.scale
+    sides: dict[str, int] = {}
+    for name, given, own in zip(("height", "width"), (options.height, options.width), native, strict=True):
+        side = max(1, round(scale * own / multiple)) * multiple if given is None else given
+        if side % multiple:
+            near = max(multiple, round(side / multiple) * multiple)
+            raise OptionError(f"{{{name}}} must be a multiple of {multiple}, not {side}; {near} is the nearest")
+        sides[name] = side
+    return Size(**sides)
+
+
+def sizes_from(own: Size, target: Size, native: Size, multiple: int) -> tuple[list[Size], Size]:
+    """The stages' sizes above the user's own picture, and the size of the stage before them, had there been one.
+
+    Raises:
+        ValueError: The target has fewer pixels than the picture.
+    """
+    if target.area < own.area:
+        raise ValueError(f"target {target} is smaller than the image, {own}; it must have at least its pixels")
+    planned = plan_stages(native, target, multiple)
+    sizes = [size for size in planned if size.area > 1.05 * own.area] or [target]
+    half = Size(*(max(1, side // 2 // multiple) * multiple for side in sizes[0]))
+    return sizes, [half, *(size for size in planned if size.area < sizes[0].area)][-1]
+
+
+def stages_after(pivot: Any, stages: Sequence[Stage], factor: int) -> Sequence[Stage]:
+    """The stages that are left to run when the pivot is the result of one of them.
+
+    Args:
+        pivot: z_0 of a stage, (B, C, h, w) or (B, C, F, h, w).
+        stages: The whole plan.
+        factor: Pixels of a latent pixel's side.
+
+    Raises:
+        ValueError: The pivot is no tensor of latents of any stage's size but the last's.
+    """
+    if not isinstance(pivot, Tensor) or not pivot.is_floating_point():
+        raise ValueError(f"pivot must be latents, a tensor of floating-point numbers, not {type(pivot).__name__}")
+    sizes = [Size(stage.size.height // factor, stage.size.width // factor) for stage in stages[:-1]]
+    if pivot.ndim not in (4, 5) or Size(*pivot.shape[-2:]) not in sizes:
+        wanted = ", ".join(map(str, sizes)) or "none, as there is but one stage"
+        raise ValueError(f"pivot must be a stage's latents, height x width {wanted}; its shape is {[*pivot.shape]}")
+    return stages[sizes.index(Size(*pivot.shape[-2:])) + 1 :]
+
+
+def with_changes(preset: Preset, options: Options) -> Preset:
+    """The preset, with the options in the places of its own settings."""
+    own = {field.name for field in fields(preset)} - {"name", "summary"}
+    return replace(preset, **{name: value for name, value in options.keywords("plan").items() if name in own})
+
+
+def default_preset(defaults: ModelDefaults, scheduler: Any) -> str:
+    """Name of a model's default preset; where that one anchors and the scheduler cannot be anchored, another one's."""
+    name = defaults.preset or DEFAULT_PRESET
+    if PRESETS[name].anchor > 0:
+        try:
+            check_anchorable(scheduler)
+        except ValueError:
+            return UNANCHORED_PRESET
+    return name
+
+
+def trained_preset(config: Mapping[str, Any], scheduler: Any) -> Preset:
+    """The settings that upsamplers of this configuration were trained for.
+
+    Stages after the first start no deeper in noise than in `rgb`: with the adapter's own K they make texture anew over
+    outlines that are right already (docs/upsamplers.md).
+    """
+    pivot_step = config.get("sampling_pivot_step") or config["pivot_step"]
+    share = pivot_step / training_steps(scheduler)
+    later = min(share, PRESETS["rgb"].later_pivot_share)
+    return Preset("upsamplers", "as the upsamplers were trained", share, later, config["upsampling"])
+
+
+def planned(
+    scheduler: Any,
+    native: Size,
+    defaults: ModelDefaults,
+    sizes: Sequence[Size],
+    first_pivot: int,
+    preset: Preset,
+    options: Options,
+) -> tuple[Stage, ...]:
+    """The stages of a cascade, their settings checked.
+
+    Args:
+        scheduler: The pipeline's.
+        native: The size that a `matched` preset's shares are meant at.
+        defaults: The steps and guidance where the options have none.
+        sizes: Of the stages.
+        first_pivot: Index of the first stage that starts from a pivot.
+        preset: With the options in the places of its own settings.
+        options: Their steps, pivot step and guidance.
+
+    Raises:
+        ValueError: A setting is out of range; the sentence names it.
+    """
+    limit = training_steps(scheduler)
+    scaling = len(sizes) - first_pivot
+    default = preset_pivots(scheduler, native, sizes[first_pivot:], preset)
+    steps = defaults.num_inference_steps if options.num_inference_steps is None else options.num_inference_steps
+    guidance_scale = defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale
+    pivots = per_stage("pivot_step", default if options.pivot_step is None else options.pivot_step, scaling)
+    all_steps = per_stage("num_inference_steps", steps, len(sizes))
+    guidance = per_stage("guidance_scale", guidance_scale, len(sizes))
+    for name, values, most in (("pivot_step", pivots, limit), ("num_inference_steps", all_steps, limit)):
+        for value in values:
+            if not 1 <= value <= most:
+                raise OptionError(f"{{{name}}} must be a whole number from 1 to {most}, not {value}")
+    if preset.step_share < 1 and isinstance(steps, int):
+        least = (-(-limit // pivot) for pivot in pivots)  # with fewer, none might lie at or below K
+        all_steps[first_pivot:] = [min(steps, max(round(preset.step_share * steps), few)) for few in least]
+    plan = zip(sizes, all_steps, [None] * first_pivot + pivots, guidance, strict=True)
+    return tuple(Stage(index, len(sizes), *values) for index, values in enumerate(plan))
+
+
+def preset_pivots(scheduler: Any, native: Size, sizes: Sequence[Size], preset: Preset) -> list[int]:
+    """K of each stage with a pivot: the preset's share of T, carried to the stage's size where `matched`."""
+    limit = training_steps(scheduler)
+    shares = [preset.pivot_share] + [preset.later_pivot_share] * (len(sizes) - 1)
+    steps = [round(share * limit) for share in shares[: len(sizes)]]
+    if not preset.matched:
+        return steps
+    return [matched_step(scheduler, step, size.area / native.area) for step, size in zip(steps, sizes, strict=True)]
+
+
+def per_stage(name: str, value: Any, count: int) -> list[Any]:
+    """One value for each stage.
+
+    Raises:
+        ValueError: There are several values, but not one a stage.
+    """
+    if not isinstance(value, (list, tuple)):
+        return [value] * count
+    if len(value) != count:
+        raise OptionError(f"{{{name}}} has {len(value)} values, and there are {count} stages it applies to")
+    return list(value)
