@@ -113,8 +113,6 @@ class Run:
         usual = Sampling(**experiment.shared)
         sizes = [sampling.size for sampling in self.samplings.values()]
         config = None if experiment.training is None else self._config(sizes[0])
-        if config is not None:
-            check_extras(config)
         benchmark = open_benchmark(experiment.data, experiment.detector, sizes[0], experiment.frames, experiment.fps)
         self.evaluators = {size: benchmark.evaluator(*size, self.runs, experiment.real_pictures) for size in set(sizes)}
         most = max(*experiment.samples, *experiment.samples_at_last)
@@ -221,11 +219,12 @@ class Run:
         interval = math.gcd(*self.experiment.at_steps)
         own = {"model": self.experiment.model, "seed": self.seed, "output_dir": str(folder)}
         own |= {"max_train_steps": max(steps), "resume_from_checkpoint": "latest"}
-        own |= {"cache_latents": str(self.runs / "latents")}
-        own |= self._length()
+        own |= {"cache_latents": str(self.runs / "latents"), **self._length()}
         data = self.experiment.train_data or self.experiment.data
         given = {"resolution": tuple(size), "train_data": data, **given}
-        return TrainingConfig(**{**given, **own, "validation_steps": interval, "checkpointing_steps": interval})
+        config = TrainingConfig(**{**given, **own, "validation_steps": interval, "checkpointing_steps": interval})
+        check_extras(config)
+        return config
 
     def _write(self, step: int, name: str, count: int, seconds: float, figures: dict[str, Any]) -> None:
         trained = step - self.resumed_at

@@ -234,7 +234,6 @@ class Trainer:
     def _resume(self, wanted: str) -> None:
         place = find_checkpoint(self.config.folder, wanted)
         if place is None:
-            refuse_earlier_run(self.config.folder)
             self.announce(f"no checkpoint is in {str(self.config.folder)!r} yet; training starts at step 0")
         else:
             checkpoint = load_checkpoint(place)
