@@ -13,7 +13,7 @@ from selfcascade.report.page import page
 from selfcascade.report.paper import PAPER, TITLES, paper_rows
 from selfcascade.report.pictures import Shown, grid, hardest, moments, of_one_size, shown
 from selfcascade.report.plots import clips_against_training, quality_against_cost, quality_against_training
-from selfcascade.report.results import Row, read_result, read_settings, read_tables
+from selfcascade.report.results import Row, read_config, read_result, read_tables
 from selfcascade.report.tables import Costs, read_costs, seeds_table, table
 
 GRID_WIDTH, FEWEST, MOST = 1100, 4, 6  # pixels of a grid's pictures, about, and how many these are
@@ -43,7 +43,7 @@ def write_report(experiments: Path, output: Path, costs: Path | None = None) -> 
     Raises:
         ValueError: There is no result, a file cannot be read, or matplotlib is missing.
     """
-    settings = read_settings(experiments)
+    settings = read_config(experiments)
     tables = read_tables(experiments, settings)
     measured = None if costs is None else read_costs(costs)
     findings = experiments / "findings.md"
