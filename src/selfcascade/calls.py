@@ -12,7 +12,7 @@ from selfcascade.base_models.family import Family
 from selfcascade.base_models.pivot_controls import PivotSettings
 from selfcascade.base_models.request import Request
 from selfcascade.cascade import Stage, StageResult
-from selfcascade.checks import OptionError, nearest
+from selfcascade.checks import OptionError, is_whole, nearest
 from selfcascade.options import Options, uses
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -54,7 +54,7 @@ def read_call(pipe: Any, call: str, given: Mapping[str, Any]) -> tuple[Options, 
         OptionError: A keyword is neither ours nor in the pipeline's signature, or a value is out of range.
     """
     ours = {name for name, use in uses().items() if call in use.calls}
-    theirs = set() if call == "plan" else keywords_of(pipe) - ours
+    theirs: set[str] = set() if call == "plan" else keywords_of(pipe) - ours
     for name in given:
         if name in REPLACED:
             raise OptionError(f"{{{name}}} cannot be given: {REPLACED[name]}")
@@ -79,11 +79,6 @@ def keywords_of(pipe: Any) -> set[str]:
     return {parameter.name for parameter in found if parameter.kind in NAMED}
 
 
-def is_count(value: Any) -> bool:
-    """Whether it is a positive whole number."""
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
 def check_call(request: Request, scale: float, tuned: bool) -> None:
     """Raises ValueError, naming the argument, if a call's settings are not acceptable.
 
@@ -96,7 +91,7 @@ def check_call(request: Request, scale: float, tuned: bool) -> None:
     if request.prompt == []:
         raise OptionError("{prompt} is an empty list; give at least one prompt")
     for name in ("num_images_per_prompt", "num_videos_per_prompt", "decode_chunk_size"):
-        if not is_count(arguments.get(name, 1)):
+        if not is_whole(arguments.get(name, 1)):
             raise ValueError(f"{name} must be a positive whole number, not {arguments[name]!r}")
     if not tuned and scale != 1:
         raise OptionError("{upsampler_scale} is for the tuned version; give {upsamplers}, or leave it out")
