@@ -38,3 +38,9 @@ def test_the_pages_of_benchmarks_are_those_of_their_measurements(name: str, monk
     measured = json.loads((ROOT / f"benchmarks/{name}.json").read_text())
     written = script("benchmarks", name, monkeypatch).report(measured)
     assert written == (ROOT / f"benchmarks/{name}.md").read_text(), f"run python benchmarks/{name}.py"
+
+
+def test_the_table_of_rooms_is_that_of_the_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    written = script("docs", "architecture", monkeypatch).with_table(page)
+    assert written == page, "docs/architecture.md: run python docs/architecture.py"

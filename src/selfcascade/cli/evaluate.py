@@ -54,7 +54,7 @@ def evaluate(
     if model is not None or dtype is not None:
         changes["dtype"] = dtype or "auto"
     if pictures is not None:
-        changes |= {"questions": (pictures,), "questions_at_last": (pictures,), "base_pictures": pictures}
+        changes |= {"samples": (pictures,), "samples_at_last": (pictures,), "base_pictures": pictures}
     shared = {"num_inference_steps": steps, "guidance_scale": guidance_scale}
     shared = {name: value for name, value in shared.items() if value is not None}
     if shared:
