@@ -28,7 +28,7 @@ from selfcascade.calls import (
 from selfcascade.cascade import Size, Stage, StageResult, self_cascade
 from selfcascade.media.images import clips_of, pixels_of
 from selfcascade.options import Options, OutputType
-from selfcascade.planning import Planner, sizes_from, stages_after, target_size
+from selfcascade.planning import Planner, enlarged_size, sizes_from, stages_after
 from selfcascade.presets import Preset, Upsampling
 from selfcascade.upsamplers.skip_features import adding_skip_features, check_hookable
 
@@ -160,9 +160,10 @@ class SelfCascade(Planner):
         Args:
             image: A picture, a list of pictures of one size, or (B, 3, H, W) in [0, 1]. For a video model a clip: its
                 frames in a list, (F, H, W, 3) bytes, a list of such clips, or (B, F, 3, H, W) in [0, 1]. It is cropped
-                at the centre to the target's ratio and enlarged in RGB for the first stage.
+                at the centre to the target's ratio, with a warning, and enlarged in RGB for the first stage.
             prompt: What the image shows; None is the empty prompt, unless `prompt_embeds` are given.
-            height, width: Pixels; None is twice the image's.
+            height, width: Pixels; where one is given, the other follows from the image's ratio; twice the image's where
+                neither is.
             scale: Instead of height and width: the image's sides times this.
             The others: as in `__call__`.
 
@@ -175,7 +176,7 @@ class SelfCascade(Planner):
             check_length(arguments, pixels.shape[2])
             arguments["num_frames"] = pixels.shape[2]
         own = Size(*pixels.shape[-2:])
-        target = target_size(own, self.multiple, options)
+        target = enlarged_size(own, self.multiple, options)
         sizes, before = sizes_from(own, target, self.native_size, self.multiple)
         stages = self._stages(sizes, 0, options)
         words = prompt or "" if prompt is not None or "prompt_embeds" not in arguments else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, cast
@@ -142,6 +143,31 @@ def target_size(native: Size, multiple: int, options: Options) -> Size:
             raise OptionError(f"{{{name}}} must be a multiple of {multiple}, not {side}; {near} is the nearest")
         sides[name] = side
     return Size(**sides)
+
+
+def enlarged_size(own: Size, multiple: int, options: Options) -> Size:
+    """The size that a picture is enlarged to: where one side alone is given, the other follows from its ratio.
+
+    Warns of a crop, where the ratio of the size differs by more than what rounding to the multiple makes of it.
+
+    Args:
+        own: Of the picture.
+        multiple, options: As in `target_size`.
+
+    Raises:
+        OptionError: As in `target_size`.
+    """
+    if options.width is None and options.height is not None:
+        options = options.changed(width=max(1, round(own.width * options.height / own.height / multiple)) * multiple)
+    elif options.height is None and options.width is not None:
+        options = options.changed(height=max(1, round(own.height * options.width / own.width / multiple)) * multiple)
+    target = target_size(own, multiple, options)
+    scale = max(target.height / own.height, target.width / own.width)
+    if own.height * scale - target.height >= multiple or own.width * scale - target.width >= multiple:
+        kept = Size(round(target.height / scale), round(target.width / scale))
+        sentence = f"the image, {own}, is cropped at its centre to {kept}, the ratio of {target}"
+        warnings.warn(f"{sentence}; give height or width alone to keep all of it", UserWarning, stacklevel=3)
+    return target
 
 
 def sizes_from(own: Size, target: Size, native: Size, multiple: int) -> tuple[list[Size], Size]:
