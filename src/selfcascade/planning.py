@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, cast
 
-from torch import Tensor
-
 from selfcascade.base_models import family_of
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.pivot_controls import check_anchorable
 from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.stage_scheduler import matched_step, stage_scheduler, training_steps
+from selfcascade.base_models.stage_schedules import last_timesteps, reachable, shortened
 from selfcascade.cascade import Size, Stage, plan_stages
 from selfcascade.checks import OptionError
 from selfcascade.options import Options
@@ -184,26 +183,6 @@ def sizes_from(own: Size, target: Size, native: Size, multiple: int) -> tuple[li
     return sizes, [half, *(size for size in planned if size.area < sizes[0].area)][-1]
 
 
-def stages_after(pivot: Any, stages: Sequence[Stage], factor: int) -> Sequence[Stage]:
-    """The stages that are left to run when the pivot is the result of one of them.
-
-    Args:
-        pivot: z_0 of a stage, (B, C, h, w) or (B, C, F, h, w).
-        stages: The whole plan.
-        factor: Pixels of a latent pixel's side.
-
-    Raises:
-        ValueError: The pivot is no tensor of latents of any stage's size but the last's.
-    """
-    if not isinstance(pivot, Tensor) or not pivot.is_floating_point():
-        raise ValueError(f"pivot must be latents, a tensor of floating-point numbers, not {type(pivot).__name__}")
-    sizes = [Size(stage.size.height // factor, stage.size.width // factor) for stage in stages[:-1]]
-    if pivot.ndim not in (4, 5) or Size(*pivot.shape[-2:]) not in sizes:
-        wanted = ", ".join(map(str, sizes)) or "none, as there is but one stage"
-        raise ValueError(f"pivot must be a stage's latents, height x width {wanted}; its shape is {[*pivot.shape]}")
-    return stages[sizes.index(Size(*pivot.shape[-2:])) + 1 :]
-
-
 def with_changes(preset: Preset, options: Options) -> Preset:
     """The preset, with the options in the places of its own settings."""
     own = {field.name for field in fields(preset)} - {"name", "summary"}
@@ -269,8 +248,11 @@ def planned(
             if not 1 <= value <= most:
                 raise OptionError(f"{{{name}}} must be a whole number from 1 to {most}, not {value}")
     if preset.step_share < 1 and isinstance(steps, int):
-        least = (-(-limit // pivot) for pivot in pivots)  # with fewer, none might lie at or below K
-        all_steps[first_pivot:] = [min(steps, max(round(preset.step_share * steps), few)) for few in least]
+        all_steps[first_pivot:] = [shortened(scheduler, steps, preset.step_share, pivot) for pivot in pivots]
+    for number in all_steps[:first_pivot]:
+        last_timesteps(scheduler, number)  # which the scheduler may refuse
+    for index, number in enumerate(all_steps[first_pivot:]):
+        pivots[index] = reachable(scheduler, number, pivots[index], chosen=options.pivot_step is not None)
     plan = zip(sizes, all_steps, [None] * first_pivot + pivots, guidance, strict=True)
     return tuple(Stage(index, len(sizes), *values) for index, values in enumerate(plan))
 
