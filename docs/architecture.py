@@ -36,7 +36,9 @@ ROOMS = {
     ),
     "media": Room("pictures and clips: read from files, laid out in grids, written whole with their records"),
     "metrics": Room("networks that see or read samples, distances between samples, and the registry of all metrics"),
-    "base_models": Room("an untouched diffusers pipeline as a base model; one small class per family", ("cascade",)),
+    "base_models": Room(
+        "an untouched diffusers pipeline as a base model; one small class per family", ("cascade", "checks")
+    ),
     "upsamplers": Room(
         "the tuned version's modules (phi_n), and the hooks that read and add skip features", ("base_models",)
     ),

@@ -58,5 +58,5 @@ def test_ones_own_collages_are_asked_for_and_drawn(tmp_path: Path) -> None:
     before = evaluator.key
     Image.new("RGBA", (8, 8), "red").save(sprites / "red ball.png")
     assert own.evaluator(64, 64, tmp_path, 6).key != before
-    with pytest.raises(ValueError, match="detector must be 'scenes' for scenes and collages"):
+    with pytest.raises(ValueError, match="needs a detector to be measured by: give detector, inception"):
         open_benchmark(f"collages:sprites={sprites}", "scenes", SIDE)

@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_overloads
 
+import torch
+from torch import Tensor
+
 from selfcascade.base_models.driver import PipelineSample
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.pivot_controls import PivotSettings
@@ -18,7 +21,14 @@ from selfcascade.options import Options, uses
 Function = TypeVar("Function", bound=Callable[..., Any])
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 # Keywords of pipelines whose values would change what a stage's latents mean.
-REPLACED = {"latents": "stages make their own; use pivot, or upscale(image)", "strength": "use pivot_step"}
+REPLACED = {
+    "latents": "stages make their own; use pivot, or upscale(image)",
+    "strength": "stages start at a noise level; use pivot_step",
+    "denoise_strength": "stages start at a noise level; use pivot_step",
+    "noise_scale": "stages start at a noise level; use pivot_step",
+    "denoising_start": "stages start at a noise level; use pivot_step",
+    "denoising_end": "a stage hands on clean latents; give the result to a refiner as its image instead",
+}
 
 
 @dataclass
@@ -84,6 +94,13 @@ def is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def is_finite(value: Any) -> bool:
+    """Whether all numbers of a tensor, or of tensors in a list, are finite."""
+    if isinstance(value, (list, tuple)):
+        return all(map(is_finite, value))
+    return not isinstance(value, Tensor) or not value.is_floating_point() or bool(torch.isfinite(value).all())
+
+
 def check_call(request: Request, scale: float, tuned: bool) -> None:
     """Raises ValueError, naming the argument, if a call's settings are not acceptable.
 
@@ -95,6 +112,9 @@ def check_call(request: Request, scale: float, tuned: bool) -> None:
     arguments = request.arguments
     if request.prompt == []:
         raise OptionError("{prompt} is an empty list; give at least one prompt")
+    for name, value in arguments.items():
+        if not is_finite(value):
+            raise ValueError(f"{name} has values that are no finite numbers")
     for name in ("num_images_per_prompt", "num_videos_per_prompt", "decode_chunk_size"):
         if not is_count(arguments.get(name, 1)):
             raise ValueError(f"{name} must be a positive whole number, not {arguments[name]!r}")

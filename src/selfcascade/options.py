@@ -132,8 +132,12 @@ class Options(BaseModel):
     method: Annotated[
         Text, Use("How the target size is reached; see `selfcascade info`.", "self-cascade", GENERATE, passed=False)
     ] = "self-cascade"
-    height: Annotated[Pixels | None, _planned("Pixels.", "twice the native height")] = None
-    width: Annotated[Pixels | None, _planned("Pixels.", "twice the native width")] = None
+    height: Annotated[
+        Pixels | None, _planned("Pixels.", "twice the native height; of a picture to enlarge, as its ratio has it")
+    ] = None
+    width: Annotated[
+        Pixels | None, _planned("Pixels.", "twice the native width; of a picture to enlarge, as its ratio has it")
+    ] = None
     scale: Annotated[
         Scale | None,
         _planned("Sides, as a multiple of the native ones or of those of the picture to enlarge.", "height and width"),

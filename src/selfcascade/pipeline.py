@@ -13,6 +13,8 @@ from torch import Tensor
 from selfcascade.base_models.decoding import decode_latents
 from selfcascade.base_models.driver import PipelineBaseModel, PipelineSample, StageContext
 from selfcascade.base_models.family import vae_tiling
+from selfcascade.base_models.finite import checking_pixels
+from selfcascade.base_models.given_pivot import taken_up
 from selfcascade.base_models.image_pivot import image_pivot
 from selfcascade.base_models.pivot_controls import PivotSettings, check_anchorable
 from selfcascade.base_models.request import Request
@@ -28,7 +30,7 @@ from selfcascade.calls import (
 from selfcascade.cascade import Size, Stage, StageResult, self_cascade
 from selfcascade.media.images import clips_of, pixels_of
 from selfcascade.options import Options, OutputType
-from selfcascade.planning import Planner, sizes_from, stages_after, target_size
+from selfcascade.planning import Planner, enlarged_size, sizes_from
 from selfcascade.presets import Preset, Upsampling
 from selfcascade.upsamplers.skip_features import adding_skip_features, check_hookable
 
@@ -112,13 +114,12 @@ class SelfCascade(Planner):
         options, arguments = read_call(self.pipe, "__call__", given)
         stages = self._plan(options)
         request = Request(prompt, options.generator, options.output_type, arguments)
+        pivot: Any = options.pivot
+        after, request = taken_up(pivot, stages, request, self.family)
         base = self._base(request, options)
         check_has_pivot(options, stages)
-        pivot: Any = options.pivot
-        if pivot is None:
-            return self._run(base, stages, None, options)
-        after = stages_after(pivot, stages, self.family.factor)
-        return self._run(base, after, lambda: base.resume(pivot, stages[0]), options)
+        start = None if options.pivot is None else lambda: base.resume(pivot, stages[0])
+        return self._run(base, after, start, options)
 
     @overload
     def upscale(
@@ -160,9 +161,10 @@ class SelfCascade(Planner):
         Args:
             image: A picture, a list of pictures of one size, or (B, 3, H, W) in [0, 1]. For a video model a clip: its
                 frames in a list, (F, H, W, 3) bytes, a list of such clips, or (B, F, 3, H, W) in [0, 1]. It is cropped
-                at the centre to the target's ratio and enlarged in RGB for the first stage.
+                at the centre to the target's ratio, with a warning, and enlarged in RGB for the first stage.
             prompt: What the image shows; None is the empty prompt, unless `prompt_embeds` are given.
-            height, width: Pixels; None is twice the image's.
+            height, width: Pixels; where one is given, the other follows from the image's ratio; twice the image's where
+                neither is.
             scale: Instead of height and width: the image's sides times this.
             The others: as in `__call__`.
 
@@ -175,7 +177,7 @@ class SelfCascade(Planner):
             check_length(arguments, pixels.shape[2])
             arguments["num_frames"] = pixels.shape[2]
         own = Size(*pixels.shape[-2:])
-        target = target_size(own, self.multiple, options)
+        target = enlarged_size(own, self.multiple, options)
         sizes, before = sizes_from(own, target, self.native_size, self.multiple)
         stages = self._stages(sizes, 0, options)
         words = prompt or "" if prompt is not None or "prompt_embeds" not in arguments else None
@@ -219,7 +221,8 @@ class SelfCascade(Planner):
         options: Options,
     ) -> SelfCascadeOutput | tuple[Any, list[StageResult[PipelineSample]]]:
         tiled = stages[-1].size.area >= TILING_AREA if options.vae_tiling is None else options.vae_tiling
-        with vae_tiling(self.pipe, tiled), torch.no_grad():
+        with vae_tiling(self.pipe, tiled), checking_pixels(self.pipe), torch.no_grad():
+            base.check_schedules(stages)
             results = list(self_cascade(base, stages, None if pivot is None else pivot()))
             last = results[-1].sample
             chunk = base.arguments.get("decode_chunk_size")

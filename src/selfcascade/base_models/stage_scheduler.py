@@ -40,6 +40,8 @@ REFUSED = frozenset(
         "VQDiffusionScheduler",
     }
 )
+# Schedules end at 0 or at the smallest sigma of training, 0.03 for Stable Diffusion.
+LAST_SIGMA = 0.1
 
 
 class ScheduleKnown(Exception):
@@ -212,6 +214,11 @@ def _check_timesteps(scheduler: StageScheduler) -> None:
             f"num_inference_steps of {len(timesteps)} asks the {type(scheduler).__name__} for timestep "
             f"{int(timesteps.max())} of {limit}; use fewer"
         )
+    sigmas = getattr(scheduler, "sigmas", None)
+    if isinstance(sigmas, Tensor) and sigmas.ndim == 1 and not scheduler.config.get("invert_sigmas"):
+        last = float(sigmas[-1])
+        if last > LAST_SIGMA:
+            raise ValueError(f"sigmas end at {last:g}, so a stage would hand on noisy latents; end them at 0")
 
 
 def _keep_tail(scheduler: StageScheduler) -> None:

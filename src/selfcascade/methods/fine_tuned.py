@@ -6,6 +6,7 @@ import contextlib
 import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,8 @@ def lora(pipe: Any, folder: Path) -> Iterator[None]:
     Raises:
         ValueError: The folder has no LoRA, or one for another model.
     """
+    if find_spec("peft") is None:
+        raise ValueError("a LoRA needs the package peft: pip install 'selfcascade[train]'")
     before = {part: list(part.active_adapters()) for part in _adapted(pipe)}
     disabled = [
         part for part in before if any(getattr(module, "disable_adapters", False) is True for module in part.modules())
