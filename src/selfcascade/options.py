@@ -27,7 +27,7 @@ from selfcascade.checks import (
     Text,
     refusal,
 )
-from selfcascade.presets import PRESETS, Preset, Share, Upsampling, preset_named
+from selfcascade.presets import PRESETS, Attention, Preset, Share, Upsampling, preset_named
 
 MAX_SEED = 2**63 - 1
 MAX_FRAMES = 10_000
@@ -162,6 +162,10 @@ class Options(BaseModel):
         Share | None, _cascade("Share of a stage's steps, the first ones, held to the pivot's low band.")
     ] = None
     energy: Annotated[Share | None, _cascade("How much of its fine energy an enlarged pivot gets back.")] = None
+    attention: Annotated[
+        Attention | None,
+        _cascade("Whether self-attention above the native size is full, or local at a cost linear in pixels."),
+    ] = None
     shared_noise: Annotated[
         Share | None,
         Use(

@@ -18,6 +18,7 @@ from selfcascade.base_models.given_pivot import taken_up
 from selfcascade.base_models.image_pivot import image_pivot
 from selfcascade.base_models.pivot_controls import PivotSettings, check_anchorable
 from selfcascade.base_models.request import Request
+from selfcascade.base_models.stage_attention import attending_locally, attention_of
 from selfcascade.calls import (
     SelfCascadeOutput,
     check_call,
@@ -31,7 +32,7 @@ from selfcascade.cascade import Size, Stage, StageResult, self_cascade
 from selfcascade.media.images import clips_of, pixels_of
 from selfcascade.options import Options, OutputType
 from selfcascade.planning import Planner, enlarged_size, sizes_from
-from selfcascade.presets import Preset, Upsampling
+from selfcascade.presets import Attention, Preset, Upsampling
 from selfcascade.upsamplers.skip_features import adding_skip_features, check_hookable
 
 # From here on a decoded picture alone takes gigabytes inside a VAE, so it is decoded in tiles unless told otherwise.
@@ -70,6 +71,7 @@ class SelfCascade(Planner):
         upsampling: Upsampling | None = None,
         anchor: float | None = None,
         energy: float | None = None,
+        attention: Attention | None = None,
         guidance_scale: float | Sequence[float] | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: OutputType = "pil",
@@ -94,8 +96,8 @@ class SelfCascade(Planner):
 
         Args:
             prompt: One or several; None where `prompt_embeds` are given.
-            height, width, scale, num_inference_steps, pivot_step, preset, upsampling, anchor, energy, guidance_scale:
-                As in `plan`.
+            height, width, scale, num_inference_steps, pivot_step, preset, upsampling, anchor, energy, attention,
+                guidance_scale: As in `plan`.
             generator: Source of every random draw; a list gives each picture its own.
             output_type: "pil", "np", "pt" or "latent".
             return_dict: False returns the tuple (pictures, stages).
@@ -137,6 +139,7 @@ class SelfCascade(Planner):
         upsampling: Upsampling | None = None,
         anchor: float | None = None,
         energy: float | None = None,
+        attention: Attention | None = None,
         guidance_scale: float | Sequence[float] | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: OutputType = "pil",
@@ -184,7 +187,7 @@ class SelfCascade(Planner):
         request = Request(words, options.generator, options.output_type, arguments)
         request = request.for_pictures(len(pixels), self.family.video)
         base = self._base(request, options)
-        pivot = functools.partial(image_pivot, self.family, request, pixels, sizes[0], before, bool(base.contexts))
+        pivot = functools.partial(image_pivot, self.family, request, pixels, sizes[0], before, self._tuned(options))
         return self._run(base, stages, pivot, options)
 
     def _base(self, request: Request, options: Options) -> PipelineBaseModel:
@@ -194,16 +197,23 @@ class SelfCascade(Planner):
         check_clips(self.family, request.arguments.get("num_frames"), shared_noise)
         if preset.anchor > 0:
             check_anchorable(self.pipe.scheduler)
-        settings = PivotSettings(preset.upsampling, preset.anchor, preset.energy, shared_noise)
-        return PipelineBaseModel(self.family, request, settings, self._contexts(scale))
+        attention = attention_of(self.family, preset.attention, asked=options.attention is not None)
+        settings = PivotSettings(preset.upsampling, preset.anchor, preset.energy, shared_noise, attention)
+        return PipelineBaseModel(self.family, request, settings, self._contexts(options, scale, attention))
 
-    def _contexts(self, upsampler_scale: float) -> list[StageContext]:
+    def _tuned(self, options: Options) -> bool:
+        return self.upsamplers is not None and options.upsampler_scale != 0
+
+    def _contexts(self, options: Options, upsampler_scale: float, attention: str) -> list[StageContext]:
         """What changes the denoiser for the length of a stage; each is made anew from the stage and its pivot."""
         contexts: list[StageContext] = []
-        if self.upsamplers is not None and upsampler_scale != 0:
+        if attention == "local":
+            contexts.append(functools.partial(attending_locally, self.family, self.native_size))
+        if self.upsamplers is not None and self._tuned(options):
             unet = self.family.denoiser
             check_hookable(unet)
-            upsamplers = self.upsamplers.to(self.pipe._execution_device)
+            upsamplers = self.upsamplers
+            torch.nn.Module.to(upsamplers, self.pipe._execution_device)
 
             def tuned(stage: Stage, pivot: Tensor | None) -> contextlib.AbstractContextManager[None]:
                 if pivot is None:

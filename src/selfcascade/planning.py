@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, cast
 
 from selfcascade.base_models import family_of
 from selfcascade.base_models.family import Family
@@ -20,6 +20,7 @@ from selfcascade.presets import (
     DEFAULT_PRESET,
     PRESETS,
     UNANCHORED_PRESET,
+    Attention,
     ModelDefaults,
     Preset,
     Upsampling,
@@ -77,6 +78,7 @@ class Planner:
         upsampling: Upsampling | None = None,
         anchor: float | None = None,
         energy: float | None = None,
+        attention: Attention | None = None,
     ) -> tuple[Stage, ...]:
         """The stages of a call with these arguments; nothing runs.
 
@@ -87,7 +89,7 @@ class Planner:
             preset: A name of `selfcascade.PRESETS`, or a `Preset` of your own.
             guidance_scale: For all stages or one value a stage.
             scale: Instead of height and width: the native sides times this, 1 or more, rounded to what the model makes.
-            upsampling, anchor, energy: In the places of the preset's, as in `Preset`.
+            upsampling, anchor, energy, attention: In the places of the preset's, as in `Preset`.
             None of any of them is the default in docs/options.md.
 
         Raises:
@@ -95,7 +97,8 @@ class Planner:
         """
         given: dict[str, Any] = dict(height=height, width=width, scale=scale, preset=preset, pivot_step=pivot_step)
         given |= dict(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale)
-        return self._plan(Options(upsampling=upsampling, anchor=anchor, energy=energy, **given))
+        given |= dict(upsampling=upsampling, anchor=anchor, energy=energy, attention=attention)
+        return self._plan(Options(**given))
 
     def _plan(self, options: Options) -> tuple[Stage, ...]:
         target = target_size(self.native_size, self.multiple, options)
@@ -275,6 +278,7 @@ def per_stage(name: str, value: Any, count: int) -> list[Any]:
     """
     if not isinstance(value, (list, tuple)):
         return [value] * count
-    if len(value) != count:
-        raise OptionError(f"{{{name}}} has {len(value)} values, and there are {count} stages it applies to")
-    return list(value)
+    values = list(cast("Sequence[Any]", value))
+    if len(values) != count:
+        raise OptionError(f"{{{name}}} has {len(values)} values, and there are {count} stages it applies to")
+    return values

@@ -17,6 +17,7 @@ from selfcascade.base_models.family import full_precision_vae
 from selfcascade.base_models.frames import frames_at_once
 from selfcascade.base_models.stage_scheduler import stage_scheduler, training_steps
 from selfcascade.cascade import Size, Stage
+from selfcascade.checks import is_whole
 from selfcascade.cost.forward import (
     CLIP_TOKENS,
     MeasuredNetwork,
@@ -82,7 +83,7 @@ def estimate(
         ValueError: `batch` or `frames` is not a positive whole number.
     """
     for name, value in (("batch", batch), ("frames", DEFAULT_FRAMES if frames is None else frames)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if not is_whole(value):
             raise ValueError(f"{name} must be a positive whole number, not {value!r}")
     plan = [(stage, scheduled_steps(pipe.scheduler, stage)) for stage in stages]
     if not plan or not _is_known(pipe):
