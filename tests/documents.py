@@ -92,12 +92,10 @@ def furnish(folder: Path, page: Path, models_only: bool = False) -> None:
     for name in MODELS:
         if name in text:
             build(name).save_pretrained(folder / name)
-    if models_only:
-        return
-    for name, make in FILES.items():
-        if name in text:
-            make(folder)
     (folder / "experiments").symlink_to(ROOT / "experiments")
+    for name, make in FILES.items():
+        if name in text and not models_only:
+            make(folder)
 
 
 def _scene(number: int, side: int) -> tuple[Image.Image, str]:

@@ -25,7 +25,7 @@ from selfcascade.data.collages.collage import (
 PAIR_SHARE = 0.4
 PAIR_SHRINK = 0.88
 MAX_TURN = 14.0
-MAX_DRAWS = 100_000
+MAX_DRAWS = 20_000
 
 
 def sample_collage(
