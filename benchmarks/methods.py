@@ -56,14 +56,14 @@ class Case:
         arguments: Of its own.
         trained: Parameters that were trained for it, the base model's aside.
         models: Whose weights lie in memory while it runs.
-        lent: Makes the context in which the pipeline has the method's weights; they are loaded outside the measurement.
+        weights: Makes the context in which the pipeline has the method's weights, loaded outside the measurement.
     """
 
     method: str
     trained: int = 0
     arguments: dict[str, Any] = field(default_factory=dict)
     models: tuple[nn.Module, ...] = ()
-    lent: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    weights: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
 
     def __call__(self, pipe: Any, size: Size, steps: int) -> None:
         """One picture, from the prompt to pixels."""
@@ -83,7 +83,7 @@ def cases(pipe: Any, folder: Path) -> dict[str, Case]:
     make_trainable(pipe.unet, TrainingConfig(method="full"), 1000).save(folder / "full-ft", pipe)
     pipe.unet.requires_grad_(False).eval()
     size = pipe.unet.num_parameters()
-    found["full-ft"] = Case("direct", size, lent=lambda: whole_unet(pipe, folder / "full-ft"))
+    found["full-ft"] = Case("direct", size, weights=lambda: whole_unet(pipe, folder / "full-ft"))
     for rank in LORA_RANKS:
         found[f"lora-r{rank}"] = lora_case(pipe, rank, folder / f"lora-r{rank}")
     resolver = load_super_resolver("bundled", "cpu", "float32")
@@ -105,7 +105,7 @@ def lora_case(pipe: Any, rank: int, folder: Path) -> Case:
     trainable = make_trainable(own, TrainingConfig(method="lora", rank=rank), 1000)
     trainable.save(folder, pipe)
     return Case(
-        "direct", sum(weight.numel() for weight in trainable.trained().values()), lent=lambda: lora(pipe, folder)
+        "direct", sum(weight.numel() for weight in trainable.trained().values()), weights=lambda: lora(pipe, folder)
     )
 
 
@@ -125,7 +125,7 @@ def count(pipe: Any, case: Case, size: Size, steps: int) -> dict[str, Any]:
     hook = register_module_forward_pre_hook(seen)
     counter = FlopCounterMode(display=False, custom_mapping={CPU_ATTENTION: cpu_attention})
     try:
-        with case.lent(), LiveBytes() as memory, counter:
+        with case.weights(), LiveBytes() as memory, counter:
             weights = sum(_bytes(module) for module in (*_networks(pipe), *case.models))
             case(pipe, size, steps)
     finally:
@@ -146,14 +146,14 @@ def measure(steps: int, repeats: int, only: str | None, held: dict[str, Any]) ->
     native = SelfCascade(pipe).native_size
     sizes = {factor**2: Size(native.height * factor, native.width * factor) for factor in SCALE_FACTORS}
     same = held.get("steps") == steps
-    kept = {(row["pixels"], row["method"]): row for row in held.get("rows", []) if same}
+    measured = {(row["pixels"], row["method"]): row for row in held.get("rows", []) if same}
     results = {"steps": steps, "guidance_scale": GUIDANCE_SCALE, "native": list(native), "torch": torch.__version__}
     results["timing"] = held.get("timing") if same else None
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         found = cases(pipe, Path(folder))
         rows = {(pixels, name): {"pixels": pixels, "size": list(sizes[pixels])} for pixels in sizes for name in found}
         for (pixels, name), row in rows.items():
-            row |= {**kept.get((pixels, name), {}), "method": name, "trained_parameters": found[name].trained}
+            row |= {**measured.get((pixels, name), {}), "method": name, "trained_parameters": found[name].trained}
             if only != "time":
                 row |= count(pipe, found[name], sizes[pixels], steps)
                 print(f"{pixels}x {name}: {row['tflops']:.3f} TFLOP, {row['peak_bytes'] / 2**20:.0f} MiB", flush=True)
@@ -176,7 +176,7 @@ def timed(
         for (pixels, name), values in seconds.items():
             if turn > 0 and pixels == max(sizes):
                 continue
-            with found[name].lent():
+            with found[name].weights():
                 began = time.perf_counter()
                 found[name](pipe, sizes[pixels], WARM_UP_STEPS if warm else steps)
                 values += [] if warm else [time.perf_counter() - began]

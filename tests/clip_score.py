@@ -3,7 +3,7 @@
 import torch
 from transformers import CLIPConfig, CLIPModel
 
-from selfcascade.metrics.clip import ClipScore
+from selfcascade.metrics.clip_score import ClipScore
 from tiny.parts import clip_text_config, clip_tokenizer
 
 

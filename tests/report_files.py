@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from selfcascade.data.scenes import caption, render, sample_scene
-from selfcascade.evaluation.scenes import ASKED_FIRST
+from selfcascade.evaluation.scenes_benchmark import FIRST_PROMPT
 
 SIDE = 48
 
@@ -48,12 +48,12 @@ def write_result(
 
 def write_sheet(result: Path, numbers: list[int], count: int = 3) -> None:
     """Renders of the scenes of these numbers, under the captions of the first scenes that are asked for."""
-    pictures = [render(sample_scene(ASKED_FIRST + number, held_out=True), SIDE, SIDE) for number in numbers]
+    pictures = [render(sample_scene(FIRST_PROMPT + number, held_out=True), SIDE, SIDE) for number in numbers]
     sheet = Image.fromarray((np.concatenate(pictures, 1) * 255).astype(np.uint8))
     path = result.with_name(f"{result.name.rpartition('-')[0]}.webp")
     sheet.save(path, quality=95)
-    scenes = [sample_scene(ASKED_FIRST + index, held_out=True) for index in range(count)]
-    words = [caption(scene, ASKED_FIRST + index) for index, scene in enumerate(scenes)]
+    scenes = [sample_scene(FIRST_PROMPT + index, held_out=True) for index in range(count)]
+    words = [caption(scene, FIRST_PROMPT + index) for index, scene in enumerate(scenes)]
     path.with_suffix(".txt").write_text("\n".join(words) + "\n")
 
 

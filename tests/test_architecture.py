@@ -1,48 +1,19 @@
 """Arrows point one way, files stay small, and importing the package costs next to nothing."""
 
 import ast
+import importlib
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 import selfcascade
 
+ROOT = Path(__file__).parents[1]
 HOMES, VERSION = selfcascade._HOMES, "selfcascade.__version__"
 SOURCE = Path(selfcascade.__path__[0])
-# A room (a package or a module of the root) may import those named beside it; `cascade` stands on nothing but torch.
-MAY_IMPORT: dict[str, set[str]] = {
-    "cascade": set(),
-    "checks": set(),
-    "presets": {"checks"},
-    "options": {"checks", "presets"},
-    "media": set(),
-    "metrics": set(),
-    "base_models": {"cascade"},
-    "upsamplers": {"base_models"},
-    "models": {"upsamplers"},
-    "data": {"cascade", "media"},
-    "calls": {"base_models", "cascade", "checks", "options"},
-    "planning": {"base_models", "cascade", "checks", "options", "presets", "upsamplers"},
-    "pipeline": {"base_models", "calls", "cascade", "media", "options", "planning", "presets", "upsamplers"},
-    "methods": {"base_models", "calls", "cascade", "checks", "models", "options", "pipeline", "presets"},
-    "cost": {"base_models", "cascade", "pipeline"},
-    "training": {"base_models", "cascade", "data", "media", "models", "pipeline", "upsamplers"},
-    "evaluation": {
-        *("base_models", "cascade", "data", "media", "methods", "metrics", "models", "pipeline", "upsamplers")
-    },
-    "experiments": {
-        *("base_models", "cascade", "data", "evaluation", "media", "methods", "models", "options", "training")
-    },
-    "report": {"data", "evaluation", "media", "methods", "metrics", "models"},
-    "cli": {
-        *("calls", "checks", "cost", "experiments", "media", "methods", "models", "options", "pipeline", "presets"),
-        *("report", "training"),
-    },
-    "demo": {"cli", "media", "options"},
-    "__main__": {"cli"},
-}
 
 
 def files() -> list[Path]:
@@ -66,21 +37,38 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(SOURCE)))
-def test_a_file_imports_what_its_room_may(path: Path) -> None:
-    own = room(path)
-    if own == "__init__":  # the public names, all of which are loaded when they are first used
-        return
-    ours = {module.split(".")[1] for module in imports(path) if module.startswith("selfcascade.")}
-    assert ours <= MAY_IMPORT[own] | {own}
+@pytest.fixture
+def rooms(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
+    """The table of docs/architecture.md: each room and those that it imports."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    return {name: set(own.imports) for name, own in importlib.import_module("architecture").ROOMS.items()}
 
 
-def test_the_table_has_each_room_once_and_no_circle() -> None:
-    rooms = {room(path) for path in files()} - {"__init__"}
-    assert set(MAY_IMPORT) == rooms
+def test_every_file_imports_what_its_room_may_and_every_arrow_is_there(rooms: dict[str, set[str]]) -> None:
+    found: dict[str, set[str]] = {name: set() for name in rooms}
+    for path in files():
+        own = room(path)
+        if own == "__init__":  # the public names, each of which is loaded when it is first used
+            continue
+        ours = {module.split(".")[1] for module in imports(path) if module.startswith("selfcascade.")} - {own}
+        assert ours <= rooms[own], f"{path.relative_to(SOURCE)} imports {', '.join(ours - rooms[own])}"
+        found[own] |= ours
+    unused = {name: rooms[name] - found[name] for name in rooms if rooms[name] - found[name]}
+    assert not unused, f"docs/architecture.py: ROOMS has arrows that no file needs: {unused}"
+
+
+def test_the_rooms_are_those_of_the_table_without_a_circle(rooms: dict[str, set[str]]) -> None:
+    assert set(rooms) == {room(path) for path in files()} - {"__init__"}
     assert len(rooms) <= 24
-    for number, (own, allowed) in enumerate(MAY_IMPORT.items()):
-        assert allowed <= set(list(MAY_IMPORT)[:number]), f"{own} stands above rooms that it may import"
+    for number, (own, others) in enumerate(rooms.items()):
+        assert others <= set(list(rooms)[:number]), f"{own} stands above rooms that it imports"
+
+
+def test_no_two_modules_have_one_name() -> None:
+    """Commands apart, which are named as the user types them, and the parallel packages of generated data."""
+    shared = [path for path in files() if room(path) != "cli" and len(path.relative_to(SOURCE).parts) < 3]
+    names = Counter(path.stem for path in shared if path.stem != "__init__")
+    assert not [name for name, count in names.items() if count > 1]
 
 
 def test_the_algorithm_stands_on_torch_alone_and_fits_on_a_page() -> None:

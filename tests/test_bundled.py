@@ -13,8 +13,8 @@ import selfcascade
 from selfcascade import METHODS
 from selfcascade.cascade import Size
 from selfcascade.data.scenes import BACKGROUNDS, caption, render, sample_scene
-from selfcascade.evaluation import Pivots, Sampling, answer
-from selfcascade.evaluation.scenes import SceneJudge, scene_questions
+from selfcascade.evaluation import BaseSamples, Sampling, sample
+from selfcascade.evaluation.scenes_benchmark import SceneEvaluator, scene_prompts
 from selfcascade.metrics.composition import CompositionReader, accuracy
 from selfcascade.metrics.sharpness import octave_energies
 from selfcascade.metrics.video_detector import VideoDetector
@@ -141,13 +141,13 @@ def test_the_super_resolver_adds_the_detail_that_lanczos_windows_do_not(pipe: An
 @pytest.mark.slow
 @pytest.mark.parametrize("name", bundled_upsamplers())
 def test_the_upsamplers_bring_the_patches_nearer_to_real_ones(pipe: Any, name: str, tmp_path: Path) -> None:
-    questions, sampling = scene_questions(40), Sampling(pivot_step=700, upsampling="rgb")
-    pivots, judge = (
-        Pivots(pipe, questions, Size(64, 64), sampling, tmp_path),
-        SceneJudge(128, 128, tmp_path, real_count=200, draws=10),
+    prompts, sampling = scene_prompts(40), Sampling(pivot_step=700, upsampling="rgb")
+    pivots, evaluator = (
+        BaseSamples(pipe, prompts, Size(64, 64), sampling, tmp_path),
+        SceneEvaluator(128, 128, tmp_path, real_count=200, draws=10),
     )
     free, tuned = (
-        judge.judge(answer(pipe, questions, sampling, pivots, upsamplers), questions)
+        evaluator.evaluate(sample(pipe, prompts, sampling, pivots, upsamplers), prompts)
         for upsamplers in (None, load_upsamplers(name))
     )
     assert tuned["patch_kid"][0] < 0.8 * free["patch_kid"][0]

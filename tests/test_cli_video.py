@@ -24,12 +24,13 @@ VIDEO = ["--model", "video", "--steps", "2", "--frames", "2"]
 
 
 def test_a_clip_is_made_with_its_record_and_comes_back() -> None:
-    options = ["--fps", "6", "--seed", "5", "--shared-noise", "0.3", "--sheet", "--output", "frames"]
+    options = ["--fps", "6", "--seed", "5", "--shared-noise", "0.3", "--preset", "paper", "--sheet"]
+    options += ["--output", "frames"]
     lines = succeed("generate", "a red fish swims to the left", *VIDEO, *options)
     assert lines == ["frames", "frames.sheet.png"]
     settings, result = record("frames")["settings"], record("frames")["result"]
     told = [settings[name] for name in ("num_frames", "fps", "shared_noise", "pivot_step")]
-    assert told == [2, 6, 0.3, [500]]
+    assert told == [2, 6, 0.3, [700]]
     assert (result["frames"], result["fps"], result["height"], result["width"]) == (2, 6, 128, 128)
     pictures = [np.asarray(Image.open(path)) for path in sorted(Path("frames").iterdir())]
     parameters = Image.open("frames/0001.png").info["parameters"]

@@ -13,9 +13,9 @@ from clip_files import write_clip
 from command_line import run, succeed
 from selfcascade.cascade import Size
 from selfcascade.data import DataError
-from selfcascade.evaluation import Pivots, Sampling, answer, open_world
-from selfcascade.evaluation.moving_scenes import moving_questions
-from selfcascade.experiments.settings import names_of, read_experiment
+from selfcascade.evaluation import BaseSamples, Sampling, open_benchmark, sample
+from selfcascade.evaluation.moving_scenes_benchmark import moving_scene_prompts
+from selfcascade.experiments.experiment import names_of, read_experiment
 from selfcascade.metrics.i3d import I3D
 from selfcascade.report.paper import paper_rows
 from tiny import TINY
@@ -34,7 +34,7 @@ def suite(tmp_path: Path, models: Path) -> Path:
     folder = tmp_path / "experiments/table3"
     folder.mkdir(parents=True)
     own = {"model": str(models / "video"), "data": "moving-scenes", "frames": FRAMES, "real_pictures": 12}
-    own |= {"questions": [2], "questions_at_last": [2]}
+    own |= {"samples": [2], "samples_at_last": [2]}
     settings = {"shared": {"num_inference_steps": 2, "guidance_scale": 3}, "suites": {"table3": own}}
     (folder.parent / "defaults.json").write_text(json.dumps(settings))
     for name, sampling in FREE.items():
@@ -75,15 +75,15 @@ def test_a_suite_of_clips_is_made_goes_on_where_it_was_cut_and_is_reported(suite
 
 def test_clips_are_the_same_whatever_the_part_and_base_clips_are_their_own_pixels(tmp_path: Path) -> None:
     pipe: Any = TINY["animatediff"].build()
-    questions = moving_questions(2, frames=FRAMES)
+    prompts = moving_scene_prompts(2, frames=FRAMES)
     sampling = Sampling(num_inference_steps=2, preset="rgb")
-    pivots = Pivots(pipe, questions, Size(64, 64), sampling, tmp_path)
-    together = answer(pipe, questions, sampling, pivots, indices=range(2))
-    alone = answer(pipe, questions, sampling, pivots)
+    pivots = BaseSamples(pipe, prompts, Size(64, 64), sampling, tmp_path)
+    together = sample(pipe, prompts, sampling, pivots, indices=range(2))
+    alone = sample(pipe, prompts, sampling, pivots)
     assert alone.shape == (2, FRAMES, 3, 128, 128)
     assert (alone - together).abs().max() <= 1 / 255  # kernels share a batch out by its length
     assert not torch.equal(alone[0], alone[1])
-    base = answer(pipe, questions, Sampling(method="lanczos", scale=1), pivots)
+    base = sample(pipe, prompts, Sampling(method="lanczos", scale=1), pivots)
     family_pixels = pivots.pictures(pipe).transpose(1, 2)
     assert (base - family_pixels).abs().max() <= 0.5 / 255 + 1e-6
 
@@ -95,9 +95,7 @@ def test_the_committed_rows_share_base_clips_and_are_trained_equally_long() -> N
     assert trained == {"tuned-clips", "tuned-clips-temporal", "full-ft", "lora-r4", "lora-r32"}
     assert len({max(rows[name].at_steps) for name in trained}) == 1
     assert {str(row.sampling("table3").of_base) for row in rows.values()} == {str(Sampling().of_base)}
-    assert {(row.model, row.frames, row.fps, row.questions) for row in rows.values()} == {
-        ("bundled-video", 16, 8, (20,))
-    }
+    assert {(row.model, row.frames, row.fps, row.samples) for row in rows.values()} == {("bundled-video", 16, 8, (20,))}
     assert not {name for name, row in paper_rows("table3").items() if row.distances} - set(rows)
 
 
@@ -125,9 +123,9 @@ def test_clips_and_pictures_are_not_mixed_up(suite: Path, tmp_path: Path) -> Non
     size = Size(64, 64)
     for data, frames, words in (("scenes", 4, "must be 'moving-scenes'"), ("moving-scenes", None, "must be 'scenes'")):
         with pytest.raises(ValueError, match=words):
-            open_world(data, "scenes", size, frames)
+            open_benchmark(data, "scenes", size, frames)
     with pytest.raises(ValueError, match="detector of clips must be 'i3d:FILE"):
-        open_world(str(tmp_path), "clip:x", size, 4)
+        open_benchmark(str(tmp_path), "clip:x", size, 4)
 
 
 def test_own_clips_are_measured_with_i3d(tmp_path: Path) -> None:
@@ -141,12 +139,12 @@ def test_own_clips_are_measured_with_i3d(tmp_path: Path) -> None:
         (folder / f"{number}.txt").write_text(f"number {number}")
     write_clip(folder / "small.mp4", frames=9, size=(32, 32))
     (folder / "small.txt").write_text("small")
-    world = open_world(str(folder), f"i3d:{weights}", Size(64, 64), frames=9)
-    asked = world.questions(2, seed=0)
+    benchmark = open_benchmark(str(folder), f"i3d:{weights}", Size(64, 64), frames=9)
+    asked = benchmark.prompts(2, seed=0)
     assert asked.frames == 9 and set(asked.prompts) < {f"number {number}" for number in range(3)}
-    assert world.others(2) is None
+    assert benchmark.base_prompts(2) is None
     clips = torch.rand(2, 9, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    figures = world.judge(64, 64, tmp_path / "kept", 3).judge(clips, asked)
+    figures = benchmark.evaluator(64, 64, tmp_path / "cache", 3).evaluate(clips, asked)
     assert set(figures) == {"clips", "fvd", "kvd", "flicker"} and figures["flicker"][0] > 1
     with pytest.raises(DataError, match="fewer than 4 usable samples"):
-        world.questions(4, seed=0)
+        benchmark.prompts(4, seed=0)

@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from selfcascade.evaluation import Questions
+from selfcascade.evaluation import PromptSet
 from selfcascade.experiments.sheets import CLIP_BYTES, write_sheet
 from selfcascade.report import write_report
 from selfcascade.report.pictures import shown
-from selfcascade.report.results import read_settings, read_tables
+from selfcascade.report.results import read_config, read_tables
 
 FRAMES, FPS, SIDE = 6, 8.0, 32
-ASKED = Questions(("a red ball rises", "a blue fish swims to the left"), 0, frames=FRAMES)
+PROMPTS = PromptSet(("a red ball rises", "a blue fish swims to the left"), 0, frames=FRAMES)
 
 
 def write_result(root: Path, name: str, fvd: float, step: int = 0, side: int = SIDE) -> Path:
@@ -33,7 +33,7 @@ def write_result(root: Path, name: str, fvd: float, step: int = 0, side: int = S
     path.write_text(json.dumps(result | {figure: [1.5, 1.0, 2.0] for figure in figures}))
     clips = torch.rand(2, 1, 3, side, side, generator=torch.Generator().manual_seed(0)).repeat(1, FRAMES, 1, 1, 1)
     clips *= torch.linspace(0.2, 1, FRAMES)[:, None, None, None]
-    write_sheet(path.with_name(f"table3-step{step:06d}.webp"), clips, ASKED, FPS)
+    write_sheet(path.with_name(f"table3-step{step:06d}.webp"), clips, PROMPTS, FPS)
     return path
 
 
@@ -72,7 +72,7 @@ def test_the_page_holds_every_clip_once_with_all_its_frames(experiments: Path, t
     found = re.search(r'id="data">(.*?)</script>', (tmp_path / "out/index.html").read_text(), re.DOTALL)
     assert found is not None
     (section,) = json.loads(found[1])["sections"]  # the base clips' own size compares with nothing
-    assert section["captions"] == list(ASKED.prompts) and section["hardest"] is None
+    assert section["captions"] == list(PROMPTS.prompts) and section["hardest"] is None
     assert [method["name"] for method in section["methods"]] == ["direct", "self-cascade-rgb", "full-ft"]
     assert section["methods"][0]["figures"] == ["motion right 50 %", "FVD_r 9.0", "frame pFID_r 1.5"]
     for method in section["methods"]:
@@ -84,8 +84,8 @@ def test_the_page_holds_every_clip_once_with_all_its_frames(experiments: Path, t
 def test_frames_that_are_equal_come_back_as_so_many(tmp_path: Path) -> None:
     path = write_result(tmp_path, "direct", 9.0)
     greys = torch.tensor([0.2, 0.2, 0.2, 0.8, 0.8, 0.5])[None, :, None, None, None]
-    write_sheet(path.with_name("table3-step000000.webp"), greys.expand(2, FRAMES, 3, SIDE, SIDE), ASKED, FPS)
-    (row,) = shown(read_tables(tmp_path, read_settings(tmp_path))["table3"])
+    write_sheet(path.with_name("table3-step000000.webp"), greys.expand(2, FRAMES, 3, SIDE, SIDE), PROMPTS, FPS)
+    (row,) = shown(read_tables(tmp_path, read_config(tmp_path))["table3"])
     assert row.clips is not None
     for clip in row.clips:
         found = [np.asarray(frame).mean() / 255 for frame in clip]
@@ -95,7 +95,7 @@ def test_frames_that_are_equal_come_back_as_so_many(tmp_path: Path) -> None:
 def test_sheets_of_clips_stay_small_and_keep_their_rate(tmp_path: Path) -> None:
     coarse = torch.rand(2, 3, FRAMES, 24, 24, generator=torch.Generator().manual_seed(0))
     noise = interpolate(coarse, (FRAMES, 192, 384), mode="nearest").transpose(1, 2)
-    write_sheet(tmp_path / "noise.webp", noise, ASKED, FPS)
+    write_sheet(tmp_path / "noise.webp", noise, PROMPTS, FPS)
     assert CLIP_BYTES / 4 < (tmp_path / "noise.webp").stat().st_size <= 2 * CLIP_BYTES
     sheet: Any = Image.open(tmp_path / "noise.webp")
     assert sheet.size == (2 * 256, 128) and sheet.n_frames == FRAMES

@@ -8,24 +8,24 @@ from PIL import Image, ImageDraw
 from clip_score import tiny_clip_score
 from selfcascade.cascade import Size
 from selfcascade.data.collages import SPLITS, caption, sample_collage
-from selfcascade.evaluation import open_world
-from selfcascade.evaluation.scenes import ASKED_FIRST
-from selfcascade.experiments.settings import Experiment
+from selfcascade.evaluation import open_benchmark
+from selfcascade.evaluation.scenes_benchmark import FIRST_PROMPT
+from selfcascade.experiments.experiment import Experiment
 
 SIDE = Size(64, 64)
 
 
 def test_what_is_asked_is_the_test_split_unless_another_is_named() -> None:
     for data, split in (("collages", "test"), ("collages:split=validation", "validation")):
-        asked = open_world(data, "scenes", SIDE).questions(5, seed=0)
-        collages = [sample_collage(ASKED_FIRST + k, split) for k in range(5)]
-        assert asked.prompts == tuple(caption(own, ASKED_FIRST + k) for k, own in enumerate(collages))
+        asked = open_benchmark(data, "scenes", SIDE).prompts(5, seed=0)
+        collages = [sample_collage(FIRST_PROMPT + k, split) for k in range(5)]
+        assert asked.prompts == tuple(caption(own, FIRST_PROMPT + k) for k, own in enumerate(collages))
         assert asked.truths == tuple(own.truth for own in collages)
 
 
 def test_sets_of_captions_share_none() -> None:
     asked = {
-        split: set(open_world(f"collages:split={split}", "scenes", SIDE).questions(200, seed=0).prompts)
+        split: set(open_benchmark(f"collages:split={split}", "scenes", SIDE).prompts(200, seed=0).prompts)
         for split in SPLITS[1:]
     }
     assert not asked["test"] & asked["validation"] | asked["test"] & asked["tuning"]
@@ -34,7 +34,7 @@ def test_sets_of_captions_share_none() -> None:
 
 def test_nothing_is_measured_on_what_is_trained_on() -> None:
     with pytest.raises(ValueError, match="must be of the split test, validation or tuning"):
-        open_world("collages:split=train", "scenes", SIDE)
+        open_benchmark("collages:split=train", "scenes", SIDE)
     samplings, training = {"base": {"method": "lanczos"}}, {"method": "lora"}
     assert Experiment(samplings=samplings, training=training, data="collages").train_data is None
     with pytest.raises(ValueError, match="train_data must be other pictures than data"):
@@ -51,12 +51,12 @@ def test_ones_own_collages_are_asked_for_and_drawn(tmp_path: Path) -> None:
     clip = tiny_clip_score()
     clip.model.save_pretrained(tmp_path / "clip")
     clip.tokenizer.save_pretrained(tmp_path / "clip")
-    own = open_world(f"collages:sprites={sprites}", f"clip:{tmp_path / 'clip'}", SIDE)
-    assert all("ball" in words for words in own.questions(4, seed=0).prompts)
-    judge = own.judge(64, 64, tmp_path, 6)
-    assert [tuple(part.shape) for part in judge.real()] == [(6, 3, 64, 64)]  # type: ignore[attr-defined]
-    before = judge.key
+    own = open_benchmark(f"collages:sprites={sprites}", f"clip:{tmp_path / 'clip'}", SIDE)
+    assert all("ball" in words for words in own.prompts(4, seed=0).prompts)
+    evaluator = own.evaluator(64, 64, tmp_path, 6)
+    assert [tuple(part.shape) for part in evaluator.real()] == [(6, 3, 64, 64)]  # type: ignore[attr-defined]
+    before = evaluator.key
     Image.new("RGBA", (8, 8), "red").save(sprites / "red ball.png")
-    assert own.judge(64, 64, tmp_path, 6).key != before
+    assert own.evaluator(64, 64, tmp_path, 6).key != before
     with pytest.raises(ValueError, match="detector must be 'scenes' for scenes and collages"):
-        open_world(f"collages:sprites={sprites}", "scenes", SIDE)
+        open_benchmark(f"collages:sprites={sprites}", "scenes", SIDE)

@@ -13,34 +13,34 @@ from command_line import run, succeed
 from selfcascade import METHODS, SelfCascade, load_bundled
 from selfcascade.cascade import Size
 from selfcascade.data.scenes import render, sample_scene
-from selfcascade.evaluation import Pivots, Questions, Sampling, answer
-from selfcascade.evaluation.scenes import SceneJudge, scene_questions
+from selfcascade.evaluation import BaseSamples, PromptSet, Sampling, sample
+from selfcascade.evaluation.scenes_benchmark import SceneEvaluator, scene_prompts
 from selfcascade.experiments import read_experiment
-from selfcascade.experiments.settings import names_of
+from selfcascade.experiments.experiment import names_of
 from selfcascade.metrics.detectors import PatchDetector
 
 SUITE = Path(__file__).parents[1] / "experiments/training-curves"
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
 
-def renders(questions: Questions, side: int) -> torch.Tensor:
-    numbers = range(questions.first, questions.first + len(questions))
+def renders(prompts: PromptSet, side: int) -> torch.Tensor:
+    numbers = range(prompts.first_seed, prompts.first_seed + len(prompts))
     pictures = [torch.from_numpy(render(sample_scene(number, held_out=True), side, side)) for number in numbers]
     return torch.stack(pictures).permute(0, 3, 1, 2).contiguous()
 
 
-def test_real_renders_are_judged_right_and_flawed_ones_by_the_patches(kept: Path) -> None:
-    questions = scene_questions(40)
-    judge = SceneJudge(128, 128, kept, real_count=200, draws=20)
-    pictures = renders(questions, 128)
-    real = judge.judge(pictures, questions)
+def test_real_renders_are_read_right_and_flawed_ones_by_the_patches(cache: Path) -> None:
+    prompts = scene_prompts(40)
+    evaluator = SceneEvaluator(128, 128, cache, real_count=200, draws=20)
+    pictures = renders(prompts, 128)
+    real = evaluator.evaluate(pictures, prompts)
     soft = interpolate(interpolate(pictures, scale_factor=0.5, mode="area"), scale_factor=2, mode="bilinear")
-    soft = judge.judge(soft, questions)
-    moved = judge.judge(pictures.roll(1, 0), questions)
+    soft = evaluator.evaluate(soft, prompts)
+    moved = evaluator.evaluate(pictures.roll(1, 0), prompts)
     assert real["composition"]["all"] > 0.97
     assert soft["composition"]["all"] > 0.9
     assert soft["patch_kid"][0] > 3 * abs(real["patch_kid"][0])
@@ -49,41 +49,41 @@ def test_real_renders_are_judged_right_and_flawed_ones_by_the_patches(kept: Path
     assert real["fid"][1] <= real["fid"][0] <= real["fid"][2]
     assert all(0.8 < band < 1.25 for band in real["detail"])
     assert soft["detail"][0] < 0.3
-    base = interpolate(renders(scene_questions(40, 51_000_000), 128), scale_factor=0.5, mode="area")
-    near, far = (judge.judge(one, questions, base) for one in (pictures, torch.rand_like(pictures)))
+    base = interpolate(renders(scene_prompts(40, 51_000_000), 128), scale_factor=0.5, mode="area")
+    near, far = (evaluator.evaluate(one, prompts, base) for one in (pictures, torch.rand_like(pictures)))
     assert near["fid_b"][0] < 0.5 * far["fid_b"][0] and near["kid_b"][0] < far["kid_b"][0]
     assert near["fid"] == real["fid"]
-    wide = SceneJudge(64, 128, kept, real_count=40, draws=4).judge(pictures[..., :64, :], questions)
+    wide = SceneEvaluator(64, 128, cache, real_count=40, draws=4).evaluate(pictures[..., :64, :], prompts)
     assert "composition" not in wide and wide["repetition"]["mean"] > 0
     with pytest.raises(ValueError, match=r"\(128, 128\) pixels"):
-        judge.judge(pictures[..., :64], questions)
+        evaluator.evaluate(pictures[..., :64], prompts)
 
 
-def test_answers_are_those_of_whole_cascades_with_the_scenes_seeds(kept: Path) -> None:
+def test_samples_are_those_of_whole_cascades_with_the_scenes_seeds(cache: Path) -> None:
     pipe = load_bundled()
     pipe.set_progress_bar_config(disable=True)
-    questions = scene_questions(2)
+    prompts = scene_prompts(2)
     sampling = Sampling(pivot_step=600, upsampling="rgb", num_inference_steps=3)
-    made = answer(pipe, questions, sampling, Pivots(pipe, questions, Size(64, 64), sampling, kept))
+    made = sample(pipe, prompts, sampling, BaseSamples(pipe, prompts, Size(64, 64), sampling, cache))
     settings: dict[str, Any] = {"height": 128, "width": 128, "num_inference_steps": 3, "guidance_scale": 3.0}
     settings |= {"preset": "paper", "pivot_step": 600, "upsampling": "rgb", "output_type": "pt"}
-    for row, words in enumerate(questions.captions(range(2))):
-        generator = torch.Generator().manual_seed(questions.first + row)
+    for row, words in enumerate(prompts.captions(range(2))):
+        generator = torch.Generator().manual_seed(prompts.first_seed + row)
         whole = SelfCascade(pipe)(words, generator=generator, **settings).images[0]  # type: ignore[union-attr]
-        assert (made[row] - whole).abs().mean() < 0.01  # answers are sampled in bfloat16
+        assert (made[row] - whole).abs().mean() < 0.01  # they are sampled in bfloat16
 
 
-def test_every_method_answers_and_those_that_start_from_a_base_sample_take_the_shared_one(kept: Path) -> None:
+def test_every_method_samples_and_those_that_start_from_a_base_sample_take_the_shared_one(cache: Path) -> None:
     pipe = load_bundled()
     pipe.set_progress_bar_config(disable=True)
-    questions = scene_questions(2)
+    prompts = scene_prompts(2)
     sampling = Sampling(num_inference_steps=3)
-    pivots = Pivots(pipe, questions, Size(64, 64), sampling, kept)
+    pivots = BaseSamples(pipe, prompts, Size(64, 64), sampling, cache)
     base = interpolate(pivots.pictures(pipe), scale_factor=2, mode="bicubic", antialias=True)
     for name in METHODS:
         if name in ("self-cascade-tuned", "full-ft", "lora", "sr"):
             continue
-        pictures = answer(pipe, questions, Sampling(method=name, num_inference_steps=3), pivots)
+        pictures = sample(pipe, prompts, Sampling(method=name, num_inference_steps=3), pivots)
         assert pictures.shape == (2, 3, 128, 128) and 0 <= pictures.min() <= pictures.max() <= 1
         if name == "lanczos":
             assert (pictures - base).abs().mean() < 0.02
@@ -104,8 +104,8 @@ def test_only_missing_results_are_made(tmp_path: Path) -> None:
         "real_pictures": 30,
         "base_pictures": 4,
         "at_steps": [0, 2, 3],
-        "questions": [3],
-        "questions_at_last": [3, 4],
+        "samples": [3],
+        "samples_at_last": [3, 4],
     }
     (suite / "micro.json").write_text(json.dumps(settings))
     (suite / "free.json").write_text(json.dumps({**settings, "training": None, "at_steps": [0]}))

@@ -16,8 +16,8 @@ from torch import Tensor
 from cascade_runs import SD, seeded
 from selfcascade import load_bundled
 from selfcascade.cascade import Size
-from selfcascade.evaluation import Pivots, Sampling, answer
-from selfcascade.evaluation.scenes import scene_questions
+from selfcascade.evaluation import BaseSamples, Sampling, sample
+from selfcascade.evaluation.scenes_benchmark import scene_prompts
 from selfcascade.methods.fine_tuned import ADAPTER, lora
 from selfcascade.training import trainables
 from selfcascade.training.trainables import TrainedUNet, make_trainable
@@ -50,7 +50,7 @@ def randomised(pipe: Any, folder: Path, **changes: Any) -> TrainedUNet:
     return trainable
 
 
-def sample(pipe: Any, name: str) -> Tensor:
+def sample_at_64(pipe: Any, name: str) -> Tensor:
     """A step at 64 pixels, latents."""
     for weight in pipe.unet.parameters():  # a file's are not aligned in memory as usual, and products round otherwise
         weight.data = weight.data.clone()
@@ -59,18 +59,18 @@ def sample(pipe: Any, name: str) -> Tensor:
 
 
 def check_equal(pipe: Any, name: str, folder: Path) -> None:
-    """The file gives what the adapted pipeline gives: by diffusers, and lent by our method; both leave nothing out."""
-    expected, layers = sample(pipe, name), get_peft_model_state_dict(pipe.unet)
-    plain, lent = U_NETS[name].build(), U_NETS[name].build()
-    without = sample(plain, name)
+    """The file gives what the adapted pipeline gives, by diffusers and by our method; both leave nothing out."""
+    expected, layers = sample_at_64(pipe, name), get_peft_model_state_dict(pipe.unet)
+    plain, borrowing = U_NETS[name].build(), U_NETS[name].build()
+    without = sample_at_64(plain, name)
     assert not torch.allclose(without, expected, atol=1e-3)
     plain.load_lora_weights(folder)
     loaded = get_peft_model_state_dict(plain.unet, adapter_name=next(iter(plain.unet.peft_config)))
     assert loaded.keys() == layers.keys() and all(torch.equal(loaded[key], value) for key, value in layers.items())
-    assert torch.equal(sample(plain, name), expected)
-    with lora(lent, folder):
-        assert torch.equal(sample(lent, name), expected)
-    assert torch.equal(sample(lent, name), without)
+    assert torch.equal(sample_at_64(plain, name), expected)
+    with lora(borrowing, folder):
+        assert torch.equal(sample_at_64(borrowing, name), expected)
+    assert torch.equal(sample_at_64(borrowing, name), without)
 
 
 @pytest.mark.parametrize("name", U_NETS)
@@ -114,7 +114,7 @@ def test_a_file_in_two_formats_is_loaded_whole(mixed: tuple[Any, Path]) -> None:
     pipe, folder = mixed
     fresh = SD.build()
     with lora(fresh, folder):
-        assert torch.equal(sample(fresh, "stable-diffusion"), sample(pipe, "stable-diffusion"))
+        assert torch.equal(sample_at_64(fresh, "stable-diffusion"), sample_at_64(pipe, "stable-diffusion"))
 
 
 def test_layers_that_the_model_does_not_have_are_refused(tmp_path: Path) -> None:
@@ -135,11 +135,11 @@ def test_layers_that_the_model_does_not_have_are_refused(tmp_path: Path) -> None
 def test_the_figures_of_a_row_can_be_made_again_from_its_file(tmp_path: Path) -> None:
     pipe = load_bundled()
     pipe.set_progress_bar_config(disable=True)
-    questions, direct = scene_questions(2), Sampling(method="direct", num_inference_steps=2)
-    pivots = Pivots(pipe, questions, Size(64, 64), direct, tmp_path / "runs")
+    prompts, direct = scene_prompts(2), Sampling(method="direct", num_inference_steps=2)
+    base = BaseSamples(pipe, prompts, Size(64, 64), direct, tmp_path / "runs")
     randomised(pipe, tmp_path, rank=4).save(tmp_path, pipe)
-    in_training = answer(pipe, questions, direct, pivots)
+    in_training = sample(pipe, prompts, direct, base)
     from_file = Sampling(method="lora", num_inference_steps=2, weights=str(tmp_path))
     fresh = load_bundled()
     fresh.set_progress_bar_config(disable=True)
-    assert torch.equal(answer(fresh, questions, from_file, pivots), in_training)
+    assert torch.equal(sample(fresh, prompts, from_file, base), in_training)

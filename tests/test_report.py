@@ -14,7 +14,7 @@ from command_line import run
 from report_files import SIDE, cells, write_result, write_sheet
 from selfcascade.report import write_report
 from selfcascade.report.pictures import LABEL, grid, hardest, shown
-from selfcascade.report.results import Row, decimals_of, read_settings, read_tables
+from selfcascade.report.results import Row, decimals_of, read_config, read_tables
 from selfcascade.report.tables import wilson
 
 COMMITTED = Path(__file__).parents[1] / "experiments"
@@ -34,11 +34,11 @@ def experiments(tmp_path: Path) -> Path:
             write_result(
                 root / f"training-curves/results/full-ft/seed-{seed}", "direct", 0.2 + 0.1 * seed, step, **more
             )
-    lent = {"suite": "training-curves", "experiment": "full-ft", "sampling": "direct", "step": 400, "pictures": 100}
-    absent = {**lent, "experiment": "lora-r4"}
+    borrowed = {"suite": "training-curves", "experiment": "full-ft", "sampling": "direct", "step": 400, "pictures": 100}
+    absent = {**borrowed, "experiment": "lora-r4"}
     borrowed = {
-        "table1": {"full-ft": lent, "lora-r4": absent},
-        "table1-equal-steps": {"full-ft": {**lent, "step": 100}},
+        "table1": {"full-ft": borrowed, "lora-r4": absent},
+        "table1-equal-steps": {"full-ft": {**borrowed, "step": 100}},
     }
     (root / "report.json").write_text(json.dumps({"borrowed": borrowed, "titles": {"table1-equal-steps": "Equal"}}))
     return root
@@ -51,7 +51,7 @@ def test_rows_stand_in_the_papers_order_with_its_figures_under_ours(experiments:
     assert "## Findings\n\nDirect inference *repeats*.\n" in text
     assert "## Equal\n" in text and text.index("Table 1)") < text.index("## Equal") < text.index("Figure 5)")
     assert cells(text[text.index("## Equal") :], "full-ft")[2] == "100<br>*18k*"
-    names = [row.method for row in read_tables(experiments, read_settings(experiments))["table1"]]
+    names = [row.method for row in read_tables(experiments, read_config(experiments))["table1"]]
     assert names == ["direct", "self-cascade-paper", "full-ft"]
     direct, ours, trained = (cells(text, name) for name in names)
     assert direct[:5] == ["direct", "-", "-", "100 x 2", "4.00 ± 0.00<br>*29.89*"]
@@ -76,30 +76,30 @@ def test_seeds_that_trained_unequally_long_are_not_averaged(experiments: Path) -
     folder = experiments / "training-curves/results/full-ft"
     write_result(folder / "seed-0", "direct", 0.9, 1000)
     write_result(folder / "seed-2", "direct", 0.6, 100)
-    (row,) = read_tables(experiments, read_settings(experiments))["training-curves"]
+    (row,) = read_tables(experiments, read_config(experiments))["training-curves"]
     assert (row.steps, [result["seed"] for result in row.results]) == (100, [0, 1, 2])
     assert {result["step"] for result in row.results} == {100}
     write_result(folder / "seed-2", "direct", 0.6, 400)
-    (row,) = read_tables(experiments, read_settings(experiments))["training-curves"]
+    (row,) = read_tables(experiments, read_config(experiments))["training-curves"]
     assert row.steps == 400 and {result["step"] for result in row.results} == {400}
 
 
 def test_a_row_cannot_be_borrowed_twice_nor_from_nowhere(experiments: Path) -> None:
     write_result(experiments / "table1/results/full-ft/seed-0", "table1", 0.2, 400)
     with pytest.raises(ValueError, match=r"'full-ft' of table1 has results of its own"):
-        read_tables(experiments, read_settings(experiments))
+        read_tables(experiments, read_config(experiments))
     path = experiments / "report.json"
     path.write_text(path.read_text().replace("training-curves", "nowhere"))
     with pytest.raises(ValueError, match=r"suite 'nowhere', which is not in"):
-        read_tables(experiments, read_settings(experiments))
+        read_tables(experiments, read_config(experiments))
     path.write_text('{"borrowd": {}}')
     with pytest.raises(ValueError, match="borrowd"):
-        read_settings(experiments)
+        read_config(experiments)
     assert "hold no results" in run("report", str(experiments / "table1"), "--output", str(experiments / "out")).stderr
 
 
 def test_the_committed_settings_name_results_that_are_there() -> None:
-    settings = read_settings(COMMITTED)
+    settings = read_config(COMMITTED)
     borrowed = [source for rows in settings.borrowed.values() for source in rows.values()]
     assert len(borrowed) == 14
     for source in borrowed:
@@ -111,7 +111,7 @@ def test_the_committed_settings_name_results_that_are_there() -> None:
 
 
 def test_pictures_are_read_for_what_is_wrong_in_them(experiments: Path) -> None:
-    moved, right = shown(read_tables(experiments, read_settings(experiments))["table1"][:2])
+    moved, right = shown(read_tables(experiments, read_config(experiments))["table1"][:2])
     assert right.wrong == [[], [], []]
     assert moved.wrong is not None and all(moved.wrong)
     assert any(" for " in words for words in moved.wrong[0])

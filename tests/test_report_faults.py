@@ -8,7 +8,7 @@ import pytest
 
 from report_files import cells, write_result
 from selfcascade.report import write_report
-from selfcascade.report.results import Row, read_settings, read_tables
+from selfcascade.report.results import Row, read_config, read_tables
 from selfcascade.report.tables import Costs, seeds_table, table
 
 COST = {"size": [128, 128], "pixels": 4, "trained_parameters": 0}
@@ -16,14 +16,14 @@ BENCHMARK: dict[str, Any] = {"rows": [], "steps": 25, "guidance_scale": 3.0}
 
 
 def rows_of(root: Path) -> list[Row]:
-    return read_tables(root, read_settings(root))["table1"]
+    return read_tables(root, read_config(root))["table1"]
 
 
 def test_a_time_without_the_base_samples_is_not_shown_beside_times_with_it(tmp_path: Path) -> None:
     results = tmp_path / "table1/results"
     write_result(results / "direct/seed-0", "table1", 0.1, sampling={"method": "direct"})
     own = {"sampling": {"method": "self-cascade"}, "seconds_per_picture": 3.0}
-    write_result(results / "self-cascade-paper/seed-0", "table1", 0.1, **own, of_them_for_the_base_sample=1.0)
+    write_result(results / "self-cascade-paper/seed-0", "table1", 0.1, **own, seconds_per_base_sample=1.0)
     write_result(results / "self-cascade-rgb/seed-0", "table1", 0.1, **own)
     text = table("table1", rows_of(tmp_path))
     times = {name: cells(text, name)[10] for name in ("direct", "self-cascade-paper", "self-cascade-rgb")}
@@ -32,7 +32,7 @@ def test_a_time_without_the_base_samples_is_not_shown_beside_times_with_it(tmp_p
         "self-cascade-paper": "3 s (1.50x)<br>*1.04x*",
         "self-cascade-rgb": "-",
     }
-    write_result(results / "self-cascade-rgb/seed-1", "table1", 0.1, **own, of_them_for_the_base_sample=1.0)
+    write_result(results / "self-cascade-rgb/seed-1", "table1", 0.1, **own, seconds_per_base_sample=1.0)
     assert cells(table("table1", rows_of(tmp_path)), "self-cascade-rgb")[10] == "3 s (1.50x)"
 
 
@@ -60,7 +60,7 @@ def test_a_damaged_result_is_named(text: str, message: str, tmp_path: Path) -> N
     path = write_result(tmp_path / "training-curves/results/full-ft/seed-0", "direct", 0.1)
     path.write_text(text)
     with pytest.raises(ValueError, match=message) as caught:
-        read_tables(tmp_path, read_settings(tmp_path))
+        read_tables(tmp_path, read_config(tmp_path))
     assert str(path) in str(caught.value)
 
 

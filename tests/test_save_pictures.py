@@ -13,6 +13,7 @@ from selfcascade.media import save_pictures
 from selfcascade.media.grids import Panel, picture_grid
 from selfcascade.media.save_clips import write_webp
 from selfcascade.media.save_pictures import check_output, parameters_text, read_record, save_picture, versions
+from selfcascade.media.whole_files import umask
 
 KIND = "selfcascade.picture"
 TEXT = "a house 🏠\nNegative prompt: blur\nSteps: 3, Seed: 0, Size: 8x4, Version: selfcascade 0.1.0"
@@ -43,7 +44,7 @@ def test_a_png_carries_the_text_other_tools_read_and_its_own_record(tmp_path: Pa
     assert json.loads(sidecar.read_text("utf-8")) == record()
     assert read_record(sidecar, KIND) == record()
     assert read_record(path, KIND)["settings"] == record()["settings"]
-    assert path.stat().st_mode & 0o777 == 0o666 & ~save_pictures._umask()
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask()
 
 
 def test_the_same_picture_is_the_same_file_however_long_it_took(tmp_path: Path) -> None:

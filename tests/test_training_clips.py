@@ -19,8 +19,8 @@ from selfcascade.data import Stream, open_source
 from selfcascade.media.frame_files import probe_frames
 from selfcascade.training import Trainer
 from selfcascade.training.conditions import encode_captions, unet_arguments
+from selfcascade.training.launch import ValidationPictures
 from selfcascade.training.objective import draw
-from selfcascade.training.run import ValidationPictures
 from selfcascade.training.samples import encode_with_pivot
 from selfcascade.upsamplers.levels import FrameKernels
 from selfcascade.upsamplers.skip_features import adding_skip_features
@@ -172,7 +172,7 @@ def test_a_kernel_along_the_frames_is_a_convolution_of_each_position_and_channel
 def test_the_command_trains_on_a_folder_of_clips_of_which_one_is_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selfcascade.training.run.VALIDATION_STEPS", 2)
+    monkeypatch.setattr("selfcascade.training.launch.VALIDATION_STEPS", 2)
     data, out = tmp_path / "data", tmp_path / "out"
     data.mkdir()
     for number in range(3):

@@ -15,7 +15,7 @@ from selfcascade.data import ScenesSource, Stream
 from selfcascade.training import Trainer
 from selfcascade.training.checkpoints import list_checkpoints, load_checkpoint
 from selfcascade.training.conditions import unet_arguments
-from selfcascade.training.run import ValidationPictures
+from selfcascade.training.launch import ValidationPictures
 from tiny import TINY
 from training_runs import SIZE, equal, settings, trained, weights
 
@@ -94,7 +94,7 @@ def test_a_trained_u_net_keeps_its_pipeline_in_float32_and_so_does_who_asks_for_
 def test_pictures_are_made_in_between_in_any_precision(
     tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selfcascade.training.run.VALIDATION_STEPS", 2)
+    monkeypatch.setattr("selfcascade.training.launch.VALIDATION_STEPS", 2)
     AcceleratorState._reset_state(reset_partial_state=True)
     changes = {**METHODS.get(method, {"method": "full"}), "resolution": 256, "mixed_precision": "bf16"}
     config = settings(tmp_path, validation_prompt=("a house",), **changes)

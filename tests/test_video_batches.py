@@ -6,8 +6,8 @@ import torch
 
 from common import REVERSED
 from selfcascade import load_bundled
-from selfcascade.data.scenes.clips import render_clip
 from selfcascade.data.scenes.motion import DIRECTIONS, MovingScene, is_held_out_motion, sample_moving_scene
+from selfcascade.data.scenes.render_clip import render_clip
 from video_batches import FRAMES, draw_clips, places_of, turned
 
 

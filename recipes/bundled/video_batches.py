@@ -12,9 +12,9 @@ from torch import Tensor
 
 from common import CONFIG, DEVICE, NATIVE, REVERSED
 from selfcascade.data.scenes import caption
-from selfcascade.data.scenes.clips import render_clip
 from selfcascade.data.scenes.motion import DIRECTIONS, MovingScene, facing, is_held_out_motion, sample_moving_scene
 from selfcascade.data.scenes.motion_words import moving_caption
+from selfcascade.data.scenes.render_clip import render_clip
 
 SETTINGS = CONFIG["video"]
 FRAMES, FPS = 16, 8.0

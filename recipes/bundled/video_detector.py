@@ -17,8 +17,8 @@ from clip_flaws import FLAWS, flawed
 from common import CONFIG, HERE, MIRRORED, REVERSED, RUNS, ship, train_network, write_array, write_json
 from loop import Draw
 from selfcascade.data.scenes import BACKGROUNDS, COLOURS, KINDS
-from selfcascade.data.scenes.clips import render_clip
 from selfcascade.data.scenes.motion import DIRECTIONS, sample_moving_scene
+from selfcascade.data.scenes.render_clip import render_clip
 from selfcascade.metrics.composition import Reading, accuracy
 from selfcascade.metrics.distances import frechet_distance, kernel_distance
 from selfcascade.metrics.video_detector import VideoDetector

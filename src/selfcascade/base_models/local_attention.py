@@ -16,14 +16,15 @@ import contextlib
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
+from selfcascade.base_models.borrowing import hooks_in_place
 from selfcascade.base_models.windows import Grid, attend
 
 QUARTERS = 4
@@ -60,7 +61,7 @@ UNFUSED = frozenset(
 )
 
 
-def check_local(network: Any) -> None:
+def check_local(network: nn.Module) -> None:
     """Raises ValueError, in a sentence, where `local_attention` cannot serve this U-Net, transformer or ControlNet."""
     kinds = {kind.__name__ for kind in type(_inner(network)).__mro__}
     if not (_is_unet(network) or kinds & (LINEAR | PICTURE_FIRST | PICTURE_LAST)):
@@ -77,16 +78,17 @@ def check_local(network: Any) -> None:
             raise ValueError(_refusal(f"the attention backend {getattr(backend, 'value', backend)!r}"))
 
 
-def self_attention(network: Any) -> dict[str, nn.Module]:
+def self_attention(network: nn.Module) -> dict[str, nn.Module]:
     """The modules in which tokens of a picture attend to each other, by name; attention along frames is left out."""
     inner = _inner(network)
     if {kind.__name__ for kind in type(inner).__mro__} & LINEAR:
         return {}
-    return {name: module for name, module in inner.named_modules() if _is_own(inner, name, module)}
+    modules = cast("Iterable[tuple[str, nn.Module]]", inner.named_modules())
+    return {name: module for name, module in modules if _is_own(inner, name, module)}
 
 
 @contextlib.contextmanager
-def local_attention(network: Any, grid: Grid, native: Grid) -> Iterator[None]:
+def local_attention(network: nn.Module, grid: Grid, native: Grid) -> Generator[None]:
     """With it the picture's tokens attend to a window of the native size, and to text as before.
 
     Where the grid is no larger than the native one along each axis nothing is changed, and attention is exact. Weights,
@@ -109,13 +111,12 @@ def local_attention(network: Any, grid: Grid, native: Grid) -> Iterator[None]:
     find = _levels(network, grid, native) if _is_unet(network) else _sequence(network, grid, native)
     modules = self_attention(network)
     before = {module: vars(module).get("forward") for module in modules.values()}
-    handle = network.register_forward_pre_hook(steps.see, with_kwargs=True)
     try:
         for name, module in modules.items():
             module.forward = _localised(module.forward, _Windows(find, steps), name, module)
-        yield
+        with hooks_in_place([network.register_forward_pre_hook(steps.see, with_kwargs=True)]):
+            yield
     finally:
-        handle.remove()
         for module, own in before.items():
             if own is not None:
                 module.forward = own
@@ -134,7 +135,7 @@ class _Steps:
         quarters: By which windows are moved at this step.
     """
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: nn.Module) -> None:
         self.quarters = QUARTERS - 1
         self._names, self._last = [*inspect.signature(network.forward).parameters], math.nan
 
@@ -154,7 +155,9 @@ class _Windows(TorchFunctionMode):
         super().__init__()
         self.find, self.steps, self.met = find, steps, False
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> object:
         if func is not scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
         return self._attention(*args, **(kwargs or {}))
@@ -177,7 +180,7 @@ class _Windows(TorchFunctionMode):
 
 def _localised(inner: Callable[..., Any], mode: _Windows, name: str, module: nn.Module) -> Callable[..., Any]:
     @functools.wraps(inner)
-    def forward(*given: Any, **named: Any) -> Any:
+    def forward(*given: object, **named: object) -> object:
         with mode:
             made = inner(*given, **named)
         if not mode.met:
@@ -194,17 +197,17 @@ def _refusal(what: str) -> str:
     )
 
 
-def _levels(unet: Any, grid: Grid, native: Grid) -> Find:
+def _levels(unet: nn.Module, grid: Grid, native: Grid) -> Find:
     """By the number of tokens: a U-Net's levels, each half of the one above, rounded up."""
     places: dict[int, Place] = {}
-    for _ in _inner(unet).down_blocks:
+    for _ in range(len(cast("nn.ModuleList", _inner(unet).down_blocks))):
         frame = Grid(1, grid.height, grid.width)
         places[frame.tokens] = (frame, _within(frame, native), 0)
         grid, native = (Grid(1, math.ceil(each.height / 2), math.ceil(each.width / 2)) for each in (grid, native))
     return places.get
 
 
-def _sequence(transformer: Any, grid: Grid, native: Grid) -> Find:
+def _sequence(transformer: nn.Module, grid: Grid, native: Grid) -> Find:
     first = bool({kind.__name__ for kind in type(_inner(transformer)).__mro__} & PICTURE_FIRST)
     window = _within(grid, native)
 
@@ -219,11 +222,11 @@ def _within(grid: Grid, native: Grid) -> Grid:
     return Grid(*(min(sides) for sides in zip(grid, native, strict=True)))
 
 
-def _is_unet(network: Any) -> bool:
+def _is_unet(network: nn.Module) -> bool:
     return hasattr(network, "down_blocks") and hasattr(network, "mid_block")  # a ControlNet has no up blocks
 
 
-def _is_own(network: Any, name: str, module: nn.Module) -> bool:
+def _is_own(network: nn.Module, name: str, module: nn.Module) -> bool:
     path = name.split(".")
     if not hasattr(module, "processor"):
         return False
@@ -232,11 +235,11 @@ def _is_own(network: Any, name: str, module: nn.Module) -> bool:
     return len(path) == 3 and path[0] in BLOCKS and path[2] in _names(network)
 
 
-def _names(transformer: Any) -> Sequence[str]:
+def _names(transformer: nn.Module) -> Sequence[str]:
     # Stable Diffusion 3.5's second attention is of the picture alone; elsewhere a second one is to text.
     return ("attn", "attn2") if type(transformer).__name__.startswith("SD3") else ("attn", "attn1", "attention")
 
 
-def _inner(network: Any) -> Any:
+def _inner(network: nn.Module) -> nn.Module:
     """The network itself, where it is compiled whole."""
     return getattr(network, "_orig_mod", network)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Generator
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.local_attention import check_local, local_attention
@@ -24,7 +23,7 @@ def check_local_attention(family: Family) -> None:
         check_local(network)
 
 
-def networks(family: Family) -> list[Any]:
+def networks(family: Family) -> list[nn.Module]:
     """The networks that work on a stage's latents at each step: denoisers, and the ControlNets that there are."""
     controls = getattr(family.pipe, "controlnet", None)
     second = getattr(family.pipe, "transformer_2", None)  # Wan 2.2 has one for high noise, and one for low
@@ -33,7 +32,7 @@ def networks(family: Family) -> list[Any]:
 
 
 @contextlib.contextmanager
-def attending_locally(family: Family, native: Size, stage: Stage, pivot: Tensor | None) -> Iterator[None]:
+def attending_locally(family: Family, native: Size, stage: Stage, pivot: Tensor | None) -> Generator[None]:
     """With it a stage from a pivot has local attention; the base stage, and one of the native size, have full.
 
     Windows have the native area in the stage's ratio. In time they are as long as the clips that the model is made for,

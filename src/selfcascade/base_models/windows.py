@@ -94,7 +94,8 @@ def attend(
     numbers = torch.arange(query.shape[2], device=query.device)
     rest = torch.cat([numbers[:before], numbers[places.stop :]])
     placed = _moved(numbers[places].view(1, 1, *grid, 1), shift, -1)
-    queries, keys, values = (_moved(x[:, :, places].unflatten(2, grid), shift, -1) for x in (query, key, value))
+    pictures = (x[:, :, places].view(*x.shape[:2], *grid, x.shape[-1]) for x in (query, key, value))
+    queries, keys, values = (_moved(x, shift, -1) for x in pictures)
     other_keys, other_values = (x[:, :, rest] for x in (key, value))
     made = values.new_empty(*queries.shape[:-1], values.shape[-1])  # (B, H, F, h, w, D)
     frames, heights, widths = (spans(*sides) for sides in zip(grid, window, strict=True))
@@ -137,7 +138,7 @@ class _Row(NamedTuple):
 
     def put(self, picture: Tensor, blocks: Tensor) -> None:
         """The inverse, into the picture."""
-        parts = blocks.unflatten(2, (self.frames, self.height, self.width)).chunk(len(self.columns))
+        parts = blocks.view(*blocks.shape[:2], self.frames, self.height, self.width, -1).chunk(len(self.columns))
         for column, part in zip(self.columns, parts, strict=True):
             self.strip(picture)[..., column : column + self.width, :] = part
 

@@ -53,7 +53,7 @@ def evaluate(
     if {"model", "dtype"} & set(given):
         changes["dtype"] = given.get("dtype", "auto")
     if pictures is not None:
-        changes |= {"questions": (pictures,), "questions_at_last": (pictures,), "base_pictures": pictures}
+        changes |= {"samples": (pictures,), "samples_at_last": (pictures,), "base_pictures": pictures}
     shared = {name: given[name] for name in ("num_inference_steps", "guidance_scale") if name in given}
     shared = {name: list(value) if isinstance(value, tuple) else value for name, value in shared.items()}
     if shared:

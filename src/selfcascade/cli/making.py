@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfcascade.cli.console import note, stage_progress
 from selfcascade.cli.records import CLIP_KIND, KIND, TUNED, has_preset
+from selfcascade.media.frame_rates import DEFAULT_FPS
 from selfcascade.media.images import pixels_sha256
 from selfcascade.media.save_clips import clip_sha256
 from selfcascade.media.save_pictures import SCHEMA, parameters_text, versions
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from selfcascade.pipeline import SelfCascade
 
 OF_THE_CASCADE = ("native_size", "num_frames", "upsamplers")
-FPS = 8.0  # AnimateDiff's and ModelScope's own
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,9 @@ def load(options: Options, video: bool = False) -> tuple[SelfCascade, Options]:
         dtype=str(pipe.dtype).removeprefix("torch."),
     )
     if cascade.family.video and options.image is None:
-        options = options.changed(num_frames=options.num_frames or _default_frames(pipe), fps=options.fps or FPS)
+        options = options.changed(
+            num_frames=options.num_frames or _default_frames(pipe), fps=options.fps or DEFAULT_FPS
+        )
         check_clips(cascade.family, options.num_frames, options.shared_noise or 0.0)
     if options.image is None:
         size = cascade.plan(**options.keywords("plan"))[-1].size  # refuses bad sizes before the first step

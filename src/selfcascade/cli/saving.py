@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from selfcascade.cli.making import FPS, Made
+from selfcascade.cli.making import Made
 from selfcascade.cli.records import OF_CLIPS
+from selfcascade.media.frame_rates import DEFAULT_FPS
 from selfcascade.media.save_clips import CLIP_OUTPUTS, check_clip_output, save_clip, save_sheet
 from selfcascade.media.save_pictures import EXTENSIONS, check_output, save_picture
 from selfcascade.options import Options
@@ -26,7 +27,7 @@ def check_target(output: Path | None, options: Options, force: bool) -> None:
     if extension in EXTENSIONS:
         check_output(output)
     else:
-        check_clip_output(output, options.fps or FPS, force)
+        check_clip_output(output, options.fps or DEFAULT_FPS, force)
 
 
 def target(output: Path | None, default: str, options: Options, video: bool, sheet: bool) -> Path:
@@ -37,7 +38,7 @@ def target(output: Path | None, default: str, options: Options, video: bool, she
     """
     if video:
         path = output or Path("outputs", "clip.mp4" if default == "picture" else f"{default}.mp4")
-        check_clip_output(path, options.fps or FPS)
+        check_clip_output(path, options.fps or DEFAULT_FPS)
         return path
     check_of_clips(options, sheet)
     path = output or Path(f"outputs/{default}.png")
@@ -59,7 +60,7 @@ def save(made: Made, path: Path, force: bool, sheet: bool) -> list[Path]:
     """Writes what was made, with its sidecar and, if asked for, a contact sheet; the paths to tell the user."""
     if made.frames is None:
         return [save_picture(made.image, made.record(), path, made.parameters(), force)[0]]
-    fps = made.options.fps or FPS
+    fps = made.options.fps or DEFAULT_FPS
     clip, _ = save_clip(made.frames, fps, made.record(), path, made.parameters(), force)
     heading = f"{made.options.prompt}  (seed {made.options.seed}, {len(made.frames)} frames at {fps:g} a second)"
     return [clip, save_sheet(made.frames, fps, clip, heading)] if sheet else [clip]

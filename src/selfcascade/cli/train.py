@@ -19,7 +19,7 @@ def _train(debug: bool = False, **given: Any) -> None:
     config = make_config(chosen)
 
     from selfcascade.cli.making import quiet_libraries
-    from selfcascade.training.run import run_training
+    from selfcascade.training.launch import run_training
 
     quiet_libraries()
     trainer = run_training(config, note)

@@ -14,23 +14,23 @@ from tqdm import tqdm
 from selfcascade.media.whole_files import write_whole
 
 
-class Alone:
-    """One process, in the words of accelerate's `PartialState`."""
+class SingleProcess:
+    """A run without other processes, with the attributes of accelerate's `PartialState`."""
 
     process_index, num_processes, is_main_process = 0, 1, True
 
     def wait_for_everyone(self) -> None:
-        """Nobody is waited for."""
+        """Returns at once."""
 
 
-def joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Tensors of the same names, joined along the first axis."""
+def concatenated(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors of the same names, concatenated along the first axis."""
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def read_joined(paths: Sequence[Path]) -> dict[str, Tensor]:
-    """The tensors of these files, joined along the first axis."""
-    return joined([load_file(path) for path in paths])
+def read_parts(paths: Sequence[Path]) -> dict[str, Tensor]:
+    """The tensors of these files, concatenated along the first axis."""
+    return concatenated([load_file(path) for path in paths])
 
 
 def in_parts(
@@ -52,7 +52,7 @@ def in_parts(
     Returns:
         The files of all groups, in order; in all processes, once all are there.
     """
-    processes = processes or Alone()
+    processes = processes or SingleProcess()
     paths = [folder / f"{number:05d}.safetensors" for number in range(len(groups))]
     own = range(processes.process_index, len(groups), processes.num_processes)
     left = [number for number in own if not paths[number].exists()]
@@ -73,10 +73,10 @@ def pictures_of(parts: Sequence[Path], count: int) -> Iterator[Tensor]:
             return
 
 
-def kept(path: Path, make: Callable[[], Iterable[dict[str, Tensor]]]) -> dict[str, Tensor]:
-    """The parts that `make` gives, joined along the first axis; made once, and read from that file afterwards."""
+def cached(path: Path, make: Callable[[], Iterable[dict[str, Tensor]]]) -> dict[str, Tensor]:
+    """The parts that `make` yields, concatenated along the first axis; computed once, then read from that file."""
     if not path.exists():
         with torch.no_grad():
             parts = list(make())
-        write_whole(path, lambda aside: save_file(joined(parts), aside))
+        write_whole(path, lambda aside: save_file(concatenated(parts), aside))
     return load_file(path)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from selfcascade.evaluation import Sampling
-from selfcascade.experiments.settings import Experiment
+from selfcascade.experiments.experiment import Experiment
 
 SETTINGS = (
     "model", "dtype", "frames", "fps", "data", "train_data", "detector", "upsamplers", "real_pictures", "base_pictures",

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from selfcascade.evaluation import Questions
+from selfcascade.evaluation import PromptSet
 from selfcascade.media.save_clips import write_webp
 from selfcascade.media.whole_files import write_whole
 
@@ -23,16 +23,16 @@ QUALITY = 85
 CLIP_SIDE, CLIP_BYTES, CLIP_QUALITIES = 128, 20_000, (65, 50, 35, 20, 5)
 
 
-def write_sheet(path: Path, made: Tensor, questions: Questions, fps: float) -> None:
+def write_sheet(path: Path, made: Tensor, prompts: PromptSet, fps: float) -> None:
     """Writes a WebP, animated for clips, and a text file with a caption a line.
 
     Args:
         path: Of the WebP.
         made: Pictures (N, 3, H, W), or clips (N, F, 3, H, W), in [0, 1].
-        questions: What they show.
+        prompts: What they show.
         fps: Of the clips.
     """
-    if questions.frames is None:
+    if prompts.frames is None:
         shown = made[:PICTURES]
         sheet = _images(torch.cat(list(shown), -1)[None])[0]
         write_whole(path, lambda aside: sheet.save(aside, format="WEBP", quality=QUALITY, method=6))
@@ -40,7 +40,7 @@ def write_sheet(path: Path, made: Tensor, questions: Questions, fps: float) -> N
         shown = _small(made[:CLIPS])
         encoded = _encoded(_images(torch.cat(list(shown), -1)), fps, len(shown) * CLIP_BYTES)
         write_whole(path, lambda aside: aside.write_bytes(encoded))
-    captions = questions.captions(range(len(shown)))
+    captions = prompts.captions(range(len(shown)))
     write_whole(path.with_suffix(".txt"), lambda aside: aside.write_text("\n".join(captions) + "\n"))
 
 

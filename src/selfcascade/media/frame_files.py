@@ -16,12 +16,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageSequence
 
-from selfcascade.media.frame_rates import even_rate
+from selfcascade.media.frame_rates import DEFAULT_FPS, even_rate
 from selfcascade.media.images import FORMATS, file_sha256, read_image, to_rgb
 from selfcascade.media.save_pictures import read_record
 from selfcascade.media.video_files import EARLY, EARLY_SHARE, MAX_BYTES, MAX_PIXELS, ClipError, ClipInfo
-
-FPS = 8.0  # of what does not say
 
 
 def are_frames(path: Path) -> bool:
@@ -58,7 +56,7 @@ def probe_frames(path: Path) -> ClipInfo:
     if path.is_dir():
         files = _pictures(path)
         first, pictures = read_image(files[0]), len(files)
-        count, fps = pictures, recorded_fps(path) or FPS
+        count, fps = pictures, recorded_fps(path) or DEFAULT_FPS
         seconds = count / fps
     else:
         with _webp(path) as image:
@@ -148,7 +146,7 @@ def _webp(path: Path) -> Iterator[Image.Image]:
 def _lasts(frame: Image.Image) -> float:
     """Seconds, which a .webp's frame says when it is decoded, not before."""
     frame.load()
-    return (frame.info.get("duration", 0) or 1000 / FPS) / 1000
+    return (frame.info.get("duration", 0) or 1000 / DEFAULT_FPS) / 1000
 
 
 def _copy(frame: Image.Image) -> np.ndarray:

@@ -1,8 +1,12 @@
-"""The rate of pictures that are each shown for a time of their own, as an animated .gif and .webp have them."""
+"""Frame rates: the default, the limits, and the even rate of frames that each have a duration of their own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+DEFAULT_FPS = 8.0  # AnimateDiff's and ModelScope's own
+# A GIF's frame lasts 655 seconds at most.
+MIN_FPS, MAX_FPS = 0.01, 240.0
 
 
 def even_rate(lengths: Sequence[float], unit: float) -> tuple[int, float]:

@@ -103,7 +103,7 @@ def wrapped(text: str, font: Font, width: int, most: int = 4) -> list[str]:
 def _cut(text: str, font: Font, width: int) -> str:
     if font.getlength(text) <= width:
         return text
-    kept = text.removesuffix(" ...")
-    while kept and font.getlength(f"{kept}...") > width:
-        kept = kept[:-1]
-    return f"{kept}..."
+    start = text.removesuffix(" ...")
+    while start and font.getlength(f"{start}...") > width:
+        start = start[:-1]
+    return f"{start}..."

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from selfcascade.media.exif import user_comment
+from selfcascade.media.frame_rates import MAX_FPS, MIN_FPS
 from selfcascade.media.grids import Panel, picture_grid
 from selfcascade.media.save_pictures import (
     check_output,
@@ -30,8 +31,6 @@ from selfcascade.media.whole_files import write_whole
 
 CLIP_OUTPUTS = (".mp4", ".gif", ".webp")
 FRAME_NAME = re.compile(r"[0-9]{4,}\.png")
-# A GIF's frame lasts 655 seconds at most.
-MIN_FPS, MAX_FPS = 0.01, 240.0
 MAX_GIF_FPS = 100.0  # its frames last whole hundredths of a second
 SHEET_FRAMES, SHEET_COLUMNS, SHEET_SIDE = 16, 4, 192
 # x264 gives the same bytes for the same number of threads, so one; at this quality the coding is not to be seen.

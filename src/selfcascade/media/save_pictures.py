@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import json
 import os
@@ -15,6 +14,7 @@ from typing import Any
 from PIL import Image, PngImagePlugin
 
 from selfcascade.media.exif import user_comment
+from selfcascade.media.whole_files import temporary_file
 
 SCHEMA = 1
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
@@ -95,7 +95,7 @@ def save_with_record(
 ) -> tuple[Path, Path]:
     """Writes what `encode` fills an empty file with, and its JSON sidecar; the rest is as in `save_picture`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _temporary(path.parent) as picture_file, _temporary(path.parent) as sidecar_file:
+    with temporary_file(path.parent) as picture_file, temporary_file(path.parent) as sidecar_file:
         encode(picture_file)
         sidecar_file.write_bytes(sidecar_bytes(record))
         for picture in free_names(path, force):
@@ -202,21 +202,3 @@ def publish(file: Path, path: Path, force: bool) -> bool:
                 return False
     file.replace(path)
     return True
-
-
-@contextlib.contextmanager
-def _temporary(folder: Path) -> Iterator[Path]:
-    """A file that is gone afterwards, unless it was renamed."""
-    handle, name = tempfile.mkstemp(".tmp", ".selfcascade-", folder)
-    os.close(handle)
-    Path(name).chmod(0o666 & ~_umask())
-    try:
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -68,15 +68,15 @@ class VideoDetector(ModelMixin, ConfigMixin):
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
         """Logits (B, words) of each attribute, and the amounts `degraded` (B, degradations), of clips as above."""
-        read, _, amounts = self._told(clips)
+        read, _, amounts = self._outputs(clips)
         return {**read, "degraded": amounts}
 
     @torch.no_grad()
     def read(self, clips: Tensor) -> list[dict[str, str]]:
         """The most likely word for each attribute, one mapping a clip."""
-        told = self(clips)
+        outputs = self(clips)
         labels = self.config["labels"]
-        best = {name: told[name].argmax(1).tolist() for name in labels}
+        best = {name: outputs[name].argmax(1).tolist() for name in labels}
         return [{name: labels[name][best[name][row]] for name in labels} for row in range(len(clips))]
 
     def loss(self, clips: Tensor, truths: Sequence[Reading], amounts: Tensor) -> Tensor:
@@ -88,8 +88,8 @@ class VideoDetector(ModelMixin, ConfigMixin):
             amounts: Of each degradation, (B, degradations) in [0, 1]; their mean squared error counts 100 times,
                 since rare and small amounts have small errors beside those of words.
         """
-        read, plain, told = self._told(clips)
-        total = FLAWS_WEIGHT * mse_loss(told.float(), amounts)
+        read, plain, flaws = self._outputs(clips)
+        total = FLAWS_WEIGHT * mse_loss(flaws.float(), amounts)
         for name, words in self.config["labels"].items():
             target = torch.tensor([words.index(str(truth[name])) if name in truth else -100 for truth in truths])
             if (target >= 0).any():
@@ -98,7 +98,7 @@ class VideoDetector(ModelMixin, ConfigMixin):
                 total = total + 0.3 * cross_entropy(plain[name].float(), target)
         return total
 
-    def _told(self, clips: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+    def _outputs(self, clips: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         """Words as they are read, words from the pooled features alone, and the degradations' amounts from these."""
         hidden = self._hidden(clips)
         pooled = hidden.mean((2, 3, 4))

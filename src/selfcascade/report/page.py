@@ -14,17 +14,17 @@ from PIL import Image
 
 from selfcascade.report.paper import TITLES
 from selfcascade.report.pictures import Shown, hardest, of_one_size
-from selfcascade.report.results import Reading, decimals_of
+from selfcascade.report.results import Figure, decimals_of
 from selfcascade.report.tables import BESIDE, CLIPS_BESIDE
 
 HERE = Path(__file__).parent
 PICTURES, QUALITY = 8, 75  # a row, and of their WebP: the page stays under three megabytes
-FIGURES: dict[str, Reading] = {
+FIGURES: dict[str, Figure] = {
     "all right {} %": BESIDE["all right, %"],
     "pFID_r {}": lambda result: result["patch_fid"][0],
     "FID_b {}": lambda result: result["fid_b"][0],
 }
-CLIP_FIGURES: dict[str, Reading] = {
+CLIP_FIGURES: dict[str, Figure] = {
     "motion right {} %": CLIPS_BESIDE["motion right, %"],
     "FVD_r {}": lambda result: result["fvd"][0],
     "frame pFID_r {}": lambda result: result["frame_patch_fid"][0],

@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# FID_r, KID_r, pFID_r, pKID_r, FID_b, KID_b, as result files and the paper name them.
-DISTANCES = {
-    "fid": "FID_r",
-    "kid": "KID_r",
-    "patch_fid": "pFID_r",
-    "patch_kid": "pKID_r",
-    "fid_b": "FID_b",
-    "kid_b": "KID_b",
-}
-# Those of clips; the paper has the first two.
-CLIP_DISTANCES = {"fvd": "FVD_r", "kvd": "KVD_r", "frame_fid": "frame FID_r", "frame_patch_fid": "frame pFID_r"}
+from selfcascade.metrics.registry import CLIP_METRICS, IMAGE_METRICS
+
+# Columns of the distances, by their names in result files; those of clips that the paper has are the first two.
+DISTANCES = {name: metric.column for name, metric in IMAGE_METRICS.items() if metric.is_distance}
+CLIP_DISTANCES = {name: metric.column for name, metric in CLIP_METRICS.items() if metric.is_distance}
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont, ImageSequence
 
-from selfcascade.evaluation.questions import SEED_STEP
-from selfcascade.evaluation.scenes import ASKED_FIRST, SCENES, Drawn, drawn_collages, scene_questions
+from selfcascade.evaluation.prompts import SEED_STEP
+from selfcascade.evaluation.scenes_benchmark import FIRST_PROMPT, SCENES, Drawn, drawn_collages, scene_prompts
 from selfcascade.media.grids import wrapped
 from selfcascade.metrics.composition import CompositionReader
 from selfcascade.models import BUNDLED
@@ -144,7 +144,7 @@ def _wrong(pictures: Sequence[Image.Image], captions: list[str], seed: int) -> l
 
 
 def _differences(reading: dict[str, str], truth: dict[str, Any]) -> list[str]:
-    """In words; of a lone object, which is first and last, only the first is told."""
+    """In words; a single object is both first and last, and only the first is named."""
     lone = str(truth.get("count")) == "1"
     names = [name for name in truth if not (lone and name.startswith("last_"))]
     pairs = [(name, str(reading[name]), str(truth[name])) for name in names]
@@ -153,10 +153,10 @@ def _differences(reading: dict[str, str], truth: dict[str, Any]) -> list[str]:
 
 def _truths(drawn: Drawn, captions: tuple[str, ...], seed: int) -> list[dict[str, Any]] | None:
     """The attributes, where these captions are those of held-out descriptions: of that seed, or of a training."""
-    for first in (ASKED_FIRST + SEED_STEP * seed, ASKED_FIRST):
-        questions = scene_questions(len(captions), first, drawn)
-        if questions.prompts == captions:
-            return list(questions.truths)
+    for first in (FIRST_PROMPT + SEED_STEP * seed, FIRST_PROMPT):
+        prompts = scene_prompts(len(captions), first, drawn)
+        if prompts.prompts == captions:
+            return list(prompts.truths)
     return None
 
 

@@ -11,18 +11,18 @@ from typing import Any
 
 from selfcascade.media.whole_files import write_whole
 from selfcascade.report.paper import DISTANCES
-from selfcascade.report.results import Reading, Row
+from selfcascade.report.results import Figure, Row
 from selfcascade.report.tables import BESIDE, Costs
 
 LINES = {"cascade": "-", "direct": "--"}
 MARKERS = "osD^vP*X"
 TRAINED = ("micro", "full", "lora-r4", "lora-r32", "full-ft")
-QUALITY: dict[str, Reading] = {
+QUALITY: dict[str, Figure] = {
     "all right, %": BESIDE["all right, %"],
     "pFID_r (log)": lambda result: result["patch_fid"][0],
     "FID_b (log)": lambda result: result["fid_b"][0],
 }
-OVER_TRAINING: dict[str, Reading] = {
+OVER_TRAINING: dict[str, Figure] = {
     "all right, %": BESIDE["all right, %"],
     DISTANCES["patch_fid"]: lambda result: result["patch_fid"][0],
 }
@@ -145,15 +145,15 @@ def quality_against_training(found: Sequence[dict[str, Any]], free: Sequence[dic
     return True
 
 
-def _in_all(results: Sequence[dict[str, Any]], *readings: Reading) -> bool:
+def _in_all(results: Sequence[dict[str, Any]], *readings: Figure) -> bool:
     return all(len(Row("", list(results)).values(reading)) == len(results) for reading in readings)
 
 
 def _free_label(how: Mapping[str, Any]) -> str:
     """The tuning-free cascade by what its sampling says of K and of the pivot."""
     steps = how.get("pivot_step")
-    told = None if steps is None else ", ".join(map(str, steps if isinstance(steps, list) else [steps]))
-    return ", ".join(["tuning-free", *([f"K = {told}"] if told else []), *filter(None, [how.get("upsampling")])])
+    words = None if steps is None else ", ".join(map(str, steps if isinstance(steps, list) else [steps]))
+    return ", ".join(["tuning-free", *([f"K = {words}"] if words else []), *filter(None, [how.get("upsampling")])])
 
 
 def _step_label(results: Sequence[dict[str, Any]]) -> str:
@@ -167,7 +167,7 @@ def _step_label(results: Sequence[dict[str, Any]]) -> str:
 
 
 def _curve(
-    axes: Any, readings: Iterable[Reading], points: Mapping[int, list[dict[str, Any]]], label: str, style: Any
+    axes: Any, readings: Iterable[Figure], points: Mapping[int, list[dict[str, Any]]], label: str, style: Any
 ) -> None:
     steps = sorted(points)
     speeds = [row.get("seconds_per_training_step") for rows in points.values() for row in rows]

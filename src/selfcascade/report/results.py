@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from selfcascade.report.paper import by_title, place
 
-Reading = Callable[[dict[str, Any]], float]  # one figure of a result; a KeyError where it was not measured
+Figure = Callable[[dict[str, Any]], float]  # one number of a result; a KeyError where it was not measured
 
 MOST_DECIMALS = 4
 NEEDED = {"experiment": str, "sampling": dict, "step": int, "pictures": int, "trained_parameters": int}
@@ -38,7 +38,7 @@ class Borrowed(BaseModel):
     pictures: int
 
 
-class Settings(BaseModel):
+class ReportConfig(BaseModel):
     """The report's settings, `report.json` beside the suites: what the results themselves do not say.
 
     Raises:
@@ -71,7 +71,7 @@ class Row:
     steps: int = 0
     borrowed: bool = False
 
-    def values(self, reading: Reading) -> list[float]:
+    def values(self, reading: Figure) -> list[float]:
         """A figure of each seed that has it."""
         found = []
         for result in self.results:
@@ -81,7 +81,7 @@ class Row:
                 continue
         return found
 
-    def figure(self, reading: Reading, digits: int = 3) -> str:
+    def figure(self, reading: Figure, digits: int = 3) -> str:
         """Mean over the seeds, with their standard deviation where there are several; "-" where none has it."""
         values = self.values(reading)
         if not values:
@@ -108,7 +108,7 @@ def decimals_of(value: float, digits: int = 3) -> int:
     return min(MOST_DECIMALS, max(0, digits - 1 - floor(log10(abs(value))))) if value else 0
 
 
-def read_settings(experiments: Path) -> Settings:
+def read_config(experiments: Path) -> ReportConfig:
     """Those of `report.json` in the folder of suites; the defaults where there is none.
 
     Raises:
@@ -116,12 +116,12 @@ def read_settings(experiments: Path) -> Settings:
     """
     path = experiments / "report.json"
     try:
-        return Settings(**json.loads(path.read_text())) if path.is_file() else Settings()
+        return ReportConfig(**json.loads(path.read_text())) if path.is_file() else ReportConfig()
     except (ValidationError, json.JSONDecodeError, TypeError) as error:
         raise ValueError(f"settings {path} cannot be read: {error}") from error
 
 
-def read_tables(experiments: Path, settings: Settings) -> dict[str, list[Row]]:
+def read_tables(experiments: Path, settings: ReportConfig) -> dict[str, list[Row]]:
     """The rows of every table with results, tables and rows in the order in which they are shown.
 
     A table is a suite's, with rows that it borrows; or all of its rows are borrowed.
@@ -149,7 +149,7 @@ def read_tables(experiments: Path, settings: Settings) -> dict[str, list[Row]]:
     return shown
 
 
-def _own_rows(suite: Path, settings: Settings) -> list[Row]:
+def _own_rows(suite: Path, settings: ReportConfig) -> list[Row]:
     """Each experiment's and sampling's results after as many training steps, of as many pictures, as most seeds have.
 
     Of these the last step, then the most pictures, so a mean never joins seeds that trained unequally long.
@@ -199,6 +199,8 @@ def read_result(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"result {path} must be an object of figures, not {type(found).__name__}")
     result = {"pictures": found.get("clips"), **found}
+    if "of_them_for_the_base_sample" in found:  # its name up to version 0.1
+        result["seconds_per_base_sample"] = result.pop("of_them_for_the_base_sample")
     lacking = [name for name, kind in NEEDED.items() if not isinstance(result.get(name), kind)]
     if lacking or "name" not in result["sampling"]:
         raise ValueError(f"result {path} has no usable {', '.join(lacking or ['name in sampling'])}; make it again")

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import sqrt
 from pathlib import Path
 from statistics import mean, median
 from typing import Any, NamedTuple
 
 from selfcascade.methods import METHODS
+from selfcascade.metrics.registry import CLIP_METRICS, IMAGE_METRICS, Metric
 from selfcascade.report.paper import CLIP_DISTANCES, DISTANCES, PaperRow, paper_rows
-from selfcascade.report.results import Reading, Row, decimals_of
+from selfcascade.report.results import Figure, Row, decimals_of
 
-BESIDE: dict[str, Reading] = {
-    "all right, %": lambda result: 100 * result["composition"]["all"],
-    "repeats, %": lambda result: 100 * result["repetition"]["share_over_real"],
-    "detail": lambda result: result["detail"][0],
-}
-CLIPS_BESIDE: dict[str, Reading] = {
-    "motion right, %": lambda result: 100 * result["motion"][0],
-    "objects right, %": lambda result: 100 * result["objects"][0],
-    "frames right, %": lambda result: 100 * result["composition"][0],
-    "change": lambda result: result["change"][0],
-    "patch change": lambda result: result["patch_change"][0],
-    "flicker": lambda result: result["flicker"][0],
-}
+
+def _beside(metrics: Mapping[str, Metric]) -> dict[str, Figure]:
+    """The figures that stand beside the distances, by their columns."""
+    return {
+        metric.column: lambda result, name=name, value=metric.value: value(result[name])
+        for name, metric in metrics.items()
+        if metric.column and not metric.is_distance
+    }
+
+
+BESIDE, CLIPS_BESIDE = _beside(IMAGE_METRICS), _beside(CLIP_METRICS)
 Z = 1.96  # of a 95 % interval
 OF_ALL_COSTS, OF_EACH_COST = ("rows", "steps", "guidance_scale"), ("size", "pixels", "method", "trained_parameters")
 
@@ -35,7 +34,7 @@ class Columns(NamedTuple):
 
     unit: str
     distances: dict[str, str]
-    beside: dict[str, Reading]
+    beside: dict[str, Figure]
 
 
 def columns_of(clips: bool) -> Columns:
@@ -149,20 +148,20 @@ def _cells(row: Row, paper: PaperRow | None, direct: Row | None, costs: Costs | 
     cells = [
         row.method,
         f"{parameters:,}" if parameters else "-",
-        _beside(f"{row.steps:,}" if row.steps else "-", theirs.steps),
+        _ours_and_theirs(f"{row.steps:,}" if row.steps else "-", theirs.steps),
     ]
     cells.append(pictures)
     for name in columns.distances:
-        cells.append(_beside(row.figure(_first(name)), theirs.distances.get(name)))
-    cells.append(_beside(_time(row, direct, costs), None if theirs.time is None else f"{theirs.time}x"))
+        cells.append(_ours_and_theirs(row.figure(_first(name)), theirs.distances.get(name)))
+    cells.append(_ours_and_theirs(_time(row, direct, costs), None if theirs.time is None else f"{theirs.time}x"))
     return cells + [row.figure(reading) for reading in columns.beside.values()]
 
 
-def _first(name: str) -> Reading:
+def _first(name: str) -> Figure:
     return lambda result: result[name][0]
 
 
-def _beside(ours: str, theirs: object) -> str:
+def _ours_and_theirs(ours: str, theirs: object) -> str:
     return ours if theirs is None else f"{ours}<br>*{theirs}*"
 
 
@@ -185,10 +184,10 @@ def _sampled(row: Row) -> float | None:
 
 
 def _seconds(result: dict[str, Any]) -> float:
-    """A `Reading`: where a method starts from a base sample, results that do not count that one's seconds have none."""
+    """A `Figure`: where a method starts from a base sample, results that do not count that one's seconds have none."""
     method = METHODS.get(result["sampling"].get("method", ""))
     if method is not None and method.from_base:
-        _ = result["of_them_for_the_base_sample"]
+        _ = result["seconds_per_base_sample"]
     return result["seconds_per_picture"]
 
 

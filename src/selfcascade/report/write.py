@@ -13,7 +13,7 @@ from selfcascade.report.page import page
 from selfcascade.report.paper import PAPER, TITLES, paper_rows
 from selfcascade.report.pictures import Shown, grid, hardest, moments, of_one_size, shown
 from selfcascade.report.plots import clips_against_training, quality_against_cost, quality_against_training
-from selfcascade.report.results import Row, read_result, read_settings, read_tables
+from selfcascade.report.results import Row, read_config, read_result, read_tables
 from selfcascade.report.tables import Costs, read_costs, seeds_table, table
 
 GRID_WIDTH, FEWEST, MOST = 1100, 4, 6  # pixels of a grid's pictures, about, and how many these are
@@ -21,14 +21,14 @@ CURVES, FREE = "training-curves", ("tuning-free", "K600-rgb")
 FREE_OF_CLIPS, CLIPS_SHOWN = "self-cascade-rgb", 2
 HEAD = """# Results
 
-Written by `make report` from the JSON files in `experiments/*/results`; what each figure means is in
-[evaluation.md](../evaluation.md). **Ours are of the bundled model on procedural scenes; the paper's, in italics under
-ours, are of Stable Diffusion 2.1 on LAION-5B: another model, other data, other detectors.** Only the *order* of the
-methods compares. [index.html](index.html) shows the pictures of all methods side by side, to be enlarged.
+`make report` writes this page from the JSON files in `experiments/*/results`. [Evaluation](../evaluation.md) defines
+the figures. **Ours are for the bundled model on procedural scenes. The paper's, in italics below ours, are for Stable
+Diffusion 2.1 on LAION-5B: another model, other data, other detectors.** Compare only the *order* of the methods.
+[index.html](index.html) shows the pictures of all methods side by side, and enlarges them.
 """
-HOW = """Pictures: of each seed x seeds. Figures: mean over the seeds ± standard deviation. A seed has captions and
-noise of its own; where a row was trained here, it is the training's, on the same captions. "-": not measured.
-Repeats: share of pictures that repeat more than 95 % of real ones do. Detail: energy of the finest octave, 1 is right.
+HOW = """Pictures: per seed x seeds. Figures: mean over the seeds ± standard deviation. A seed determines captions and
+noise; in rows that were trained here, it is the training's, on the same captions. "-": not measured.
+Repeats: share of pictures that repeat more than 95 % of real ones do. Detail: energy of the finest octave; 1 is right.
 """
 
 
@@ -43,7 +43,7 @@ def write_report(experiments: Path, output: Path, costs: Path | None = None) -> 
     Raises:
         ValueError: There is no result, a file cannot be read, or matplotlib is missing.
     """
-    settings = read_settings(experiments)
+    settings = read_config(experiments)
     tables = read_tables(experiments, settings)
     measured = None if costs is None else read_costs(costs)
     findings = experiments / "findings.md"
@@ -74,8 +74,8 @@ def write_report(experiments: Path, output: Path, costs: Path | None = None) -> 
     return written
 
 
-SEEDS = """All right, or motion right: Wilson's interval. The others: the middle 95 % of a bootstrap over pictures, or
-clips. The fewer pictures, the larger the distances.
+SEEDS = """All right, or motion right: Wilson's interval. Others: the middle 95 % of a bootstrap over pictures or
+clips. The fewer the pictures, the larger the distances.
 
 """
 
@@ -117,10 +117,10 @@ def _results(experiments: Path, suite: str, sampling: str = "*") -> list[dict[st
     return [read_result(path) for path in sorted((experiments / suite / "results").rglob(f"{sampling}-step*.json"))]
 
 
-OF_CLIPS = """What the figures of clips mean: [video_metrics.md](../video_metrics.md). The paper's are of LVDM on
-WebVid-10M, in I3D's features; ours in the bundled video detector's. `base`: the native clips, against real clips of
-their size; no method can be expected to keep more motion. Change, patch change, flicker: 1 is as real. The clips move,
-side by side, in [index.html](index.html).
+OF_CLIPS = """[Metrics of clips](../video_metrics.md) defines these figures. The paper's are for LVDM on WebVid-10M, in
+features of I3D; ours are in features of the bundled video detector. `base` is the native clips, against real clips of
+their size; no method can be expected to keep more motion. Change, patch change, flicker: 1 is as in real clips. The
+clips move, side by side, in [index.html](index.html).
 """
 
 

@@ -6,14 +6,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 # The settings are read by the command line before torch is needed.
-_HOMES = {"Trainer": "loop", "TrainingConfig": "config", "run_training": "run"}
+_HOMES = {"Trainer": "loop", "TrainingConfig": "config", "run_training": "launch"}
 
 __all__ = ["Trainer", "TrainingConfig", "run_training"]
 
 if TYPE_CHECKING:
     from selfcascade.training.config import TrainingConfig
+    from selfcascade.training.launch import run_training
     from selfcascade.training.loop import Trainer
-    from selfcascade.training.run import run_training
 
 
 def __getattr__(name: str) -> Any:

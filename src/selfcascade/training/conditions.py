@@ -1,4 +1,4 @@
-"""What the U-Net is told besides the noisy latents: the caption, and for SDXL the sizes."""
+"""The U-Net's conditions besides the timestep: the caption, and for SDXL the sizes."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def unet_arguments(
         size: (height, width) of this pass.
         frames: Of each clip. AnimateDiff's U-Net wants each caption once a frame; ModelScope's repeats it by itself.
     """
-    told = embeds["encoder_hidden_states"]
+    states = embeds["encoder_hidden_states"]
     if "motion_max_seq_length" in pipe.unet.config:
-        told = told.repeat_interleave(frames, 0)  # (B F, tokens, D)
-    arguments: dict[str, Any] = {"encoder_hidden_states": told}
+        states = states.repeat_interleave(frames, 0)  # (B F, tokens, D)
+    arguments: dict[str, Any] = {"encoder_hidden_states": states}
     if takes_sizes(pipe.unet):
         target = torch.tensor(list(size)).expand(len(crops), 2)
         # In float32 whatever the captions' precision: half precision cannot tell 1023 pixels from 1024.
@@ -56,5 +56,5 @@ def unet_arguments(
 
 
 def takes_sizes(unet: Any) -> bool:
-    """Whether the U-Net is SDXL's kind, which is told the picture's sizes."""
+    """Whether the U-Net is SDXL's kind, which takes the picture's sizes."""
     return unet.config.get("addition_embed_type") == "text_time"

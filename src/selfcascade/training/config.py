@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
+from selfcascade.media.frame_rates import DEFAULT_FPS
+
 if TYPE_CHECKING:
     import torch
 
@@ -36,7 +38,6 @@ FOR_ONE_METHOD = {
     "upsampling": "upsamplers",
     "temporal_kernel": "upsamplers",
 }
-FPS = 8.0  # unless it or a stride is given
 
 
 class TrainingConfig(BaseModel):
@@ -59,7 +60,7 @@ class TrainingConfig(BaseModel):
     resolution: tuple[PositiveInt, PositiveInt] = Field((128, 128), description="Height and width of the pictures.")
     frames: int | None = Field(None, ge=2, le=4096, description="Of each clip, for a model that makes clips.")
     fps: float | None = Field(
-        None, gt=0, le=1000, description=f"Frames a second of the clips: {FPS:g} unless it or stride is given."
+        None, gt=0, le=1000, description=f"Frames a second of the clips: {DEFAULT_FPS:g} unless it or stride is given."
     )
     stride: PositiveInt | None = Field(None, description="Instead of fps: every so many-th frame of each clip.")
     min_duration: float | None = Field(None, ge=0, description="Seconds; shorter clips are left out.")
@@ -185,7 +186,7 @@ class TrainingConfig(BaseModel):
 
         return ClipFiles(
             frames=self.frames,
-            fps=None if self.stride is not None else self.fps or FPS,
+            fps=None if self.stride is not None else self.fps or DEFAULT_FPS,
             stride=self.stride,
             min_duration=self.min_duration or 0.0,
             max_duration=self.max_duration or math.inf,

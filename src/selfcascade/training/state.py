@@ -173,9 +173,9 @@ class Curve:
 
     def keep_up_to(self, step: int) -> None:
         """Drops the rows of steps that a resumed run makes again."""
-        kept = [json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step]
+        rows = [json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step]
         if self.path.exists():
-            write_whole(self.path, lambda aside: aside.write_text("".join(kept)))
+            write_whole(self.path, lambda aside: aside.write_text("".join(rows)))
 
 
 class StopRequest:

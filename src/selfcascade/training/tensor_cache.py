@@ -1,4 +1,4 @@
-"""What frozen networks make of each picture or clip, kept on disk: latents, and the skip features of the pivot."""
+"""What frozen networks make of each picture or clip, cached on disk: latents, and the skip features of the pivot."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class TensorCache:
 
 
 class FeatureCache(TensorCache):
-    """The pivots' skip features: each is a function of the frozen U-Net, the pivot and what the U-Net is told with it.
+    """The pivots' skip features: each is a function of the frozen U-Net, the pivot and the U-Net's conditions.
 
     The key is the *content* of these: the pivot's latents, the caption's embedding and, for SDXL, the sizes. So a
     caption left out, another text encoder or another crop has features of its own.
@@ -94,9 +94,9 @@ class FeatureCache(TensorCache):
             features = read_skip_features(unet, pivot, **conditions)
             return {f"{n}.{s}": by_sample(h) for n, level in enumerate(features.levels) for s, h in enumerate(level)}
 
-        told = [by_sample(value) for value in (pivot, *_tensors(conditions))]
+        inputs = [by_sample(value) for value in (pivot, *_tensors(conditions))]
         mixed = torch.is_autocast_enabled(pivot.device.type) and torch.get_autocast_dtype(pivot.device.type)
-        keys = [f"{mixed} {content_of([value[row] for value in told])}" for row in range(len(pivot))]
+        keys = [f"{mixed} {content_of([value[row] for value in inputs])}" for row in range(len(pivot))]
         levels: dict[int, dict[int, Tensor]] = {}
         for name, value in self.get_or_make(keys, make).items():
             level, _, skip = name.partition(".")

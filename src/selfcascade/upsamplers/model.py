@@ -59,14 +59,15 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
             raise ValueError(f"preset must be one of {', '.join(DESIGNS)}, full, not {preset!r}")
         if upsampling not in UPSAMPLINGS:
             raise ValueError(f"upsampling must be one of {', '.join(UPSAMPLINGS)}, not {upsampling!r}")
-        for name, value in (("groups", groups), ("knots", knots), ("temporal_kernel", temporal_kernel)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        counts: dict[str, object] = {"groups": groups, "knots": knots, "temporal_kernel": temporal_kernel}
+        for name, value in counts.items():
+            if not _is_count(value):
                 raise ValueError(f"{name} must be a positive whole number, not {value!r}")
         if temporal_kernel % 2 == 0:
             raise ValueError(f"temporal_kernel must be odd, not {temporal_kernel}")
         sampled = pivot_step if sampling_pivot_step is None else sampling_pivot_step
         for name, value in (("pivot_step", pivot_step), ("sampling_pivot_step", sampled)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if not _is_count(value):
                 raise ValueError(f"{name} must be a training timestep from 1, not {value!r}")
         self.phi = nn.ModuleList(
             FullLevel(channels, time_channels)
@@ -201,3 +202,7 @@ def fingerprint(unet: ModelMixin) -> list[float] | None:
             return None
         found += [round(value, 6) for value in weight.detach().flatten()[:6].float().tolist()]
     return found
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

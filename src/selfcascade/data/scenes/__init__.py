@@ -1,6 +1,5 @@
 """Captioned procedural scenes, rendered at any size from the same vector description; still, and in motion."""
 
-from selfcascade.data.scenes.clips import render_clip
 from selfcascade.data.scenes.motion import (
     DIRECTIONS,
     SECONDS,
@@ -11,7 +10,8 @@ from selfcascade.data.scenes.motion import (
 from selfcascade.data.scenes.motion_words import MOTION_WORDS, moving_caption
 from selfcascade.data.scenes.poses import Motion
 from selfcascade.data.scenes.render import render
-from selfcascade.data.scenes.world import (
+from selfcascade.data.scenes.render_clip import render_clip
+from selfcascade.data.scenes.scene import (
     BACKGROUNDS,
     COLOURS,
     KINDS,

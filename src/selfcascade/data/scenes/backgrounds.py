@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from selfcascade.data.scenes.canvas import Array, Canvas, Colour, blobs, circle, ellipse, hash01, mix, noise, polygon
-from selfcascade.data.scenes.world import Scene
+from selfcascade.data.scenes.scene import Scene
 
 HORIZON = 0.62
 CLOUD_SPEED = 0.05  # widths a second

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from selfcascade.data.scenes.poses import HEADINGS, MIDDLE, Motion
-from selfcascade.data.scenes.world import (
+from selfcascade.data.scenes.scene import (
     COLOURS,
     HELD_OUT_SHARE,
     KINDS,

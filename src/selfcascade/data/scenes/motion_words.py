@@ -6,7 +6,7 @@ import numpy as np
 
 from selfcascade.data.scenes.motion import MovingScene
 from selfcascade.data.scenes.poses import Motion
-from selfcascade.data.scenes.world import BACKGROUND_PHRASES, Item, place_of
+from selfcascade.data.scenes.scene import BACKGROUND_PHRASES, Item, place_of
 
 # Words that no caption of a picture has. "left", "right", "up", "to" and "the" are known to who reads those.
 MOTION_WORDS = ("swims", "sails", "floats", "goes", "rises", "sinks", "down", "stands", "still")

@@ -19,7 +19,7 @@ from selfcascade.data.scenes.canvas import (
     polygon,
     scales,
 )
-from selfcascade.data.scenes.world import Item
+from selfcascade.data.scenes.scene import Item
 
 HUES = {  # hue, its jitter, saturation, value
     "red": (0.995, 0.012, 0.80, 0.86),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from selfcascade.data.scenes.canvas import Canvas
-from selfcascade.data.scenes.world import Item
+from selfcascade.data.scenes.scene import Item
 
 MIDDLE = 1.0  # seconds from the start of a clip to the moment that shows the still scene
 HEADINGS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0), "still": (0.0, 0.0)}

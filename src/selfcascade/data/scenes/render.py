@@ -8,13 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from selfcascade.cascade import MAX_SIDE
 from selfcascade.data.scenes.backgrounds import BACKGROUND_PARTS, Part, Setting, ground_shadow
 from selfcascade.data.scenes.canvas import Array, Canvas
 from selfcascade.data.scenes.objects import PAINTERS, Paint
 from selfcascade.data.scenes.poses import Motion, bend, lift
-from selfcascade.data.scenes.world import FLOATING, Item, Scene
-
-MAX_SIDE = 16384
+from selfcascade.data.scenes.scene import FLOATING, Item, Scene
 
 
 def render(
@@ -41,15 +40,15 @@ def render(
     Raises:
         ValueError: A size lies outside its range.
     """
-    sheet = Sheet.of(height, width, window, supersample)
-    canvas = sheet.blank()
+    area = DrawingArea.of(height, width, window, supersample)
+    canvas = area.blank()
     for layer in layers(scene):
-        layer.paint(canvas, sheet, time)
-    return sheet.finished(canvas.image)
+        layer.paint(canvas, area, time)
+    return area.finished(canvas.image)
 
 
-class Sheet(NamedTuple):
-    """What is drawn on: the pixels of a window, in coordinates of which the root of the whole picture's area is 1.
+class DrawingArea(NamedTuple):
+    """The pixels of a window, in coordinates of which the root of the whole picture's area is 1.
 
     Attributes:
         x, y: Coordinates of the drawn pixels' centres, (1, W) and (H, 1).
@@ -66,8 +65,8 @@ class Sheet(NamedTuple):
     supersample: int
 
     @classmethod
-    def of(cls, height: int, width: int, window: tuple[int, int, int, int] | None, supersample: int) -> Sheet:
-        """The sheet for a picture of that size in pixels.
+    def of(cls, height: int, width: int, window: tuple[int, int, int, int] | None, supersample: int) -> DrawingArea:
+        """The area of a picture of that size in pixels.
 
         Raises:
             ValueError: A size lies outside its range.
@@ -108,9 +107,9 @@ class BackgroundLayer(NamedTuple):
         """Whether it changes with time."""
         return self.part.moves
 
-    def paint(self, canvas: Canvas, sheet: Sheet, time: float) -> None:
+    def paint(self, canvas: Canvas, area: DrawingArea, time: float) -> None:
         """Paints it over what is there."""
-        self.part.paint(Setting(canvas, self.scene, sheet.width, sheet.height, time))
+        self.part.paint(Setting(canvas, self.scene, area.width, area.height, time))
 
 
 class ItemLayer(NamedTuple):
@@ -124,11 +123,11 @@ class ItemLayer(NamedTuple):
         """Whether it changes with time."""
         return self.motion is not None and self.motion.visible(self.item.kind)
 
-    def paint(self, canvas: Canvas, sheet: Sheet, time: float) -> None:
+    def paint(self, canvas: Canvas, area: DrawingArea, time: float) -> None:
         """Paints it over what is there."""
         item, motion = self.item, self.motion
         x, y = (item.x, item.y) if motion is None else motion.place(item, time)
-        centre_x, centre_y = x * sheet.width, y * sheet.height
+        centre_x, centre_y = x * area.width, y * area.height
         if item.kind not in FLOATING:
             ground_shadow(canvas, centre_x, centre_y + item.radius, 0.8 * item.radius)
         if motion is not None:

@@ -10,10 +10,11 @@ from accelerate import PartialState
 
 from selfcascade.cascade import Size
 from selfcascade.data import Stream, bucket_sizes, open_source
-from selfcascade.media.save_clips import MAX_FPS, MIN_FPS, save_clip
+from selfcascade.media.frame_rates import DEFAULT_FPS, MAX_FPS, MIN_FPS
+from selfcascade.media.save_clips import save_clip
 from selfcascade.models import load_model
 from selfcascade.pipeline import SelfCascade
-from selfcascade.training.config import FPS, TrainingConfig
+from selfcascade.training.config import TrainingConfig
 from selfcascade.training.loop import Trainer
 from selfcascade.training.samples import check_model
 
@@ -51,8 +52,8 @@ def run_training(config: TrainingConfig, announce: Callable[[str], None] = lambd
     stream = Stream(open_source(config.train_data, size, clips=config.clips), sizes, config.seed, *settings)
     held_out = None
     if config.validation_data is not None:  # scenes have no end; with another seed they are others
-        others = open_source(config.validation_data, size, clips=config.clips)
-        held_out = Stream(others, sizes, config.seed + 1, *settings)
+        source = open_source(config.validation_data, size, clips=config.clips)
+        held_out = Stream(source, sizes, config.seed + 1, *settings)
     validate = None
     if config.validation_prompt:
         # With a stride, clips have a share of their files' rate.
@@ -90,7 +91,7 @@ class ValidationPictures:
     """
 
     def __init__(self, config: TrainingConfig, rate: float | None = None) -> None:
-        rate = config.fps or rate or FPS / (config.stride or 1)
+        rate = config.fps or rate or DEFAULT_FPS / (config.stride or 1)
         self.config, self.rate = config, min(max(rate, MIN_FPS), MAX_FPS)
 
     def __call__(self, step: int, pipe: Any, upsamplers: Any) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Drawn pictures: held-out scenes and collages, real renders, and detectors that ship with the package."""
+"""The benchmark of drawn pictures: held-out scenes and collages, real renders, and bundled detectors."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from selfcascade.data import collages, scenes
-from selfcascade.evaluation.judge import PART, Judge
-from selfcascade.evaluation.questions import SEED_STEP, Questions
+from selfcascade.evaluation.image_evaluator import PART, ImageEvaluator
+from selfcascade.evaluation.prompts import SEED_STEP, PromptSet
 from selfcascade.media.images import file_sha256
 from selfcascade.metrics.composition import CompositionReader, accuracy
 from selfcascade.metrics.detectors import PatchDetector
 from selfcascade.metrics.repetition import repetition
 from selfcascade.models import BUNDLED
 
-ASKED_FIRST, OTHERS_FIRST, REAL_FIRST = 50_000_000, 55_000_000, 70_000_000
+FIRST_PROMPT, FIRST_BASE_PROMPT, FIRST_REAL = 50_000_000, 55_000_000, 70_000_000
 
 
 class Drawn(NamedTuple):
@@ -57,34 +57,34 @@ def drawn_collages(split: collages.Split = "test") -> Drawn:
     )
 
 
-def scene_questions(count: int, first: int = ASKED_FIRST, drawn: Drawn = SCENES) -> Questions:
+def scene_prompts(count: int, first: int = FIRST_PROMPT, drawn: Drawn = SCENES) -> PromptSet:
     """The captions of held-out scenes or collages from number `first` on."""
     numbers = range(first, first + count)
     shown = [drawn.sample(number) for number in numbers]
     words = tuple(drawn.caption(own, number) for own, number in zip(shown, numbers, strict=True))
-    return Questions(words, first, tuple(dict(own.truth) for own in shown))
+    return PromptSet(words, first, tuple(dict(own.truth) for own in shown))
 
 
-class ScenesWorld:
-    """Captions of held-out scenes or collages; what is real is rendered."""
+class ScenesBenchmark:
+    """Captions of held-out scenes or collages; real pictures are renders of others."""
 
     def __init__(self, drawn: Drawn = SCENES) -> None:
         self.drawn = drawn
 
-    def questions(self, count: int, seed: int) -> Questions:
-        """What is asked; another seed asks about others."""
-        return scene_questions(count, ASKED_FIRST + SEED_STEP * seed, self.drawn)
+    def prompts(self, count: int, seed: int) -> PromptSet:
+        """Captions of held-out descriptions; each seed has its own."""
+        return scene_prompts(count, FIRST_PROMPT + SEED_STEP * seed, self.drawn)
 
-    def others(self, count: int) -> Questions:
-        """Captions that are not asked."""
-        return scene_questions(count, OTHERS_FIRST, self.drawn)
+    def base_prompts(self, count: int) -> PromptSet:
+        """Captions that no method samples, for the base samples behind FID_b and KID_b."""
+        return scene_prompts(count, FIRST_BASE_PROMPT, self.drawn)
 
-    def judge(self, height: int, width: int, folder: Path, real_count: int) -> Judge:
+    def evaluator(self, height: int, width: int, folder: Path, real_count: int) -> ImageEvaluator:
         """For pictures of that size."""
-        return SceneJudge(height, width, folder, real_count, drawn=self.drawn)
+        return SceneEvaluator(height, width, folder, real_count, drawn=self.drawn)
 
 
-class SceneJudge(Judge):
+class SceneEvaluator(ImageEvaluator):
     """Reads the composition off drawn pictures, and measures their distance from real renders of other descriptions.
 
     FID is of whole pictures, in features of the composition reader, which sees them at 96 pixels and knows no fine
@@ -92,8 +92,8 @@ class SceneJudge(Judge):
     The paper's patches are 299 of 1024 pixels; the same share of the side is taken here.
 
     Args:
-        height, width, folder, draws: As in `Judge`.
-        real_count: Real renders, of held-out scenes other than those asked for.
+        height, width, folder, draws: As in `ImageEvaluator`.
+        real_count: Real renders, of held-out scenes other than those of the prompts.
         drawn: What is drawn.
     """
 
@@ -121,8 +121,8 @@ class SceneJudge(Judge):
 
     def real(self) -> Iterator[Tensor]:
         """Renders."""
-        for begin in range(REAL_FIRST, REAL_FIRST + self.real_count, PART):
-            numbers = range(begin, min(begin + PART, REAL_FIRST + self.real_count))
+        for begin in range(FIRST_REAL, FIRST_REAL + self.real_count, PART):
+            numbers = range(begin, min(begin + PART, FIRST_REAL + self.real_count))
             renders = np.stack([self.drawn.render(self.drawn.sample(number), *self.size) for number in numbers])
             yield torch.from_numpy(renders).permute(0, 3, 1, 2).contiguous()
 
@@ -134,33 +134,27 @@ class SceneJudge(Judge):
         """The patch detector's."""
         return self.detector.features(patches)
 
-    def features(self, pictures: Tensor, corners: torch.Generator) -> dict[str, Tensor]:
-        """With the score of repetition."""
-        repeated = [repetition(self.reader.places(part)) for part in pictures.split(PART)]
-        return {**super().features(pictures, corners), "repetition": torch.cat(repeated)}
+    def features(self, samples: Tensor, corners: torch.Generator) -> dict[str, Tensor]:
+        """As in `ImageEvaluator`, with the score of repetition."""
+        repeated = [repetition(self.reader.places(part)) for part in samples.split(PART)]
+        return {**super().features(samples, corners), "repetition": torch.cat(repeated)}
 
-    def read(self, pictures: Tensor, captions: Sequence[str]) -> list[Any]:
-        """What the composition reader sees in square pictures: of others it misreads real renders."""
+    def read(self, samples: Tensor, captions: Sequence[str]) -> list[Any]:
+        """What the composition reader reads in square pictures; it misreads real renders of other ratios."""
         if self.size[0] != self.size[1]:
             return []
-        return [reading for part in pictures.split(PART) for reading in self.reader.read(part)]
+        return [reading for part in samples.split(PART) for reading in self.reader.read(part)]
 
-    def more(self, found: dict[str, Tensor], readings: list[Any], questions: Questions) -> dict[str, Any]:
-        """Repetition, and composition where it was read."""
-        real, own = self.of_real["repetition"], found["repetition"]
-        over = own > torch.quantile(real, 0.95)  # what one real picture in twenty exceeds
-        repeated = {"mean": own.mean(), "real_mean": real.mean(), "share_over_real": over.float().mean()}
-        figures: dict[str, Any] = {"repetition": {name: float(value) for name, value in repeated.items()}}
-        if readings:
-            figures["composition"] = _composition(readings, list(questions.truths[: len(readings)]))
-        return figures
+    def reading_figures(self, readings: list[Any], prompts: PromptSet) -> dict[str, Any]:
+        """The composition, where it was read."""
+        return {"composition": _composition(readings, list(prompts.truths[: len(readings)]))} if readings else {}
 
 
 def _composition(readings: list[Any], truths: list[dict[str, Any]]) -> dict[str, float]:
     score = accuracy(readings, truths)
     for objects in ("1", "2"):
-        kept = [row for row, truth in enumerate(truths) if str(truth["count"]) == objects]
-        if kept:
-            one = accuracy([readings[row] for row in kept], [truths[row] for row in kept])
+        rows = [row for row, truth in enumerate(truths) if str(truth["count"]) == objects]
+        if rows:
+            one = accuracy([readings[row] for row in rows], [truths[row] for row in rows])
             score[f"all_with_{objects}"] = one["all"]
     return score

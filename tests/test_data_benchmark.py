@@ -14,8 +14,8 @@ from clip_score import tiny_clip_score
 from command_line import run, succeed
 from selfcascade.data.scenes import caption, render, sample_scene
 from selfcascade.evaluation import Sampling
-from selfcascade.evaluation.own_data import open_detector
-from selfcascade.evaluation.parts import Alone, in_parts, read_joined
+from selfcascade.evaluation.data_benchmark import open_detector
+from selfcascade.evaluation.parts import SingleProcess, in_parts, read_parts
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_sizes_follow_the_model_and_the_scale_of_each_side() -> None:
     assert Sampling(height=64, width=96, scale=9).sized(pipe).size == (64, 96)
 
 
-class Second(Alone):
+class Second(SingleProcess):
     """The second of two processes; while it waits, the first does its share."""
 
     process_index, num_processes, is_main_process = 1, 2, False
@@ -110,16 +110,16 @@ def test_processes_make_each_part_once_and_all_get_everything(tmp_path: Path) ->
         asked.append(indices.start)
         return {"x": torch.arange(indices.start, indices.stop)}
 
-    class First(Alone):
+    class First(SingleProcess):
         num_processes = 2
 
     groups = [range(0, 2), range(2, 4), range(4, 5)]
     with pytest.raises(FileNotFoundError):
-        read_joined(in_parts(make, groups, tmp_path, "parts", First()))  # the other's part is missing
+        read_parts(in_parts(make, groups, tmp_path, "parts", First()))  # the other's part is missing
     assert asked == [0, 4]
-    made = read_joined(in_parts(make, groups, tmp_path, "parts", Second(lambda: None)))
+    made = read_parts(in_parts(make, groups, tmp_path, "parts", Second(lambda: None)))
     assert asked == [0, 4, 2] and made["x"].tolist() == [0, 1, 2, 3, 4]
-    again = read_joined(in_parts(make, groups, tmp_path, "parts"))
+    again = read_parts(in_parts(make, groups, tmp_path, "parts"))
     assert again["x"].tolist() == [0, 1, 2, 3, 4] and len(asked) == 3
 
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from selfcascade.data.scenes.canvas import Array
 from selfcascade.data.scenes.motion import MovingScene
-from selfcascade.data.scenes.render import BackgroundLayer, ItemLayer, Sheet, layers
+from selfcascade.data.scenes.render import BackgroundLayer, DrawingArea, ItemLayer, layers
+from selfcascade.media.frame_rates import DEFAULT_FPS
 
-FRAMES, FPS = 16, 8.0
+FRAMES = 16
 MAX_FRAMES = 4096
 
 
@@ -21,7 +22,7 @@ def render_clip(
     height: int,
     width: int,
     frames: int = FRAMES,
-    fps: float = FPS,
+    fps: float = DEFAULT_FPS,
     start: float = 0.0,
     window: tuple[int, int, int, int] | None = None,
     supersample: int = 2,
@@ -49,14 +50,14 @@ def render_clip(
         raise ValueError(f"frames must be from 1 to {MAX_FRAMES}, not {frames}")
     if not 0 < fps < float("inf"):
         raise ValueError(f"fps must be a number above 0, not {fps}")
-    sheet = Sheet.of(height, width, window, supersample)
-    steps = _steps(layers(moving.scene, moving.motions), sheet)
+    area = DrawingArea.of(height, width, window, supersample)
+    steps = _steps(layers(moving.scene, moving.motions), area)
     clip = []
     for frame in range(frames):
-        image = sheet.blank().image
+        image = area.blank().image
         for step in steps:
             image = step(image, start + frame / fps)
-        clip.append(sheet.finished(image))
+        clip.append(area.finished(image))
     return np.stack(clip)
 
 
@@ -67,12 +68,12 @@ class _Still(NamedTuple):
     over: Array
 
     @classmethod
-    def of(cls, stack: Sequence[BackgroundLayer | ItemLayer], sheet: Sheet) -> _Still:
+    def of(cls, stack: Sequence[BackgroundLayer | ItemLayer], area: DrawingArea) -> _Still:
         # Painting is linear in what lies below, so how it comes out on black and on white says all.
-        black, white = sheet.blank(0.0), sheet.blank(1.0)
+        black, white = area.blank(0.0), area.blank(1.0)
         for layer in stack:
-            layer.paint(black, sheet, 0.0)
-            layer.paint(white, sheet, 0.0)
+            layer.paint(black, area, 0.0)
+            layer.paint(white, area, 0.0)
         return cls(white.image - black.image, black.image)
 
     def __call__(self, image: Array, time: float) -> Array:
@@ -83,17 +84,17 @@ class _Moving(NamedTuple):
     """A layer painted anew for each frame."""
 
     layer: BackgroundLayer | ItemLayer
-    sheet: Sheet
+    area: DrawingArea
 
     def __call__(self, image: Array, time: float) -> Array:
-        self.layer.paint(self.sheet.canvas(image), self.sheet, time)
+        self.layer.paint(self.area.canvas(image), self.area, time)
         return image
 
 
-def _steps(stack: Sequence[BackgroundLayer | ItemLayer], sheet: Sheet) -> list[Callable[[Array, float], Array]]:
+def _steps(stack: Sequence[BackgroundLayer | ItemLayer], area: DrawingArea) -> list[Callable[[Array, float], Array]]:
     """What makes a frame, back to front."""
     steps: list[Callable[[Array, float], Array]] = []
     for moves, part in itertools.groupby(stack, key=lambda layer: layer.moves):
         stretch = list(part)
-        steps += [_Moving(layer, sheet) for layer in stretch] if moves else [_Still.of(stretch, sheet)]
+        steps += [_Moving(layer, area) for layer in stretch] if moves else [_Still.of(stretch, area)]
     return steps

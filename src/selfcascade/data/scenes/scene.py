@@ -1,4 +1,4 @@
-"""The scenes world: what a picture shows, apart from how it is drawn.
+"""Scenes: what a picture shows, apart from how it is drawn.
 
 A `Scene` is a vector description. It renders at any size (`render.py`), has a truth that a composition reader can be
 checked against, and captions in several phrasings.
@@ -91,7 +91,7 @@ class Scene:
 
 
 def is_held_out(kind: str, colour: str, place: str, background: str) -> bool:
-    """Whether this combination is kept from every training set (one in ten)."""
+    """Whether this combination is held out of every training set (one in ten)."""
     index = KINDS.index(kind) + 3 * COLOURS.index(colour) + 5 * PLACES.index(place) + 7 * BACKGROUNDS.index(background)
     return index % HELD_OUT_SHARE == 0
 
@@ -115,8 +115,8 @@ def sample_scene(seed: int, held_out: bool = False, second: bool | None = None) 
         items = (main,)
         if second:
             items += (_sample_item(rng, "right" if place == "left" else "left", together=True),)
-        kept = [is_held_out(item.kind, item.colour, place_of(item), background) for item in items]
-        if kept[0] if held_out else not any(kept):
+        flags = [is_held_out(item.kind, item.colour, place_of(item), background) for item in items]
+        if flags[0] if held_out else not any(flags):
             return Scene(items, background, float(rng.uniform(0.75, 1.35)), int(rng.integers(2**31)), place)
 
 

@@ -1,4 +1,4 @@
-"""What is asked: prompts, each with the seed of its picture or clip."""
+"""The prompts of a benchmark, each with the seed of its picture or clip."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ SEED_STEP = 100_000  # pictures that a seed can have before another seed's noise
 
 
 @dataclass(frozen=True)
-class Questions:
-    """Prompts, and what is to be seen in their pictures where that is known.
+class PromptSet:
+    """Prompts, and the attributes that their pictures must have where these are known.
 
     Attributes:
         prompts: The captions.
-        first: Seed of the first one's picture; the next one's is one more.
-        truths: The attributes that each picture is to have; empty where captions are all that is known.
-        frames: Of each clip; None where pictures are asked for.
+        first_seed: Seed of the first prompt's sample; each next one is one more.
+        truths: The attributes of each prompt's scene; empty where only captions are known.
+        frames: Frames of each clip; None for pictures.
     """
 
     prompts: tuple[str, ...]
-    first: int
+    first_seed: int
     truths: tuple[dict[str, Any], ...] = ()
     frames: int | None = None
 
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def first_of(self, count: int) -> Questions:
-        """The first of them."""
+    def head(self, count: int) -> PromptSet:
+        """The first `count` prompts."""
         return replace(self, prompts=self.prompts[:count], truths=self.truths[:count])
 
     def captions(self, indices: Sequence[int]) -> list[str]:
-        """The prompts of these."""
+        """The prompts at these indices."""
         return [self.prompts[index] for index in indices]
 
     def generators(self, indices: Sequence[int]) -> list[torch.Generator]:
-        """A generator for each picture."""
-        return [torch.Generator().manual_seed(self.first + index) for index in indices]
+        """A seeded generator for each of these prompts."""
+        return [torch.Generator().manual_seed(self.first_seed + index) for index in indices]
 
     def groups(self) -> Iterator[range]:
-        """The questions in groups that are answered together."""
+        """The indices of prompts that are sampled together, group by group."""
         size = GROUP if self.frames is None else CLIP_GROUP
         for begin in range(0, len(self), size):
             yield range(begin, min(begin + size, len(self)))
 
     @property
     def length(self) -> dict[str, int]:
-        """What pipelines are told of clips' length; nothing of pictures."""
+        """The pipeline argument for clips' length; none for pictures."""
         return {} if self.frames is None else {"num_frames": self.frames}

@@ -1,4 +1,4 @@
-"""The world of moving scenes: held-out ones, real clips, and detectors trained on it that ship with the package."""
+"""The benchmark of moving scenes: held-out captions, real clips, and the bundled detectors trained on such clips."""
 
 from __future__ import annotations
 
@@ -10,65 +10,65 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfcascade.data.scenes.clips import render_clip
 from selfcascade.data.scenes.motion import sample_moving_scene
 from selfcascade.data.scenes.motion_words import moving_caption
-from selfcascade.evaluation.clip_judge import ClipJudge
-from selfcascade.evaluation.questions import SEED_STEP, Questions
-from selfcascade.evaluation.scenes import ASKED_FIRST, REAL_FIRST, SceneJudge
+from selfcascade.data.scenes.render_clip import render_clip
+from selfcascade.evaluation.clip_evaluator import ClipEvaluator
+from selfcascade.evaluation.prompts import SEED_STEP, PromptSet
+from selfcascade.evaluation.scenes_benchmark import FIRST_PROMPT, FIRST_REAL, SceneEvaluator
+from selfcascade.media.frame_rates import DEFAULT_FPS
 from selfcascade.media.images import file_sha256
 from selfcascade.metrics.video import CLIPS, FRAMES, frame_accuracy, mean_estimate
 from selfcascade.metrics.video_detector import VideoDetector
 from selfcascade.models import BUNDLED
 
-FPS = 8.0
 MOTIONS = ("first_motion", "last_motion")
 
 
-def moving_questions(count: int, first: int = ASKED_FIRST, frames: int = FRAMES) -> Questions:
+def moving_scene_prompts(count: int, first: int = FIRST_PROMPT, frames: int = FRAMES) -> PromptSet:
     """The captions of held-out moving scenes from number `first` on, for clips of so many frames."""
     scenes = [sample_moving_scene(number, held_out=True) for number in range(first, first + count)]
     words = tuple(moving_caption(scene, first + index) for index, scene in enumerate(scenes))
-    return Questions(words, first, tuple(dict(scene.truth) for scene in scenes), frames)
+    return PromptSet(words, first, tuple(dict(scene.truth) for scene in scenes), frames)
 
 
-class MovingScenesWorld:
-    """Captions of held-out moving scenes; what is real is rendered.
+class MovingScenesBenchmark:
+    """Captions of held-out moving scenes; real clips are renders of others.
 
     Args:
         frames, fps: Of the clips.
     """
 
-    def __init__(self, frames: int = FRAMES, fps: float = FPS) -> None:
+    def __init__(self, frames: int = FRAMES, fps: float = DEFAULT_FPS) -> None:
         self.frames, self.fps = frames, fps
 
-    def questions(self, count: int, seed: int) -> Questions:
-        """What is asked; another seed asks about other scenes."""
-        return moving_questions(count, ASKED_FIRST + SEED_STEP * seed, self.frames)
+    def prompts(self, count: int, seed: int) -> PromptSet:
+        """Captions of held-out moving scenes; each seed has scenes of its own."""
+        return moving_scene_prompts(count, FIRST_PROMPT + SEED_STEP * seed, self.frames)
 
-    def others(self, count: int) -> None:
-        """Nothing is measured from base clips; a row of their own has their figures."""
+    def base_prompts(self, count: int) -> None:
+        """None: no metric compares with base clips; a row of their own has their figures."""
 
-    def judge(self, height: int, width: int, folder: Path, real_count: int) -> ClipJudge:
+    def evaluator(self, height: int, width: int, folder: Path, real_count: int) -> ClipEvaluator:
         """For clips of that size."""
-        return MovingSceneJudge(height, width, folder, self.frames, self.fps, real_count)
+        return MovingSceneEvaluator(height, width, folder, self.frames, self.fps, real_count)
 
 
-class MovingSceneJudge(ClipJudge):
+class MovingSceneEvaluator(ClipEvaluator):
     """Reads composition and motion off clips of moving scenes, and measures their distance from real clips of others.
 
-    FVD and KVD are in features of the bundled video detector, which sees clips at 64 pixels. Frames are seen by the
-    composition reader and their patches by the patch detector, as pictures are by `SceneJudge`. For FVDs in features of
-    another network, give that as `detector`.
+    FVD and KVD are in features of the bundled video detector, which sees clips at 64 pixels. Frames go through the
+    composition reader and their patches through the patch detector, as pictures do in `SceneEvaluator`. For FVDs in
+    features of another network, give that as `detector`.
 
     Args:
-        height, width, folder, frames, real_count, draws: As in `ClipJudge`; real clips are of held-out scenes.
+        height, width, folder, frames, real_count, draws: As in `ClipEvaluator`; real clips are of held-out scenes.
         fps: Of the clips.
         detector: A network with `features` of clips; None is the bundled one.
-        detector_name: Names it, and its weights, in what is kept.
+        detector_name: Names it and its weights in the key of the cache.
 
     Raises:
-        ValueError: A detector has no name, or as in `ClipJudge`.
+        ValueError: A detector has no name, or as in `ClipEvaluator`.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class MovingSceneJudge(ClipJudge):
         width: int,
         folder: Path,
         frames: int = FRAMES,
-        fps: float = FPS,
+        fps: float = DEFAULT_FPS,
         real_count: int = CLIPS,
         draws: int = 100,
         detector: Any = None,
@@ -85,7 +85,7 @@ class MovingSceneJudge(ClipJudge):
     ) -> None:
         if (detector is None) != (not detector_name):
             raise ValueError(f"detector_name must be given with a detector, and only then, not {detector_name!r}")
-        still = SceneJudge(height, width, folder)
+        still = SceneEvaluator(height, width, folder)
         super().__init__(height, width, folder, still.patch_side, frames, real_count, draws=draws)
         bundled, self.fps = BUNDLED.parent / "video_detector", fps
         self.reader, self.patches = still.reader, still.detector
@@ -101,10 +101,10 @@ class MovingSceneJudge(ClipJudge):
 
     def real(self) -> Iterator[Tensor]:
         """Renders."""
-        for begin in range(REAL_FIRST, REAL_FIRST + self.real_count, self.part):
+        for begin in range(FIRST_REAL, FIRST_REAL + self.real_count, self.part):
             scenes = (
                 sample_moving_scene(number, held_out=True)
-                for number in range(begin, min(begin + self.part, REAL_FIRST + self.real_count))
+                for number in range(begin, min(begin + self.part, FIRST_REAL + self.real_count))
             )
             clips = np.stack([render_clip(scene, *self.size, self.frames, self.fps) for scene in scenes])
             yield torch.from_numpy(clips).permute(0, 1, 4, 2, 3).contiguous()
@@ -121,19 +121,19 @@ class MovingSceneJudge(ClipJudge):
         """The patch detector's."""
         return self.patches.features(patches)
 
-    def read(self, clips: Tensor, captions: Sequence[str]) -> list[Any]:
-        """What the video detector sees in each clip, and the composition reader in the compared frames of square ones.
+    def read(self, samples: Tensor, captions: Sequence[str]) -> list[Any]:
+        """What the video detector reads in each clip, and the composition reader in the compared frames of square ones.
 
         The reader misreads real pictures of other ratios.
         """
-        whole = [reading for part in clips.split(self.part) for reading in self.video.read(part.float())]
+        whole = [reading for part in samples.split(self.part) for reading in self.video.read(part.float())]
         if self.size[0] != self.size[1]:
             return [(reading, None) for reading in whole]
-        frames = [self.reader.read(clip[self.compared].float()) for clip in clips]
+        frames = [self.reader.read(clip[self.compared].float()) for clip in samples]
         return list(zip(whole, frames, strict=True))
 
-    def more(self, readings: list[Any], questions: Questions) -> dict[str, Any]:
-        """What was read off the clips, as shares of them.
+    def reading_figures(self, readings: list[Any], prompts: PromptSet) -> dict[str, Any]:
+        """Shares of clips, or of their frames, that are read as their captions say.
 
         By the video detector off whole clips: `objects`, all kinds and colours and the background are as asked;
         `motion`, all objects move as asked; `first_motion` and `last_motion`, the first and the last from the left do.
@@ -141,7 +141,7 @@ class MovingSceneJudge(ClipJudge):
         right that the caption names and that does not move; of real clips too it is below 1, as the reader was trained
         on pictures whose objects are at their places.
         """
-        truths = list(questions.truths[: len(readings)])
+        truths = list(prompts.truths[: len(readings)])
         whole, frames = [[reading] for reading, _ in readings], [seen for _, seen in readings]
         moving = frame_accuracy(whole, [{name: truth[name] for name in MOTIONS} for truth in truths])
         found = {"motion" if name == "all" else name: values for name, values in moving.items()}

@@ -11,13 +11,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
-from selfcascade.evaluation import COLLAGES, FPS, MOVING, STILL, Sampling
+from selfcascade.evaluation import COLLAGES, MOVING, STILL, Sampling
+from selfcascade.media.frame_rates import DEFAULT_FPS
 from selfcascade.methods import METHODS, takers
 from selfcascade.options import uses
 
-# Scenes of a fiftieth seed would be those that are taken for real.
+# Scenes of a fiftieth seed would be those that real samples are rendered from.
 Seed = Annotated[int, Field(ge=0, lt=50)]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
 Steps = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
@@ -36,12 +46,12 @@ class Experiment(BaseModel):
     model: str = Field("bundled", description="'bundled', a folder in diffusers' format, or a Hub id.")
     dtype: str = Field("float32", description="The model's; auto: as `selfcascade generate` chooses it.")
     frames: PositiveInt | None = Field(None, description="Of each clip; none: the model makes pictures.")
-    fps: float = Field(FPS, gt=0, description="Frames a second of the clips.")
+    fps: float = Field(DEFAULT_FPS, gt=0, description="Frames a second of the clips.")
     data: str = Field(
         "scenes", description="'scenes', 'collages', 'moving-scenes', or as `selfcascade train` takes them."
     )
     train_data: str | None = Field(
-        None, description="What is trained on; none: other ones of the data than are asked for."
+        None, description="Training data; none: the benchmark's own, other samples than its prompts'."
     )
     detector: str = Field("scenes", description="Of other data: 'inception:FILE', 'clip:FOLDER_OR_HUB_ID', 'i3d:FILE'.")
     training: dict[str, Any] | None = Field(None, description="Differences from TrainingConfig; none: not trained.")
@@ -54,8 +64,16 @@ class Experiment(BaseModel):
     seeds: Seeds = Field((0,), description="Of the training; without one, of captions and noise.")
     more_seeds: tuple[Seed, ...] = Field((), description="More of them, trained to one step and measured there.")
     more_seeds_at: int | None = Field(None, description="That step; the last unless given.")
-    questions: Counts = Field((100,), description="Pictures or clips at each step, a result a count.")
-    questions_at_last: Counts = Field((100, 300), description="The same at the last step.")
+    samples: Counts = Field(
+        (100,),
+        description="Pictures or clips at each step, one result for each count.",
+        validation_alias=AliasChoices("samples", "questions"),  # files up to version 0.1 say questions
+    )
+    samples_at_last: Counts = Field(
+        (100, 300),
+        description="The same at the last step.",
+        validation_alias=AliasChoices("samples_at_last", "questions_at_last"),
+    )
     real_pictures: PositiveInt = Field(1000, description="Real pictures or clips to compare with.")
     base_pictures: PositiveInt = Field(300, description="Base samples of other captions, for FID_b and KID_b.")
     shared: dict[str, Any] = Field({}, description="Settings of all samplings.")

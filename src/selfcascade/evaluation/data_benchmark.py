@@ -14,28 +14,29 @@ from torch import Tensor
 from selfcascade.cascade import Size
 from selfcascade.data import Batch, ClipFiles, DataError, Position, Stream, open_source
 from selfcascade.data.collages_source import names_collages, parse_collages
-from selfcascade.evaluation.clip_judge import ClipJudge
-from selfcascade.evaluation.judge import PART, Judge
-from selfcascade.evaluation.questions import SEED_STEP, Questions
-from selfcascade.metrics.clip import ClipScore
+from selfcascade.evaluation.clip_evaluator import ClipEvaluator
+from selfcascade.evaluation.evaluator import Evaluator
+from selfcascade.evaluation.image_evaluator import PART, ImageEvaluator
+from selfcascade.evaluation.prompts import SEED_STEP, PromptSet
+from selfcascade.metrics.clip_score import ClipScore
 from selfcascade.metrics.detectors import Inception
 from selfcascade.metrics.i3d import I3D
 from selfcascade.models import find_device
 
-# Orders of the data: what is asked has the seeds from 0 on.
-OTHERS, REAL = 1_000_003, 1_000_033
+# Seeds of the orders in which data is read; prompts have those from 0 on.
+BASE_ORDER, REAL_ORDER = 1_000_003, 1_000_033
 PATCH_SIDE = 299
 CLIP_PART = 4  # a part of clips of 16 frames of 512 pixels takes 200 MB
 
 
-class DataWorld:
-    """Captions from data, and its pictures or clips as what is real.
+class DataBenchmark:
+    """Captions from the user's data, and its pictures or clips as real samples.
 
     Args:
         data: A folder with captions, tar shards of pictures, or a .csv of clips, as `selfcascade train` takes them.
         size: Pictures and clips smaller than that are left out.
         detector: "inception:FILE.safetensors" or "clip:FOLDER_OR_HUB_ID"; for clips "i3d:FILE.safetensors".
-        clips: The data is clips: which, and which of their frames.
+        clips: Which clips, and which of their frames; None: the data is pictures.
 
     Raises:
         ValueError: There is no such data or detector.
@@ -45,25 +46,25 @@ class DataWorld:
         self.data, self.size, self.detector, self.clips = data, size, detector, clips
         self.measure = open_detector(detector) if clips is None else open_clip_detector(detector)
 
-    def questions(self, count: int, seed: int) -> Questions:
+    def prompts(self, count: int, seed: int) -> PromptSet:
         """The captions of the first usable samples; another seed takes them in another order."""
         words = tuple(words for part in self._parts(count, seed, self.size) for words in part.captions)
-        return Questions(words, SEED_STEP * seed, frames=None if self.clips is None else self.clips.frames)
+        return PromptSet(words, SEED_STEP * seed, frames=None if self.clips is None else self.clips.frames)
 
-    def others(self, count: int) -> Questions | None:
-        """Captions in an order of their own; none for clips."""
-        return self.questions(count, OTHERS) if self.clips is None else None
+    def base_prompts(self, count: int) -> PromptSet | None:
+        """Captions in an order of their own, for the base samples behind FID_b and KID_b; None for clips."""
+        return self.prompts(count, BASE_ORDER) if self.clips is None else None
 
-    def judge(self, height: int, width: int, folder: Path, real_count: int) -> Judge | ClipJudge:
+    def evaluator(self, height: int, width: int, folder: Path, real_count: int) -> Evaluator:
         """For pictures or clips of that size."""
         size = Size(height, width)
         if self.clips is None:
-            return DataJudge(self, size, folder, real_count)
-        return DataClipJudge(self, size, folder, real_count, self.clips.frames)
+            return DataImageEvaluator(self, size, folder, real_count)
+        return DataClipEvaluator(self, size, folder, real_count, self.clips.frames)
 
     def real(self, count: int, size: Size) -> Iterator[Tensor]:
         """Real pictures (n, 3, H, W) or clips (n, F, 3, H, W) in [0, 1], cropped to that size."""
-        for batch in self._parts(count, REAL, size):
+        for batch in self._parts(count, REAL_ORDER, size):
             yield batch.pixels / 2 + 0.5
 
     @property
@@ -84,76 +85,77 @@ class DataWorld:
             yield batch
 
 
-class DataJudge(Judge):
-    """Measures against the data's own pictures, in features of a published network.
+class DataEvaluator(Evaluator):
+    """The part of evaluation on one's own data that pictures and clips share.
+
+    Attributes:
+        benchmark: The data, and the detector.
+    """
+
+    benchmark: DataBenchmark
+
+    @property
+    def key(self) -> str:
+        """Names the data, which of its frames, and the detector."""
+        return self.benchmark.key
+
+    def real(self) -> Iterator[Tensor]:
+        """The data's own pictures or clips."""
+        return self.benchmark.real(self.real_count, Size(*self.size))
+
+
+class DataImageEvaluator(DataEvaluator, ImageEvaluator):
+    """Measures pictures against the data's own, in features of a published network.
 
     Patches are of 299 pixels, as in the paper, or the whole of smaller pictures.
 
     Args:
-        world: The data, and the detector.
-        size: Of the pictures judged.
-        folder, real_count: As in `Judge`.
+        benchmark: The data, and the detector.
+        size: Of the pictures.
+        folder, real_count: As in `Evaluator`.
     """
 
-    def __init__(self, world: DataWorld, size: Size, folder: Path, real_count: int) -> None:
+    def __init__(self, benchmark: DataBenchmark, size: Size, folder: Path, real_count: int) -> None:
         super().__init__(*size, folder, real_count, min(PATCH_SIDE, *size))
-        self.world = world
-
-    @property
-    def key(self) -> str:
-        """The data and the detector."""
-        return self.world.key
-
-    def real(self) -> Iterator[Tensor]:
-        """The data's."""
-        return self.world.real(self.real_count, Size(*self.size))
+        self.benchmark = benchmark
 
     def whole(self, pictures: Tensor) -> Tensor:
         """The detector's features."""
-        return self.world.measure.features(pictures).cpu()
+        return self.benchmark.measure.features(pictures).cpu()
 
     def patch(self, patches: Tensor) -> Tensor:
-        """The same."""
-        return self.world.measure.features(patches).cpu()
+        """The detector's features of patches."""
+        return self.benchmark.measure.features(patches).cpu()
 
-    def read(self, pictures: Tensor, captions: Sequence[str]) -> list[Any]:
-        """The CLIP score of each, where the detector is CLIP."""
-        if not isinstance(self.world.measure, ClipScore):
+    def read(self, samples: Tensor, captions: Sequence[str]) -> list[Any]:
+        """The CLIP score of each picture, where the detector is CLIP."""
+        if not isinstance(self.benchmark.measure, ClipScore):
             return []
-        return self.world.measure.score(pictures, list(captions)).tolist()
+        return self.benchmark.measure.score(samples, list(captions)).tolist()
 
-    def more(self, found: dict[str, Tensor], readings: list[Any], questions: Questions) -> dict[str, Any]:
+    def reading_figures(self, readings: list[Any], prompts: PromptSet) -> dict[str, Any]:
         """The mean CLIP score, where there is one."""
         return {"clip_score": mean(readings)} if readings else {}
 
 
-class DataClipJudge(ClipJudge):
-    """Measures FVD, KVD and flicker against the data's own clips; no detector is known for their frames.
+class DataClipEvaluator(DataEvaluator, ClipEvaluator):
+    """Measures FVD, KVD and flicker of clips against the data's own; no detector is known for their frames.
 
     Args:
-        world: The data, and the detector.
-        size: Of the clips judged.
-        folder, real_count, frames: As in `ClipJudge`.
+        benchmark: The data, and the detector.
+        size: Of the clips.
+        folder, real_count, frames: As in `ClipEvaluator`.
     """
 
     part = CLIP_PART
 
-    def __init__(self, world: DataWorld, size: Size, folder: Path, real_count: int, frames: int) -> None:
+    def __init__(self, benchmark: DataBenchmark, size: Size, folder: Path, real_count: int, frames: int) -> None:
         super().__init__(*size, folder, None, frames, real_count)
-        self.world = world
-
-    @property
-    def key(self) -> str:
-        """The data, which of their frames, and the detector."""
-        return self.world.key
-
-    def real(self) -> Iterator[Tensor]:
-        """The data's."""
-        return self.world.real(self.real_count, Size(*self.size))
+        self.benchmark = benchmark
 
     def clip(self, clips: Tensor) -> Tensor:
         """The detector's features."""
-        return self.world.measure.features(clips).cpu()
+        return self.benchmark.measure.features(clips).cpu()
 
     def frame(self, frames: Tensor) -> None:
         """None."""
@@ -196,7 +198,7 @@ def open_detector(name: str) -> Any:
 
 
 def _files(place: str) -> list[list[Any]]:
-    """Name, size and time of change of the files in a folder, or of a pattern: what was kept of others is not taken."""
+    """Name, size and time of change of the files in a folder, or of a pattern: the key of what is cached of them."""
     path = Path(place).expanduser()
     if names_collages(place):
         found = parse_collages(place)[0].files

@@ -1,4 +1,4 @@
-"""Method x questions -> pictures or clips: each method gets the same captions, seeds and base samples.
+"""Method x prompts -> pictures or clips: each method gets the same captions, seeds and base samples.
 
 Axis letters: N pictures or clips, C channels, F frames, H, W pixels; h, w latent pixels.
 """
@@ -20,8 +20,8 @@ from torch import Tensor
 from selfcascade.base_models import family_of
 from selfcascade.base_models.family import denoiser
 from selfcascade.cascade import Size
-from selfcascade.evaluation.parts import in_parts, read_joined
-from selfcascade.evaluation.questions import GROUP, Questions
+from selfcascade.evaluation.parts import in_parts, read_parts
+from selfcascade.evaluation.prompts import GROUP, PromptSet
 from selfcascade.methods import METHODS
 from selfcascade.pipeline import SelfCascade
 from selfcascade.upsamplers.model import FeatureUpsamplers
@@ -101,36 +101,36 @@ class Sampling:
         return replace(self, height=height, width=width)
 
 
-class Pivots:
+class BaseSamples:
     """Base samples, made once by the base model as it is, so that every method enlarges the same ones.
 
     `seconds` is the time that one took.
 
     Args:
         pipe: The base model's pipeline, not yet trained any further.
-        questions: What they answer.
+        prompts: One base sample is made for each.
         size: Of the samples.
         sampling: Its steps and guidance.
-        folder: Kept there; another call with the same model, questions and sampling finds them.
+        folder: Where they are cached, by model, prompts and sampling.
         processes: As in `in_parts`.
     """
 
     def __init__(
-        self, pipe: Any, questions: Questions, size: Size, sampling: Sampling, folder: Path, processes: Any = None
+        self, pipe: Any, prompts: PromptSet, size: Size, sampling: Sampling, folder: Path, processes: Any = None
     ) -> None:
-        own = [*questions.prompts, questions.first, *size, *sampling.of_base.values(), *questions.length.values()]
+        own = [*prompts.prompts, prompts.first_seed, *size, *sampling.of_base.values(), *prompts.length.values()]
         name = hashlib.sha256(json.dumps([*own, model_digest(pipe)]).encode()).hexdigest()[:12]
 
         def make(indices: range) -> dict[str, Tensor]:
-            return _base_samples(pipe, questions, size, sampling, indices)
+            return _base_samples(pipe, prompts, size, sampling, indices)
 
-        parts = in_parts(make, list(questions.groups()), folder / f"pivots-{name}", "base samples", processes)
-        held = read_joined(parts)
-        self.name, self.latents, self.states = name, held["latents"], held["states"]
-        self.seconds = float(held["seconds"].mean())
+        parts = in_parts(make, list(prompts.groups()), folder / f"pivots-{name}", "base samples", processes)
+        found = read_parts(parts)
+        self.name, self.latents, self.states = name, found["latents"], found["states"]
+        self.seconds = float(found["seconds"].mean())
 
     def pictures(self, pipe: Any) -> Tensor:
-        """They themselves, (N, 3, h, w) in [0, 1]."""
+        """The base samples as pictures, (N, 3, h, w) in [0, 1]."""
         family = family_of(pipe)
         with torch.no_grad():
             decoded = [family.decode(part.to(pipe.device)).float().cpu() for part in self.latents.split(GROUP)]
@@ -144,11 +144,11 @@ class Pivots:
         return made
 
 
-def answer(
+def sample(
     pipe: Any,
-    questions: Questions,
+    prompts: PromptSet,
     sampling: Sampling,
-    pivots: Pivots,
+    base: BaseSamples,
     upsamplers: FeatureUpsamplers | None = None,
     indices: range | None = None,
 ) -> Tensor:
@@ -156,11 +156,11 @@ def answer(
 
     Args:
         pipe: The pipeline, its U-Net as it was trained.
-        questions: What is asked.
-        sampling: How it is answered.
-        pivots: Base samples of the same questions, which methods that start from one are given.
+        prompts: One sample is made for each.
+        sampling: How.
+        base: Base samples of the same prompts, for methods that start from one.
         upsamplers: For the tuned version.
-        indices: Of one group of questions; all groups unless given.
+        indices: One group of prompts; None is all groups.
     """
     tuned = upsamplers is not None and sampling.method == "self-cascade"
     method = METHODS["self-cascade-tuned" if tuned else sampling.method]
@@ -172,14 +172,14 @@ def answer(
     if method.name == "self-cascade":
         settings.setdefault("preset", "paper")  # what the figures are compared with, whatever the default is
     made: list[Tensor] = []
-    for group in questions.groups() if indices is None else (indices,):
-        own: dict[str, Any] = {"generator": questions.generators(group)}
+    for group in prompts.groups() if indices is None else (indices,):
+        own: dict[str, Any] = {"generator": prompts.generators(group)}
         if method.from_base:
-            pivot = pivots.latents[group.start : group.stop].to(pipe.device)
-            own = {"generator": pivots.generators(group), "pivot": pivot}
+            pivot = base.latents[group.start : group.stop].to(pipe.device)
+            own = {"generator": base.generators(group), "pivot": pivot}
         with reduced_precision(pipe):
-            output = method(pipe, questions.captions(group), **settings, **own, **questions.length, output_type="pt")
-        made.append((output.images if questions.frames is None else output.frames).float().cpu())
+            output = method(pipe, prompts.captions(group), **settings, **own, **prompts.length, output_type="pt")
+        made.append((output.images if prompts.frames is None else output.frames).float().cpu())
     return torch.cat(made).mul(255).round() / 255
 
 
@@ -222,13 +222,13 @@ def reduced_precision(pipe: Any) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _base_samples(pipe: Any, questions: Questions, size: Size, sampling: Sampling, indices: range) -> dict[str, Tensor]:
+def _base_samples(pipe: Any, prompts: PromptSet, size: Size, sampling: Sampling, indices: range) -> dict[str, Tensor]:
     cascade = SelfCascade(pipe, native_size=size)
-    generators, began = questions.generators(indices), time.perf_counter()
+    generators, began = prompts.generators(indices), time.perf_counter()
     settings: dict[str, Any] = {**size._asdict(), "output_type": "latent", "generator": generators}
-    settings |= sampling.of_base | questions.length
+    settings |= sampling.of_base | prompts.length
     with reduced_precision(pipe):
-        out: Any = cascade(questions.captions(indices), **settings)
+        out: Any = cascade(prompts.captions(indices), **settings)
     states = torch.stack([generator.get_state() for generator in generators])
     seconds = torch.full((len(indices),), (time.perf_counter() - began) / len(indices))
     return {"latents": out.stages[0].latents.float().cpu(), "states": states, "seconds": seconds}

@@ -24,21 +24,22 @@ from selfcascade.base_models import family_of
 from selfcascade.base_models.family import denoiser
 from selfcascade.cascade import Size
 from selfcascade.data import ClipFiles, Stream, open_source
-from selfcascade.evaluation import Pivots, Sampling, answer, open_world
-from selfcascade.evaluation.answers import weights_digest
-from selfcascade.evaluation.parts import Alone, in_parts, pictures_of
+from selfcascade.evaluation import BaseSamples, Sampling, open_benchmark, sample
+from selfcascade.evaluation.make_samples import weights_digest
+from selfcascade.evaluation.parts import SingleProcess, in_parts, pictures_of
+from selfcascade.experiments.experiment import names_of, read_experiment
 from selfcascade.experiments.records import check_result, rounded, settings_of
-from selfcascade.experiments.settings import names_of, read_experiment
 from selfcascade.experiments.sheets import PICTURES, write_sheet
 from selfcascade.media.images import file_sha256
 from selfcascade.media.whole_files import write_whole
 from selfcascade.methods import METHODS
+from selfcascade.metrics.registry import CLIP_METRICS, IMAGE_METRICS
 from selfcascade.models import BUNDLED_SUPER_RESOLVER, load_model, load_upsamplers
 from selfcascade.training import Trainer, TrainingConfig
 from selfcascade.training.checkpoints import list_checkpoints
 
-# What is told of a result while others are made.
-TOLD = {"fid": "FID", "patch_fid": "patch FID", "fvd": "FVD", "frame_patch_fid": "frame patch FID", "motion": "motion"}
+# Figures that are printed and logged while results are made.
+HEADLINES = {name: metric.headline for name, metric in {**IMAGE_METRICS, **CLIP_METRICS}.items() if metric.headline}
 
 
 class Run:
@@ -83,7 +84,7 @@ class Run:
         experiment, found = self.experiment, {}
         for step in self.at_steps:
             last = self.seed in experiment.seeds and step == max(experiment.at_steps)
-            counts = experiment.questions_at_last if last else experiment.questions
+            counts = experiment.samples_at_last if last else experiment.samples
             for sampling, own in experiment.samplings.items():
                 if step not in own.get("at_steps", experiment.at_steps):
                     continue
@@ -110,21 +111,21 @@ class Run:
         self.base_sizes = {name: sampling.base_size(pipe) for name, sampling in self.samplings.items()}
         usual = Sampling(**experiment.shared)
         sizes = [sampling.size for sampling in self.samplings.values()]
-        world = open_world(experiment.data, experiment.detector, sizes[0], experiment.frames, experiment.fps)
-        self.judges = {size: world.judge(*size, self.runs, experiment.real_pictures) for size in set(sizes)}
-        most = max(*experiment.questions, *experiment.questions_at_last)
-        self.questions = world.questions(most, self.seed if experiment.training is None else 0)
-        others = world.others(experiment.base_pictures)
+        benchmark = open_benchmark(experiment.data, experiment.detector, sizes[0], experiment.frames, experiment.fps)
+        self.evaluators = {size: benchmark.evaluator(*size, self.runs, experiment.real_pictures) for size in set(sizes)}
+        most = max(*experiment.samples, *experiment.samples_at_last)
+        self.prompts = benchmark.prompts(most, self.seed if experiment.training is None else 0)
+        base_prompts = benchmark.base_prompts(experiment.base_pictures)
         self.base: dict[Size, dict[str, Tensor]] = {}
-        self.pivots: dict[str, Pivots] = {}
+        self.base_samples: dict[str, BaseSamples] = {}
         for size in set(self.base_sizes.values()):
-            base = None if others is None else Pivots(pipe, others, size, usual, self.runs, processes)
+            base = None if base_prompts is None else BaseSamples(pipe, base_prompts, size, usual, self.runs, processes)
             self.base[size] = {} if base is None else {"base": base.pictures(pipe)}
-        made: dict[Any, Pivots] = {}
+        made: dict[Any, BaseSamples] = {}
         for name, sampling in self.samplings.items():
             own = (self.base_sizes[name], *sampling.of_base.values())
-            made[own] = made.get(own) or Pivots(pipe, self.questions, own[0], sampling, self.runs, processes)
-            self.pivots[name] = made[own]
+            made[own] = made.get(own) or BaseSamples(pipe, self.prompts, own[0], sampling, self.runs, processes)
+            self.base_samples[name] = made[own]
         if experiment.training is None:
             self._make_untrained(pipe, processes)
             return
@@ -150,7 +151,7 @@ class Run:
         upsamplers = None if self.experiment.upsamplers is None else load_upsamplers(self.experiment.upsamplers)
         self.parameters = 0 if upsamplers is None else upsamplers.num_parameters()
         for (step, name), counts in self.missing().items():
-            self._answer(step, name, counts, pipe, upsamplers, [], processes)
+            self._sample(step, name, counts, pipe, upsamplers, [], processes)
 
     def __call__(self, step: int, pipe: Any, upsamplers: Any) -> dict[str, float]:
         """Makes the missing results of this step; the trainer calls it."""
@@ -159,45 +160,45 @@ class Run:
         for (missing_step, name), counts in self.missing().items():
             if missing_step == step:
                 trained = [weights_digest(denoiser(pipe))]
-                shown |= self._answer(step, name, counts, pipe, upsamplers, trained, Alone())
+                shown |= self._sample(step, name, counts, pipe, upsamplers, trained, SingleProcess())
         self.since = time.perf_counter()
         return shown
 
-    def _answer(
+    def _sample(
         self, step: int, name: str, counts: list[int], pipe: Any, upsamplers: Any, trained: list[str], processes: Any
     ) -> dict[str, float]:
-        """Samples in parts that are kept until they are judged; the main figures are returned."""
-        sampling, pivots, asked = self.samplings[name], self.pivots[name], self.questions.first_of(max(counts))
-        key = [asdict(sampling), pivots.name, _digests(sampling.weights), weights_digest(upsamplers), *trained]
-        kept = self.runs / f"pictures-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}"
+        """Samples in parts that stay on disk until they are evaluated; returns the headline figures."""
+        sampling, base, prompts = self.samplings[name], self.base_samples[name], self.prompts.head(max(counts))
+        key = [asdict(sampling), base.name, _digests(sampling.weights), weights_digest(upsamplers), *trained]
+        folder = self.runs / f"pictures-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}"
 
         def make(indices: range) -> dict[str, Tensor]:
             began = time.perf_counter()
-            pictures = answer(pipe, asked, sampling, pivots, upsamplers, indices)
+            pictures = sample(pipe, prompts, sampling, base, upsamplers, indices)
             seconds = torch.full((len(pictures),), (time.perf_counter() - began) / len(pictures))
             return {"pictures": pictures.mul(255).round().byte(), "seconds": seconds}
 
-        told: dict[str, float] = {}
-        parts = in_parts(make, list(asked.groups()), kept, f"{self.name} seed {self.seed} {name}", processes)
+        headlines: dict[str, float] = {}
+        parts = in_parts(make, list(prompts.groups()), folder, f"{self.name} seed {self.seed} {name}", processes)
         if processes.is_main_process:
-            told = self._judge(step, name, counts, parts)
-            shutil.rmtree(kept)
+            headlines = self._evaluate(step, name, counts, parts)
+            shutil.rmtree(folder)
         processes.wait_for_everyone()
-        return told
+        return headlines
 
-    def _judge(self, step: int, name: str, counts: list[int], parts: list[Path]) -> dict[str, float]:
-        """Writes the results of pictures, of which one part at a time is read; their main figures are returned."""
-        told: dict[str, float] = {}
+    def _evaluate(self, step: int, name: str, counts: list[int], parts: list[Path]) -> dict[str, float]:
+        """Writes the results of samples, reading one part of them at a time; returns their headline figures."""
+        headlines: dict[str, float] = {}
         if self.seed == self.experiment.seeds[0] and step == max(self.experiment.at_steps):
             shown = self._path(name, step, 0).with_name(f"{name}-step{step:06d}.webp")
-            write_sheet(shown, torch.cat(list(pictures_of(parts, PICTURES))), self.questions, self.experiment.fps)
-        judge = self.judges[self.samplings[name].size]
+            write_sheet(shown, torch.cat(list(pictures_of(parts, PICTURES))), self.prompts, self.experiment.fps)
+        evaluator = self.evaluators[self.samplings[name].size]
         seconds = float(torch.cat([load_file(path)["seconds"] for path in parts]).mean())
         for count in counts:
-            figures = judge.judge(pictures_of(parts, count), self.questions, **self.base[self.base_sizes[name]])
+            figures = evaluator.evaluate(pictures_of(parts, count), self.prompts, **self.base[self.base_sizes[name]])
             self._write(step, name, count, seconds, figures)
-            told |= {f"{name}_{key}": figures[key][0] for key in TOLD if key in figures}
-        return told
+            headlines |= {f"{name}_{key}": figures[key][0] for key in HEADLINES if key in figures}
+        return headlines
 
     def _rewind(self, folder: Path, missing: dict[tuple[int, str], list[int]]) -> int:
         """The step to train on from: that of the newest checkpoint before which nothing is missing; newer ones go."""
@@ -226,7 +227,7 @@ class Run:
     def _write(self, step: int, name: str, count: int, seconds: float, figures: dict[str, Any]) -> None:
         trained = step - self.resumed_at
         method = METHODS[self.samplings[name].method]
-        base = self.pivots[name].seconds if method.from_base else 0.0
+        base = self.base_samples[name].seconds if method.from_base else 0.0
         result = {
             "experiment": self.name,
             "sampling": {"name": name, **asdict(self.samplings[name])},
@@ -235,17 +236,17 @@ class Run:
             "trained_parameters": self.parameters,
             "seconds_per_training_step": self.seconds / trained if trained else None,
             "seconds_per_picture": seconds + base,
-            "of_them_for_the_base_sample": base,
+            "seconds_per_base_sample": base,
             "settings": settings_of(self.experiment),
             **self._length(),
             **figures,
         }
         text = json.dumps(rounded(result), indent=1) + "\n"
         write_whole(self._path(name, step, count), lambda aside: aside.write_text(text))
-        told = [f"{word} {figures[key][0]:.3f}" for key, word in TOLD.items() if key in figures]
+        words = [f"{word} {figures[key][0]:.3f}" for key, word in HEADLINES.items() if key in figures]
         if isinstance(figures.get("composition"), dict):
-            told.insert(0, f"all {figures['composition']['all']:.3f}")
-        print(f"{self.name} seed {self.seed} step {step} {name} of {count}: {', '.join(told)}", flush=True)
+            words.insert(0, f"all {figures['composition']['all']:.3f}")
+        print(f"{self.name} seed {self.seed} step {step} {name} of {count}: {', '.join(words)}", flush=True)
 
     def _length(self) -> dict[str, Any]:
         """Frames and rate of clips; nothing of pictures."""

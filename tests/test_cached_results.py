@@ -1,4 +1,4 @@
-"""What is kept of one model, data set or setting is never taken for another's."""
+"""What is cached of one model, data set or setting is never taken for another's."""
 
 import json
 import os
@@ -17,13 +17,13 @@ from command_line import run, succeed
 from selfcascade import load_bundled
 from selfcascade.cascade import Size
 from selfcascade.data.scenes import render, sample_scene
-from selfcascade.evaluation import Pivots, Sampling
-from selfcascade.evaluation.answers import model_digest
-from selfcascade.evaluation.moving_scenes import MovingSceneJudge
-from selfcascade.evaluation.own_data import DataWorld
-from selfcascade.evaluation.scenes import SceneJudge, scene_questions
+from selfcascade.evaluation import BaseSamples, Sampling
+from selfcascade.evaluation.data_benchmark import DataBenchmark
+from selfcascade.evaluation.make_samples import model_digest
+from selfcascade.evaluation.moving_scenes_benchmark import MovingSceneEvaluator
+from selfcascade.evaluation.scenes_benchmark import SceneEvaluator, scene_prompts
 from selfcascade.experiments import read_experiment, runs_of
-from selfcascade.experiments.settings import names_of
+from selfcascade.experiments.experiment import names_of
 from selfcascade.metrics.i3d import I3D
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -57,14 +57,14 @@ def test_base_samples_are_of_their_own_steps_and_guidance(tmp_path: Path) -> Non
     pipe = load_bundled()
     pipe.set_progress_bar_config(disable=True)
     made = [
-        Pivots(pipe, scene_questions(1), Size(64, 64), Sampling(**own), tmp_path)
+        BaseSamples(pipe, scene_prompts(1), Size(64, 64), Sampling(**own), tmp_path)
         for own in ({"num_inference_steps": 2}, {"num_inference_steps": 3}, {"num_inference_steps": [2, 5]})
     ]
     assert made[0].name == made[2].name != made[1].name
     suite = tmp_path / "suite"
     suite.mkdir()
     samplings = {f"steps{steps}": {"method": "lanczos", "num_inference_steps": steps} for steps in (2, 3)}
-    settings = {"samplings": samplings, "questions": [2], "questions_at_last": [2]}
+    settings = {"samplings": samplings, "samples": [2], "samples_at_last": [2]}
     (suite / "steps.json").write_text(json.dumps({**settings, "real_pictures": 20, "base_pictures": 3}))
     succeed("evaluate", str(suite), "--runs", str(tmp_path / "runs"))
     folder = suite / "results/steps/seed-0"
@@ -80,8 +80,8 @@ def test_a_result_of_other_settings_is_not_taken(tmp_path: Path) -> None:
     suite = tmp_path / "suite"
     suite.mkdir()
     settings: dict[str, Any] = {
-        "samplings": {"base": {"method": "lanczos", "num_inference_steps": 2}}, "questions": [2],
-        "questions_at_last": [2], "real_pictures": 20, "base_pictures": 3,
+        "samplings": {"base": {"method": "lanczos", "num_inference_steps": 2}}, "samples": [2],
+        "samples_at_last": [2], "real_pictures": 20, "base_pictures": 3,
     }  # fmt: skip
     (suite / "one.json").write_text(json.dumps(settings))
     own = ["--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "made")]
@@ -128,7 +128,7 @@ def data(tmp_path: Path) -> Path:
 
 def test_features_of_own_data_are_of_these_very_files(data: Path, tmp_path: Path) -> None:
     def key(place: str = str(data)) -> str:
-        return DataWorld(place, Size(64, 64), f"clip:{tmp_path / 'clip'}").key
+        return DataBenchmark(place, Size(64, 64), f"clip:{tmp_path / 'clip'}").key
 
     first = key()
     assert first == key() and len(first) < 40
@@ -145,8 +145,8 @@ def test_features_of_own_data_are_of_these_very_files(data: Path, tmp_path: Path
 
 
 def test_seeds_of_own_data_share_no_noise(data: Path, tmp_path: Path) -> None:
-    world = DataWorld(str(data), Size(64, 64), f"clip:{tmp_path / 'clip'}")
-    asked = [world.questions(5, seed) for seed in (0, 1)]
+    benchmark = DataBenchmark(str(data), Size(64, 64), f"clip:{tmp_path / 'clip'}")
+    asked = [benchmark.prompts(5, seed) for seed in (0, 1)]
     assert len({generator.initial_seed() for own in asked for generator in own.generators(range(5))}) == 10
 
 
@@ -166,7 +166,7 @@ def test_what_is_trained_is_not_measured_on_what_it_learnt(data: Path, tmp_path:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("samplings", {}), ("seeds", []), ("seeds", [50]), ("at_steps", []), ("questions", []), ("questions_at_last", [])],
+    [("samplings", {}), ("seeds", []), ("seeds", [50]), ("at_steps", []), ("samples", []), ("samples_at_last", [])],
 )
 def test_empty_settings_are_named(name: str, value: Any, tmp_path: Path) -> None:
     (tmp_path / "one.json").write_text(json.dumps({"samplings": {"base": {}}, name: value}))
@@ -174,11 +174,11 @@ def test_empty_settings_are_named(name: str, value: Any, tmp_path: Path) -> None
         read_experiment(tmp_path, "one")
 
 
-def test_pictures_are_judged_the_same_in_parts(tmp_path: Path) -> None:
-    judge = SceneJudge(64, 64, tmp_path, real_count=20, draws=4)
+def test_pictures_are_evaluated_the_same_in_parts(tmp_path: Path) -> None:
+    evaluator = SceneEvaluator(64, 64, tmp_path, real_count=20, draws=4)
     pictures = torch.rand(7, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    whole = judge.judge(pictures, scene_questions(7), pictures)
-    parted = judge.judge(iter(pictures.split(3)), scene_questions(7), pictures)
+    whole = evaluator.evaluate(pictures, scene_prompts(7), pictures)
+    parted = evaluator.evaluate(iter(pictures.split(3)), scene_prompts(7), pictures)
     assert whole["composition"] == parted["composition"] and parted["pictures"] == 7
     for name in ("fid", "patch_fid", "fid_b", "patch_kid"):
         assert parted[name] == pytest.approx(whole[name], rel=1e-3, abs=1e-5)
@@ -186,4 +186,4 @@ def test_pictures_are_judged_the_same_in_parts(tmp_path: Path) -> None:
 
 def test_a_detector_of_clips_has_a_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="detector_name must be given with a detector, and only then, not ''"):
-        MovingSceneJudge(64, 64, tmp_path, detector=I3D(classes=3))
+        MovingSceneEvaluator(64, 64, tmp_path, detector=I3D(classes=3))

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from selfcascade.data.scenes.clips import render_clip
 from selfcascade.data.scenes.motion import sample_moving_scene
-from selfcascade.evaluation.moving_scenes import MovingSceneJudge, moving_questions
+from selfcascade.data.scenes.render_clip import render_clip
+from selfcascade.evaluation.moving_scenes_benchmark import MovingSceneEvaluator, moving_scene_prompts
 from selfcascade.metrics.distances import frechet_distance
 from selfcascade.metrics.i3d import I3D
 
@@ -23,20 +23,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def judge(folder: Path) -> MovingSceneJudge:
-    return MovingSceneJudge(64, 64, folder, real_count=20, draws=10)
+def evaluator(folder: Path) -> MovingSceneEvaluator:
+    return MovingSceneEvaluator(64, 64, folder, real_count=20, draws=10)
 
 
 @pytest.fixture(scope="module")
 def clips() -> Tensor:
-    first = moving_questions(1).first
+    first = moving_scene_prompts(1).first_seed
     scenes = [sample_moving_scene(first + index, held_out=True) for index in range(COUNT)]
     return torch.from_numpy(np.stack([render_clip(scene, 64, 64) for scene in scenes])).permute(0, 1, 4, 2, 3)
 
 
 @pytest.fixture(scope="module")
-def of_real(judge: MovingSceneJudge, clips: Tensor) -> dict[str, Any]:
-    return judge.judge(clips, moving_questions(COUNT))
+def of_real(evaluator: MovingSceneEvaluator, clips: Tensor) -> dict[str, Any]:
+    return evaluator.evaluate(clips, moving_scene_prompts(COUNT))
 
 
 def test_real_clips_are_read_as_asked_and_change_as_real_ones(of_real: dict[str, Any]) -> None:
@@ -49,19 +49,19 @@ def test_real_clips_are_read_as_asked_and_change_as_real_ones(of_real: dict[str,
             assert figures[1] <= figures[0] <= figures[2]
 
 
-def test_the_real_clips_themselves_change_exactly_as_real_ones(judge: MovingSceneJudge) -> None:
-    themselves = judge.judge(judge.real(), moving_questions(judge.real_count))
+def test_the_real_clips_themselves_change_exactly_as_real_ones(evaluator: MovingSceneEvaluator) -> None:
+    themselves = evaluator.evaluate(evaluator.real(), moving_scene_prompts(evaluator.real_count))
     for name in ("change", "patch_change", "flicker"):
         assert themselves[name][0] == pytest.approx(1, rel=1e-4)
     assert themselves["fvd"][0] == pytest.approx(0, abs=1e-2)
 
 
 def test_flawed_clips_are_seen_for_what_they_are(
-    judge: MovingSceneJudge, clips: Tensor, of_real: dict[str, Any]
+    evaluator: MovingSceneEvaluator, clips: Tensor, of_real: dict[str, Any]
 ) -> None:
     order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
     found = {
-        name: judge.judge(made, moving_questions(COUNT))
+        name: evaluator.evaluate(made, moving_scene_prompts(COUNT))
         for name, made in (
             ("shuffled", clips[:, order]),
             ("frozen", clips[:, :1].expand_as(clips)),
@@ -78,14 +78,16 @@ def test_flawed_clips_are_seen_for_what_they_are(
     assert found["reversed"]["composition"][0] == pytest.approx(of_real["composition"][0])
 
 
-def test_real_features_are_made_once_and_kept(judge: MovingSceneJudge, folder: Path, of_real: dict[str, Any]) -> None:
+def test_real_features_are_made_once_and_cached(
+    evaluator: MovingSceneEvaluator, folder: Path, of_real: dict[str, Any]
+) -> None:
     (path,) = folder.iterdir()
     assert path.name.startswith("real-features-of-clips-scenes-8fps-") and path.suffix == ".safetensors"
     written = path.stat().st_mtime_ns
-    again = MovingSceneJudge(64, 64, folder, real_count=20, draws=10)
-    assert torch.equal(again.of_real["clip"], judge.of_real["clip"])
+    again = MovingSceneEvaluator(64, 64, folder, real_count=20, draws=10)
+    assert torch.equal(again.reference["clip"], evaluator.reference["clip"])
     assert path.stat().st_mtime_ns == written
-    assert judge.of_real["frame"].shape == (20, 4, 128) and judge.of_real["change"].shape == (20,)
+    assert evaluator.reference["frame"].shape == (20, 4, 128) and evaluator.reference["change"].shape == (20,)
 
 
 def test_fvd_is_of_the_detector_that_is_given(folder: Path, clips: Tensor) -> None:
@@ -93,18 +95,20 @@ def test_fvd_is_of_the_detector_that_is_given(folder: Path, clips: Tensor) -> No
         def features(self, clips: Tensor) -> Tensor:
             return clips.mean((-2, -1)).flatten(1)
 
-    judge = MovingSceneJudge(64, 64, folder, real_count=4, draws=2, detector=Means(), detector_name="means")
-    real = torch.cat(list(judge.real()))
+    evaluator = MovingSceneEvaluator(64, 64, folder, real_count=4, draws=2, detector=Means(), detector_name="means")
+    real = torch.cat(list(evaluator.real()))
     assert real.shape == (4, 16, 3, 64, 64)
-    found = judge.judge(clips[:4], moving_questions(4))
+    found = evaluator.evaluate(clips[:4], moving_scene_prompts(4))
     expected = frechet_distance(real.mean((-2, -1)).flatten(1), clips[:4].mean((-2, -1)).flatten(1))
     assert found["fvd"][0] == pytest.approx(expected, rel=1e-3)
     assert I3D(classes=5).features(clips[:1, :9]).shape == (1, 5)  # the same seam
 
 
-def test_clips_of_another_size_or_length_are_refused(judge: MovingSceneJudge, clips: Tensor, tmp_path: Path) -> None:
+def test_clips_of_another_size_or_length_are_refused(
+    evaluator: MovingSceneEvaluator, clips: Tensor, tmp_path: Path
+) -> None:
     for wrong in (clips[:, :8], clips[..., :32], clips[0]):
         with pytest.raises(ValueError, match=r"clips must be \(N, F, C, H, W\) with \(16, 3, 64, 64\) after N"):
-            judge.judge(wrong, moving_questions(COUNT))
+            evaluator.evaluate(wrong, moving_scene_prompts(COUNT))
     with pytest.raises(ValueError, match="frames must be 3 or more"):
-        MovingSceneJudge(64, 64, tmp_path, frames=2)
+        MovingSceneEvaluator(64, 64, tmp_path, frames=2)

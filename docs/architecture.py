@@ -1,0 +1,135 @@
+"""The rooms of the package: what each holds, and which others it may import.
+
+    python docs/architecture.py
+
+writes the table of docs/architecture.md. `tests/test_architecture.py` holds that the code imports what the table says.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+PAGE = Path(__file__).with_suffix(".md")
+SOURCE = Path(__file__).parents[1] / "src/selfcascade"
+BEGIN, END = "<!-- rooms -->\n", "<!-- /rooms -->\n"
+
+
+class Room(NamedTuple):
+    """A package or a module in the root of the library.
+
+    Attributes:
+        holds: What a reader finds in it.
+        imports: The rooms that it imports, of those above it in the list.
+    """
+
+    holds: str
+    imports: tuple[str, ...] = ()
+
+
+ROOMS = {
+    "cascade": Room("the algorithm: `Size`, `Stage`, `plan_stages`, the loop over stages; torch only"),
+    "checks": Room("values against their annotated types, and the one sentence that refuses a value"),
+    "presets": Room("named settings, chosen by measurement", ("checks",)),
+    "options": Room(
+        "everything that a call can say, each thing once; flags and docs/options.md come from it", ("checks", "presets")
+    ),
+    "media": Room("pictures and clips: read from files, laid out in grids, written whole with their records"),
+    "metrics": Room("networks that see or read samples, distances between samples, and the registry of all metrics"),
+    "base_models": Room("an untouched diffusers pipeline as a base model; one small class per family", ("cascade",)),
+    "upsamplers": Room(
+        "the tuned version's modules (phi_n), and the hooks that read and add skip features", ("base_models",)
+    ),
+    "models": Room("models and upsamplers by name", ("upsamplers",)),
+    "data": Room(
+        "scenes, folders of pictures or clips, tar shards, tables of clips; deterministic, resumable batches",
+        ("cascade", "media"),
+    ),
+    "calls": Room(
+        "a call's arguments, checked before anything runs, and its output",
+        ("base_models", "cascade", "checks", "options"),
+    ),
+    "planning": Room(
+        "the stages of a call: sizes, where each starts (K), steps",
+        ("base_models", "cascade", "checks", "options", "presets", "upsamplers"),
+    ),
+    "pipeline": Room(
+        "`SelfCascade`, the public interface of the algorithm",
+        ("base_models", "calls", "cascade", "media", "options", "planning", "presets", "upsamplers"),
+    ),
+    "methods": Room(
+        "ways to reach the target size behind one protocol, a file each",
+        ("base_models", "calls", "cascade", "checks", "models", "options", "pipeline", "presets"),
+    ),
+    "cost": Room("TFLOPs, memory and seconds of a plan, before it runs", ("base_models", "cascade", "pipeline")),
+    "training": Room(
+        "the loop, its objective, checkpoints",
+        ("base_models", "cascade", "data", "media", "models", "pipeline", "upsamplers"),
+    ),
+    "evaluation": Room(
+        "benchmarks (prompts and real samples), sampling for them, and evaluators that turn samples into figures",
+        ("base_models", "cascade", "data", "media", "methods", "metrics", "models", "pipeline", "upsamplers"),
+    ),
+    "experiments": Room(
+        "suites of experiments, of which only missing results are made",
+        (
+            "base_models",
+            "cascade",
+            "data",
+            "evaluation",
+            "media",
+            "methods",
+            "metrics",
+            "models",
+            "options",
+            "training",
+        ),
+    ),
+    "report": Room(
+        "results as tables, plots, pictures and a page to browse",
+        ("evaluation", "media", "methods", "metrics", "models"),
+    ),
+    "cli": Room(
+        "the commands, one module each, without logic of their own",
+        (
+            *("calls", "checks", "cost", "experiments", "media", "methods", "models", "options", "pipeline", "presets"),
+            *("report", "training"),
+        ),
+    ),
+    "demo": Room("`make demo`", ("cli", "media", "options")),
+    "__main__": Room("`python -m selfcascade`", ("cli",)),
+}
+
+
+def floors() -> dict[str, int]:
+    """Each room's floor: 1 where it imports no other, else one above the highest that it imports."""
+    found: dict[str, int] = {}
+    for name, room in ROOMS.items():
+        found[name] = 1 + max((found[other] for other in room.imports), default=0)
+    return found
+
+
+def table() -> str:
+    """The rooms as Markdown, the highest floor first."""
+    place = floors()
+    arrows = sum(len(room.imports) for room in ROOMS.values())
+    lines = [f"{len(ROOMS)} rooms on {max(place.values())} floors; {arrows} arrows, each to a lower floor.", ""]
+    lines += ["| floor | room | what is in it | imports |", "|---|---|---|---|"]
+    for name in sorted(ROOMS, key=lambda name: (-place[name], name)):
+        imports = ", ".join(f"`{other}`" for other in sorted(ROOMS[name].imports)) or "-"
+        lines.append(f"| {place[name]} | `{_path(name)}` | {ROOMS[name].holds} | {imports} |")
+    return "\n".join(lines) + "\n"
+
+
+def with_table(page: str) -> str:
+    """The page with the table of today."""
+    before, rest = page.split(BEGIN)
+    return f"{before}{BEGIN}{table()}{END}{rest.split(END)[1]}"
+
+
+def _path(name: str) -> str:
+    return f"{name}/" if (SOURCE / name).is_dir() else f"{name}.py"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_table(PAGE.read_text()))

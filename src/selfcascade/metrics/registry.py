@@ -1,0 +1,97 @@
+"""All metrics by their names in result files: how each is computed, and how the report shows it.
+
+A new metric is a function of this package and an entry here; evaluation computes it and the report's tables show it.
+Axis letters: N samples (pictures or clips), D features, F frames, C channels, H, W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from selfcascade.metrics.distances import Distance, bootstrap, frechet_distance, kernel_distance
+from selfcascade.metrics.repetition import repetition_figures
+from selfcascade.metrics.sharpness import octave_energies, octave_ratios
+from selfcascade.metrics.video import flicker, relative
+
+Compare = Callable[[Tensor, Tensor, int], Any]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of a set of samples.
+
+    Attributes:
+        column: Heading in the report's tables; empty: not shown there.
+        feature: Name of the features it compares, a row a sample; it is computed wherever these are. Empty: it comes
+            from a network that reads samples, which the benchmark has.
+        compare: (real features, features of the samples, bootstrap draws) -> what result files hold, JSON-able.
+        extract: The features of samples, (N, C, H, W) or (N, F, C, H, W) in [0, 1], where they need no network.
+        value: The one number that tables show, from what result files hold.
+        is_distance: Whether it is a distance from real samples, which tables show first and with its interval.
+        headline: Its name in the lines printed while results are made; empty: it is left out of these.
+    """
+
+    column: str = ""
+    feature: str = ""
+    compare: Compare | None = None
+    extract: Callable[[Tensor], Tensor] | None = None
+    value: Callable[[Any], float] = lambda figure: figure[0]
+    is_distance: bool = False
+    headline: str = ""
+
+
+def with_interval(distance: Distance) -> Compare:
+    """A distance as [value, low, high], with the middle 95 % of its bootstrap values.
+
+    Features are (N,), (N, D), or (N, n, D), where the n rows of a sample (its patches or frames) are drawn together.
+    """
+
+    def compare(real: Tensor, fake: Tensor, draws: int) -> list[float]:
+        real, fake = (x[:, None] if x.ndim == 1 else x for x in (real, fake))
+        unit = real[0, ..., 0].numel()
+        real, fake = (x.flatten(0, -2) for x in (real, fake))
+        estimate = bootstrap(distance, real, fake, torch.Generator().manual_seed(0), draws, unit)
+        return [estimate.value, estimate.low, estimate.high]
+
+    return compare
+
+
+def _distance(column: str, feature: str, distance: Distance, headline: str = "") -> Metric:
+    return Metric(column, feature, with_interval(distance), is_distance=True, headline=headline)
+
+
+def _percent(figure: Any) -> float:
+    return 100 * figure[0]
+
+
+IMAGE_METRICS: dict[str, Metric] = {
+    "fid": _distance("FID_r", "whole", frechet_distance, "FID"),
+    "kid": _distance("KID_r", "whole", kernel_distance),
+    "patch_fid": _distance("pFID_r", "patch", frechet_distance, "patch FID"),
+    "patch_kid": _distance("pKID_r", "patch", kernel_distance),
+    "fid_b": _distance("FID_b", "base_size", frechet_distance),
+    "kid_b": _distance("KID_b", "base_size", kernel_distance),
+    "composition": Metric("all right, %", value=lambda figure: 100 * figure["all"]),
+    "repetition": Metric(
+        "repeats, %", "repetition", repetition_figures, value=lambda figure: 100 * figure["share_over_real"]
+    ),
+    "detail": Metric("detail", "octaves", octave_ratios, octave_energies),
+    "clip_score": Metric(value=float),
+}
+CLIP_METRICS: dict[str, Metric] = {
+    "fvd": _distance("FVD_r", "clip", frechet_distance, "FVD"),
+    "kvd": _distance("KVD_r", "clip", kernel_distance),
+    "frame_fid": _distance("frame FID_r", "frame", frechet_distance),
+    "frame_patch_fid": _distance("frame pFID_r", "patch", frechet_distance, "frame patch FID"),
+    "motion": Metric("motion right, %", value=_percent, headline="motion"),
+    "objects": Metric("objects right, %", value=_percent),
+    "composition": Metric("frames right, %", value=_percent),
+    "change": Metric("change", "change", with_interval(relative)),
+    "patch_change": Metric("patch change", "patch_change", with_interval(relative)),
+    "flicker": Metric("flicker", "flicker", with_interval(relative), flicker),
+}
