@@ -54,7 +54,7 @@ def read_call(pipe: Any, call: str, given: Mapping[str, Any]) -> tuple[Options, 
         OptionError: A keyword is neither ours nor in the pipeline's signature, or a value is out of range.
     """
     ours = {name for name, use in uses().items() if call in use.calls}
-    theirs = set() if call == "plan" else keywords_of(pipe) - ours
+    theirs: set[str] = set() if call == "plan" else keywords_of(pipe) - ours
     for name in given:
         if name in REPLACED:
             raise OptionError(f"{{{name}}} cannot be given: {REPLACED[name]}")

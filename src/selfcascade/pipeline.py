@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from selfcascade.base_models.decoding import decode_latents
 from selfcascade.base_models.driver import PipelineBaseModel, PipelineSample, StageContext
@@ -201,7 +201,8 @@ class SelfCascade(Planner):
         if self.upsamplers is not None and upsampler_scale != 0:
             unet = self.family.denoiser
             check_hookable(unet)
-            upsamplers = self.upsamplers.to(self.pipe._execution_device)
+            upsamplers = self.upsamplers
+            nn.Module.to(upsamplers, self.pipe._execution_device)
 
             def tuned(stage: Stage, pivot: Tensor | None) -> contextlib.AbstractContextManager[None]:
                 if pivot is None:
