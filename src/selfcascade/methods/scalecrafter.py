@@ -169,8 +169,9 @@ def redilated_convolution(module: nn.Conv2d, x: Tensor, weight: Tensor, bias: Te
     reach = [whole * (weight.shape[-1] // 2) for whole in dilation]
     made: Tensor = conv2d(resized, weight, bias, module.stride, reach, dilation, module.groups)  # type: ignore[arg-type]
     wanted = tuple(math.ceil(side / step) for side, step in zip(x.shape[-2:], module.stride, strict=True))
-    fitted: Tensor = made if tuple(made.shape[-2:]) == wanted else interpolate(made, size=wanted, mode="bilinear")
-    return fitted
+    if tuple(made.shape[-2:]) == wanted:
+        return made
+    return cast("Tensor", interpolate(made, size=wanted, mode="bilinear"))
 
 
 def dispersed(kernel: Tensor) -> Tensor:
