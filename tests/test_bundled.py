@@ -18,7 +18,7 @@ from selfcascade.evaluation.scenes_benchmark import SceneEvaluator, scene_prompt
 from selfcascade.metrics.composition import CompositionReader, accuracy
 from selfcascade.metrics.sharpness import octave_energies
 from selfcascade.metrics.video_detector import VideoDetector
-from selfcascade.models import bundled_upsamplers, load_upsamplers
+from selfcascade.models import bundled_upsamplers, load_super_resolver, load_upsamplers
 
 NATIVE = {"height": 64, "width": 64, "num_frames": 16}
 FOLDER = Path(selfcascade.__path__[0]) / "bundled"
@@ -162,3 +162,25 @@ def test_the_readmes_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     exec(compile(code[1], "README.md", "exec"), {})
     assert (tmp_path / "house.png").exists()
+
+
+def test_the_super_resolver_shares_what_the_image_model_has(pipe: Any) -> None:
+    resolver = load_super_resolver("bundled", "cpu")
+    encoder, own = pipe.text_encoder.state_dict(), resolver.text_encoder.state_dict()
+    assert all(torch.equal(encoder[name], own[name]) for name in encoder)
+    assert resolver.config.max_noise_level == 350 and resolver.vae.config.scaling_factor == 0.08333
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        wanted, got = (vae.encode(images).latent_dist for vae in (pipe.vae, resolver.vae))
+        factor = pipe.vae.config.scaling_factor
+        assert torch.allclose(
+            got.mean * 0.08333, wanted.mean * factor, atol=0.01
+        )  # of values about 1, in half precision
+        assert torch.allclose(got.std * 0.08333, wanted.std * factor, atol=0.01)
+        decoded = resolver.vae.decode(wanted.mean * factor / 0.08333).sample
+    assert torch.allclose(decoded, pipe.vae.decode(wanted.mean).sample, atol=0.01)
+
+
+def test_a_dtype_that_there_is_not_is_refused_for_the_super_resolver() -> None:
+    with pytest.raises(ValueError, match="dtype must be one of"):
+        load_super_resolver("bundled", "cpu", "int8")

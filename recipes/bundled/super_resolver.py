@@ -6,13 +6,12 @@ whole scene's caption, the U-Net predicts v of the crop's latents. Autoencoder a
 
 from __future__ import annotations
 
-import copy
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from diffusers import (
-    AutoencoderKL,
     DDIMScheduler,
     DDPMScheduler,
     StableDiffusionPipeline,
@@ -30,29 +29,14 @@ from loop import Draw, Schedule, Training
 from optimizers import make_optimizers
 from pictures import load, load_said
 from schedules import build_scheduler
+from selfcascade.models import upscaler_autoencoder
 from worlds import WORLDS
 
 SETTINGS = CONFIG["super_resolver"]
 FACTOR = 4
 SHEET_EVERY = 1000
 FOLDER = RUNS / "super_resolver"
-LIMIT = 8  # megabytes
-# StableDiffusionUpscalePipeline sets its autoencoder's scaling factor to this, whatever the model says.
-SCALING_FACTOR = 0.08333
-
-
-def rescaled(vae: AutoencoderKL) -> AutoencoderKL:
-    """The same autoencoder, its latents in the unit that makes the scaling factor SCALING_FACTOR."""
-    made = copy.deepcopy(vae)
-    unit = vae.config.scaling_factor / SCALING_FACTOR
-    means = vae.config.latent_channels
-    with torch.no_grad():
-        for values in (made.quant_conv.weight, made.quant_conv.bias):
-            values[:means] *= unit
-        made.quant_conv.bias[means:] += 2 * np.log(unit)
-        made.post_quant_conv.weight /= unit
-    made.register_to_config(scaling_factor=SCALING_FACTOR)
-    return made
+LIMIT = 4  # megabytes
 
 
 class Crops(NamedTuple):
@@ -141,7 +125,7 @@ def sample_sheet(pipe: StableDiffusionUpscalePipeline, path: str) -> None:
 def build_pipeline(bundled: StableDiffusionPipeline, unet: UNet2DConditionModel) -> StableDiffusionUpscalePipeline:
     """What ships, around the U-Net that is trained."""
     pipe = StableDiffusionUpscalePipeline(
-        rescaled(bundled.vae),
+        upscaler_autoencoder(bundled.vae),
         bundled.text_encoder,
         bundled.tokenizer,
         unet,
@@ -151,6 +135,19 @@ def build_pipeline(bundled: StableDiffusionPipeline, unet: UNet2DConditionModel)
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+class Parts:
+    """What the super-resolver has of its own, as one thing that `ship` saves."""
+
+    def __init__(self, pipe: StableDiffusionUpscalePipeline) -> None:
+        self.pipe = pipe.to("cpu", torch.float16)
+
+    def save_pretrained(self, folder: Path, safe_serialization: bool = True) -> None:
+        """Writes a folder for each."""
+        self.pipe.unet.save_pretrained(folder / "unet", safe_serialization=safe_serialization)
+        self.pipe.scheduler.save_pretrained(folder / "scheduler")
+        self.pipe.low_res_scheduler.save_pretrained(folder / "low_res_scheduler")
 
 
 def main() -> None:
@@ -192,7 +189,7 @@ def main() -> None:
     if training.run() and training.accelerator.is_main_process:
         for name, weight in unet.named_parameters():
             weight.data.copy_(training.averaged()[name])
-        ship("super_resolver", pipe.to("cpu", torch.float16), LIMIT)
+        ship("super_resolver", Parts(pipe), LIMIT)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ BUNDLED_SUPER_RESOLVER = Path(__file__).parent / "bundled" / "super_resolver"
 BUNDLED_UPSAMPLERS = Path(__file__).parent / "bundled" / "upsamplers"
 BUNDLED_MODELS = ("bundled", "bundled-video")
 DTYPES = ("float32", "float16", "bfloat16")
+# A StableDiffusionUpscalePipeline sets its autoencoder's scaling factor to this, whatever the autoencoder says.
+UPSCALER_SCALING_FACTOR = 0.08333
 
 
 def load_bundled(device: str | None = None, dtype: str | None = None, video: bool = False) -> Any:
@@ -92,11 +94,36 @@ def load_super_resolver(name: str, device: str | None = None, dtype: str | None 
     """
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_upscale import StableDiffusionUpscalePipeline
 
-    pipe = load_model(str(BUNDLED_SUPER_RESOLVER) if name == "bundled" else name, device, dtype)
+    pipe = _bundled_super_resolver(device, dtype) if name == "bundled" else load_model(name, device, dtype)
     if not isinstance(pipe, StableDiffusionUpscalePipeline):
         raise ValueError(f"weights {name!r} are a {type(pipe).__name__}, not a StableDiffusionUpscalePipeline")
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def upscaler_autoencoder(vae: Any) -> Any:
+    """A copy of an autoencoder with its latents in the unit that a StableDiffusionUpscalePipeline scales them by.
+
+    Args:
+        vae: An AutoencoderKL in float32; its latents times its own scaling factor are what stays the same.
+
+    Returns:
+        The copy, its values rounded to half precision as the bundled files are.
+    """
+    import copy
+    import math
+
+    import torch
+
+    made, means = copy.deepcopy(vae), vae.config.latent_channels
+    unit = vae.config.scaling_factor / UPSCALER_SCALING_FACTOR
+    with torch.no_grad():
+        for values in (made.quant_conv.weight, made.quant_conv.bias):
+            values[:means] *= unit
+        made.quant_conv.bias[means:] += 2 * math.log(unit)  # of the variances, in logarithms
+        made.post_quant_conv.weight /= unit
+    made.register_to_config(scaling_factor=UPSCALER_SCALING_FACTOR)
+    return made.half().float()
 
 
 def find_device(name: str | None = None) -> str:
@@ -180,6 +207,36 @@ def _set_in_motion(image: Any, options: dict[str, Any]) -> Any:
     pipe = AnimateDiffPipeline(image.vae, encoder, tokenizer, image.unet, adapter, image.scheduler)
     pipe.register_to_config(_name_or_path=str(BUNDLED_VIDEO))  # whose selfcascade.json is this pipeline's
     return pipe
+
+
+def _bundled_super_resolver(device: str | None, dtype: str | None) -> Any:
+    """The bundled image pipeline's autoencoder and text encoder with the U-Net that enlarges."""
+    import torch
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_upscale import StableDiffusionUpscalePipeline
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+    if not (BUNDLED_SUPER_RESOLVER / "unet" / "config.json").is_file():
+        raise ValueError("the bundled super-resolver is not installed; name another by its folder or Hub id")
+    place, image = find_device(device), load_model("bundled", "cpu", "float32")
+
+    def own(part: str, kind: Any, **options: Any) -> Any:
+        return kind.from_pretrained(BUNDLED_SUPER_RESOLVER / part, local_files_only=True, **options)
+
+    unet = own("unet", UNet2DConditionModel, dtype=torch.float32)
+    pipe = StableDiffusionUpscalePipeline(
+        upscaler_autoencoder(image.vae),
+        image.text_encoder,
+        image.tokenizer,
+        unet,
+        own("low_res_scheduler", DDPMScheduler),
+        own("scheduler", DDIMScheduler),
+        max_noise_level=unet.config["num_class_embeds"] - 1,
+    )
+    return pipe.to(place, getattr(torch, dtype or "float32"))
 
 
 def _from_hub(name: str, options: dict[str, Any]) -> Any:

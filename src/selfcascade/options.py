@@ -27,7 +27,7 @@ from selfcascade.checks import (
     Text,
     refusal,
 )
-from selfcascade.presets import PRESETS, Preset, Share, Upsampling, preset_named
+from selfcascade.presets import PRESETS, Attention, Preset, Share, Upsampling, preset_named
 
 MAX_SEED = 2**63 - 1
 MAX_FRAMES = 10_000
@@ -136,8 +136,14 @@ class Options(BaseModel):
     method: Annotated[
         Text, Use("How the target size is reached; see `selfcascade info`.", "self-cascade", GENERATE, passed=False)
     ] = "self-cascade"
-    height: Annotated[Pixels | None, _planned("Height in pixels.", "twice the native height")] = None
-    width: Annotated[Pixels | None, _planned("Width in pixels.", "twice the native width")] = None
+    height: Annotated[
+        Pixels | None,
+        _planned("Height in pixels.", "twice the native height; of a picture to enlarge, as its ratio has it"),
+    ] = None
+    width: Annotated[
+        Pixels | None,
+        _planned("Width in pixels.", "twice the native width; of a picture to enlarge, as its ratio has it"),
+    ] = None
     scale: Annotated[
         Scale | None,
         _planned("Sides, as a multiple of the native ones, or of those of the picture to enlarge.", "2"),
@@ -168,6 +174,10 @@ class Options(BaseModel):
         Share | None, _cascade("Share of a stage's steps, the first ones, held to the pivot's low band.")
     ] = None
     energy: Annotated[Share | None, _cascade("How much of its fine energy an enlarged pivot gets back.")] = None
+    attention: Annotated[
+        Attention | None,
+        _cascade("Whether self-attention above the native size is full, or local at a cost linear in pixels."),
+    ] = None
     shared_noise: Annotated[
         Share | None,
         Use(

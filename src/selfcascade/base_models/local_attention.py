@@ -61,11 +61,18 @@ UNFUSED = frozenset(
 )
 
 
-def check_local(network: nn.Module) -> None:
+def check_local(network: Any) -> None:
     """Raises ValueError, in a sentence, where `local_attention` cannot serve this U-Net, transformer or ControlNet."""
+    reason = why_not_local(network)
+    if reason is not None:
+        raise ValueError(reason)
+
+
+def why_not_local(network: Any) -> str | None:
+    """Why `local_attention` cannot serve this U-Net, transformer or ControlNet, in a sentence; None where it can."""
     kinds = {kind.__name__ for kind in type(_inner(network)).__mro__}
     if not (_is_unet(network) or kinds & (LINEAR | PICTURE_FIRST | PICTURE_LAST)):
-        raise ValueError(
+        return (
             f"attention 'local' does not know where {type(_inner(network)).__name__} has the tokens of its picture; "
             f"use attention 'full'"
         )
@@ -73,9 +80,10 @@ def check_local(network: nn.Module) -> None:
         processor = getattr(module, "processor", None)
         kind, backend = type(processor).__name__, getattr(processor, "_attention_backend", None)
         if kind in UNFUSED:
-            raise ValueError(_refusal(f"{kind} of {name}"))
+            return _refusal(f"{kind} of {name}")
         if backend is not None and "native" not in str(getattr(backend, "value", backend)):
-            raise ValueError(_refusal(f"the attention backend {getattr(backend, 'value', backend)!r}"))
+            return _refusal(f"the attention backend {getattr(backend, 'value', backend)!r}")
+    return None
 
 
 def self_attention(network: nn.Module) -> dict[str, nn.Module]:

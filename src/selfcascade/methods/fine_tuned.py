@@ -7,6 +7,7 @@ import importlib
 import re
 from abc import abstractmethod
 from collections.abc import Generator, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -135,6 +136,8 @@ def lora(pipe: Any, folder: Path) -> Generator[None]:
     Raises:
         ValueError: The folder has no LoRA, or one for another model.
     """
+    if find_spec("peft") is None:
+        raise ValueError("a LoRA needs the package peft: pip install 'selfcascade[train]'")
     before = {part: list(part.active_adapters()) for part in _adapted(pipe)}
     disabled = [
         part for part in before if any(getattr(module, "disable_adapters", False) is True for module in part.modules())
