@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -51,10 +51,10 @@ def shown(frame: VideoFrame, aspect: Fraction | None) -> np.ndarray:
     width, height = square_size(frame.width, frame.height, aspect)
     hd = frame.height > MOST_SD_LINES or frame.width > MOST_SD_COLUMNS
     matrix = "ITU709" if hd and frame.colorspace == UNSPECIFIED and not frame.format.is_rgb else None
-    sides = {} if (width, height) == (frame.width, frame.height) else {"width": width, "height": height}
-    pixels = frame.to_ndarray(
-        format="rgb24", src_colorspace=matrix, interpolation="LANCZOS" if sides else None, **sides
-    )
+    sides: dict[str, Any] = {}
+    if (width, height) != (frame.width, frame.height):
+        sides = {"width": width, "height": height, "interpolation": "LANCZOS"}
+    pixels = frame.to_ndarray(format="rgb24", src_colorspace=matrix, **sides)
     swapped, mirrored, upside_down = _orientation(frame)
     pixels = pixels.swapaxes(0, 1) if swapped else pixels
     return pixels[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
