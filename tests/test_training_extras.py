@@ -27,7 +27,7 @@ MISSING = {
 @pytest.mark.parametrize("package", MISSING)
 def test_a_missing_package_is_named_with_what_to_install(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setattr("selfcascade.training.run.load_model", None)
+    monkeypatch.setattr("selfcascade.training.launch.load_model", None)
     options, sentence = MISSING[package]
     given = [part for name, value in options.items() for part in (f"--{name}", *([] if value is True else [value]))]
     assert sentence in refuse("train", *given, "--model", "sd", "--output-dir", "run")

@@ -212,7 +212,8 @@ class SelfCascade(Planner):
         if self.upsamplers is not None and self._tuned(options):
             unet = self.family.denoiser
             check_hookable(unet)
-            upsamplers = self.upsamplers.to(self.pipe._execution_device)
+            upsamplers = self.upsamplers
+            torch.nn.Module.to(upsamplers, self.pipe._execution_device)
 
             def tuned(stage: Stage, pivot: Tensor | None) -> contextlib.AbstractContextManager[None]:
                 if pivot is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, cast
 
 from selfcascade.base_models import family_of
 from selfcascade.base_models.family import Family
@@ -278,6 +278,7 @@ def per_stage(name: str, value: Any, count: int) -> list[Any]:
     """
     if not isinstance(value, (list, tuple)):
         return [value] * count
-    if len(value) != count:
-        raise OptionError(f"{{{name}}} has {len(value)} values, and there are {count} stages it applies to")
-    return list(value)
+    values = list(cast("Sequence[Any]", value))
+    if len(values) != count:
+        raise OptionError(f"{{{name}}} has {len(values)} values, and there are {count} stages it applies to")
+    return values

@@ -12,6 +12,7 @@ from selfcascade.base_models.transformers import (
     CogVideoX,
     Flux,
     Flux2,
+    Flux2Klein,
     Lumina2,
     PlainTransformer,
     QwenImage,
@@ -37,12 +38,12 @@ FAMILIES: list[type[Family]] = [
     Lumina2,
     Flux,
     Flux2,
+    Flux2Klein,
     QwenImage,
     ZImage,
     Sana,
     Wan,
     LTX,
-    AuraFlow,
     CogVideoX,
 ]
 

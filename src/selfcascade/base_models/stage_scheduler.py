@@ -18,6 +18,7 @@ from torch import Tensor
 
 from selfcascade.base_models.pivot_controls import Anchor
 from selfcascade.base_models.protocols import Scheduler
+from selfcascade.checks import is_whole
 
 # Their timesteps are no training timesteps (functions of sigma, angles, noise of their own), so K would mean nothing.
 REFUSED = frozenset(
@@ -133,7 +134,7 @@ def matched_step(scheduler: Scheduler, step: int, ratio: float) -> int:
 
 def check_pivot_step(pivot_step: object, limit: int) -> None:
     """Raises ValueError unless K is a whole number in (0, T]."""
-    if isinstance(pivot_step, bool) or not isinstance(pivot_step, int) or not 0 < pivot_step <= limit:
+    if not is_whole(pivot_step, 1, limit):
         raise ValueError(
             f"pivot_step must be a whole number from 1 to {limit}, a training timestep, not {pivot_step!r}"
         )

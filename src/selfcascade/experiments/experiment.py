@@ -92,8 +92,8 @@ class Experiment(BaseModel):
         """The settings of one way to sample."""
         own = {key: value for key, value in self.samplings[name].items() if key != "at_steps"}
         sampling = replace(Sampling(), **{**self.shared, **own})
-        for option in own:
-            if option in uses() and not METHODS[sampling.method].accepts(option):
+        for option, value in own.items():
+            if value is not None and option in uses() and not METHODS[sampling.method].accepts(option):
                 raise ValueError(f"sampling {name!r}: {option} is for {takers(option)}, not for {sampling.method}")
         return sampling
 

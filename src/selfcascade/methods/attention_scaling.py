@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from selfcascade.base_models.borrowing import hooks_in_place
 from selfcascade.base_models.family import denoiser
 from selfcascade.calls import SelfCascadeOutput
 from selfcascade.methods.direct import sampled_at
@@ -30,13 +31,13 @@ class AttentionScaling(Method):
             ValueError: The model has no U-Net, or its projections are fused.
         """
         ratio = request.target.area / request.cascade.native_size.area
-        with scaled_attention(denoiser(request.pipe), ratio):
+        with scaling_attention(denoiser(request.pipe), ratio):
             return sampled_at(request.pipe, request.prompt, request.target, request.arguments)
 
 
 @contextlib.contextmanager
-def scaled_attention(unet: Any, ratio: float) -> Iterator[None]:
-    """Within it every self-attention of the U-Net multiplies its queries by sqrt(log_{N_train} N), N_train = N / ratio.
+def scaling_attention(unet: Any, ratio: float) -> Iterator[None]:
+    """With it every self-attention of the U-Net multiplies its queries by sqrt(log_{N_train} N), N_train = N / ratio.
 
     Scaling the query scales the logits in every kernel; `attn.scale`, which the fused kernels never read, would not.
 
@@ -58,9 +59,5 @@ def scaled_attention(unet: Any, ratio: float) -> Iterator[None]:
     refuse_compiled(unet, AttentionScaling.name)
     if any(getattr(layer, "fused_projections", False) for layer in layers):
         raise ValueError("attn-sf needs separate projections; call pipe.unfuse_qkv_projections() first")
-    handles = [layer.to_q.register_forward_hook(scale) for layer in layers]
-    try:
+    with hooks_in_place(layer.to_q.register_forward_hook(scale) for layer in layers):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

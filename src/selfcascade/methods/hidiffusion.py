@@ -10,7 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate
+from torch.utils.hooks import RemovableHandle
 
+from selfcascade.base_models.borrowing import hooks_in_place
 from selfcascade.base_models.family import denoiser
 from selfcascade.base_models.stage_scheduler import training_steps
 from selfcascade.calls import SelfCascadeOutput
@@ -39,7 +41,7 @@ class HiDiffusion(Method):
             ValueError: The model has no U-Net with down-sampling convolutions, or it is compiled.
         """
         scale = math.sqrt(request.target.area / request.cascade.native_size.area)
-        with resolution_aware(request.pipe, scale), windowed_attention(request.pipe, scale):
+        with resizing_deep_features(request.pipe, scale), attending_in_windows(request.pipe, scale):
             return sampled_at(request.pipe, request.prompt, request.target, request.arguments)
 
 
@@ -54,7 +56,7 @@ def resized_shares(scale: float) -> tuple[float, ...]:
 
 
 @contextlib.contextmanager
-def resolution_aware(pipe: Any, scale: float) -> Iterator[None]:
+def resizing_deep_features(pipe: Any, scale: float) -> Iterator[None]:
     """RAU-Net: down-samplers of stride 4 and dilation 2, and up-samplers back to the skip features' own size.
 
     Raises:
@@ -90,21 +92,19 @@ def resolution_aware(pipe: Any, scale: float) -> Iterator[None]:
     def restore(level: int, module: Any, positional: tuple, named: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         return positional[:1], {**named, "output_size": sizes[level]}
 
-    handles = [unet.register_forward_pre_hook(begin, with_kwargs=True)]
-    for level, (block, _) in enumerate(blocks):
-        handles.append(block.register_forward_pre_hook(functools.partial(measure, level), with_kwargs=True))
-        upsampler = unet.up_blocks[len(unet.down_blocks) - 2 - level].upsamplers[0]
-        handles.append(upsampler.register_forward_pre_hook(functools.partial(restore, level), with_kwargs=True))
+    def register() -> Iterator[RemovableHandle]:
+        yield unet.register_forward_pre_hook(begin, with_kwargs=True)
+        for level, (block, _) in enumerate(blocks):
+            yield block.register_forward_pre_hook(functools.partial(measure, level), with_kwargs=True)
+            upsampler = unet.up_blocks[len(unet.down_blocks) - 2 - level].upsamplers[0]
+            yield upsampler.register_forward_pre_hook(functools.partial(restore, level), with_kwargs=True)
+
     changes = {
         convolution: functools.partial(convolve, convolution, share)
         for convolution, (_, share) in zip(convolutions, blocks, strict=True)
     }
-    try:
-        with convolving(changes):
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooks_in_place(register()), convolving(changes):
+        yield
 
 
 def _fitted(residuals: Any, sample: Tensor, halved: list[bool]) -> Any:
@@ -119,7 +119,7 @@ def _fitted(residuals: Any, sample: Tensor, halved: list[bool]) -> Any:
 
 
 @contextlib.contextmanager
-def windowed_attention(pipe: Any, scale: float) -> Iterator[None]:
+def attending_in_windows(pipe: Any, scale: float) -> Iterator[None]:
     """MSW-MSA: self-attention of the shallowest level that has any, in four windows shifted from step to step.
 
     The paper draws the shift at random; here it goes round, so that a seed means a picture.
@@ -138,15 +138,14 @@ def windowed_attention(pipe: Any, scale: float) -> Iterator[None]:
         for own in windows.values():
             own.latent, own.quarters = (sample.shape[-2], sample.shape[-1]), (len(seen) - 1) % 4
 
-    handles = [unet.register_forward_pre_hook(begin, with_kwargs=True)]
-    for layer, own in windows.items():
-        handles.append(layer.register_forward_pre_hook(own.split, with_kwargs=True))
-        handles.append(layer.register_forward_hook(own.join))
-    try:
+    def register() -> Iterator[RemovableHandle]:
+        yield unet.register_forward_pre_hook(begin, with_kwargs=True)
+        for layer, own in windows.items():
+            yield layer.register_forward_pre_hook(own.split, with_kwargs=True)
+            yield layer.register_forward_hook(own.join)
+
+    with hooks_in_place(register()):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _Windows:

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, pad
+from torch.utils.hooks import RemovableHandle
 
+from selfcascade.base_models.borrowing import hooks_in_place
 from selfcascade.base_models.family import denoiser
 from selfcascade.base_models.stage_scheduler import training_steps
 from selfcascade.calls import SelfCascadeOutput
@@ -49,7 +51,7 @@ class ScaleCrafter(Method):
         target, native = request.target, request.cascade.native_size
         scale = Factor(target.height / native.height, target.width / native.width).capped(math.inf)
         share = request.arguments.get("dilated_share", default_share(max(scale)))
-        with redilated(request.pipe, scale, share):
+        with redilating(request.pipe, scale, share):
             return sampled_at(request.pipe, request.prompt, target, request.without("dilated_share"))
 
 
@@ -68,8 +70,8 @@ def level_factor(scale: Factor, level: int, levels: int) -> Factor:
 
 
 @contextlib.contextmanager
-def redilated(pipe: Any, scale: Factor, share: float) -> Iterator[None]:
-    """Within it the U-Net's 3 x 3 convolutions are re-dilated while t is in the top `share` of the noise levels.
+def redilating(pipe: Any, scale: Factor, share: float) -> Iterator[None]:
+    """With it the U-Net's 3 x 3 convolutions are re-dilated while t is in the top `share` of the noise levels.
 
     Beyond twice a side factors fall with t (to 2), kernels over 2 are dispersed first, and guidance is noise-damped:
     eps(x) + w (eps'(x, y) - eps'(x)), with eps' dilated in the shallowest level too, and eps not.
@@ -104,17 +106,13 @@ def redilated(pipe: Any, scale: Factor, share: float) -> Iterator[None]:
     def convolve(module: nn.Conv2d, level: int, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return redilated_convolution(module, x, weight, bias, state.factor(level))
 
-    handles = [
-        unet.register_forward_pre_hook(begin, with_kwargs=True),
-        unet.register_forward_hook(damp, with_kwargs=True),
-    ]
+    def register() -> Iterator[RemovableHandle]:
+        yield unet.register_forward_pre_hook(begin, with_kwargs=True)
+        yield unet.register_forward_hook(damp, with_kwargs=True)
+
     changes = {module: functools.partial(convolve, module, level) for module, level in convolutions.items()}
-    try:
-        with convolving(changes):
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooks_in_place(register()), convolving(changes):
+        yield
 
 
 class _State:
