@@ -40,6 +40,11 @@ def test_the_pages_of_benchmarks_are_those_of_their_measurements(name: str, monk
     assert written == (ROOT / f"benchmarks/{name}.md").read_text(), f"run python benchmarks/{name}.py"
 
 
+def test_the_reference_of_options_is_that_of_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = script("docs", "write_options", monkeypatch).page()
+    assert written == (ROOT / "docs/options.md").read_text(), "run python docs/write_options.py"
+
+
 def test_the_table_of_rooms_is_that_of_the_imports(monkeypatch: pytest.MonkeyPatch) -> None:
     page = (ROOT / "docs/architecture.md").read_text()
     written = script("docs", "architecture", monkeypatch).with_table(page)
