@@ -190,10 +190,10 @@ def _as_tuple(value: object) -> object:
 def _generators(value: object) -> object:
     from torch import Generator  # who gives a generator has imported torch
 
-    several = typing.cast(list[object], value) if isinstance(value, list) else [value]
+    found, several = shown(value), typing.cast("list[object]", value) if isinstance(value, list) else [value]
     if not several or not all(isinstance(one, Generator) for one in several):
-        raise ValueError(f"must be a torch.Generator or a list of them, not {shown(value)}")
-    return value
+        raise ValueError(f"must be a torch.Generator or a list of them, not {found}")
+    return several if isinstance(value, list) else value
 
 
 Item = TypeVar("Item")

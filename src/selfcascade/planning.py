@@ -243,7 +243,7 @@ def planned(
     default = preset_pivots(scheduler, native, sizes[first_pivot:], preset)
     steps = defaults.num_inference_steps if options.num_inference_steps is None else options.num_inference_steps
     guidance_scale = defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale
-    pivots = per_stage("pivot_step", default if options.pivot_step is None else options.pivot_step, scaling)
+    pivots = per_stage("pivot_step", tuple(default) if options.pivot_step is None else options.pivot_step, scaling)
     all_steps = per_stage("num_inference_steps", steps, len(sizes))
     guidance = per_stage("guidance_scale", guidance_scale, len(sizes))
     for name, values, most in (("pivot_step", pivots, limit), ("num_inference_steps", all_steps, limit)):
@@ -276,7 +276,7 @@ def per_stage(name: str, value: Any, count: int) -> list[Any]:
     Raises:
         ValueError: There are several values, but not one a stage.
     """
-    if not isinstance(value, (list, tuple)):
+    if not isinstance(value, tuple):
         return [value] * count
     values = list(cast("Sequence[Any]", value))
     if len(values) != count:

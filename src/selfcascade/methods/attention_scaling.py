@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from torch import Tensor
@@ -14,7 +14,7 @@ from selfcascade.base_models.family import denoiser
 from selfcascade.calls import SelfCascadeOutput
 from selfcascade.methods.direct import sampled_at
 from selfcascade.methods.method import Method, MethodRequest
-from selfcascade.methods.unet_layers import refuse_compiled, spatial_attention
+from selfcascade.methods.unet_layers import Positional, refuse_compiled, spatial_attention
 
 
 class AttentionScaling(Method):
@@ -36,7 +36,7 @@ class AttentionScaling(Method):
 
 
 @contextlib.contextmanager
-def scaling_attention(unet: Any, ratio: float) -> Iterator[None]:
+def scaling_attention(unet: Any, ratio: float) -> Generator[None]:
     """With it every self-attention of the U-Net multiplies its queries by sqrt(log_{N_train} N), N_train = N / ratio.
 
     Scaling the query scales the logits in every kernel; `attn.scale`, which the fused kernels never read, would not.
@@ -50,7 +50,7 @@ def scaling_attention(unet: Any, ratio: float) -> Iterator[None]:
             part of it is compiled.
     """
 
-    def scale(module: Any, positional: tuple, query: Tensor) -> Tensor:
+    def scale(module: Any, positional: Positional, query: Tensor) -> Tensor:
         tokens = query.shape[1]
         trained = max(2.0, tokens / ratio)
         return query * math.sqrt(max(math.log(tokens), math.log(2)) / math.log(trained))
