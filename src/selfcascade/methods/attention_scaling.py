@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Generator
-from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from selfcascade.base_models.borrowing import hooks_in_place
 from selfcascade.base_models.family import denoiser
@@ -36,7 +35,7 @@ class AttentionScaling(Method):
 
 
 @contextlib.contextmanager
-def scaling_attention(unet: Any, ratio: float) -> Generator[None]:
+def scaling_attention(unet: nn.Module, ratio: float) -> Generator[None]:
     """With it every self-attention of the U-Net multiplies its queries by sqrt(log_{N_train} N), N_train = N / ratio.
 
     Scaling the query scales the logits in every kernel; `attn.scale`, which the fused kernels never read, would not.
@@ -50,7 +49,7 @@ def scaling_attention(unet: Any, ratio: float) -> Generator[None]:
             part of it is compiled.
     """
 
-    def scale(module: Any, positional: Positional, query: Tensor) -> Tensor:
+    def scale(module: nn.Module, positional: Positional, query: Tensor) -> Tensor:
         tokens = query.shape[1]
         trained = max(2.0, tokens / ratio)
         return query * math.sqrt(max(math.log(tokens), math.log(2)) / math.log(trained))

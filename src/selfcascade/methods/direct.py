@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+from selfcascade.base_models.protocols import Pipeline
 from selfcascade.calls import SelfCascadeOutput
 from selfcascade.cascade import Size
 from selfcascade.methods.method import Method, MethodRequest
@@ -25,7 +26,7 @@ class Direct(Method):
         return sampled_at(request.pipe, request.prompt, request.target, request.arguments)
 
 
-def sampled_at(pipe: Any, prompt: str | list[str], size: Size, arguments: Mapping[str, Any]) -> SelfCascadeOutput:
+def sampled_at(pipe: Pipeline, prompt: str | list[str], size: Size, arguments: Mapping[str, Any]) -> SelfCascadeOutput:
     """The pipeline's own output at this size, in one stage."""
     run = cast("Callable[..., SelfCascadeOutput]", SelfCascade(pipe, native_size=size))
     return run(prompt, height=size.height, width=size.width, **arguments)

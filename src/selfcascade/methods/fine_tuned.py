@@ -16,6 +16,7 @@ from diffusers.utils import state_dict_utils
 from torch import Tensor, nn
 
 from selfcascade.base_models.family import denoiser
+from selfcascade.base_models.protocols import Pipeline
 from selfcascade.calls import SelfCascadeOutput
 from selfcascade.checks import OptionError
 from selfcascade.methods.direct import base_sample, sampled_at
@@ -62,7 +63,7 @@ class FineTuned(Method):
         return output
 
     @abstractmethod
-    def lent(self, pipe: Any, folder: Path) -> contextlib.AbstractContextManager[None]:
+    def lent(self, pipe: Pipeline, folder: Path) -> contextlib.AbstractContextManager[None]:
         """Within it the pipeline has the folder's weights."""
 
 
@@ -72,7 +73,7 @@ class FullFineTuning(FineTuned):
     name = "full-ft"
     summary = "the whole U-Net fine-tuned at the target size, sampled there directly"
 
-    def lent(self, pipe: Any, folder: Path) -> contextlib.AbstractContextManager[None]:
+    def lent(self, pipe: Pipeline, folder: Path) -> contextlib.AbstractContextManager[None]:
         """As in `whole_unet`."""
         return whole_unet(pipe, folder)
 
@@ -83,7 +84,7 @@ class LoraFineTuning(FineTuned):
     name = "lora"
     summary = "a LoRA trained at the target size, sampled there directly"
 
-    def lent(self, pipe: Any, folder: Path) -> contextlib.AbstractContextManager[None]:
+    def lent(self, pipe: Pipeline, folder: Path) -> contextlib.AbstractContextManager[None]:
         """As in `lora`."""
         return lora(pipe, folder)
 
@@ -93,7 +94,7 @@ def _of_cascade(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def whole_unet(pipe: Any, folder: Path) -> Generator[None]:
+def whole_unet(pipe: Pipeline, folder: Path) -> Generator[None]:
     """Within it the pipeline's U-Net has the folder's weights; adapters, processors and hooks on it stay.
 
     Raises:
@@ -130,7 +131,7 @@ def _put(held: dict[str, Tensor], values: dict[str, Tensor]) -> None:
 
 
 @contextlib.contextmanager
-def lora(pipe: Any, folder: Path) -> Generator[None]:
+def lora(pipe: Pipeline, folder: Path) -> Generator[None]:
     """Within it the pipeline has the folder's LoRA beside those that are active.
 
     Raises:
@@ -170,7 +171,7 @@ def lora(pipe: Any, folder: Path) -> Generator[None]:
             weight.requires_grad_(True)
 
 
-def _load(pipe: Any, folder: Path) -> None:
+def _load(pipe: Pipeline, folder: Path) -> None:
     """Every layer of the folder's LoRA, as an adapter of our name.
 
     Raises:
@@ -212,22 +213,22 @@ def _unwrap(part: Any) -> None:
         part._hf_peft_config_loaded = False
 
 
-def _modules(pipe: Any) -> list[Any]:
+def _modules(pipe: Pipeline) -> list[Any]:
     return [part for part in pipe.components.values() if isinstance(part, nn.Module)]
 
 
-def _adapted(pipe: Any) -> list[Any]:
+def _adapted(pipe: Pipeline) -> list[Any]:
     """The parts of a pipeline that have adapters."""
     return [part for part in _modules(pipe) if getattr(part, "peft_config", None)]
 
 
-def _strengths(pipe: Any) -> dict[Any, dict[str, float]]:
+def _strengths(pipe: Pipeline) -> dict[Any, dict[str, float]]:
     """The strengths of the adapters in every layer that has some."""
     layers: list[Any] = [module for part in _modules(pipe) for module in part.modules()]
     return {layer: dict(layer.scaling) for layer in layers if isinstance(getattr(layer, "scaling", None), dict)}
 
 
-def _trainable(pipe: Any) -> list[nn.Parameter]:
+def _trainable(pipe: Pipeline) -> list[nn.Parameter]:
     return [weight for part in _modules(pipe) for weight in part.parameters() if weight.requires_grad]
 
 

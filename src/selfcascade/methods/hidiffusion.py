@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from selfcascade.base_models.borrowing import hooks_in_place
 from selfcascade.base_models.family import denoiser
+from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.stage_scheduler import training_steps
 from selfcascade.calls import SelfCascadeOutput
 from selfcascade.methods.direct import sampled_at
@@ -63,7 +64,7 @@ def resized_shares(scale: float) -> tuple[float, ...]:
 
 
 @contextlib.contextmanager
-def resizing_deep_features(pipe: Any, scale: float) -> Generator[None]:
+def resizing_deep_features(pipe: Pipeline, scale: float) -> Generator[None]:
     """RAU-Net: down-samplers of stride 4 and dilation 2, and up-samplers back to the skip features' own size.
 
     Raises:
@@ -80,14 +81,14 @@ def resizing_deep_features(pipe: Any, scale: float) -> Generator[None]:
     if len(blocks) < len(shares) or not all(isinstance(convolution, nn.Conv2d) for convolution in convolutions):
         raise ValueError(f"{type(unet).__name__} has no down-sampling convolutions; hidiffusion needs a U-Net")
 
-    def begin(module: Any, positional: Positional, named: Named) -> tuple[Positional, Named]:
+    def begin(module: nn.Module, positional: Positional, named: Named) -> tuple[Positional, Named]:
         now["timestep"] = timestep_of(module, positional, named)
         sample: Tensor = named["sample"] if "sample" in named else positional[0]
         halved = [now["timestep"] >= last * (1 - share) for share in shares]
         given = {name: named[name] for name in RESIDUALS if named.get(name) is not None}
         return positional, {**named, **{name: _fitted(value, sample, halved) for name, value in given.items()}}
 
-    def measure(level: int, module: Any, positional: Positional, named: Named) -> None:
+    def measure(level: int, module: nn.Module, positional: Positional, named: Named) -> None:
         hidden: Tensor = named["hidden_states"] if "hidden_states" in named else positional[0]
         sizes[level] = (hidden.shape[-2], hidden.shape[-1])
 
@@ -96,7 +97,7 @@ def resizing_deep_features(pipe: Any, scale: float) -> Generator[None]:
             return conv2d(x, weight, bias, module.stride, module.padding, module.dilation, module.groups)  # type: ignore[arg-type]
         return conv2d(x, weight, bias, 4, 2, 2, module.groups)
 
-    def restore(level: int, module: Any, positional: Positional, named: Named) -> tuple[Positional, Named]:
+    def restore(level: int, module: nn.Module, positional: Positional, named: Named) -> tuple[Positional, Named]:
         return positional[:1], {**named, "output_size": sizes[level]}
 
     def register() -> Iterator[RemovableHandle]:
@@ -126,7 +127,7 @@ def _fitted(residuals: Any, sample: Tensor, halved: list[bool]) -> Any:
 
 
 @contextlib.contextmanager
-def attending_in_windows(pipe: Any, scale: float) -> Generator[None]:
+def attending_in_windows(pipe: Pipeline, scale: float) -> Generator[None]:
     """MSW-MSA: self-attention of the shallowest level that has any, in four windows shifted from step to step.
 
     The paper draws the shift at random; here it goes round, so that a seed means a picture.
@@ -137,7 +138,7 @@ def attending_in_windows(pipe: Any, scale: float) -> Generator[None]:
     windows = {layer: _Windows() for layer, level in layers.items() if level == shallowest}
     seen: list[float] = []
 
-    def begin(module: Any, positional: Positional, named: Named) -> None:
+    def begin(module: nn.Module, positional: Positional, named: Named) -> None:
         timestep = timestep_of(module, positional, named)
         if seen[-1:] != [timestep]:
             seen.append(timestep)
@@ -162,7 +163,7 @@ class _Windows:
         self.latent, self.quarters = (1, 1), 0
         self.grid: tuple[int, int] | None = None
 
-    def split(self, module: Any, positional: Positional, named: Named) -> tuple[Positional, Named] | None:
+    def split(self, module: nn.Module, positional: Positional, named: Named) -> tuple[Positional, Named] | None:
         """(B, H W, C) to (4 B, H/2 W/2, C); as it is, where the map cannot be halved."""
         hidden: Tensor = positional[0] if positional else named["hidden_states"]
         tokens = hidden.shape[1]
@@ -179,7 +180,7 @@ class _Windows:
         windows = cut.reshape(4 * batch, tokens // 4, -1)
         return ((windows, *positional[1:]), named) if positional else ((), {**named, "hidden_states": windows})
 
-    def join(self, module: Any, positional: Positional, output: Tensor) -> Tensor | None:
+    def join(self, module: nn.Module, positional: Positional, output: Tensor) -> Tensor | None:
         """Back from windows to the map."""
         if self.grid is None:
             return None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast, final
 
+from selfcascade.base_models.protocols import Pipeline
 from selfcascade.calls import SelfCascadeOutput
 from selfcascade.cascade import Size
 from selfcascade.checks import OptionError, joined
@@ -29,7 +30,7 @@ class MethodRequest:
         arguments: Options that the method takes, and keywords of the pipeline; none of them is None.
     """
 
-    pipe: Any
+    pipe: Pipeline
     prompt: str | list[str]
     target: Size
     native_size: Sequence[int] | None = None
@@ -71,7 +72,7 @@ class Method(ABC):
     @final
     def __call__(
         self,
-        pipe: Any,
+        pipe: Pipeline,
         prompt: str | list[str],
         *,
         height: int,

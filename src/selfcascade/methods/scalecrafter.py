@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from selfcascade.base_models.borrowing import hooks_in_place
 from selfcascade.base_models.family import denoiser
+from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.stage_scheduler import training_steps
 from selfcascade.calls import SelfCascadeOutput
 from selfcascade.methods.direct import sampled_at
@@ -77,7 +78,7 @@ def level_factor(scale: Factor, level: int, levels: int) -> Factor:
 
 
 @contextlib.contextmanager
-def redilating(pipe: Any, scale: Factor, share: float) -> Generator[None]:
+def redilating(pipe: Pipeline, scale: Factor, share: float) -> Generator[None]:
     """With it the U-Net's 3 x 3 convolutions are re-dilated while t is in the top `share` of the noise levels.
 
     Beyond twice a side factors fall with t (to 2), kernels over 2 are dispersed first, and guidance is noise-damped:
@@ -93,10 +94,10 @@ def redilating(pipe: Any, scale: Factor, share: float) -> Generator[None]:
     large = max(scale) > LARGEST_BLIND
     state = _State(scale, len(unet.down_blocks), last * (1 - share), last, large)
 
-    def begin(module: Any, positional: Positional, named: Named) -> None:
+    def begin(module: nn.Module, positional: Positional, named: Named) -> None:
         state.timestep = timestep_of(module, positional, named)
 
-    def damp(module: Any, positional: Positional, named: Named, output: Any) -> Any:
+    def damp(module: nn.Module, positional: Positional, named: Named, output: Any) -> Any:
         guided = getattr(pipe, "do_classifier_free_guidance", False)
         if not large or not guided or state.plain_outside or not state.active:
             return None

@@ -22,7 +22,7 @@ def refuse_compiled(unet: Any, method: str) -> None:
         raise ValueError(f"{method} needs a U-Net that is not compiled, which would ignore its hooks")
 
 
-def convolution_levels(unet: Any, method: str) -> dict[nn.Conv2d, int]:
+def convolution_levels(unet: nn.Module, method: str) -> dict[nn.Conv2d, int]:
     """The 3 x 3 convolutions of a U-Net's blocks with their levels, 0 the shallowest; those of LoRAs among them.
 
     Raises:
@@ -36,7 +36,7 @@ def convolution_levels(unet: Any, method: str) -> dict[nn.Conv2d, int]:
     }
 
 
-def spatial_attention(unet: Any, method: str) -> dict[Any, int]:
+def spatial_attention(unet: nn.Module, method: str) -> dict[Any, int]:
     """The self-attention layers over positions with their levels, 0 the shallowest; those over frames are left out.
 
     Raises:
@@ -93,7 +93,7 @@ def blocks_by_level(unet: Any, method: str) -> list[tuple[nn.Module, int]]:
     return blocks + ([] if unet.mid_block is None else [(unet.mid_block, levels - 1)])
 
 
-def timestep_of(unet: Any, positional: Positional, named: Named) -> float:
+def timestep_of(unet: nn.Module, positional: Positional, named: Named) -> float:
     """The timestep that the U-Net is called with; the highest, where each picture has its own."""
     given = dict(zip(inspect.signature(unet.forward).parameters, positional, strict=False)) | named
     return float(torch.as_tensor(given["timestep"]).max())
