@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from selfcascade import METHODS, Method, SelfCascadeOutput, register_method
-from selfcascade.checks import OptionError
 from selfcascade.methods import MethodRequest
 from selfcascade.options import uses
+from selfcascade.options.checks import OptionError
 
 VALUES: dict[str, Any] = {
     "preset": "paper",
