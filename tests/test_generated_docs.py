@@ -10,7 +10,7 @@ import pytest
 from selfcascade import SelfCascade, load_bundled
 
 ROOT = Path(__file__).parents[1]
-BENCHMARKS = ("attention", "flops", "seconds", "training", "methods")
+BENCHMARKS = ("attention", "seams", "flops", "seconds", "training", "methods")
 
 
 def script(folder: str, name: str, monkeypatch: pytest.MonkeyPatch) -> Any:

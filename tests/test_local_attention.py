@@ -124,7 +124,7 @@ def in_context(pipe: Any, family: TinyPipeline = SD, **options: Any) -> tuple[Te
     size = tuple(2 * side for side in family.native)
     with local_attention(network, grid, native):
         local = sample(pipe, family, *size, **options)
-    with oracle(network, grid, native, pipe.scheduler):
+    with oracle(network, grid, native, pipe.scheduler, family.name in PICTURE_FIRST):
         return local, sample(pipe, family, *size, **options)
 
 
@@ -237,6 +237,15 @@ def test_attention_that_is_not_over_the_grid_is_refused_when_it_runs() -> None:
     refused = pytest.raises(ValueError, match=r"AttnProcessor2_0 of \S+attn1 has none")
     with refused, local_attention(pipe.unet, grid._replace(height=44), native):
         sample(pipe, SD, 256, 256)
+
+
+def test_the_second_attention_of_stable_diffusion_3_5_is_local_too() -> None:
+    pipe: Any = TINY["stable-diffusion-3"].build()
+    config = {name: value for name, value in pipe.transformer.config.items() if not name.startswith("_")}
+    pipe.transformer = type(pipe.transformer)(**{**config, "dual_attention_layers": (0,)}).eval()
+    names = {f"transformer_blocks.{number}.attn" for number in range(2)} | {"transformer_blocks.0.attn2"}
+    assert {*self_attention(pipe.transformer)} == names
+    torch.testing.assert_close(*in_context(pipe, TINY["stable-diffusion-3"]), atol=2e-5, rtol=1e-4)
 
 
 def test_linear_attention_is_left_alone() -> None:

@@ -3,35 +3,14 @@
 from typing import Any
 
 import pytest
-import torch
 
 from selfcascade import METHODS, Method, SelfCascadeOutput, register_method
 from selfcascade.methods import MethodRequest
 from selfcascade.options import uses
 from selfcascade.options.checks import OptionError
 
-VALUES: dict[str, Any] = {
-    "preset": "paper",
-    "pivot_step": 700,
-    "upsampling": "rgb",
-    "anchor": 0.5,
-    "energy": 0.5,
-    "shared_noise": 0.5,
-    "upsamplers": "micro",
-    "upsampler_scale": 0.5,
-    "weights": "folder",
-    "in_cascade": True,
-    "dilated_share": 0.5,
-    "noise_level": 5,
-    "vae_tiling": True,
-    "return_dict": False,
-    "pivot": torch.zeros(1, 4, 16, 16),
-}
-
-
-def test_every_option_that_not_all_methods_take_is_tried() -> None:
-    passed = {name for name, use in uses().items() if use.passed and use.taken_by != "all"}
-    assert set(VALUES) == passed
+# Which values a name may have is another question, asked later.
+VALUES: dict[str, Any] = {name: "any" for name, use in uses().items() if use.passed and use.taken_by != "all"}
 
 
 @pytest.mark.parametrize("option", VALUES)

@@ -11,9 +11,11 @@ import torch
 from cascade_runs import run, seeded
 from selfcascade import SelfCascade
 from tiny import TinyPipeline
+from tiny.more_videos import MORE_VIDEOS
 from tiny.variants import VARIANTS
 
-EACH = pytest.mark.parametrize("family", VARIANTS.values(), ids=VARIANTS.keys())
+ALL = (*VARIANTS.values(), *MORE_VIDEOS)
+EACH = pytest.mark.parametrize("family", ALL, ids=lambda family: family.name)
 
 
 @pytest.fixture(autouse=True)

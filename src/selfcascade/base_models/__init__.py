@@ -22,6 +22,7 @@ from selfcascade.base_models.transformers import (
     ZImage,
 )
 from selfcascade.base_models.unets import AnimateDiff, StableDiffusion, StableDiffusionXL, TextToVideo
+from selfcascade.base_models.videos import HunyuanVideo, HunyuanVideo15, Kandinsky5Video, MotifVideo
 
 __all__ = ["FAMILIES", "Family", "family_of", "register_family"]
 
@@ -45,6 +46,10 @@ FAMILIES: list[type[Family]] = [
     Wan,
     LTX,
     CogVideoX,
+    HunyuanVideo,
+    HunyuanVideo15,
+    MotifVideo,
+    Kandinsky5Video,
 ]
 
 

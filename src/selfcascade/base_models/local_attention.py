@@ -27,10 +27,12 @@ from torch.overrides import TorchFunctionMode
 from selfcascade.base_models.borrowing import hooks_in_place
 from selfcascade.base_models.windows import Grid, attend
 
+Place = tuple[Grid, Grid, int]  # grid, window, tokens in front
+Find = Callable[[int], Place | None]  # by the number of tokens
+
 QUARTERS = 4
 TEMPORAL = frozenset({"motion_modules", "temp_attentions", "transformer_in"})  # their tokens are frames
-# Attention is linear in them as they are.
-LINEAR = frozenset({"SanaTransformer2DModel"})
+LINEAR = frozenset({"SanaTransformer2DModel"})  # as they are
 # The order of tokens: the picture's, then text; or text, where there is any among them, then the picture's.
 PICTURE_FIRST = frozenset(
     {
@@ -49,10 +51,11 @@ PICTURE_LAST = frozenset(
 # Of transformers, the lists of blocks that the picture goes through; those of text alone are elsewhere.
 BLOCKS = frozenset(
     {
-        *("transformer_blocks", "single_transformer_blocks", "joint_transformer_blocks", "single_dit_blocks"),
+        *("transformer_blocks", "single_transformer_blocks", "joint_transformer_blocks"),
         *("blocks", "layers", "noise_refiner"),
     }
 )
+# Processors that make attention in another way than by `scaled_dot_product_attention`.
 UNFUSED = frozenset(
     {
         *("AttnProcessor", "AttnAddedKVProcessor", "SlicedAttnProcessor", "SlicedAttnAddedKVProcessor"),
@@ -130,10 +133,6 @@ def local_attention(network: nn.Module, grid: Grid, native: Grid) -> Generator[N
                 module.forward = own
             elif "forward" in vars(module):
                 del module.forward
-
-
-Place = tuple[Grid, Grid, int]  # grid, window, tokens in front
-Find = Callable[[int], Place | None]
 
 
 class _Steps:

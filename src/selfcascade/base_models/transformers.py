@@ -136,7 +136,7 @@ class Flux2Klein(Flux2):
 class Wan(Family):
     """Wan and SkyReels 2: (B, C, F, h, w), each channel with its own mean and standard deviation."""
 
-    classes = ("WanPipeline", "SkyReelsV2Pipeline")
+    classes = ("WanPipeline", "WanVACEPipeline", "SkyReelsV2Pipeline")
     video = True
     least_multiple = 16
     stated_size = (480, 832)
