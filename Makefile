@@ -60,6 +60,7 @@ benchmarks/methods.json: | $(READY)
 benchmarks: $(READY) ## Measure costs again: benchmarks/*.md
 	$(BIN)/python benchmarks/flops.py
 	$(BIN)/python benchmarks/attention.py
+	$(BIN)/python benchmarks/seams.py
 	$(BIN)/python benchmarks/seconds.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/methods.py

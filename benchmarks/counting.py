@@ -8,7 +8,6 @@ the memory-efficient kernel, and under autocast normalisations run in float32, a
 from __future__ import annotations
 
 import contextlib
-import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 from unittest.mock import patch
@@ -17,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
-from torch.utils.weak import WeakIdKeyDictionary
+
+from selfcascade.cost.forward import LiveBytes
 
 
 @contextlib.contextmanager
@@ -51,34 +50,6 @@ def _in_float32(function: Any) -> Any:
     return cast
 
 
-class LiveBytes(TorchDispatchMode):
-    """Bytes of the storages that are alive.
-
-    Attributes:
-        now, peak: At this moment, and at most.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.known, self.now, self.peak = WeakIdKeyDictionary(), 0, 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return tree_map_only(Tensor, self._note, func(*args, **(kwargs or {})))
-
-    def _note(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage not in self.known:
-            size = storage.nbytes()
-            self.known[storage] = size
-            weakref.finalize(storage, self._freed, size)
-            self.now += size
-            self.peak = max(self.peak, self.now)
-        return tensor
-
-    def _freed(self, size: int) -> None:
-        self.now -= size
-
-
 def counted_step(step: Any, modules: Iterable[nn.Module]) -> dict[str, int]:
     """FLOPs of a step's forward and backward passes, and bytes: of all it keeps between steps, and at most within one.
 
@@ -86,8 +57,8 @@ def counted_step(step: Any, modules: Iterable[nn.Module]) -> dict[str, int]:
         step: Called, it takes a whole step; `ready(device)` makes its inputs and its optimizer; `weights` are trained.
         modules: Their weights, on the meta device, are replaced.
     """
-    live = LiveBytes()
-    with FakeTensorMode(), live:
+    memory = LiveBytes()
+    with FakeTensorMode(), memory:
         for module in {inner for outer in modules for inner in outer.modules()}:
             for name, weight in list(module._parameters.items()):
                 if weight is not None:
@@ -99,7 +70,7 @@ def counted_step(step: Any, modules: Iterable[nn.Module]) -> dict[str, int]:
             weight.grad = torch.zeros_like(weight)
         step.optimizer.step()
         step.optimizer.zero_grad()
-        kept, live.peak = live.now, live.now
+        kept, memory.peak = memory.live, memory.live
         with FlopCounterMode(display=False) as counter, as_on_cuda():
             step()
-    return {"flops": counter.get_total_flops(), "kept": kept, "peak_counted": live.peak}
+    return {"flops": counter.get_total_flops(), "kept": kept, "peak_counted": memory.peak}

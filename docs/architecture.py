@@ -34,11 +34,15 @@ ROOMS = {
     "options": Room(
         "everything that a call can say, each thing once; flags and docs/options.md come from it", ("checks", "presets")
     ),
-    "media": Room("pictures and clips: read from files, laid out in grids, written whole with their records"),
+    "media": Room(
+        "pictures and clips: read from files, laid out in grids, written whole with their records", ("checks",)
+    ),
     "metrics": Room("networks that see or read samples, distances between samples, and the registry of all metrics"),
-    "base_models": Room("an untouched diffusers pipeline as a base model; one small class per family", ("cascade",)),
+    "base_models": Room(
+        "an untouched diffusers pipeline as a base model; one small class per family", ("cascade", "checks")
+    ),
     "upsamplers": Room(
-        "the tuned version's modules (phi_n), and the hooks that read and add skip features", ("base_models",)
+        "the tuned version's modules (phi_n), and the hooks that read and add skip features", ("base_models", "checks")
     ),
     "models": Room("models and upsamplers by name", ("upsamplers",)),
     "data": Room(
@@ -61,10 +65,12 @@ ROOMS = {
         "ways to reach the target size behind one protocol, a file each",
         ("base_models", "calls", "cascade", "checks", "models", "options", "pipeline", "presets"),
     ),
-    "cost": Room("TFLOPs, memory and seconds of a plan, before it runs", ("base_models", "cascade", "pipeline")),
+    "cost": Room(
+        "TFLOPs, memory and seconds of a plan, before it runs", ("base_models", "cascade", "checks", "pipeline")
+    ),
     "training": Room(
         "the loop, its objective, checkpoints",
-        ("base_models", "cascade", "data", "media", "models", "pipeline", "upsamplers"),
+        ("base_models", "cascade", "checks", "data", "media", "models", "pipeline", "upsamplers"),
     ),
     "evaluation": Room(
         "benchmarks (prompts and real samples), sampling for them, and evaluators that turn samples into figures",

@@ -35,6 +35,7 @@ SUBSTITUTIONS: dict[str, tuple[str, str]] = {
     "accelerate launch ": ("accelerate launch --cpu --num_processes 1 ", "tests have no GPU"),
     "--pictures 10000 --real-pictures 10000": ("--pictures 2 --real-pictures 4", "20,000 pictures take days"),
     "--pictures 2048 --real-pictures 2048": ("--pictures 2 --real-pictures 4", "4,096 clips take days"),
+    "--pictures 500 --real-pictures 2000": ("--pictures 2 --real-pictures 4", "2,500 pictures take hours"),
     "inception:inception.safetensors": ("clip:tiny-clip", "torch-fidelity is no requirement of the tests"),
 }
 # What does not run, by how it starts, and why.
@@ -91,12 +92,10 @@ def furnish(folder: Path, page: Path, models_only: bool = False) -> None:
     for name in MODELS:
         if name in text:
             build(name).save_pretrained(folder / name)
-    if models_only:
-        return
-    for name, make in FILES.items():
-        if name in text:
-            make(folder)
     (folder / "experiments").symlink_to(ROOT / "experiments")
+    for name, make in FILES.items():
+        if name in text and not models_only:
+            make(folder)
 
 
 def _scene(number: int, side: int) -> tuple[Image.Image, str]:
@@ -147,6 +146,20 @@ def _shards(folder: Path) -> None:
                 tar.addfile(member, io.BytesIO(data))
 
 
+def _stamps(folder: Path) -> None:
+    (folder / "stamps").mkdir()
+    for colour in ("red", "green", "blue", "white"):
+        Image.new("RGBA", (90, 60), colour).save(folder / f"stamps/{colour}.png")
+        (folder / f"stamps/{colour}.txt").write_text(f"A {colour} brick.\n")
+    _clip_score(folder)
+
+
+def _wallpapers(folder: Path) -> None:
+    (folder / "wallpapers").mkdir()
+    for number in range(2):
+        _scene(number, 256)[0].save(folder / f"wallpapers/{number}.jpg")
+
+
 def _clip_score(folder: Path) -> None:
     score = tiny_clip_score()
     score.model.save_pretrained(folder / "tiny-clip")
@@ -172,4 +185,6 @@ FILES: dict[str, Callable[[Path], None]] = {
     "laion/": _shards,
     "i3d.safetensors": _video_weights,
     "weights-inception": _inception_weights,
+    "sprites=stamps": _stamps,
+    "backgrounds=wallpapers": _wallpapers,
 }

@@ -1,5 +1,9 @@
 """What attention in windows should equal: full attention under a mask that spells out who sees whom."""
 
+import contextlib
+import functools
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -59,3 +63,35 @@ class MaskedAttention(TorchFunctionMode):
             mask, sees = named.get("attn_mask"), seen(grid, window, before, tokens, shift)
             named["attn_mask"] = sees if mask is None else sees & mask.bool()
         return func(**named)
+
+
+def masks_of(network: Any, grid: Grid, native: Grid, picture_first: bool = False) -> MaskedAttention:
+    """The masks of all numbers of tokens that the network could have with up to 64 of text."""
+    places: dict[int, tuple[Grid, Grid, int]] = {}
+    for level in range(len(getattr(network, "down_blocks", ()))):
+        own, window = (
+            Grid(1, *(math.ceil(side / 2**level) for side in (each.height, each.width))) for each in (grid, native)
+        )
+        places[own.tokens] = (own, window, 0)
+    for text in range(0 if places else 65):
+        places[grid.tokens + text] = (grid, native, 0 if picture_first else text)
+    return MaskedAttention(places)
+
+
+@contextlib.contextmanager
+def oracle(network: Any, grid: Grid, native: Grid, scheduler: Any = None, picture_first: bool = False) -> Iterator[Any]:
+    """With it the network has these masks, moved at each step of the scheduler."""
+    mask = masks_of(network, grid, native, picture_first)
+
+    def stepped(*given: Any, **named: Any) -> Any:
+        mask.step += 1
+        return type(scheduler).step(scheduler, *given, **named)
+
+    if scheduler is not None:
+        scheduler.step = functools.wraps(scheduler.step)(stepped)
+    try:
+        with mask:
+            yield mask
+    finally:
+        if scheduler is not None:
+            del scheduler.step

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import selfcascade
+from selfcascade import cascade, checks
 
 ROOT = Path(__file__).parents[1]
 HOMES, VERSION = selfcascade._HOMES, "selfcascade.__version__"
@@ -76,6 +77,10 @@ def test_the_algorithm_stands_on_torch_alone_and_fits_on_a_page() -> None:
     roots = {module.split(".")[0] for module in imports(path)}
     assert roots - set(sys.stdlib_module_names) == {"torch"}
     assert len(path.read_text().splitlines()) < 200
+
+
+def test_the_largest_side_is_the_same_with_torch_and_without() -> None:
+    assert cascade.MAX_SIDE == checks.MAX_SIDE
 
 
 def test_no_file_is_long() -> None:

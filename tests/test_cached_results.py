@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from clip_score import tiny_clip_score
 from command_line import run, succeed
@@ -21,6 +22,7 @@ from selfcascade.evaluation import BaseSamples, Sampling
 from selfcascade.evaluation.data_benchmark import DataBenchmark
 from selfcascade.evaluation.make_samples import model_digest
 from selfcascade.evaluation.moving_scenes_benchmark import MovingSceneEvaluator
+from selfcascade.evaluation.parts import in_parts, read_parts
 from selfcascade.evaluation.scenes_benchmark import SceneEvaluator, scene_prompts
 from selfcascade.experiments import read_experiment, runs_of
 from selfcascade.experiments.experiment import names_of
@@ -187,3 +189,75 @@ def test_pictures_are_evaluated_the_same_in_parts(tmp_path: Path) -> None:
 def test_a_detector_of_clips_has_a_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="detector_name must be given with a detector, and only then, not ''"):
         MovingSceneEvaluator(64, 64, tmp_path, detector=I3D(classes=3))
+
+
+def numbered(made: list[range]) -> Callable[[range], dict[str, torch.Tensor]]:
+    """Makes parts of two tensors, and lists what it was asked for."""
+
+    def make(group: range) -> dict[str, torch.Tensor]:
+        made.append(group)
+        return {"pictures": torch.tensor(group), "seconds": torch.zeros(len(group))}
+
+    return make
+
+
+def test_a_part_of_more_or_fewer_samples_is_made_anew(tmp_path: Path) -> None:
+    made: list[range] = []
+    for count in (7, 7, 10, 10, 7):
+        found = read_parts(in_parts(numbered(made), [range(0, 5), range(5, count)], tmp_path, "parts"))
+        assert found["pictures"].tolist() == list(range(count))
+    assert made == [range(0, 5), range(5, 7), range(5, 10), range(5, 7)]
+
+
+def test_a_part_of_other_samples_is_made_anew(tmp_path: Path) -> None:
+    made: list[range] = []
+    for groups in ([range(0, 5), range(5, 10)], [range(0, 5), range(10, 15)]):
+        found = read_parts(in_parts(numbered(made), groups, tmp_path, "parts"))
+        assert found["pictures"].tolist() == [number for group in groups for number in group]
+    assert made == [range(0, 5), range(5, 10), range(10, 15)]
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+def one_row_short(path: Path) -> None:
+    save_file({name: value[:-1] for name, value in load_file(path).items()}, path)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "cut off": cut_off, "empty": lambda path: path.write_bytes(b""), "zeros": lambda path: path.write_bytes(bytes(99)),
+    "no tensors": lambda path: save_file({}, path), "one row short": one_row_short,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_part_is_made_anew(damage: str, tmp_path: Path) -> None:
+    made: list[range] = []
+    groups = [range(0, 5), range(5, 10)]
+    whole = read_parts(paths := in_parts(numbered(made), groups, tmp_path, "parts"))
+    DAMAGES[damage](paths[1])
+    again = read_parts(in_parts(numbered(made), groups, tmp_path, "parts"))
+    assert made == [*groups, groups[1]]
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "a figure less", "a figure of another form"])
+def test_kept_features_that_lack_something_are_made_anew(damage: str, tmp_path: Path) -> None:
+    pictures = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+    def figures() -> dict[str, Any]:
+        return SceneEvaluator(64, 64, tmp_path, real_count=8, draws=2).evaluate(pictures, scene_prompts(4))
+
+    right = figures()
+    (path,) = tmp_path.glob("real-pictures-*")
+    content, kept = path.read_bytes(), load_file(path)
+    if damage == "a figure less":
+        save_file({name: value for name, value in kept.items() if name != "repetition"}, path)
+    elif damage == "a figure of another form":
+        save_file({**kept, "octaves": kept["octaves"][:, :1].contiguous()}, path)
+    else:
+        DAMAGES[damage](path)
+    assert figures() == right and path.read_bytes() == content
+    changed = path.stat().st_mtime_ns
+    assert figures() == right and path.stat().st_mtime_ns == changed

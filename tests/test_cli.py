@@ -229,3 +229,16 @@ def test_the_demonstration_writes_its_picture(tmp_path: Path) -> None:
     assert [one["settings"]["method"] for one in pictures] == ["direct"] * 3 + ["self-cascade"] * 2
     assert [one["result"]["width"] for one in pictures] == [128, 256, 512, 256, 512]
     assert Image.open(path).width > 3 * 512
+
+
+def test_a_crop_is_said_in_one_line_and_one_side_alone_cuts_nothing(workplace: Path) -> None:
+    Image.new("RGB", (128, 64), "red").save("wide.png")
+    square = run("upscale", "wide.png", *WITH_MODEL, "--height", "256", "--width", "256", "--output", "square.png")
+    assert square.exit_code == 0, square.output
+    said = "selfcascade: the image, 64x128, is cropped at its centre to 64x64, the ratio of 256x256; "
+    assert [line for line in square.stderr.splitlines() if "cropped" in line] == [
+        said + "give height or width alone to keep all of it"
+    ]
+    whole = run("upscale", "wide.png", *WITH_MODEL, "--height", "256", "--output", "whole.png")
+    assert whole.exit_code == 0 and "cropped" not in whole.stderr
+    assert Image.open("square.png").size == (256, 256) and Image.open("whole.png").size == (512, 256)

@@ -1,6 +1,7 @@
 """Collages: the same from a seed for ever, the same picture at every size, of the package's cut-outs or one's own."""
 
 import hashlib
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -250,6 +251,15 @@ def test_ones_own_cut_outs_and_photographs_are_composed(tmp_path: Path) -> None:
     again = next(iter(source.entries(0, 0)))
     assert not isinstance(again, Skip)
     assert np.array_equal(np.asarray(again.load()), np.asarray(entries[0].load()))  # type: ignore[union-attr]
+
+
+def test_few_kinds_have_single_objects_where_no_pair_belongs_to_the_split(tmp_path: Path) -> None:
+    assets = open_assets(own_assets(tmp_path)[0])
+    assert not any(split_of(*sorted(pair)) == "test" for pair in itertools.combinations(assets.kinds, 2))
+    collages = [sample_collage(seed, "test", assets=assets) for seed in range(20)]
+    assert {len(collage.items) for collage in collages} == {1}
+    with pytest.raises(ValueError, match="6 kinds of cut-outs are too few for collages of the split 'test'"):
+        sample_collage(0, "test", second=True, assets=assets)
 
 
 def test_a_photograph_is_box_filtered_too(tmp_path: Path) -> None:

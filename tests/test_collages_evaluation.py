@@ -1,16 +1,22 @@
 """Collages as what models are measured on: those that ship, and of one's own cut-outs."""
 
+import importlib
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 from clip_score import tiny_clip_score
 from selfcascade.cascade import Size
-from selfcascade.data.collages import SPLITS, caption, sample_collage
+from selfcascade.data.collages import SPLITS, caption, render, sample_collage
 from selfcascade.evaluation import open_benchmark
-from selfcascade.evaluation.scenes_benchmark import FIRST_PROMPT
+from selfcascade.evaluation.scenes_benchmark import FIRST_PROMPT, drawn_collages
 from selfcascade.experiments.experiment import Experiment
+from selfcascade.metrics.composition import CompositionReader, accuracy
+from selfcascade.models import BUNDLED
 
 SIDE = Size(64, 64)
 
@@ -58,5 +64,25 @@ def test_ones_own_collages_are_asked_for_and_drawn(tmp_path: Path) -> None:
     before = evaluator.key
     Image.new("RGBA", (8, 8), "red").save(sprites / "red ball.png")
     assert own.evaluator(64, 64, tmp_path, 6).key != before
-    with pytest.raises(ValueError, match="detector must be 'scenes' for scenes and collages"):
+    with pytest.raises(ValueError, match="needs a detector to be measured by: give detector, inception"):
         open_benchmark(f"collages:sprites={sprites}", "scenes", SIDE)
+
+
+def test_the_reader_is_right_about_real_renders() -> None:
+    folder = str(BUNDLED.parent / drawn_collages().reader)
+    reader = CompositionReader.from_pretrained(folder, local_files_only=True).float().eval()
+    collages = [sample_collage(30_000_000 + k, "test") for k in range(80)]
+    for size in (64, 128):
+        pictures = torch.from_numpy(np.stack([render(own, size, size) for own in collages])).permute(0, 3, 1, 2)
+        right = accuracy(reader.read(pictures), [own.truth for own in collages])
+        assert min(right.values()) >= 0.95, right
+
+
+def test_the_page_has_the_accuracy_that_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "recipes/bundled"))
+    recipe = importlib.import_module("collage_reader")
+    assert recipe.with_tables(recipe.PAGE.read_text()) == recipe.PAGE.read_text()
+    measured = json.loads(recipe.ACCURACY.read_text())
+    for size in recipe.PICTURE_SIZES:
+        own = measured[f"collages {size}"]
+        assert min(value for name, value in own.items() if name != "all") >= 0.97

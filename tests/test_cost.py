@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from selfcascade import SelfCascade
 from selfcascade.cascade import Size, Stage
-from selfcascade.cost import plan, timing
+from selfcascade.cost import timing
+from selfcascade.cost.coding import Coders
 from selfcascade.cost.forward import LiveBytes, MeasuredNetwork, clip_forward, unet_cost, unet_forward, vae_decode
 from selfcascade.cost.plan import estimate, scheduled_steps, unet_tflops
 from tiny import TINY
@@ -72,7 +73,7 @@ def test_flops_of_a_clip_are_those_of_the_real_unet(name: str) -> None:
 
 def test_a_clip_is_decoded_a_few_frames_at_a_time() -> None:
     pipe: Any = TINY["animatediff"].build()
-    pieces = plan._pieces(pipe, pipe.vae, Size(512, 512), 1, 10, 4)
+    pieces = Coders(pipe, pipe.vae, 1, 10, tiled=False)._pieces(Size(512, 512), 10, 4)
     assert pieces == {(4, 64, 64): 2, (2, 64, 64): 1}
     two, four = (estimate(pipe, [base_stage(64)], frames=frames)[0] for frames in (2, 4))
     assert two.tflops is not None and four.tflops is not None
@@ -201,6 +202,37 @@ def test_a_tiled_decode_costs_its_tiles() -> None:
     )
     assert memory.peak < MeasuredNetwork(pipe.vae, vae_decode).cost((1, 20, 20)).peak_bytes
     assert tiled.peak_bytes and whole.peak_bytes and tiled.peak_bytes <= whole.peak_bytes
+
+
+def counted(pipe: Any, run: Any) -> int:
+    """FLOPs of what runs on the real networks."""
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_pivots_in_rgb_cost_their_decoding_and_encoding(name: str) -> None:
+    pipe: Any = TINY[name].build()
+    stages = SelfCascade(pipe).plan(512, 512, num_inference_steps=10, preset="paper")
+    plain, rgb = (estimate(pipe, stages, upsampling=upsampling) for upsampling in ("latent-bilinear", "rgb"))
+    assert plain[0] == rgb[0]
+    for before, stage, costs in zip(stages, stages[1:], zip(plain[1:], rgb[1:], strict=True), strict=False):
+        own = counted(pipe, lambda side=before.size.height // 8: pipe.vae.decode(torch.zeros(1, 4, side, side)))
+        own += counted(pipe, lambda side=stage.size.height: pipe.vae.encode(torch.zeros(1, 3, side, side)))
+        assert costs[1].tflops - costs[0].tflops == pytest.approx(own / 1e12)  # type: ignore[operator]
+        assert costs[1].seconds > costs[0].seconds  # type: ignore[operator]
+        assert costs[1].peak_bytes >= costs[0].peak_bytes  # type: ignore[operator]
+
+
+def test_an_own_picture_costs_its_encoding() -> None:
+    pipe: Any = TINY["stable-diffusion"].build()
+    first = dataclasses.replace(tail(), index=0, count=1)
+    (upscaled,) = estimate(pipe, [first])
+    denoised = upscaled.steps * unet_tflops(pipe.unet.config, 16, 16, 2)
+    coded = counted(pipe, lambda: pipe.vae.encode(torch.zeros(1, 3, 128, 128)))
+    coded += counted(pipe, lambda: pipe.vae.decode(torch.zeros(1, 4, 16, 16)))
+    assert upscaled.tflops == pytest.approx(denoised + coded / 1e12)
 
 
 def test_the_pipeline_is_left_as_it_was() -> None:

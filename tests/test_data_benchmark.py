@@ -70,8 +70,9 @@ def test_what_does_not_go_together_is_named(data: Path, tmp_path: Path) -> None:
     folder, clip = suite(tmp_path), f"clip:{tmp_path / 'clip'}"
     runs = ["--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "out")]
     assert "output must be given" in run("evaluate", str(folder), "--data", str(data)).stderr
-    assert "another one for other data" in run("evaluate", str(folder), "--data", str(data), *runs).stderr
-    assert "another one for other data" in run("evaluate", str(folder), "--detector", clip, *runs).stderr
+    wanted = "needs a detector to be measured by: give detector, inception:FILE.safetensors or clip:FOLDER_OR_HUB_ID"
+    assert f"data {str(data)!r} {wanted}" in run("evaluate", str(folder), "--data", str(data), *runs).stderr
+    assert "is for data of your own" in run("evaluate", str(folder), "--detector", clip, *runs).stderr
     many = ["--data", str(data), "--detector", clip, "--pictures", "13", *runs]
     assert "has fewer than 13 usable samples" in run("evaluate", str(folder), *many).stderr
     for name in ("inception", "clip:", "dino:x", f"clip:{tmp_path / 'none'}"):

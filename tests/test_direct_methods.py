@@ -15,15 +15,15 @@ from torch.nn.functional import conv2d, interpolate
 from cascade_runs import SD, seeded
 from selfcascade import METHODS, SelfCascade
 from selfcascade.base_models.stage_scheduler import matched_step
-from selfcascade.methods.hidiffusion import windowed_attention
+from selfcascade.methods.hidiffusion import attending_in_windows
 from selfcascade.methods.scalecrafter import (
     Factor,
     default_share,
     dispersed,
     dispersion,
     level_factor,
-    redilated,
     redilated_convolution,
+    redilating,
 )
 from selfcascade.methods.unet_layers import convolution_levels, spatial_attention
 
@@ -143,7 +143,7 @@ def test_guidance_is_noise_damped_at_four_times_a_side() -> None:
     x = x[:, : pipe.unet.config.in_channels]
     x[1] = x[0]
     before = pipe.unet(x, 999, words).sample
-    with redilated(pipe, Factor(4.0, 4.0), 0.5):
+    with redilating(pipe, Factor(4.0, 4.0), 0.5):
         blind, prompted = pipe.unet(x, 999, words).sample
         late = pipe.unet(x, 100, words, return_dict=False)[0]
     strong = widened(pipe.unet, outer=False)(x, 999, words).sample
@@ -188,7 +188,7 @@ def test_windowed_attention_is_attention_in_each_shifted_window() -> None:
     tokens = torch.randn(2, side * side, width, generator=seeded())
     x = torch.randn(1, pipe.unet.config.in_channels, side, side)
     words = torch.randn(1, 6, pipe.unet.config.cross_attention_dim)
-    with windowed_attention(pipe, 2.0):
+    with attending_in_windows(pipe, 2.0):
         for step, timestep in enumerate((900, 800, 700)):
             pipe.unet(x, timestep, words)
             made = layer(tokens).unflatten(1, (side, side))

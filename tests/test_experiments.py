@@ -16,8 +16,11 @@ from selfcascade.data.scenes import render, sample_scene
 from selfcascade.evaluation import BaseSamples, PromptSet, Sampling, sample
 from selfcascade.evaluation.scenes_benchmark import SceneEvaluator, scene_prompts
 from selfcascade.experiments import read_experiment
-from selfcascade.experiments.experiment import names_of
+from selfcascade.experiments.experiment import Experiment, names_of
 from selfcascade.metrics.detectors import PatchDetector
+from selfcascade.metrics.registry import IMAGE_METRICS, Metric, with_interval
+from selfcascade.metrics.video import relative
+from selfcascade.report.tables import columns_of
 
 SUITE = Path(__file__).parents[1] / "experiments/training-curves"
 
@@ -57,6 +60,25 @@ def test_real_renders_are_read_right_and_flawed_ones_by_the_patches(cache: Path)
     assert "composition" not in wide and wide["repetition"]["mean"] > 0
     with pytest.raises(ValueError, match=r"\(128, 128\) pixels"):
         evaluator.evaluate(pictures[..., :64], prompts)
+
+
+def test_a_new_metric_is_computed_and_has_a_column_by_its_entry_alone(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    red = Metric("red", "red", with_interval(relative), extract=lambda pictures: pictures[:, 0].mean((1, 2)))
+    monkeypatch.setitem(IMAGE_METRICS, "red", red)
+    prompts = scene_prompts(4)
+    evaluator = SceneEvaluator(64, 64, cache, real_count=4, draws=4)
+    real = torch.cat(list(evaluator.real()))
+    found = evaluator.evaluate(real * torch.tensor([0.5, 1, 1]).view(3, 1, 1), prompts)
+    assert found["red"][0] == pytest.approx(0.5)
+    assert columns_of(clips=False).beside["red"](found) == found["red"][0]
+
+
+def test_experiments_of_older_files_say_questions() -> None:
+    samplings = {"base": {"method": "lanczos"}}
+    older = Experiment(**{"samplings": samplings, "questions": (3,), "questions_at_last": (5,)})
+    assert older == Experiment(samplings=samplings, samples=(3,), samples_at_last=(5,))
 
 
 def test_samples_are_those_of_whole_cascades_with_the_scenes_seeds(cache: Path) -> None:

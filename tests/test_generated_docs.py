@@ -10,7 +10,7 @@ import pytest
 from selfcascade import SelfCascade, load_bundled
 
 ROOT = Path(__file__).parents[1]
-BENCHMARKS = ("attention", "flops", "seconds", "training", "methods")
+BENCHMARKS = ("attention", "seams", "flops", "seconds", "training", "methods")
 
 
 def script(folder: str, name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -38,6 +38,11 @@ def test_the_pages_of_benchmarks_are_those_of_their_measurements(name: str, monk
     measured = json.loads((ROOT / f"benchmarks/{name}.json").read_text())
     written = script("benchmarks", name, monkeypatch).report(measured)
     assert written == (ROOT / f"benchmarks/{name}.md").read_text(), f"run python benchmarks/{name}.py"
+
+
+def test_the_reference_of_options_is_that_of_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = script("docs", "write_options", monkeypatch).page()
+    assert written == (ROOT / "docs/options.md").read_text(), "run python docs/write_options.py"
 
 
 def test_the_table_of_rooms_is_that_of_the_imports(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,5 @@
 """Networks with local attention are the same networks under a mask, and afterwards as they were."""
 
-import contextlib
-import functools
-import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from cascade_runs import SD, seeded
-from masked_attention import MaskedAttention
+from masked_attention import oracle
 from selfcascade.base_models import family_of
 from selfcascade.base_models.family import denoiser
 from selfcascade.base_models.local_attention import check_local, local_attention, self_attention
@@ -44,33 +40,6 @@ def sample(pipe: Any, family: TinyPipeline, height: int, width: int, **options: 
     size = {"height": height, "width": width, "num_inference_steps": 2, "output_type": "latent"}
     made = pipe(**{**family.inputs, **size, "generator": seeded(), **options}, return_dict=False)[0]
     return made[0] if isinstance(made, tuple) else made
-
-
-@contextlib.contextmanager
-def oracle(network: Any, grid: Grid, native: Grid, scheduler: Any = None, picture_first: bool = False) -> Iterator[Any]:
-    """The masks of all numbers of tokens that the network could have with up to 64 of text, moved at each step."""
-    places: dict[int, tuple[Grid, Grid, int]] = {}
-    for level in range(len(getattr(network, "down_blocks", ()))):
-        own, window = (
-            Grid(1, *(math.ceil(side / 2**level) for side in (each.height, each.width))) for each in (grid, native)
-        )
-        places[own.tokens] = (own, window, 0)
-    for text in range(0 if places else 65):
-        places[grid.tokens + text] = (grid, native, 0 if picture_first else text)
-    mask = MaskedAttention(places)
-
-    def stepped(*given: Any, **named: Any) -> Any:
-        mask.step += 1
-        return type(scheduler).step(scheduler, *given, **named)
-
-    if scheduler is not None:
-        scheduler.step = functools.wraps(scheduler.step)(stepped)
-    try:
-        with mask:
-            yield mask
-    finally:
-        if scheduler is not None:
-            del scheduler.step
 
 
 def state(network: nn.Module) -> dict[str, dict[str, Any]]:
@@ -155,7 +124,7 @@ def in_context(pipe: Any, family: TinyPipeline = SD, **options: Any) -> tuple[Te
     size = tuple(2 * side for side in family.native)
     with local_attention(network, grid, native):
         local = sample(pipe, family, *size, **options)
-    with oracle(network, grid, native, pipe.scheduler):
+    with oracle(network, grid, native, pipe.scheduler, family.name in PICTURE_FIRST):
         return local, sample(pipe, family, *size, **options)
 
 
@@ -268,6 +237,15 @@ def test_attention_that_is_not_over_the_grid_is_refused_when_it_runs() -> None:
     refused = pytest.raises(ValueError, match=r"AttnProcessor2_0 of \S+attn1 has none")
     with refused, local_attention(pipe.unet, grid._replace(height=44), native):
         sample(pipe, SD, 256, 256)
+
+
+def test_the_second_attention_of_stable_diffusion_3_5_is_local_too() -> None:
+    pipe: Any = TINY["stable-diffusion-3"].build()
+    config = {name: value for name, value in pipe.transformer.config.items() if not name.startswith("_")}
+    pipe.transformer = type(pipe.transformer)(**{**config, "dual_attention_layers": (0,)}).eval()
+    names = {f"transformer_blocks.{number}.attn" for number in range(2)} | {"transformer_blocks.0.attn2"}
+    assert {*self_attention(pipe.transformer)} == names
+    torch.testing.assert_close(*in_context(pipe, TINY["stable-diffusion-3"]), atol=2e-5, rtol=1e-4)
 
 
 def test_linear_attention_is_left_alone() -> None:

@@ -17,7 +17,7 @@ from cascade_runs import SD, SMALL, sampled, seeded
 from selfcascade import METHODS
 from selfcascade.base_models.resizing import lanczos
 from selfcascade.cascade import Size
-from selfcascade.methods.attention_scaling import scaled_attention
+from selfcascade.methods.attention_scaling import scaling_attention
 from selfcascade.methods.fine_tuned import whole_unet
 from tiny import TINY, add_tiny_lora, tiny_controlnet
 from tiny.parts import quiet
@@ -239,7 +239,7 @@ def test_attention_logits_are_multiplied_by_the_factor_in_every_kernel(processor
     q, k, v = (layer.head_to_batch_dim(part(x)) for part in (layer.to_q, layer.to_k, layer.to_v))
     weights = (factor * layer.scale * q @ k.transpose(1, 2)).softmax(-1)
     expected = layer.to_out[0](layer.batch_to_head_dim(weights @ v))
-    with scaled_attention(unet, 4.0):
+    with scaling_attention(unet, 4.0):
         assert torch.allclose(layer(x), expected, atol=1e-5)
     assert not torch.allclose(layer(x), expected, atol=1e-5)
 
@@ -264,5 +264,5 @@ def test_attention_scaling_refuses_what_it_cannot_scale() -> None:
         with pytest.raises(ValueError, match="not compiled"):
             sampled("attn-sf", pipe)
     transformer = TINY["stable-diffusion-3"].build().transformer
-    with pytest.raises(ValueError, match="has no levels; attn-sf needs a U-Net"), scaled_attention(transformer, 4.0):
+    with pytest.raises(ValueError, match="has no levels; attn-sf needs a U-Net"), scaling_attention(transformer, 4.0):
         pass

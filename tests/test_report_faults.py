@@ -8,7 +8,7 @@ import pytest
 
 from report_files import cells, write_result
 from selfcascade.report import write_report
-from selfcascade.report.results import Row, read_config, read_tables
+from selfcascade.report.results import Row, read_config, read_result, read_tables
 from selfcascade.report.tables import Costs, seeds_table, table
 
 COST = {"size": [128, 128], "pixels": 4, "trained_parameters": 0}
@@ -34,6 +34,12 @@ def test_a_time_without_the_base_samples_is_not_shown_beside_times_with_it(tmp_p
     }
     write_result(results / "self-cascade-rgb/seed-1", "table1", 0.1, **own, seconds_per_base_sample=1.0)
     assert cells(table("table1", rows_of(tmp_path)), "self-cascade-rgb")[10] == "3 s (1.50x)"
+
+
+def test_the_base_samples_seconds_of_older_results_are_read_by_their_old_name(tmp_path: Path) -> None:
+    own = {"sampling": {"method": "self-cascade"}, "seconds_per_picture": 3.0, "of_them_for_the_base_sample": 1.0}
+    result = read_result(write_result(tmp_path / "direct/seed-0", "table1", 0.1, **own))
+    assert result["seconds_per_base_sample"] == 1.0 and "of_them_for_the_base_sample" not in result
 
 
 def test_a_result_without_seconds_has_a_dash(tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 import torch
 
-from cascade_runs import SD
+from cascade_runs import SD, run
+from masked_attention import masks_of
 from selfcascade import Size
 from selfcascade.base_models import family_of
-from selfcascade.base_models.stage_attention import attending_locally, check_local_attention, grids, networks
+from selfcascade.base_models.stage_attention import attending_locally, attention_of, grids, networks
 from selfcascade.base_models.windows import Grid
 from selfcascade.cascade import Stage
+from selfcascade.presets import Preset
 from tiny import TINY, tiny_controlnet
 
 PIVOT = torch.zeros(1, 4, 16, 16)
@@ -59,6 +61,34 @@ def test_controlnets_and_second_denoisers_are_networks_too() -> None:
     assert networks(family_of(wan)) == [wan.transformer, wan.transformer]
 
 
-def test_an_unknown_network_is_refused() -> None:
+def test_an_unknown_network_is_refused_where_the_caller_insists_and_has_full_attention_where_a_preset_says_so() -> None:
+    family = family_of(TINY["lumina2"].build())
     with pytest.raises(ValueError, match="attention 'local' does not know where Lumina2Transformer2DModel"):
-        check_local_attention(family_of(TINY["lumina2"].build()))
+        attention_of(family, "local", asked=True)
+    assert attention_of(family, "local", asked=False) == "full" == attention_of(family, "full", asked=True)
+    assert attention_of(family_of(SD.build()), "local", asked=False) == "local"
+
+
+def test_a_cascade_is_local_above_the_base_and_says_so() -> None:
+    pipe: Any = SD.build()
+    full, local = (run(pipe, attention=attention) for attention in ("full", "local"))
+    assert [out.pivot_settings.attention for out in (full, local)] == ["full", "local"]
+    assert torch.equal(local.stages[0].latents, full.stages[0].latents)
+    mask = masks_of(pipe.unet, *grids(family_of(pipe), Size(*SD.native), Size(256, 256), PIVOT))
+
+    def moved(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        mask.step += 1
+        return {}
+
+    pivot = full.stages[0].latents
+    with mask:
+        masked = run(pipe, pivot=pivot, callback_on_step_end=moved)
+    torch.testing.assert_close(run(pipe, pivot=pivot, attention="local").images, masked.images, atol=2e-5, rtol=1e-4)
+
+
+def test_a_preset_of_ones_own_can_be_local() -> None:
+    preset = Preset("mine", "local", 0.5, 0.5, "latent-bilinear", attention="local")
+    pipe = SD.build()
+    pairs = ({"preset": preset}, {"attention": "local"}), ({"preset": preset, "attention": "full"}, {})
+    for own, same in pairs:
+        assert torch.equal(run(pipe, **own).images, run(pipe, pivot_step=500, **same).images)

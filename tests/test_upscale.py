@@ -1,5 +1,7 @@
 """`SelfCascade.upscale`: the user's own picture as the first pivot."""
 
+import warnings
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -33,8 +35,9 @@ def test_upscale_starts_from_the_users_own_picture() -> None:
         assert [stage.size.height for stage in small.stages] == sides
     cascade.native_size, settings["output_type"] = SD.native, "pil"
     square = photo(200, 128).crop((36, 0, 164, 128))
-    for picture in (photo(200, 128), square):
-        cut = cascade.upscale(picture, "a wall", height=256, width=256, generator=seeded(), **settings)
+    for picture, said in ((photo(200, 128), pytest.warns(UserWarning, match="cropped")), (square, nullcontext())):
+        with said:
+            cut = cascade.upscale(picture, "a wall", height=256, width=256, generator=seeded(), **settings)
         assert np.array_equal(np.asarray(cut.images[0]), np.asarray(out.images[0]))
     doubled = cascade.upscale(photo(160, 96), **settings)
     assert doubled.images[0].size == (320, 192)
@@ -77,3 +80,30 @@ def test_upscale_refuses_what_is_no_picture(image: Any, message: str) -> None:
 def test_upscale_takes_no_size_of_zero() -> None:
     with pytest.raises(ValueError, match="height must be a whole number from 1 to 16384, not 0"):
         SelfCascade(SD.build()).upscale(photo(), height=0)
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "made"),
+    [
+        ((64, 128), {"height": 128}, (128, 256)),
+        ((64, 128), {"width": 256}, (128, 256)),
+        ((128, 64), {"height": 256}, (256, 128)),
+        ((96, 160), {"height": 160}, (160, 264)),  # 266.7 is no multiple of 8
+        ((64, 128), {"scale": 2.0}, (128, 256)),
+        ((64, 128), {}, (128, 256)),
+    ],
+)
+def test_one_side_keeps_the_pictures_ratio_and_nothing_is_cut(
+    own: tuple[int, int], given: dict[str, Any], made: tuple[int, int]
+) -> None:
+    cascade = SelfCascade(SD.build(), native_size=(64, 64))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        out = cascade.upscale(photo(own[1], own[0]), num_inference_steps=4, output_type="latent", **given)
+    assert tuple(8 * side for side in out.images.shape[-2:]) == made
+
+
+def test_a_crop_that_was_asked_for_is_said() -> None:
+    cascade = SelfCascade(SD.build(), native_size=(64, 64))
+    with pytest.warns(UserWarning, match="the image, 64x128, is cropped at its centre to 64x64, the ratio of 128x128"):
+        cascade.upscale(photo(128, 64), height=128, width=128, num_inference_steps=4, output_type="latent")

@@ -28,10 +28,12 @@ def settings(folder: Path, **changes: Any) -> TrainingConfig:
     return TrainingConfig(**{**given, **changes})
 
 
-def trained(folder: Path, pipe: Any = None, stop_after: int | None = None, **changes: Any) -> Trainer:
+def trained(
+    folder: Path, pipe: Any = None, stop_after: int | None = None, announce: Any = None, **changes: Any
+) -> Trainer:
     config = settings(folder, **changes)
     source = ScenesSource(SIZE) if config.clips is None else open_source("moving-scenes", SIZE, clips=config.clips)
-    trainer = Trainer(pipe or SD.build(), config, Stream(source, (SIZE,), config.seed))
+    trainer = Trainer(pipe or SD.build(), config, Stream(source, (SIZE,), config.seed), announce=announce)
     if stop_after is not None:
         step = trainer._optimizer_step
 

@@ -21,6 +21,7 @@ parallel pictures.py
 train autoencoder.py
 parallel latents.py
 OMP_NUM_THREADS=1 "$bin/python" reader.py
+OMP_NUM_THREADS=1 "$bin/python" collage_reader.py --ship
 OMP_NUM_THREADS=1 "$bin/python" detector.py
 train base.py
 "$bin/python" export.py

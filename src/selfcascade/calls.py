@@ -5,20 +5,30 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_overloads
+from typing import Any, TypeVar, cast, get_overloads
+
+import torch
+from torch import Tensor
 
 from selfcascade.base_models.driver import PipelineSample
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.pivot_controls import PivotSettings
 from selfcascade.base_models.request import Request
 from selfcascade.cascade import Stage, StageResult
-from selfcascade.checks import OptionError, nearest
+from selfcascade.checks import OptionError, is_whole, nearest
 from selfcascade.options import Options, uses
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 # Keywords of pipelines whose values would change what a stage's latents mean.
-REPLACED = {"latents": "stages make their own; use pivot, or upscale(image)", "strength": "use pivot_step"}
+REPLACED = {
+    "latents": "stages make their own; use pivot, or upscale(image)",
+    "strength": "stages start at a noise level; use pivot_step",
+    "denoise_strength": "stages start at a noise level; use pivot_step",
+    "noise_scale": "stages start at a noise level; use pivot_step",
+    "denoising_start": "stages start at a noise level; use pivot_step",
+    "denoising_end": "a stage hands on clean latents; give the result to a refiner as its image instead",
+}
 
 
 @dataclass
@@ -54,7 +64,7 @@ def read_call(pipe: Any, call: str, given: Mapping[str, Any]) -> tuple[Options, 
         OptionError: A keyword is neither ours nor in the pipeline's signature, or a value is out of range.
     """
     ours = {name for name, use in uses().items() if call in use.calls}
-    theirs = set() if call == "plan" else keywords_of(pipe) - ours
+    theirs: set[str] = set() if call == "plan" else keywords_of(pipe) - ours
     for name in given:
         if name in REPLACED:
             raise OptionError(f"{{{name}}} cannot be given: {REPLACED[name]}")
@@ -79,9 +89,11 @@ def keywords_of(pipe: Any) -> set[str]:
     return {parameter.name for parameter in found if parameter.kind in NAMED}
 
 
-def is_count(value: Any) -> bool:
-    """Whether it is a positive whole number."""
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def is_finite(value: object) -> bool:
+    """Whether all numbers of a tensor, or of tensors in a list, are finite."""
+    if isinstance(value, (list, tuple)):
+        return all(map(is_finite, cast("Sequence[object]", value)))
+    return not isinstance(value, Tensor) or not value.is_floating_point() or bool(torch.isfinite(value).all())
 
 
 def check_call(request: Request, scale: float, tuned: bool) -> None:
@@ -95,8 +107,11 @@ def check_call(request: Request, scale: float, tuned: bool) -> None:
     arguments = request.arguments
     if request.prompt == []:
         raise OptionError("{prompt} is an empty list; give at least one prompt")
+    for name, value in arguments.items():
+        if not is_finite(value):
+            raise ValueError(f"{name} has values that are no finite numbers")
     for name in ("num_images_per_prompt", "num_videos_per_prompt", "decode_chunk_size"):
-        if not is_count(arguments.get(name, 1)):
+        if not is_whole(arguments.get(name, 1)):
             raise ValueError(f"{name} must be a positive whole number, not {arguments[name]!r}")
     if not tuned and scale != 1:
         raise OptionError("{upsampler_scale} is for the tuned version; give {upsamplers}, or leave it out")

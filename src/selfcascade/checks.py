@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -52,6 +53,16 @@ class _Named(dict[str, object]):
 
     def __missing__(self, name: str) -> str:
         return self.spelled(name)
+
+
+def is_whole(value: object, low: int = 1, high: float = math.inf) -> TypeGuard[int]:
+    """Whether it is a whole number, which True and False are not, from `low` to `high`."""
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def is_number(value: object, low: float = -math.inf, high: float = math.inf) -> TypeGuard[float]:
+    """Whether it is a number, which True and False are not, from `low` to `high`; nan lies nowhere."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
 
 
 def shown(value: object) -> str:
@@ -179,10 +190,10 @@ def _as_tuple(value: object) -> object:
 def _generators(value: object) -> object:
     from torch import Generator  # who gives a generator has imported torch
 
-    several = typing.cast(list[object], value) if isinstance(value, list) else [value]
+    found, several = shown(value), typing.cast("list[object]", value) if isinstance(value, list) else [value]
     if not several or not all(isinstance(one, Generator) for one in several):
-        raise ValueError(f"must be a torch.Generator or a list of them, not {shown(value)}")
-    return value
+        raise ValueError(f"must be a torch.Generator or a list of them, not {found}")
+    return several if isinstance(value, list) else value
 
 
 Item = TypeVar("Item")

@@ -27,7 +27,7 @@ from selfcascade.checks import (
     Text,
     refusal,
 )
-from selfcascade.presets import PRESETS, Preset, Share, Upsampling, preset_named
+from selfcascade.presets import PRESETS, Attention, Preset, Share, Upsampling, preset_named
 
 MAX_SEED = 2**63 - 1
 MAX_FRAMES = 10_000
@@ -71,6 +71,7 @@ PICTURES: Names = GENERATE | {"compare"}
 CLIPS: Names = GENERATE | UPSCALE
 MAKE: Names = PICTURES | CLIPS
 PLAN: Names = MAKE | {"plan"}
+SAMPLE: Names = PLAN | {"evaluate"}
 MODEL: Names = PLAN | {"info"}
 CALLS: Names = frozenset({"__call__", "upscale"})
 PLANNED: Names = CALLS | {"plan"}
@@ -122,29 +123,44 @@ class Options(BaseModel):
         _model(
             "'bundled', 'bundled-video', a folder in diffusers' format, or a Hub id.",
             "bundled, or bundled-video where an option or a file is for clips",
+            commands=MODEL | SAMPLE,
         ),
     ] = "bundled"
     device: Annotated[Text | None, _model("cpu, cuda, cuda:1 or mps.", "the best there is")] = None
-    dtype: Annotated[Dtype | None, Use("Of the weights.", "float16 on a GPU, else float32", PLAN, passed=False)] = None
+    dtype: Annotated[
+        Dtype | None, Use("Precision of the weights.", "float16 on a GPU, else float32", SAMPLE, passed=False)
+    ] = None
     native_size: Annotated[
         Sides | None, Use("Size the model was trained at.", "as the model says", MODEL, metavar="HxW")
     ] = None
     method: Annotated[
         Text, Use("How the target size is reached; see `selfcascade info`.", "self-cascade", GENERATE, passed=False)
     ] = "self-cascade"
-    height: Annotated[Pixels | None, _planned("Pixels.", "twice the native height")] = None
-    width: Annotated[Pixels | None, _planned("Pixels.", "twice the native width")] = None
+    height: Annotated[
+        Pixels | None,
+        _planned("Height in pixels.", "twice the native height; of a picture to enlarge, as its ratio has it"),
+    ] = None
+    width: Annotated[
+        Pixels | None,
+        _planned("Width in pixels.", "twice the native width; of a picture to enlarge, as its ratio has it"),
+    ] = None
     scale: Annotated[
         Scale | None,
-        _planned("Sides, as a multiple of the native ones or of those of the picture to enlarge.", "height and width"),
+        _planned("Sides, as a multiple of the native ones, or of those of the picture to enlarge.", "2"),
     ] = None
-    seed: Annotated[Seed, Use("Of the first picture; the next one's is one more.", "0", MAKE, passed=False)] = 0
+    seed: Annotated[Seed, Use("Seed of the first picture; each next one's is one more.", "0", MAKE, passed=False)] = 0
     num_inference_steps: Annotated[
         PerStage[Steps] | None,
-        _planned("Steps of the whole schedule, for all stages or for each.", "the model's default", flag="--steps"),
+        _planned(
+            "Steps of the whole schedule, for all stages or for each.",
+            "the model's default",
+            commands=SAMPLE,
+            flag="--steps",
+        ),
     ] = None
     guidance_scale: Annotated[
-        PerStage[Guidance] | None, _planned("Weight of the prompt, for all stages or for each.", "the model's default")
+        PerStage[Guidance] | None,
+        _planned("Weight of the prompt, for all stages or for each.", "the model's default", commands=SAMPLE),
     ] = None
     preset: Annotated[
         PresetName | None, _cascade("Named settings; see `selfcascade info`.", unless="the model's default")
@@ -158,6 +174,10 @@ class Options(BaseModel):
         Share | None, _cascade("Share of a stage's steps, the first ones, held to the pivot's low band.")
     ] = None
     energy: Annotated[Share | None, _cascade("How much of its fine energy an enlarged pivot gets back.")] = None
+    attention: Annotated[
+        Attention | None,
+        _cascade("Whether self-attention above the native size is full, or local at a cost linear in pixels."),
+    ] = None
     shared_noise: Annotated[
         Share | None,
         Use(
@@ -203,7 +223,9 @@ class Options(BaseModel):
         bool | None,
         Use("Decode the last stage in tiles.", "from 2048x2048 pixels on", MAKE, calls=CALLS, taken_by="vae_tiling"),
     ] = None
-    generator: Annotated[Generators | None, _python("Of every random draw; a list gives each picture its own.")] = None
+    generator: Annotated[
+        Generators | None, _python("Source of every random draw; a list gives each picture its own.")
+    ] = None
     output_type: Annotated[OutputType, _python("Form of the pictures.", "pil")] = "pil"
     return_dict: Annotated[bool, _python("False: a tuple, pictures and stages.", "True", taken_by="")] = True
     pivot: Annotated[

@@ -13,9 +13,12 @@ from torch import Tensor
 from selfcascade.base_models.decoding import decode_latents
 from selfcascade.base_models.driver import PipelineBaseModel, PipelineSample, StageContext
 from selfcascade.base_models.family import vae_tiling
+from selfcascade.base_models.finite import checking_pixels
+from selfcascade.base_models.given_pivot import taken_up
 from selfcascade.base_models.image_pivot import image_pivot
 from selfcascade.base_models.pivot_controls import PivotSettings, check_anchorable
 from selfcascade.base_models.request import Request
+from selfcascade.base_models.stage_attention import attending_locally, attention_of
 from selfcascade.calls import (
     SelfCascadeOutput,
     check_call,
@@ -28,8 +31,8 @@ from selfcascade.calls import (
 from selfcascade.cascade import Size, Stage, StageResult, self_cascade
 from selfcascade.media.images import clips_of, pixels_of
 from selfcascade.options import Options, OutputType
-from selfcascade.planning import Planner, sizes_from, stages_after, target_size
-from selfcascade.presets import Preset, Upsampling
+from selfcascade.planning import Planner, enlarged_size, sizes_from
+from selfcascade.presets import Attention, Preset, Upsampling
 from selfcascade.upsamplers.skip_features import adding_skip_features, check_hookable
 
 # From here on a decoded picture alone takes gigabytes inside a VAE, so it is decoded in tiles unless told otherwise.
@@ -68,6 +71,7 @@ class SelfCascade(Planner):
         upsampling: Upsampling | None = None,
         anchor: float | None = None,
         energy: float | None = None,
+        attention: Attention | None = None,
         guidance_scale: float | Sequence[float] | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: OutputType = "pil",
@@ -92,8 +96,8 @@ class SelfCascade(Planner):
 
         Args:
             prompt: One or several; None where `prompt_embeds` are given.
-            height, width, scale, num_inference_steps, pivot_step, preset, upsampling, anchor, energy, guidance_scale:
-                As in `plan`.
+            height, width, scale, num_inference_steps, pivot_step, preset, upsampling, anchor, energy, attention,
+                guidance_scale: As in `plan`.
             generator: Source of every random draw; a list gives each picture its own.
             output_type: "pil", "np", "pt" or "latent".
             return_dict: False returns the tuple (pictures, stages).
@@ -112,13 +116,12 @@ class SelfCascade(Planner):
         options, arguments = read_call(self.pipe, "__call__", given)
         stages = self._plan(options)
         request = Request(prompt, options.generator, options.output_type, arguments)
+        pivot: Any = options.pivot
+        after, request = taken_up(pivot, stages, request, self.family)
         base = self._base(request, options)
         check_has_pivot(options, stages)
-        pivot: Any = options.pivot
-        if pivot is None:
-            return self._run(base, stages, None, options)
-        after = stages_after(pivot, stages, self.family.factor)
-        return self._run(base, after, lambda: base.resume(pivot, stages[0]), options)
+        start = None if options.pivot is None else lambda: base.resume(pivot, stages[0])
+        return self._run(base, after, start, options)
 
     @overload
     def upscale(
@@ -136,6 +139,7 @@ class SelfCascade(Planner):
         upsampling: Upsampling | None = None,
         anchor: float | None = None,
         energy: float | None = None,
+        attention: Attention | None = None,
         guidance_scale: float | Sequence[float] | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: OutputType = "pil",
@@ -160,9 +164,10 @@ class SelfCascade(Planner):
         Args:
             image: A picture, a list of pictures of one size, or (B, 3, H, W) in [0, 1]. For a video model a clip: its
                 frames in a list, (F, H, W, 3) bytes, a list of such clips, or (B, F, 3, H, W) in [0, 1]. It is cropped
-                at the centre to the target's ratio and enlarged in RGB for the first stage.
+                at the centre to the target's ratio, with a warning, and enlarged in RGB for the first stage.
             prompt: What the image shows; None is the empty prompt, unless `prompt_embeds` are given.
-            height, width: Pixels; None is twice the image's.
+            height, width: Pixels; where one is given, the other follows from the image's ratio; twice the image's where
+                neither is.
             scale: Instead of height and width: the image's sides times this.
             The others: as in `__call__`.
 
@@ -175,14 +180,14 @@ class SelfCascade(Planner):
             check_length(arguments, pixels.shape[2])
             arguments["num_frames"] = pixels.shape[2]
         own = Size(*pixels.shape[-2:])
-        target = target_size(own, self.multiple, options)
+        target = enlarged_size(own, self.multiple, options)
         sizes, before = sizes_from(own, target, self.native_size, self.multiple)
         stages = self._stages(sizes, 0, options)
         words = prompt or "" if prompt is not None or "prompt_embeds" not in arguments else None
         request = Request(words, options.generator, options.output_type, arguments)
         request = request.for_pictures(len(pixels), self.family.video)
         base = self._base(request, options)
-        pivot = functools.partial(image_pivot, self.family, request, pixels, sizes[0], before, bool(base.contexts))
+        pivot = functools.partial(image_pivot, self.family, request, pixels, sizes[0], before, self._tuned(options))
         return self._run(base, stages, pivot, options)
 
     def _base(self, request: Request, options: Options) -> PipelineBaseModel:
@@ -192,16 +197,23 @@ class SelfCascade(Planner):
         check_clips(self.family, request.arguments.get("num_frames"), shared_noise)
         if preset.anchor > 0:
             check_anchorable(self.pipe.scheduler)
-        settings = PivotSettings(preset.upsampling, preset.anchor, preset.energy, shared_noise)
-        return PipelineBaseModel(self.family, request, settings, self._contexts(scale))
+        attention = attention_of(self.family, preset.attention, asked=options.attention is not None)
+        settings = PivotSettings(preset.upsampling, preset.anchor, preset.energy, shared_noise, attention)
+        return PipelineBaseModel(self.family, request, settings, self._contexts(options, scale, attention))
 
-    def _contexts(self, upsampler_scale: float) -> list[StageContext]:
+    def _tuned(self, options: Options) -> bool:
+        return self.upsamplers is not None and options.upsampler_scale != 0
+
+    def _contexts(self, options: Options, upsampler_scale: float, attention: str) -> list[StageContext]:
         """What changes the denoiser for the length of a stage; each is made anew from the stage and its pivot."""
         contexts: list[StageContext] = []
-        if self.upsamplers is not None and upsampler_scale != 0:
+        if attention == "local":
+            contexts.append(functools.partial(attending_locally, self.family, self.native_size))
+        if self.upsamplers is not None and self._tuned(options):
             unet = self.family.denoiser
             check_hookable(unet)
-            upsamplers = self.upsamplers.to(self.pipe._execution_device)
+            upsamplers = self.upsamplers
+            torch.nn.Module.to(upsamplers, self.pipe._execution_device)
 
             def tuned(stage: Stage, pivot: Tensor | None) -> contextlib.AbstractContextManager[None]:
                 if pivot is None:
@@ -219,7 +231,8 @@ class SelfCascade(Planner):
         options: Options,
     ) -> SelfCascadeOutput | tuple[Any, list[StageResult[PipelineSample]]]:
         tiled = stages[-1].size.area >= TILING_AREA if options.vae_tiling is None else options.vae_tiling
-        with vae_tiling(self.pipe, tiled), torch.no_grad():
+        with vae_tiling(self.pipe, tiled), checking_pixels(self.pipe), torch.no_grad():
+            base.check_schedules(stages)
             results = list(self_cascade(base, stages, None if pivot is None else pivot()))
             last = results[-1].sample
             chunk = base.arguments.get("decode_chunk_size")

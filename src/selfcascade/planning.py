@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any
-
-from torch import Tensor
+from typing import Any, cast
 
 from selfcascade.base_models import family_of
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.pivot_controls import check_anchorable
 from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.stage_scheduler import matched_step, stage_scheduler, training_steps
+from selfcascade.base_models.stage_schedules import last_timesteps, reachable, shortened
 from selfcascade.cascade import Size, Stage, plan_stages
 from selfcascade.checks import OptionError
 from selfcascade.options import Options
@@ -20,6 +20,7 @@ from selfcascade.presets import (
     DEFAULT_PRESET,
     PRESETS,
     UNANCHORED_PRESET,
+    Attention,
     ModelDefaults,
     Preset,
     Upsampling,
@@ -77,6 +78,7 @@ class Planner:
         upsampling: Upsampling | None = None,
         anchor: float | None = None,
         energy: float | None = None,
+        attention: Attention | None = None,
     ) -> tuple[Stage, ...]:
         """The stages of a call with these arguments; nothing runs.
 
@@ -87,7 +89,7 @@ class Planner:
             preset: A name of `selfcascade.PRESETS`, or a `Preset` of your own.
             guidance_scale: For all stages or one value a stage.
             scale: Instead of height and width: the native sides times this, 1 or more, rounded to what the model makes.
-            upsampling, anchor, energy: In the places of the preset's, as in `Preset`.
+            upsampling, anchor, energy, attention: In the places of the preset's, as in `Preset`.
             None of any of them is the default in docs/options.md.
 
         Raises:
@@ -95,7 +97,8 @@ class Planner:
         """
         given: dict[str, Any] = dict(height=height, width=width, scale=scale, preset=preset, pivot_step=pivot_step)
         given |= dict(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale)
-        return self._plan(Options(upsampling=upsampling, anchor=anchor, energy=energy, **given))
+        given |= dict(upsampling=upsampling, anchor=anchor, energy=energy, attention=attention)
+        return self._plan(Options(**given))
 
     def _plan(self, options: Options) -> tuple[Stage, ...]:
         target = target_size(self.native_size, self.multiple, options)
@@ -144,6 +147,31 @@ def target_size(native: Size, multiple: int, options: Options) -> Size:
     return Size(**sides)
 
 
+def enlarged_size(own: Size, multiple: int, options: Options) -> Size:
+    """The size that a picture is enlarged to: where one side alone is given, the other follows from its ratio.
+
+    Warns of a crop, where the ratio of the size differs by more than what rounding to the multiple makes of it.
+
+    Args:
+        own: Of the picture.
+        multiple, options: As in `target_size`.
+
+    Raises:
+        OptionError: As in `target_size`.
+    """
+    if options.width is None and options.height is not None:
+        options = options.changed(width=max(1, round(own.width * options.height / own.height / multiple)) * multiple)
+    elif options.height is None and options.width is not None:
+        options = options.changed(height=max(1, round(own.height * options.width / own.width / multiple)) * multiple)
+    target = target_size(own, multiple, options)
+    scale = max(target.height / own.height, target.width / own.width)
+    if own.height * scale - target.height >= multiple or own.width * scale - target.width >= multiple:
+        kept = Size(round(target.height / scale), round(target.width / scale))
+        sentence = f"the image, {own}, is cropped at its centre to {kept}, the ratio of {target}"
+        warnings.warn(f"{sentence}; give height or width alone to keep all of it", UserWarning, stacklevel=3)
+    return target
+
+
 def sizes_from(own: Size, target: Size, native: Size, multiple: int) -> tuple[list[Size], Size]:
     """The stages' sizes above the user's own picture, and the size of the stage before them, had there been one.
 
@@ -156,26 +184,6 @@ def sizes_from(own: Size, target: Size, native: Size, multiple: int) -> tuple[li
     sizes = [size for size in planned if size.area > 1.05 * own.area] or [target]
     half = Size(*(max(1, side // 2 // multiple) * multiple for side in sizes[0]))
     return sizes, [half, *(size for size in planned if size.area < sizes[0].area)][-1]
-
-
-def stages_after(pivot: Any, stages: Sequence[Stage], factor: int) -> Sequence[Stage]:
-    """The stages that are left to run when the pivot is the result of one of them.
-
-    Args:
-        pivot: z_0 of a stage, (B, C, h, w) or (B, C, F, h, w).
-        stages: The whole plan.
-        factor: Pixels of a latent pixel's side.
-
-    Raises:
-        ValueError: The pivot is no tensor of latents of any stage's size but the last's.
-    """
-    if not isinstance(pivot, Tensor) or not pivot.is_floating_point():
-        raise ValueError(f"pivot must be latents, a tensor of floating-point numbers, not {type(pivot).__name__}")
-    sizes = [Size(stage.size.height // factor, stage.size.width // factor) for stage in stages[:-1]]
-    if pivot.ndim not in (4, 5) or Size(*pivot.shape[-2:]) not in sizes:
-        wanted = ", ".join(map(str, sizes)) or "none, as there is but one stage"
-        raise ValueError(f"pivot must be a stage's latents, height x width {wanted}; its shape is {[*pivot.shape]}")
-    return stages[sizes.index(Size(*pivot.shape[-2:])) + 1 :]
 
 
 def with_changes(preset: Preset, options: Options) -> Preset:
@@ -235,7 +243,7 @@ def planned(
     default = preset_pivots(scheduler, native, sizes[first_pivot:], preset)
     steps = defaults.num_inference_steps if options.num_inference_steps is None else options.num_inference_steps
     guidance_scale = defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale
-    pivots = per_stage("pivot_step", default if options.pivot_step is None else options.pivot_step, scaling)
+    pivots = per_stage("pivot_step", tuple(default) if options.pivot_step is None else options.pivot_step, scaling)
     all_steps = per_stage("num_inference_steps", steps, len(sizes))
     guidance = per_stage("guidance_scale", guidance_scale, len(sizes))
     for name, values, most in (("pivot_step", pivots, limit), ("num_inference_steps", all_steps, limit)):
@@ -243,8 +251,11 @@ def planned(
             if not 1 <= value <= most:
                 raise OptionError(f"{{{name}}} must be a whole number from 1 to {most}, not {value}")
     if preset.step_share < 1 and isinstance(steps, int):
-        least = (-(-limit // pivot) for pivot in pivots)  # with fewer, none might lie at or below K
-        all_steps[first_pivot:] = [min(steps, max(round(preset.step_share * steps), few)) for few in least]
+        all_steps[first_pivot:] = [shortened(scheduler, steps, preset.step_share, pivot) for pivot in pivots]
+    for number in all_steps[:first_pivot]:
+        last_timesteps(scheduler, number)  # which the scheduler may refuse
+    for index, number in enumerate(all_steps[first_pivot:]):
+        pivots[index] = reachable(scheduler, number, pivots[index], chosen=options.pivot_step is not None)
     plan = zip(sizes, all_steps, [None] * first_pivot + pivots, guidance, strict=True)
     return tuple(Stage(index, len(sizes), *values) for index, values in enumerate(plan))
 
@@ -265,8 +276,9 @@ def per_stage(name: str, value: Any, count: int) -> list[Any]:
     Raises:
         ValueError: There are several values, but not one a stage.
     """
-    if not isinstance(value, (list, tuple)):
+    if not isinstance(value, tuple):
         return [value] * count
-    if len(value) != count:
-        raise OptionError(f"{{{name}}} has {len(value)} values, and there are {count} stages it applies to")
-    return list(value)
+    values = list(cast("Sequence[Any]", value))
+    if len(values) != count:
+        raise OptionError(f"{{{name}}} has {len(values)} values, and there are {count} stages it applies to")
+    return values

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from selfcascade.checks import OptionError, Share, check_fields, shown
 
 Upsampling = Literal["latent-bilinear", "latent-bicubic", "rgb"]
+Attention = Literal["full", "local"]
 # Above zero, as a stage has to start somewhere.
 Portion = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
@@ -35,6 +36,8 @@ class Preset:
             number; never so few that none lies at or below K.
         anchor: Share of a stage's steps, the first ones, whose low band is the pivot's, in [0, 1].
         energy: Strength at which the enlarged pivot's high band gets its energy back, in [0, 1].
+        attention: Of stages larger than the native size, each token to the whole picture, "full", or to a window of the
+            native size, "local"; full where a network of the model cannot have it.
 
     Raises:
         OptionError: A value is out of range.
@@ -49,6 +52,7 @@ class Preset:
     step_share: Portion = 1.0
     anchor: Share = 0.0
     energy: Share = 0.0
+    attention: Attention = "full"
 
     def __post_init__(self) -> None:
         check_fields(self)

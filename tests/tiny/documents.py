@@ -21,6 +21,7 @@ from .parts import TEXT_DIM, autoencoder, clip_text, clip_text_projected, clip_t
 from .unets import ddim, stable_diffusion_xl, unet_2d
 
 LEVELS: dict[str, Any] = dict(
+    sample_size=512,  # of its tiles
     block_out_channels=(4,) * 6,
     down_block_types=("DownEncoderBlock2D",) * 6,
     up_block_types=("UpDecoderBlock2D",) * 6,

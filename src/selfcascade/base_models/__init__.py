@@ -12,6 +12,7 @@ from selfcascade.base_models.transformers import (
     CogVideoX,
     Flux,
     Flux2,
+    Flux2Klein,
     Lumina2,
     PlainTransformer,
     QwenImage,
@@ -21,6 +22,7 @@ from selfcascade.base_models.transformers import (
     ZImage,
 )
 from selfcascade.base_models.unets import AnimateDiff, StableDiffusion, StableDiffusionXL, TextToVideo
+from selfcascade.base_models.videos import HunyuanVideo, HunyuanVideo15, Kandinsky5Video, MotifVideo
 
 __all__ = ["FAMILIES", "Family", "family_of", "register_family"]
 
@@ -37,13 +39,17 @@ FAMILIES: list[type[Family]] = [
     Lumina2,
     Flux,
     Flux2,
+    Flux2Klein,
     QwenImage,
     ZImage,
     Sana,
     Wan,
     LTX,
-    AuraFlow,
     CogVideoX,
+    HunyuanVideo,
+    HunyuanVideo15,
+    MotifVideo,
+    Kandinsky5Video,
 ]
 
 

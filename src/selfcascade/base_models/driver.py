@@ -9,18 +9,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from diffusers.utils.torch_utils import randn_tensor  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
 from selfcascade.base_models.borrowing import remembering, replacing_attributes, stage_attributes
 from selfcascade.base_models.decoding import Decoded, decode_clips
 from selfcascade.base_models.family import Family
+from selfcascade.base_models.finite import check_finite
 from selfcascade.base_models.frames import mixed_noise
 from selfcascade.base_models.pivot_controls import Anchor, PivotSettings, restore_energy
 from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.request import Request
 from selfcascade.base_models.resizing import lanczos, resize_latents
 from selfcascade.base_models.stage_scheduler import ScheduleKnown, StageScheduler, add_noise_at_start, stage_scheduler
+from selfcascade.base_models.stage_schedules import takes_sigmas
 from selfcascade.cascade import Sample, Size, Stage
 
 UPSAMPLINGS = ("latent-bilinear", "latent-bicubic", "rgb")
@@ -107,8 +110,28 @@ class PipelineBaseModel:
         """
         scheduler = stage_scheduler(self.pipe.scheduler, None)
         size = self.family.latent_size(first.size)
-        self._find_schedule(scheduler, first, latents.new_zeros(*latents.shape[:-2], *size))
-        return PipelineSample(latents.to(self.pipe._execution_device), base_shift=scheduler.mu)
+        zeros = self.family.from_spatial(latents.new_zeros(*latents.shape[:-2], *size))
+        self._find_schedule(scheduler, first, {"latents": zeros})
+        # Several transformers' pipelines keep their latents in float32 beside half-precision weights; U-Nets' do not.
+        kept = latents.dtype == torch.float32 and not hasattr(self.pipe, "unet")
+        dtype = latents.dtype if kept else self.family.denoiser.dtype
+        return PipelineSample(latents.to(self.pipe._execution_device, dtype), base_shift=scheduler.mu)
+
+    def check_schedules(self, stages: Sequence[Stage]) -> None:
+        """Asks the pipeline for every stage's schedule, where its scheduler alone does not say; nothing is sampled.
+
+        Raises:
+            ValueError: A stage would have no step to run.
+        """
+        asked = {"timesteps", "sigmas"} & self.arguments.keys()
+        if stages[-1].pivot_step is None or not (asked or takes_sigmas(self.pipe.scheduler)):
+            return
+        mu, random = 0.0, self.request.cloned_generator()
+        with torch.random.fork_rng():  # pyright: ignore[reportUnknownMemberType]
+            for stage in stages:
+                scheduler = stage_scheduler(self.pipe.scheduler, stage.pivot_step, mu)
+                self._find_schedule(scheduler, stage, {} if random is None else {"generator": random})
+                mu = scheduler.mu if stage.pivot_step is None else mu
 
     def upsample(self, pivot: PipelineSample, size: Size) -> Tensor:
         """The pivot at the size's latents, each frame by itself; unchanged where it has that size already."""
@@ -119,6 +142,7 @@ class PipelineBaseModel:
             z_up = self.family.in_parts(functools.partial(self._enlarge_in_rgb, size=size), z_0, size)
         else:
             z_up = resize_latents(z_0, target, self.settings.upsampling.removeprefix("latent-"))
+        check_finite(z_up, self.pipe, f"the pivot enlarged to {size}")
         return restore_energy(z_up, z_0, self.settings.energy)
 
     def _enlarge_in_rgb(self, z_0: Tensor, size: Size) -> Tensor:
@@ -127,7 +151,7 @@ class PipelineBaseModel:
     def renoise(self, z_up: Tensor, stage: Stage, pivot: PipelineSample) -> NoisyLatents:
         """z_K at the first scheduled step at or below K, with noise from the caller's generators."""
         scheduler = stage_scheduler(self.pipe.scheduler, stage.pivot_step, pivot.base_shift)
-        self._find_schedule(scheduler, stage, z_up)
+        self._find_schedule(scheduler, stage, {"latents": self.family.from_spatial(z_up)})
         swapped, generator = self.family.frames_first, self.request.generator
         shape = z_up.transpose(1, 2).shape if swapped else z_up.shape  # as the pipeline draws its own
         noise = randn_tensor(shape, generator, z_up.device, z_up.dtype)
@@ -163,11 +187,11 @@ class PipelineBaseModel:
                 stack.enter_context(context(stage, pivot))
             return stack.pop_all()
 
-    def _find_schedule(self, scheduler: StageScheduler, stage: Stage, z_0: Tensor) -> None:
+    def _find_schedule(self, scheduler: StageScheduler, stage: Stage, more: Mapping[str, Any]) -> None:
         # Only the pipeline knows which sigmas and shift it asks for at this size, so it is asked, and stopped there.
         scheduler.probing = True
         with contextlib.suppress(ScheduleKnown):
-            self._call(scheduler, stage, {"latents": self.family.from_spatial(z_0), "output_type": "latent"})
+            self._call(scheduler, stage, {**more, "output_type": "latent"})
         scheduler.probing = False
 
     def _run(self, stage: Stage, scheduler: StageScheduler, latents: Tensor | None) -> PipelineSample:
@@ -181,6 +205,7 @@ class PipelineBaseModel:
         stepped = scheduler.stage_latents
         latents = family.from_step(stepped, len(result)) if at_once and stepped is not None else result
         z_0 = family.to_spatial(latents, stage.size)
+        check_finite(z_0, self.pipe, f"stage {stage.index} of {stage.count - 1}, {stage.size},")
         decoded = None
         if final and not at_once:
             decoded = Decoded(decode_clips(family, z_0, output_type, self.arguments.get("decode_chunk_size")))

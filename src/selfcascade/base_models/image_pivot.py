@@ -7,6 +7,7 @@ from torch import Tensor
 
 from selfcascade.base_models.driver import PipelineSample
 from selfcascade.base_models.family import Family
+from selfcascade.base_models.finite import check_finite
 from selfcascade.base_models.request import Request
 from selfcascade.base_models.resizing import as_floats, cropped, lanczos
 from selfcascade.cascade import Size
@@ -32,6 +33,7 @@ def image_pivot(
             return family.encode(resized.to(family.pipe._execution_device))
 
         z_0 = family.in_parts(encoded, pixels, size)
+        check_finite(z_0, family.pipe, f"the image encoded at {size}")
         return torch.cat([z_0] * (request.prompts // len(pixels))).repeat_interleave(request.copies, 0)
 
     features = latents(pivot_size) if tuned else None

@@ -27,10 +27,12 @@ from torch.overrides import TorchFunctionMode
 from selfcascade.base_models.borrowing import hooks_in_place
 from selfcascade.base_models.windows import Grid, attend
 
+Place = tuple[Grid, Grid, int]  # grid, window, tokens in front
+Find = Callable[[int], Place | None]  # by the number of tokens
+
 QUARTERS = 4
 TEMPORAL = frozenset({"motion_modules", "temp_attentions", "transformer_in"})  # their tokens are frames
-# Attention is linear in them as they are.
-LINEAR = frozenset({"SanaTransformer2DModel"})
+LINEAR = frozenset({"SanaTransformer2DModel"})  # as they are
 # The order of tokens: the picture's, then text; or text, where there is any among them, then the picture's.
 PICTURE_FIRST = frozenset(
     {
@@ -49,10 +51,11 @@ PICTURE_LAST = frozenset(
 # Of transformers, the lists of blocks that the picture goes through; those of text alone are elsewhere.
 BLOCKS = frozenset(
     {
-        *("transformer_blocks", "single_transformer_blocks", "joint_transformer_blocks", "single_dit_blocks"),
+        *("transformer_blocks", "single_transformer_blocks", "joint_transformer_blocks"),
         *("blocks", "layers", "noise_refiner"),
     }
 )
+# Processors that make attention in another way than by `scaled_dot_product_attention`.
 UNFUSED = frozenset(
     {
         *("AttnProcessor", "AttnAddedKVProcessor", "SlicedAttnProcessor", "SlicedAttnAddedKVProcessor"),
@@ -61,11 +64,18 @@ UNFUSED = frozenset(
 )
 
 
-def check_local(network: nn.Module) -> None:
+def check_local(network: Any) -> None:
     """Raises ValueError, in a sentence, where `local_attention` cannot serve this U-Net, transformer or ControlNet."""
+    reason = why_not_local(network)
+    if reason is not None:
+        raise ValueError(reason)
+
+
+def why_not_local(network: Any) -> str | None:
+    """Why `local_attention` cannot serve this U-Net, transformer or ControlNet, in a sentence; None where it can."""
     kinds = {kind.__name__ for kind in type(_inner(network)).__mro__}
     if not (_is_unet(network) or kinds & (LINEAR | PICTURE_FIRST | PICTURE_LAST)):
-        raise ValueError(
+        return (
             f"attention 'local' does not know where {type(_inner(network)).__name__} has the tokens of its picture; "
             f"use attention 'full'"
         )
@@ -73,9 +83,10 @@ def check_local(network: nn.Module) -> None:
         processor = getattr(module, "processor", None)
         kind, backend = type(processor).__name__, getattr(processor, "_attention_backend", None)
         if kind in UNFUSED:
-            raise ValueError(_refusal(f"{kind} of {name}"))
+            return _refusal(f"{kind} of {name}")
         if backend is not None and "native" not in str(getattr(backend, "value", backend)):
-            raise ValueError(_refusal(f"the attention backend {getattr(backend, 'value', backend)!r}"))
+            return _refusal(f"the attention backend {getattr(backend, 'value', backend)!r}")
+    return None
 
 
 def self_attention(network: nn.Module) -> dict[str, nn.Module]:
@@ -122,10 +133,6 @@ def local_attention(network: nn.Module, grid: Grid, native: Grid) -> Generator[N
                 module.forward = own
             elif "forward" in vars(module):
                 del module.forward
-
-
-Place = tuple[Grid, Grid, int]  # grid, window, tokens in front
-Find = Callable[[int], Place | None]
 
 
 class _Steps:

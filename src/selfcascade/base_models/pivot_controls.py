@@ -32,12 +32,14 @@ class PivotSettings:
         anchor: Share of the stage's steps, its first ones, whose low band is the pivot's; 0 none, 1 all.
         energy: Strength in [0, 1] at which the enlarged pivot's high band gets its energy back.
         shared_noise: Share of the renoise variance that all frames of a clip have in common, in [0, 1].
+        attention: Of stages larger than the native size: "full", or "local" (`stage_attention`).
     """
 
     upsampling: str = "latent-bilinear"
     anchor: float = 0.0
     energy: float = 0.0
     shared_noise: float = 0.0
+    attention: str = "full"
 
 
 def check_anchorable(scheduler: Scheduler) -> None:

@@ -44,6 +44,12 @@ class Request:
         """How many pictures each prompt gets."""
         return self.arguments.get("num_images_per_prompt", 1)
 
+    def cloned_generator(self) -> Generators | None:
+        """Generators that draw the same without moving the caller's on."""
+        if isinstance(self.generator, list):
+            return [_clone(generator) for generator in self.generator]
+        return None if self.generator is None else _clone(self.generator)
+
     def for_pictures(self, count: int, video: bool = False) -> Request:
         """The request with a prompt for each of so many pictures or clips, where it has but one.
 
@@ -70,6 +76,12 @@ class Request:
         """Keyword arguments of the pipeline's call; what is None is left out, for the pipeline's own default."""
         named = {"prompt": self.prompt, "generator": self.generator}
         return {**self.arguments, **{name: value for name, value in named.items() if value is not None}}
+
+
+def _clone(generator: torch.Generator) -> torch.Generator:
+    copied = torch.Generator(generator.device)
+    copied.set_state(generator.get_state())
+    return copied
 
 
 def _repeated(words: Words, count: int) -> Words:

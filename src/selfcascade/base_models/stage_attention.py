@@ -10,17 +10,27 @@ from collections.abc import Generator
 from torch import Tensor, nn
 
 from selfcascade.base_models.family import Family
-from selfcascade.base_models.local_attention import check_local, local_attention
+from selfcascade.base_models.local_attention import local_attention, why_not_local
 from selfcascade.base_models.windows import Grid
 from selfcascade.cascade import Size, Stage
 
-ATTENTIONS = ("full", "local")
 
+def attention_of(family: Family, wanted: str, asked: bool) -> str:
+    """Attention of the stages above the base: "full", or "local" where that is wanted.
 
-def check_local_attention(family: Family) -> None:
-    """Raises ValueError, in a sentence, where a network of the pipeline cannot have local attention."""
-    for network in networks(family):
-        check_local(network)
+    Args:
+        family: The pipeline's.
+        wanted: "full" or "local".
+        asked: Whether the caller said so, and not a preset; local is then insisted on.
+
+    Raises:
+        ValueError: Local attention is insisted on, and a network of the pipeline cannot have it; a sentence says why.
+    """
+    reasons = [why_not_local(network) for network in networks(family)] if wanted == "local" else []
+    reason = next((reason for reason in reasons if reason is not None), None)
+    if reason is not None and asked:
+        raise ValueError(reason)
+    return wanted if reason is None else "full"
 
 
 def networks(family: Family) -> list[nn.Module]:

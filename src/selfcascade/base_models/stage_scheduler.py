@@ -18,6 +18,7 @@ from torch import Tensor
 
 from selfcascade.base_models.pivot_controls import Anchor
 from selfcascade.base_models.protocols import Scheduler
+from selfcascade.checks import is_whole
 
 # Their timesteps are no training timesteps (functions of sigma, angles, noise of their own), so K would mean nothing.
 REFUSED = frozenset(
@@ -40,6 +41,8 @@ REFUSED = frozenset(
         "VQDiffusionScheduler",
     }
 )
+# Schedules end at 0 or at the smallest sigma of training, 0.03 for Stable Diffusion.
+LAST_SIGMA = 0.1
 
 
 class ScheduleKnown(Exception):
@@ -131,7 +134,7 @@ def matched_step(scheduler: Scheduler, step: int, ratio: float) -> int:
 
 def check_pivot_step(pivot_step: object, limit: int) -> None:
     """Raises ValueError unless K is a whole number in (0, T]."""
-    if isinstance(pivot_step, bool) or not isinstance(pivot_step, int) or not 0 < pivot_step <= limit:
+    if not is_whole(pivot_step, 1, limit):
         raise ValueError(
             f"pivot_step must be a whole number from 1 to {limit}, a training timestep, not {pivot_step!r}"
         )
@@ -212,6 +215,11 @@ def _check_timesteps(scheduler: StageScheduler) -> None:
             f"num_inference_steps of {len(timesteps)} asks the {type(scheduler).__name__} for timestep "
             f"{int(timesteps.max())} of {limit}; use fewer"
         )
+    sigmas = getattr(scheduler, "sigmas", None)
+    if isinstance(sigmas, Tensor) and sigmas.ndim == 1 and not scheduler.config.get("invert_sigmas"):
+        last = float(sigmas[-1])
+        if last > LAST_SIGMA:
+            raise ValueError(f"sigmas end at {last:g}, so a stage would hand on noisy latents; end them at 0")
 
 
 def _keep_tail(scheduler: StageScheduler) -> None:

@@ -14,13 +14,22 @@ from selfcascade.cascade import Size
 class PlainTransformer(Family):
     """Transformers with plain latents."""
 
-    classes = ("PixArtSigmaPipeline", "PixArtAlphaPipeline", "HunyuanDiTPipeline", "CogView4Pipeline")
+    classes = (
+        "PixArtSigmaPipeline",
+        "PixArtSigmaPAGPipeline",
+        "PixArtAlphaPipeline",
+        "HunyuanDiTPipeline",
+        "HunyuanDiTPAGPipeline",
+        "HunyuanDiTControlNetPipeline",
+        "CogView4Pipeline",
+        "CogView4ControlPipeline",
+    )
 
 
 class StableDiffusion3(Family):
     """Stable Diffusion 3 and 3.5: plain latents, positions cut from the middle of a table."""
 
-    classes = ("StableDiffusion3Pipeline", "StableDiffusion3ControlNetPipeline")
+    classes = ("StableDiffusion3Pipeline", "StableDiffusion3ControlNetPipeline", "StableDiffusion3PAGPipeline")
 
     @property
     def position_tokens(self) -> int | None:
@@ -56,14 +65,14 @@ class ZImage(Family):
 class Sana(Family):
     """Sana: a 32-fold autoencoder."""
 
-    classes = ("SanaPipeline",)
+    classes = ("SanaPipeline", "SanaPAGPipeline")
     least_multiple = 32
 
 
 class Flux(Family):
     """Flux and Chroma: 2 x 2 latent pixels packed into a token, (B, h w / 4, 4 C)."""
 
-    classes = ("FluxPipeline", "FluxControlNetPipeline", "ChromaPipeline")
+    classes = ("FluxPipeline", "FluxControlNetPipeline", "FluxControlPipeline", "ChromaPipeline")
     token_side = 2
 
     def to_spatial(self, latents: Tensor, size: Size) -> Tensor:
@@ -76,7 +85,7 @@ class Flux(Family):
 class QwenImage(Flux):
     """Qwen-Image: packed like Flux, with a video VAE of one frame."""
 
-    classes = ("QwenImagePipeline",)
+    classes = ("QwenImagePipeline", "QwenImageControlNetPipeline")
     clip_vae = True
 
     def to_spatial(self, latents: Tensor, size: Size) -> Tensor:
@@ -115,10 +124,19 @@ class Flux2(Family):
         return mean.view(1, -1, 1, 1).to(z), variance.sqrt().view(1, -1, 1, 1).to(z)
 
 
-class Wan(Family):
-    """Wan: (B, C, F, h, w), each channel with its own mean and standard deviation."""
+class Flux2Klein(Flux2):
+    """Flux 2 Klein, whose pipeline returns latents with the VAE's own scale and mean."""
 
-    classes = ("WanPipeline",)
+    classes = ("Flux2KleinPipeline",)
+
+    def to_spatial(self, latents: Tensor, size: Size) -> Tensor:
+        return self.from_vae(latents) if latents.ndim == 4 else super().to_spatial(latents, size)
+
+
+class Wan(Family):
+    """Wan and SkyReels 2: (B, C, F, h, w), each channel with its own mean and standard deviation."""
+
+    classes = ("WanPipeline", "WanVACEPipeline", "SkyReelsV2Pipeline")
     video = True
     least_multiple = 16
     stated_size = (480, 832)

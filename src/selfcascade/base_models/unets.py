@@ -11,21 +11,38 @@ from selfcascade.base_models.frames import fold, unfold
 class StableDiffusion(Family):
     """Stable Diffusion 1.x and 2.x: any size that is a multiple of eight pixels."""
 
-    classes = ("StableDiffusionPipeline", "StableDiffusionControlNetPipeline")
+    classes = (
+        "StableDiffusionPipeline",
+        "StableDiffusionControlNetPipeline",
+        "StableDiffusionPAGPipeline",
+        "StableDiffusionControlNetPAGPipeline",
+        "LatentConsistencyModelPipeline",
+    )
     least_multiple = 8
 
 
 class StableDiffusionXL(Family):
     """SDXL and Kolors; the size conditioning is the stage's own size, the pipeline's default."""
 
-    classes = ("StableDiffusionXLPipeline", "StableDiffusionXLControlNetPipeline", "KolorsPipeline")
+    classes = (
+        "StableDiffusionXLPipeline",
+        "StableDiffusionXLControlNetPipeline",
+        "StableDiffusionXLPAGPipeline",
+        "StableDiffusionXLControlNetPAGPipeline",
+        "KolorsPipeline",
+    )
     least_multiple = 8
 
 
 class AnimateDiff(Family):
     """AnimateDiff: a Stable Diffusion U-Net with a motion adapter, whose places for frames are numbered."""
 
-    classes = ("AnimateDiffPipeline", "AnimateDiffControlNetPipeline", "AnimateDiffSDXLPipeline")
+    classes = (
+        "AnimateDiffPipeline",
+        "AnimateDiffControlNetPipeline",
+        "AnimateDiffSDXLPipeline",
+        "AnimateDiffPAGPipeline",
+    )
     video = framewise = True
     least_multiple = 8
 

@@ -6,7 +6,9 @@ import contextlib
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -31,7 +33,8 @@ class OneLineErrors(TyperGroup):
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """Runs the command line and exits; errors are printed on stderr without a traceback."""
         try:
-            status = super().main(*args, standalone_mode=False, **extra)
+            with _noted_warnings():
+                status = super().main(*args, standalone_mode=False, **extra)
         except ParseError as error:
             _end(BAD_INPUT, error.format_message(), error)
         except OptionError as error:
@@ -58,6 +61,22 @@ Debug = Annotated[
 def note(text: str) -> None:
     """A line on stderr, for the reader at the terminal."""
     print(f"selfcascade: {text}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _noted_warnings() -> Iterator[None]:
+    """The package's own warnings are lines for the reader; those of other libraries stay as they are."""
+    with warnings.catch_warnings():
+        shown, package = warnings.showwarning, str(Path(__file__).parents[1])
+
+        def showwarning(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> None:
+            if filename.startswith(package):
+                note(" ".join(str(message).split()))
+            else:
+                shown(message, category, filename, *rest)
+
+        warnings.showwarning = showwarning
+        yield
 
 
 def show(table: Table) -> None:

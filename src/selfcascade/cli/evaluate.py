@@ -8,17 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from selfcascade.cli.console import Debug, note
+from selfcascade.cli.flags import with_options
+from selfcascade.options import Options
 
 
+@with_options("evaluate", unless="the suite's")
 def evaluate(
+    given: dict[str, Any],
     suite: Annotated[Path, typer.Argument(help="Directory of experiments, such as experiments/training-curves.")],
     names: Annotated[list[str] | None, typer.Argument(help="Experiments in it; all unless named.")] = None,
     runs: Annotated[Path, typer.Option(help="Weights and base samples go there.")] = Path("runs/experiments"),
     seed: Annotated[int | None, typer.Option(min=0, help="Only the runs of this seed.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="A folder in diffusers' format or a Hub id, for the bundled.")
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(help="Of that model; float16 on a GPU unless given.")] = None,
     data: Annotated[str | None, typer.Option(help="What `selfcascade train` takes, for the scenes.")] = None,
     train_data: Annotated[
         str | None, typer.Option(help="What methods are trained on, in the same form; other files than that data.")
@@ -29,8 +29,6 @@ def evaluate(
             help="For that data: inception:FILE.safetensors, clip:FOLDER_OR_HUB_ID; of clips, i3d:FILE.safetensors."
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of the whole schedule, for the suite's.")] = None,
-    guidance_scale: Annotated[float | None, typer.Option(min=0, help="For the suite's.")] = None,
     pictures: Annotated[int | None, typer.Option(min=2, help="Pictures or clips of a result, for the suite's.")] = None,
     real_pictures: Annotated[int | None, typer.Option(min=2, help="Real pictures or clips, for the suite's.")] = None,
     output: Annotated[
@@ -49,21 +47,26 @@ def evaluate(
     quiet_libraries()
     changes: dict[str, Any] = {"data": data, "train_data": train_data, "detector": detector}
     changes["real_pictures"] = real_pictures
-    if model is not None:
-        changes |= {"model": model}
-    if model is not None or dtype is not None:
-        changes["dtype"] = dtype or "auto"
+    Options(**given)
+    if "model" in given:
+        changes["model"] = given["model"]
+    if {"model", "dtype"} & set(given):
+        changes["dtype"] = given.get("dtype", "auto")
     if pictures is not None:
         changes |= {"samples": (pictures,), "samples_at_last": (pictures,), "base_pictures": pictures}
-    shared = {"num_inference_steps": steps, "guidance_scale": guidance_scale}
-    shared = {name: value for name, value in shared.items() if value is not None}
+    shared = {name: given[name] for name in ("num_inference_steps", "guidance_scale") if name in given}
+    shared = {name: list(value) if isinstance(value, tuple) else value for name, value in shared.items()}
     if shared:
         changes["shared"] = {**read_shared(suite), **shared}
     changes = {name: value for name, value in changes.items() if value is not None}
     if changes and output is None:
         raise ValueError("output must be given where settings are not the suite's own, whose results would be mixed up")
     results = None if output is None else output / suite.name / "results"
-    for run in runs_of(suite, names or [], runs, changes, results):
+    found = list(runs_of(suite, names or [], runs, changes, results))
+    if seed is not None and all(run.seed != seed for run in found):
+        seeds = ", ".join(map(str, sorted({run.seed for run in found})))
+        raise ValueError(f"--seed must be one of the experiments' own, {seeds}, not {seed}")
+    for run in found:
         if seed is not None and run.seed != seed:
             continue
         missing = run.missing()

@@ -53,7 +53,7 @@ def with_options(
 def flag(name: str, options: type[Options] = Options) -> str:
     """An option as the command line spells it; other names, and those of arguments, as they are."""
     use = uses(options).get(name)
-    if use is None or not use.commands or use.positional == use.commands:
+    if use is None or not use.commands or use.positional:
         return name
     return use.flag or f"--{name.replace('_', '-')}"
 

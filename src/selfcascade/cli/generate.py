@@ -10,7 +10,7 @@ from selfcascade.cli.files import AnyOutput, Count, Force, Record, Sheet
 from selfcascade.cli.flags import with_options
 from selfcascade.cli.making import Made, load, make
 from selfcascade.cli.records import check_method, check_prompt, gather
-from selfcascade.cli.saving import check_target, save, target
+from selfcascade.cli.saving import check_spares_source, check_target, save, target
 from selfcascade.cli.sources import read_source, source_for
 from selfcascade.options import Options
 
@@ -54,6 +54,8 @@ def _write(options: Options, count: int, output: Path | None, default: str, forc
     check_prompt(options)
     options.changed(seed=options.seed + count - 1)  # refuses a seed that would run over
     check_target(output, options, force)
+    if force and options.image is not None:
+        check_spares_source(options.image, output, count)
     check_method(options)
     source: Any = None
     if options.image is not None:

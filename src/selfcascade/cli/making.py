@@ -167,6 +167,7 @@ def make(cascade: SelfCascade, options: Options, source: Any = None) -> Made:
         num_frames=None if frames is None else len(frames),
         anchor=None if settings is None else settings.anchor,
         energy=None if settings is None else settings.energy,
+        attention=None if settings is None else settings.attention,
     )
     stages = [
         {

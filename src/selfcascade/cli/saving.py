@@ -11,6 +11,8 @@ from selfcascade.media.save_clips import CLIP_OUTPUTS, check_clip_output, save_c
 from selfcascade.media.save_pictures import EXTENSIONS, check_output, save_picture
 from selfcascade.options import Options
 
+DEFAULTS = Path("outputs")
+
 
 def check_target(output: Path | None, options: Options, force: bool) -> None:
     """What can be said of an output before it is known whether the model makes pictures or video.
@@ -30,6 +32,24 @@ def check_target(output: Path | None, options: Options, force: bool) -> None:
         check_clip_output(output, options.fps or DEFAULT_FPS, force)
 
 
+def check_spares_source(source: str, output: Path | None, count: int) -> None:
+    """Raises ValueError if outputs that replace what is there would replace the picture or clip that is enlarged.
+
+    Args:
+        source: A file, with its record beside it, or a folder of frames.
+        output: None is the default's place.
+        count: How many are made of it.
+    """
+    own = Path(source).resolve()
+    kept = {own, own.with_suffix(".json")}
+    for path in [output] if output is not None else [DEFAULTS / "upscaled.png", DEFAULTS / "upscaled.mp4"]:
+        named = [path, *(path.with_stem(f"{path.stem}-{number}") for number in range(2, count + 1))]
+        written = {other.resolve() for name in named for other in (name, name.with_suffix(".json"))}
+        folders = {folder for place in written for folder in place.parents}
+        if written & (kept | set(own.parents)) or (own.is_dir() and own in folders):
+            raise ValueError(f"output {str(path)!r} would be written over the image, {source!r}; give another output")
+
+
 def target(output: Path | None, default: str, options: Options, video: bool, sheet: bool) -> Path:
     """The path to write to, now that the model is known.
 
@@ -37,11 +57,11 @@ def target(output: Path | None, default: str, options: Options, video: bool, she
         ValueError: The model makes no such thing.
     """
     if video:
-        path = output or Path("outputs", "clip.mp4" if default == "picture" else f"{default}.mp4")
+        path = output or DEFAULTS / ("clip.mp4" if default == "picture" else f"{default}.mp4")
         check_clip_output(path, options.fps or DEFAULT_FPS)
         return path
     check_of_clips(options, sheet)
-    path = output or Path(f"outputs/{default}.png")
+    path = output or DEFAULTS / f"{default}.png"
     if path.suffix.lower() not in EXTENSIONS:
         known = ", ".join(EXTENSIONS)
         raise ValueError(f"output {str(path)!r} is for video, and model {options.model!r} makes pictures: use {known}")

@@ -125,6 +125,14 @@ def vae_decode(vae: Any, shape: Shape) -> Any:
     return vae.decode(z)
 
 
+def vae_encode(vae: Any, shape: Shape) -> Any:
+    """Pixels to latents of this shape in one piece."""
+    (batch, h, w), config = shape, vae.config
+    factor = 2 ** (len(config.block_out_channels) - 1)
+    pixels = torch.zeros(batch, config.in_channels, h * factor, w * factor, device=vae.device, dtype=vae.dtype)
+    return vae.encode(pixels)
+
+
 class MeasuredNetwork:
     """A network's forward passes, counted on a weightless copy and timed on itself; what was found out is kept.
 
@@ -132,13 +140,14 @@ class MeasuredNetwork:
         real: A diffusers model.
         forward: Runs it on latents of a shape; the same one for all instances of a network and number of frames.
         frames: That `forward` gives a clip; None for pictures.
+        role: Of the part that `forward` runs, where a network has several.
     """
 
-    def __init__(self, real: Any, forward: Forward, frames: int | None = None) -> None:
-        self.real, self.forward = real, forward
+    def __init__(self, real: Any, forward: Forward, frames: int | None = None, role: str = "") -> None:
+        self.real, self.forward, self.role = real, forward, role
         known = _MEASURED.setdefault(real, {})
-        self.counted: dict[Shape, ForwardCost] = known.setdefault((real.dtype, frames), {})
-        self.timed: dict[Shape, float] = known.setdefault((real.dtype, frames, real.device), {})
+        self.counted: dict[Shape, ForwardCost] = known.setdefault((real.dtype, frames, role), {})
+        self.timed: dict[Shape, float] = known.setdefault((real.dtype, frames, role, real.device), {})
 
     @cached_property
     def meta(self) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +13,10 @@ import torch
 from torch import nn
 
 from selfcascade.base_models.family import full_precision_vae
-from selfcascade.base_models.frames import frames_at_once
 from selfcascade.base_models.stage_scheduler import stage_scheduler, training_steps
 from selfcascade.cascade import Size, Stage
+from selfcascade.checks import is_whole
+from selfcascade.cost.coding import Coders, Coding
 from selfcascade.cost.forward import (
     CLIP_TOKENS,
     MeasuredNetwork,
@@ -24,7 +24,6 @@ from selfcascade.cost.forward import (
     has_known_inputs,
     unet_cost,
     unet_forward,
-    vae_decode,
 )
 from selfcascade.cost.timing import Shape
 from selfcascade.pipeline import TILING_AREA
@@ -46,7 +45,7 @@ class StageCost:
     Attributes:
         stage: Its plan.
         steps: Model evaluations that are scheduled.
-        tflops: Of all of them and, in the last stage, of decoding; two operations a multiply-add.
+        tflops: Of all of them and of the VAE's work; two operations a multiply-add.
         seconds: On the pipeline's device, without prompt encoding and upsampling; None for an offloaded pipeline too.
         peak_bytes: The pipeline's weights and the most activations alive at once, with attention in a fused kernel.
     """
@@ -64,7 +63,12 @@ class StageCost:
 
 
 def estimate(
-    pipe: Any, stages: Sequence[Stage], batch: int = 1, guided: bool = True, frames: int | None = None
+    pipe: Any,
+    stages: Sequence[Stage],
+    batch: int = 1,
+    guided: bool = True,
+    frames: int | None = None,
+    upsampling: str | None = None,
 ) -> list[StageCost]:
     """The cost of each stage of a plan; nothing is sampled, but the networks run for under a second to be timed.
 
@@ -77,12 +81,13 @@ def estimate(
         batch: Pictures or clips made together.
         guided: Whether classifier-free guidance doubles the batch, at stages whose guidance scale is None or over 1.
         frames: Of a clip; None is 16, AnimateDiff's and ModelScope's default. Pictures have none.
+        upsampling: How pivots are enlarged; "rgb" decodes and encodes each, None and others do not.
 
     Raises:
         ValueError: `batch` or `frames` is not a positive whole number.
     """
     for name, value in (("batch", batch), ("frames", DEFAULT_FRAMES if frames is None else frames)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if not is_whole(value):
             raise ValueError(f"{name} must be a positive whole number, not {value!r}")
     plan = [(stage, scheduled_steps(pipe.scheduler, stage)) for stage in stages]
     if not plan or not _is_known(pipe):
@@ -91,7 +96,7 @@ def estimate(
     upcasts = hasattr(pipe, "upcast_vae")
     with torch.no_grad(), full_precision_vae(pipe) if upcasts else contextlib.nullcontext(pipe.vae) as vae:
         video = type(pipe.unet).__name__ in CLIP_NETWORKS
-        return _known_costs(pipe, vae, plan, batch, guided, (frames or DEFAULT_FRAMES) if video else None)
+        return _known_costs(pipe, vae, plan, batch, guided, (frames or DEFAULT_FRAMES) if video else None, upsampling)
 
 
 def scheduled_steps(scheduler: Any, stage: Stage) -> int:
@@ -118,68 +123,55 @@ def _is_known(pipe: Any) -> bool:
 
 
 def _known_costs(
-    pipe: Any, vae: Any, plan: Sequence[tuple[Stage, int]], batch: int, guided: bool, frames: int | None
+    pipe: Any,
+    vae: Any,
+    plan: Sequence[tuple[Stage, int]],
+    batch: int,
+    guided: bool,
+    frames: int | None,
+    upsampling: str | None,
 ) -> list[StageCost]:
     tokens = getattr(pipe.tokenizer, "model_max_length", CLIP_TOKENS)
     forward = unet_forward(tokens) if frames is None else clip_forward(frames, tokens)
-    denoiser, decoder = MeasuredNetwork(pipe.unet, forward, frames), MeasuredNetwork(vae, vae_decode)
+    denoiser = MeasuredNetwork(pipe.unet, forward, frames)
     weights = sum(_nbytes(part) for part in pipe.components.values() if isinstance(part, nn.Module))
     shapes = [_denoiser_shape(pipe, stage, batch, guided) for stage, _ in plan]
-    size = plan[-1][0].size
-    at_once = 1 if frames is None else min(frames, frames_at_once(batch, size))
-    tiles = _tiles(pipe, vae, size, batch * at_once)  # of one part of the clips, for pictures of all there is
-    pieces = _pieces(pipe, vae, size, batch, frames or 1, at_once)
+    last = plan[-1][0].size
+    coders = Coders(pipe, vae, batch, frames, tiled=vae.use_tiling or last.area >= TILING_AREA)
+    codings = _codings(coders, [stage for stage, _ in plan], upsampling)
     # An offloaded network would be timed with its transfer, which a run pays once for many steps.
     resident = pipe.unet.device == vae.device == pipe._execution_device
     step_seconds = denoiser.seconds(shapes) if resident else {}
-    tile_seconds = decoder.seconds(pieces) if resident else {}
+    coding_seconds = iter(coders.seconds([coding for own in codings for coding in own])) if resident else None
     results = []
-    for (stage, steps), shape in zip(plan, shapes, strict=True):
-        flops, peak = steps * denoiser.cost(shape).flops, denoiser.cost(shape).peak_bytes
-        seconds = steps * step_seconds[shape] if resident else None
-        if stage.is_last:
-            flops += sum(number * decoder.cost(tile).flops for tile, number in pieces.items())
-            made = 0 if frames is None else 3 * batch * frames * size.area  # bytes of the frames that are done
-            peak = max(peak, made + _decoding_peak(pipe, decoder, tiles))
-            if seconds is not None:
-                seconds += sum(number * tile_seconds[tile] for tile, number in pieces.items())
+    for (stage, steps), shape, own in zip(plan, shapes, codings, strict=True):
+        flops = steps * denoiser.cost(shape).flops + sum(coding.flops for coding in own)
+        made = 0 if frames is None or not stage.is_last else 3 * batch * frames * last.area  # bytes of finished frames
+        peak = max([denoiser.cost(shape).peak_bytes, *(made + coding.peak_bytes for coding in own)])
+        seconds = None
+        if coding_seconds is not None:
+            seconds = steps * step_seconds[shape] + sum(next(coding_seconds) for _ in own)
         results.append(StageCost(stage, steps, flops / 1e12, seconds, weights + peak))
     return results
+
+
+def _codings(coders: Coders, stages: Sequence[Stage], upsampling: str | None) -> list[list[Coding]]:
+    """What the VAE does in each stage: pivots decoded and encoded for RGB, the user's own encoded, the end decoded."""
+    found: list[list[Coding]] = [[] for _ in stages]
+    for index, stage in enumerate(stages):
+        if stage.pivot_step is not None and (stage.index == 0 or upsampling == "rgb"):
+            if index > 0:
+                found[index].append(coders.decoding(stages[index - 1].size))
+            found[index].append(coders.encoding(stage.size))
+        if stage.is_last:
+            found[index].append(coders.decoding(stage.size))
+    return found
 
 
 def _denoiser_shape(pipe: Any, stage: Stage, batch: int, guided: bool) -> Shape:
     doubled = guided and (stage.guidance_scale is None or stage.guidance_scale > 1)
     height, width = (side // pipe.vae_scale_factor for side in stage.size)
     return (2 * batch if doubled else batch, height, width)
-
-
-def _tiles(pipe: Any, vae: Any, size: Size, batch: int) -> Counter[Shape]:
-    """The pieces that the last stage's latents are decoded in, as `AutoencoderKL.tiled_decode` cuts them."""
-    height, width = (side // pipe.vae_scale_factor for side in size)
-    tile = vae.tile_latent_min_size
-    if not (vae.use_tiling or size.area >= TILING_AREA) or max(height, width) <= tile:
-        return Counter({(batch, height, width): 1})
-    stride = int(tile * (1 - vae.tile_overlap_factor))
-    rows, columns = ([min(tile, side - start) for start in range(0, side, stride)] for side in (height, width))
-    return Counter((batch, row, column) for row, column in itertools.product(rows, columns))
-
-
-def _pieces(pipe: Any, vae: Any, size: Size, batch: int, frames: int, at_once: int) -> Counter[Shape]:
-    """All that the decoder is given in the end: `at_once` frames of each clip together, in tiles."""
-    pieces: Counter[Shape] = Counter()
-    for length, number in ((at_once, frames // at_once), (frames % at_once, 1)):
-        for tile, count in _tiles(pipe, vae, size, batch * length).items() if length else ():
-            pieces[tile] += number * count
-    return pieces
-
-
-def _decoding_peak(pipe: Any, decoder: MeasuredNetwork, tiles: Counter[Shape]) -> int:
-    largest = max(decoder.cost(tile).peak_bytes for tile in tiles)
-    if tiles.total() == 1:
-        return largest
-    # All decoded tiles are kept until the last is there.
-    pixel = decoder.real.config.out_channels * decoder.real.dtype.itemsize * pipe.vae_scale_factor**2
-    return largest + sum(number * math.prod(tile) * pixel for tile, number in tiles.items())
 
 
 def _nbytes(network: nn.Module) -> int:

@@ -30,6 +30,7 @@ __all__ = [
     "ImageEvaluator",
     "PromptSet",
     "Sampling",
+    "check_detector",
     "open_benchmark",
     "sample",
 ]
@@ -53,6 +54,16 @@ class Benchmark(Protocol):
         ...
 
 
+def check_detector(data: str, detector: str, frames: int | None) -> None:
+    """Raises ValueError, saying what to give, unless the detector is one for that data."""
+    drawn = data in (STILL, MOVING) or _bundled_collages(data) is not None
+    if not drawn and detector == "scenes":
+        known = "inception:FILE.safetensors or clip:FOLDER_OR_HUB_ID" if frames is None else "i3d:FILE.safetensors"
+        raise ValueError(f"data {data!r} needs a detector to be measured by: give detector, {known}")
+    if drawn and detector != "scenes":
+        raise ValueError(f"detector {detector!r} is for data of your own; give data, or leave the detector out")
+
+
 def open_benchmark(
     data: str, detector: str, size: Size, frames: int | None = None, fps: float = DEFAULT_FPS
 ) -> Benchmark:
@@ -73,11 +84,8 @@ def open_benchmark(
     scenes, wrong = (STILL, MOVING) if frames is None else (MOVING, STILL)
     if data == wrong:
         raise ValueError(f"data must be {scenes!r} or your own where frames is {frames}, not {data!r}")
+    check_detector(data, detector, frames)
     drawn = ScenesBenchmark() if data == STILL else _bundled_collages(data)
-    if (data == scenes or drawn is not None) != (detector == "scenes"):
-        raise ValueError(
-            f"detector must be 'scenes' for scenes and collages and another one for other data, not {detector!r}"
-        )
     if frames is None:
         return drawn or DataBenchmark(data, size, detector)
     if data == scenes:

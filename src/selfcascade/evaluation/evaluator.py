@@ -6,8 +6,7 @@ Axis letters: N samples (pictures or clips), D features, F frames, H, W pixels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,7 @@ class Evaluator(ABC):
 
     def __init__(self, height: int, width: int, folder: Path, real_count: int, draws: int) -> None:
         self.size, self.folder, self.real_count, self.draws = (height, width), folder, real_count, draws
+        self._reference: dict[str, Tensor] = {}
 
     @property
     @abstractmethod
@@ -99,17 +99,18 @@ class Evaluator(ABC):
         Raises:
             ValueError: The samples have another size or length, or clips are given base samples.
         """
-        corners, rows, readings, count = patch_places(), [], [], 0
+        corners, rows, bases, readings, count = patch_places(), [], [], [], 0
         for part in samples.split(self.part) if isinstance(samples, Tensor) else samples:
             self.check(part)
-            found = self.features(part, corners)
+            rows.append(self.features(part, corners))
             if base is not None:
-                found["base_size"] = self.base_features(part, base.shape[-2:])
-            rows.append(found)
+                bases.append(self.base_features(part, base.shape[-2:]))
             readings += self.read(part, prompts.captions(range(count, count + len(part))))
             count += len(part)
-        real, fake = self.reference, concatenated(rows)
+        fake = concatenated(rows)
+        real = self.reference(fake)
         if base is not None:
+            fake |= {"base_size": torch.cat(bases)}
             real = {**real, "base_size": self.base_features(base, base.shape[-2:])}
         figures = {
             name: metric.compare(real[metric.feature], fake[metric.feature], self.draws)
@@ -118,11 +119,20 @@ class Evaluator(ABC):
         }
         return {self.unit: count, **self.reading_figures(readings, prompts), **figures}
 
-    @cached_property
-    def reference(self) -> dict[str, Tensor]:
-        """The features of the real samples, computed at the first call."""
-        corners = patch_places()
-        return cached(self.cache, lambda: (self.features(part, corners) for part in self.real()))
+    def reference(self, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The features of the real samples, computed at the first call.
+
+        Args:
+            like: Features of other samples; a cached file without some of these, or with others, is made anew.
+        """
+        if not self._reference:
+            corners = patch_places()
+
+            def make() -> Iterator[dict[str, Tensor]]:
+                return (self.features(part, corners) for part in self.real())
+
+            self._reference = cached(self.cache, make, self.real_count, like)
+        return self._reference
 
     def extracted(self, samples: Tensor) -> dict[str, Tensor]:
         """The features that metrics extract without a network."""

@@ -38,7 +38,8 @@ class Sampling:
         num_inference_steps: Of the whole schedule; a list has one value a stage.
         guidance_scale: Of every stage, or one value each.
         preset: As in `SelfCascade.__call__`; None is the paper's for the tuning-free cascade, else the method's own.
-        pivot_step, upsampling, anchor, energy, shared_noise: As in `SelfCascade.__call__`; None is the preset's.
+        pivot_step, upsampling, anchor, energy, attention, shared_noise: As in `SelfCascade.__call__`; None is the
+            preset's.
         weights: For methods that sample with others than the base model's.
 
     Raises:
@@ -56,6 +57,7 @@ class Sampling:
     upsampling: str | None = None
     anchor: float | None = None
     energy: float | None = None
+    attention: str | None = None
     shared_noise: float | None = None
     weights: str | None = None
 

@@ -1,12 +1,13 @@
-"""Long sampling in parts: each is a file, whole or absent, so it can be shared and goes on where it was cut."""
+"""Long sampling in parts: each is a file that says what it holds, so it can be shared and goes on where it was cut."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -40,7 +41,9 @@ def in_parts(
     title: str,
     processes: Any = None,
 ) -> list[Path]:
-    """Writes what `make` gives for each group to a file of its own; groups whose file is there are not made again.
+    """Writes what `make` gives for each group to a file of its own; groups whose file holds them are not made again.
+
+    A file that is damaged, or of another group or length, is written anew.
 
     Args:
         make: Tensors of a group, with a row for each of its members.
@@ -55,10 +58,10 @@ def in_parts(
     processes = processes or SingleProcess()
     paths = [folder / f"{number:05d}.safetensors" for number in range(len(groups))]
     own = range(processes.process_index, len(groups), processes.num_processes)
-    left = [number for number in own if not paths[number].exists()]
+    left = [number for number in own if not _holds(paths[number], groups[number])]
     for number in tqdm(left, title, disable=None if processes.is_main_process else True):
-        made = make(groups[number])
-        write_whole(paths[number], lambda aside, made=made: save_file(made, aside))
+        made, said = make(groups[number]), _says(groups[number])
+        write_whole(paths[number], lambda aside, made=made, said=said: save_file(made, aside, said))
     processes.wait_for_everyone()
     return paths
 
@@ -73,10 +76,43 @@ def pictures_of(parts: Sequence[Path], count: int) -> Iterator[Tensor]:
             return
 
 
-def cached(path: Path, make: Callable[[], Iterable[dict[str, Tensor]]]) -> dict[str, Tensor]:
-    """The parts that `make` yields, concatenated along the first axis; computed once, then read from that file."""
-    if not path.exists():
+def cached(
+    path: Path, make: Callable[[], Iterable[dict[str, Tensor]]], rows: int, like: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The parts that `make` yields, concatenated along the first axis; computed once, then read from that file.
+
+    Args:
+        path: The file; one that is damaged, or does not hold all that is asked for, is written anew.
+        make: Yields the parts.
+        rows: How many there are of each tensor.
+        like: By name, tensors with rows of the shape that those in the file must have.
+    """
+    shapes = {name: [rows, *value.shape[1:]] for name, value in like.items()}
+    found = _header(path)[1]
+    if any(found.get(name) != shape for name, shape in shapes.items()):
         with torch.no_grad():
             parts = list(make())
         write_whole(path, lambda aside: save_file(concatenated(parts), aside))
     return load_file(path)
+
+
+def _says(group: range) -> dict[str, str]:
+    """What the header of a part says of it."""
+    return {"first": str(group.start), "count": str(len(group))}
+
+
+def _holds(path: Path, group: range) -> bool:
+    """Whether a file is whole and has a row for each member of this group."""
+    said, shapes = _header(path)
+    # Files of earlier versions say nothing; their rows are counted like any others.
+    return bool(shapes) and said in ({}, _says(group)) and all(shape[:1] == [len(group)] for shape in shapes.values())
+
+
+def _header(path: Path) -> tuple[dict[str, str], dict[str, list[int]]]:
+    """What a file says of itself, and the shapes of its tensors, of which a missing or damaged one has none."""
+    try:
+        with safe_open(path, "pt") as file:
+            names = file.keys()
+            return file.metadata() or {}, {name: file.get_slice(name).get_shape() for name in names}
+    except (OSError, SafetensorError):
+        return {}, {}

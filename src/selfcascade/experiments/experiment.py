@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from selfcascade.evaluation import COLLAGES, MOVING, STILL, Sampling
+from selfcascade.evaluation import COLLAGES, MOVING, STILL, Sampling, check_detector
 from selfcascade.media.frame_rates import DEFAULT_FPS
 from selfcascade.methods import METHODS, takers
 from selfcascade.options import uses
@@ -92,8 +92,8 @@ class Experiment(BaseModel):
         """The settings of one way to sample."""
         own = {key: value for key, value in self.samplings[name].items() if key != "at_steps"}
         sampling = replace(Sampling(), **{**self.shared, **own})
-        for option in own:
-            if option in uses() and not METHODS[sampling.method].accepts(option):
+        for option, value in own.items():
+            if value is not None and option in uses() and not METHODS[sampling.method].accepts(option):
                 raise ValueError(f"sampling {name!r}: {option} is for {takers(option)}, not for {sampling.method}")
         return sampling
 
@@ -111,6 +111,7 @@ def read_experiment(suite: Path, name: str, changes: dict[str, Any] | None = Non
         experiment = Experiment(**{**_defaults(suite), **json.loads(path.read_text()), **(changes or {})})
         for sampling in experiment.samplings:
             experiment.sampling(sampling)
+        check_detector(experiment.data, experiment.detector, experiment.frames)
     except (ValidationError, json.JSONDecodeError, TypeError) as error:
         raise ValueError(f"experiment {path} cannot be read: {error}") from error
     return experiment

@@ -37,6 +37,7 @@ from selfcascade.metrics.registry import CLIP_METRICS, IMAGE_METRICS
 from selfcascade.models import BUNDLED_SUPER_RESOLVER, load_model, load_upsamplers
 from selfcascade.training import Trainer, TrainingConfig
 from selfcascade.training.checkpoints import list_checkpoints
+from selfcascade.training.extras import check_extras
 
 # Figures that are printed and logged while results are made.
 HEADLINES = {name: metric.headline for name, metric in {**IMAGE_METRICS, **CLIP_METRICS}.items() if metric.headline}
@@ -111,6 +112,7 @@ class Run:
         self.base_sizes = {name: sampling.base_size(pipe) for name, sampling in self.samplings.items()}
         usual = Sampling(**experiment.shared)
         sizes = [sampling.size for sampling in self.samplings.values()]
+        config = None if experiment.training is None else self._config(sizes[0])
         benchmark = open_benchmark(experiment.data, experiment.detector, sizes[0], experiment.frames, experiment.fps)
         self.evaluators = {size: benchmark.evaluator(*size, self.runs, experiment.real_pictures) for size in set(sizes)}
         most = max(*experiment.samples, *experiment.samples_at_last)
@@ -126,10 +128,9 @@ class Run:
             own = (self.base_sizes[name], *sampling.of_base.values())
             made[own] = made.get(own) or BaseSamples(pipe, self.prompts, own[0], sampling, self.runs, processes)
             self.base_samples[name] = made[own]
-        if experiment.training is None:
+        if config is None:
             self._make_untrained(pipe, processes)
             return
-        config = self._config(sizes[0])
         missing = self.missing()
         with processes.main_process_first():
             self.resumed_at = self._rewind(config.folder, missing)
@@ -218,11 +219,12 @@ class Run:
         interval = math.gcd(*self.experiment.at_steps)
         own = {"model": self.experiment.model, "seed": self.seed, "output_dir": str(folder)}
         own |= {"max_train_steps": max(steps), "resume_from_checkpoint": "latest"}
-        own |= {"cache_latents": str(self.runs / "latents")}
-        own |= self._length()
+        own |= {"cache_latents": str(self.runs / "latents"), **self._length()}
         data = self.experiment.train_data or self.experiment.data
         given = {"resolution": tuple(size), "train_data": data, **given}
-        return TrainingConfig(**{**given, **own, "validation_steps": interval, "checkpointing_steps": interval})
+        config = TrainingConfig(**{**given, **own, "validation_steps": interval, "checkpointing_steps": interval})
+        check_extras(config)
+        return config
 
     def _write(self, step: int, name: str, count: int, seconds: float, figures: dict[str, Any]) -> None:
         trained = step - self.resumed_at

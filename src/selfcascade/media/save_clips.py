@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from selfcascade.checks import is_number
 from selfcascade.media.exif import user_comment
 from selfcascade.media.frame_rates import MAX_FPS, MIN_FPS
 from selfcascade.media.grids import Panel, picture_grid
@@ -74,10 +75,9 @@ def check_clip_output(path: Path, fps: float, force: bool = False) -> None:
         pyav()
 
 
-def check_fps(fps: Any) -> None:
+def check_fps(fps: object) -> None:
     """Raises ValueError unless it is a number of frames a second that players take."""
-    number = isinstance(fps, (int, float)) and not isinstance(fps, bool)
-    if not (number and MIN_FPS <= fps <= MAX_FPS):
+    if not is_number(fps, MIN_FPS, MAX_FPS):
         raise ValueError(f"fps must be a number from {MIN_FPS:g} to {MAX_FPS:g}, not {fps!r}")
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from torch import Tensor
 
+from selfcascade.base_models.borrowing import hooks_in_place
 from selfcascade.base_models.family import denoiser
 from selfcascade.calls import SelfCascadeOutput
 from selfcascade.methods.direct import sampled_at
 from selfcascade.methods.method import Method, MethodRequest
-from selfcascade.methods.unet_layers import refuse_compiled, spatial_attention
+from selfcascade.methods.unet_layers import Positional, refuse_compiled, spatial_attention
 
 
 class AttentionScaling(Method):
@@ -30,13 +31,13 @@ class AttentionScaling(Method):
             ValueError: The model has no U-Net, or its projections are fused.
         """
         ratio = request.target.area / request.cascade.native_size.area
-        with scaled_attention(denoiser(request.pipe), ratio):
+        with scaling_attention(denoiser(request.pipe), ratio):
             return sampled_at(request.pipe, request.prompt, request.target, request.arguments)
 
 
 @contextlib.contextmanager
-def scaled_attention(unet: Any, ratio: float) -> Iterator[None]:
-    """Within it every self-attention of the U-Net multiplies its queries by sqrt(log_{N_train} N), N_train = N / ratio.
+def scaling_attention(unet: Any, ratio: float) -> Generator[None]:
+    """With it every self-attention of the U-Net multiplies its queries by sqrt(log_{N_train} N), N_train = N / ratio.
 
     Scaling the query scales the logits in every kernel; `attn.scale`, which the fused kernels never read, would not.
 
@@ -49,7 +50,7 @@ def scaled_attention(unet: Any, ratio: float) -> Iterator[None]:
             part of it is compiled.
     """
 
-    def scale(module: Any, positional: tuple, query: Tensor) -> Tensor:
+    def scale(module: Any, positional: Positional, query: Tensor) -> Tensor:
         tokens = query.shape[1]
         trained = max(2.0, tokens / ratio)
         return query * math.sqrt(max(math.log(tokens), math.log(2)) / math.log(trained))
@@ -58,9 +59,5 @@ def scaled_attention(unet: Any, ratio: float) -> Iterator[None]:
     refuse_compiled(unet, AttentionScaling.name)
     if any(getattr(layer, "fused_projections", False) for layer in layers):
         raise ValueError("attn-sf needs separate projections; call pipe.unfuse_qkv_projections() first")
-    handles = [layer.to_q.register_forward_hook(scale) for layer in layers]
-    try:
+    with hooks_in_place(layer.to_q.register_forward_hook(scale) for layer in layers):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

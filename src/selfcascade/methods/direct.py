@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 from selfcascade.calls import SelfCascadeOutput
 from selfcascade.cascade import Size
@@ -27,8 +27,8 @@ class Direct(Method):
 
 def sampled_at(pipe: Any, prompt: str | list[str], size: Size, arguments: Mapping[str, Any]) -> SelfCascadeOutput:
     """The pipeline's own output at this size, in one stage."""
-    cascade = SelfCascade(pipe, native_size=size)
-    return cascade(prompt, height=size.height, width=size.width, **arguments)
+    run = cast("Callable[..., SelfCascadeOutput]", SelfCascade(pipe, native_size=size))
+    return run(prompt, height=size.height, width=size.width, **arguments)
 
 
 def base_sample(request: MethodRequest, arguments: Mapping[str, Any]) -> SelfCascadeOutput:

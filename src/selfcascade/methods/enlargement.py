@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from selfcascade.base_models.family import denoiser
+from selfcascade.base_models.finite import check_finite
 from selfcascade.base_models.resizing import lanczos
 from selfcascade.calls import SelfCascadeOutput
+from selfcascade.cascade import Size
 from selfcascade.methods.direct import base_sample
 from selfcascade.methods.method import Method, MethodRequest
 from selfcascade.pipeline import SelfCascade
@@ -47,6 +49,7 @@ def base_pixels(request: MethodRequest, arguments: Mapping[str, Any]) -> tuple[S
 def finish(cascade: SelfCascade, output: SelfCascadeOutput, pixels: Tensor, output_type: str) -> SelfCascadeOutput:
     """The output with that picture, (N, 3, ..., H, W) in [-1, 1], in the form that is asked for."""
     pixels, pipe = pixels.clamp(-1, 1), cascade.pipe
+    check_finite(pixels, pipe, f"the picture of {Size(*pixels.shape[-2:])}")
     if output_type == "latent":
         with torch.no_grad():
             made = cascade.family.encode(pixels).to(denoiser(pipe).dtype)

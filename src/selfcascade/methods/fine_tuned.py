@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
+from diffusers.utils import state_dict_utils
 from torch import Tensor, nn
 
 from selfcascade.base_models.family import denoiser
@@ -55,7 +57,7 @@ class FineTuned(Method):
         first = base_sample(request, base)
         pivot = first.stages[-1].latents
         with self.lent(request.pipe, folder):
-            output = request.cascade(request.prompt, **request.target._asdict(), **arguments, pivot=pivot)
+            output = request.cascaded({**arguments, "pivot": pivot})
         output.stages[:0] = first.stages
         return output
 
@@ -91,15 +93,16 @@ def _of_cascade(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def whole_unet(pipe: Any, folder: Path) -> Iterator[None]:
+def whole_unet(pipe: Any, folder: Path) -> Generator[None]:
     """Within it the pipeline's U-Net has the folder's weights; adapters, processors and hooks on it stay.
 
     Raises:
         ValueError: The folder has no U-Net, or one of another shape; or the pipeline's weights are not in reach.
     """
     unet: Any = getattr(pipe.unet, "_orig_mod", pipe.unet)
+    kind = cast("Any", type(unet))
     try:
-        tuned = type(unet).from_pretrained(folder, subfolder="unet", local_files_only=True).state_dict()
+        tuned: dict[str, Tensor] = kind.from_pretrained(folder, subfolder="unet", local_files_only=True).state_dict()
     except (OSError, ValueError) as error:
         raise ValueError(f"weights {str(folder)!r} hold no U-Net: {str(error).splitlines()[0]}") from error
     held = _held(unet)
@@ -127,12 +130,14 @@ def _put(held: dict[str, Tensor], values: dict[str, Tensor]) -> None:
 
 
 @contextlib.contextmanager
-def lora(pipe: Any, folder: Path) -> Iterator[None]:
+def lora(pipe: Any, folder: Path) -> Generator[None]:
     """Within it the pipeline has the folder's LoRA beside those that are active.
 
     Raises:
         ValueError: The folder has no LoRA, or one for another model.
     """
+    if find_spec("peft") is None:
+        raise ValueError("a LoRA needs the package peft: pip install 'selfcascade[train]'")
     before = {part: list(part.active_adapters()) for part in _adapted(pipe)}
     disabled = [
         part for part in before if any(getattr(module, "disable_adapters", False) is True for module in part.modules())
@@ -173,24 +178,35 @@ def _load(pipe: Any, folder: Path) -> None:
     """
     if not hasattr(pipe, "lora_state_dict"):
         raise ValueError(f"diffusers loads no LoRA into a {type(pipe).__name__}")
-    state, _, metadata = pipe.lora_state_dict(folder, local_files_only=True, return_lora_metadata=True)
+    loaded: tuple[dict[str, Tensor], Any, Any] = pipe.lora_state_dict(
+        folder, local_files_only=True, return_lora_metadata=True
+    )
+    state, _, metadata = loaded
     in_peft_names = {"lora_A" in key for key in state}
     if in_peft_names == {True, False} and hasattr(pipe, "unet"):  # as `selfcascade train` once wrote U-Nets' layers
-        state = convert_unet_state_dict_to_peft(state)
+        state = _in_peft_names(state)
         pipe.load_lora_into_unet(state, None, pipe.unet, adapter_name=ADAPTER, metadata=metadata, _pipeline=pipe)
     else:
         pipe.load_lora_weights(folder, adapter_name=ADAPTER, local_files_only=True)
-    wanted = {layer[1] for key in convert_unet_state_dict_to_peft(state) if (layer := LAYER.fullmatch(key))}
-    found = {name for name, layer in denoiser(pipe).named_modules() if ADAPTER in getattr(layer, "lora_A", ())}
+    wanted = {layer[1] for key in _in_peft_names(state) if (layer := LAYER.fullmatch(key))}
+    network: nn.Module = denoiser(pipe)
+    found = {
+        name
+        for name, layer in cast("Iterator[tuple[str, nn.Module]]", network.named_modules())
+        if ADAPTER in getattr(layer, "lora_A", ())
+    }
     if lost := sorted(wanted - found):
         raise ValueError(f"{len(lost)} of its {len(wanted)} layers are not in it, such as {lost[0]}")
 
 
+def _in_peft_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return cast("Any", state_dict_utils).convert_unet_state_dict_to_peft(state)
+
+
 def _unwrap(part: Any) -> None:
     """Takes all adapters out of a part, a failed loading's too, which leaves layers wrapped and no settings."""
-    from diffusers.utils.peft_utils import recurse_remove_peft_layers
-
-    recurse_remove_peft_layers(part)
+    peft_utils: Any = importlib.import_module("diffusers.utils.peft_utils")  # it needs peft
+    peft_utils.recurse_remove_peft_layers(part)
     if getattr(part, "peft_config", None):
         del part.peft_config
         part._hf_peft_config_loaded = False

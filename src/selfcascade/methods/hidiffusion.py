@@ -5,18 +5,27 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate
+from torch.utils.hooks import RemovableHandle
 
+from selfcascade.base_models.borrowing import hooks_in_place
 from selfcascade.base_models.family import denoiser
 from selfcascade.base_models.stage_scheduler import training_steps
 from selfcascade.calls import SelfCascadeOutput
 from selfcascade.methods.direct import sampled_at
 from selfcascade.methods.method import Method, MethodRequest
-from selfcascade.methods.unet_layers import convolving, refuse_compiled, spatial_attention, timestep_of
+from selfcascade.methods.unet_layers import (
+    Named,
+    Positional,
+    convolving,
+    refuse_compiled,
+    spatial_attention,
+    timestep_of,
+)
 
 RESIDUALS = (
     "down_block_additional_residuals",
@@ -39,7 +48,7 @@ class HiDiffusion(Method):
             ValueError: The model has no U-Net with down-sampling convolutions, or it is compiled.
         """
         scale = math.sqrt(request.target.area / request.cascade.native_size.area)
-        with resolution_aware(request.pipe, scale), windowed_attention(request.pipe, scale):
+        with resizing_deep_features(request.pipe, scale), attending_in_windows(request.pipe, scale):
             return sampled_at(request.pipe, request.prompt, request.target, request.arguments)
 
 
@@ -54,7 +63,7 @@ def resized_shares(scale: float) -> tuple[float, ...]:
 
 
 @contextlib.contextmanager
-def resolution_aware(pipe: Any, scale: float) -> Iterator[None]:
+def resizing_deep_features(pipe: Any, scale: float) -> Generator[None]:
     """RAU-Net: down-samplers of stride 4 and dilation 2, and up-samplers back to the skip features' own size.
 
     Raises:
@@ -71,14 +80,14 @@ def resolution_aware(pipe: Any, scale: float) -> Iterator[None]:
     if len(blocks) < len(shares) or not all(isinstance(convolution, nn.Conv2d) for convolution in convolutions):
         raise ValueError(f"{type(unet).__name__} has no down-sampling convolutions; hidiffusion needs a U-Net")
 
-    def begin(module: Any, positional: tuple, named: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    def begin(module: Any, positional: Positional, named: Named) -> tuple[Positional, Named]:
         now["timestep"] = timestep_of(module, positional, named)
         sample: Tensor = named["sample"] if "sample" in named else positional[0]
         halved = [now["timestep"] >= last * (1 - share) for share in shares]
         given = {name: named[name] for name in RESIDUALS if named.get(name) is not None}
         return positional, {**named, **{name: _fitted(value, sample, halved) for name, value in given.items()}}
 
-    def measure(level: int, module: Any, positional: tuple, named: dict[str, Any]) -> None:
+    def measure(level: int, module: Any, positional: Positional, named: Named) -> None:
         hidden: Tensor = named["hidden_states"] if "hidden_states" in named else positional[0]
         sizes[level] = (hidden.shape[-2], hidden.shape[-1])
 
@@ -87,24 +96,22 @@ def resolution_aware(pipe: Any, scale: float) -> Iterator[None]:
             return conv2d(x, weight, bias, module.stride, module.padding, module.dilation, module.groups)  # type: ignore[arg-type]
         return conv2d(x, weight, bias, 4, 2, 2, module.groups)
 
-    def restore(level: int, module: Any, positional: tuple, named: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    def restore(level: int, module: Any, positional: Positional, named: Named) -> tuple[Positional, Named]:
         return positional[:1], {**named, "output_size": sizes[level]}
 
-    handles = [unet.register_forward_pre_hook(begin, with_kwargs=True)]
-    for level, (block, _) in enumerate(blocks):
-        handles.append(block.register_forward_pre_hook(functools.partial(measure, level), with_kwargs=True))
-        upsampler = unet.up_blocks[len(unet.down_blocks) - 2 - level].upsamplers[0]
-        handles.append(upsampler.register_forward_pre_hook(functools.partial(restore, level), with_kwargs=True))
+    def register() -> Iterator[RemovableHandle]:
+        yield unet.register_forward_pre_hook(begin, with_kwargs=True)
+        for level, (block, _) in enumerate(blocks):
+            yield block.register_forward_pre_hook(functools.partial(measure, level), with_kwargs=True)
+            upsampler = unet.up_blocks[len(unet.down_blocks) - 2 - level].upsamplers[0]
+            yield upsampler.register_forward_pre_hook(functools.partial(restore, level), with_kwargs=True)
+
     changes = {
         convolution: functools.partial(convolve, convolution, share)
         for convolution, (_, share) in zip(convolutions, blocks, strict=True)
     }
-    try:
-        with convolving(changes):
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooks_in_place(register()), convolving(changes):
+        yield
 
 
 def _fitted(residuals: Any, sample: Tensor, halved: list[bool]) -> Any:
@@ -119,7 +126,7 @@ def _fitted(residuals: Any, sample: Tensor, halved: list[bool]) -> Any:
 
 
 @contextlib.contextmanager
-def windowed_attention(pipe: Any, scale: float) -> Iterator[None]:
+def attending_in_windows(pipe: Any, scale: float) -> Generator[None]:
     """MSW-MSA: self-attention of the shallowest level that has any, in four windows shifted from step to step.
 
     The paper draws the shift at random; here it goes round, so that a seed means a picture.
@@ -130,7 +137,7 @@ def windowed_attention(pipe: Any, scale: float) -> Iterator[None]:
     windows = {layer: _Windows() for layer, level in layers.items() if level == shallowest}
     seen: list[float] = []
 
-    def begin(module: Any, positional: tuple, named: dict[str, Any]) -> None:
+    def begin(module: Any, positional: Positional, named: Named) -> None:
         timestep = timestep_of(module, positional, named)
         if seen[-1:] != [timestep]:
             seen.append(timestep)
@@ -138,15 +145,14 @@ def windowed_attention(pipe: Any, scale: float) -> Iterator[None]:
         for own in windows.values():
             own.latent, own.quarters = (sample.shape[-2], sample.shape[-1]), (len(seen) - 1) % 4
 
-    handles = [unet.register_forward_pre_hook(begin, with_kwargs=True)]
-    for layer, own in windows.items():
-        handles.append(layer.register_forward_pre_hook(own.split, with_kwargs=True))
-        handles.append(layer.register_forward_hook(own.join))
-    try:
+    def register() -> Iterator[RemovableHandle]:
+        yield unet.register_forward_pre_hook(begin, with_kwargs=True)
+        for layer, own in windows.items():
+            yield layer.register_forward_pre_hook(own.split, with_kwargs=True)
+            yield layer.register_forward_hook(own.join)
+
+    with hooks_in_place(register()):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _Windows:
@@ -156,7 +162,7 @@ class _Windows:
         self.latent, self.quarters = (1, 1), 0
         self.grid: tuple[int, int] | None = None
 
-    def split(self, module: Any, positional: tuple, named: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+    def split(self, module: Any, positional: Positional, named: Named) -> tuple[Positional, Named] | None:
         """(B, H W, C) to (4 B, H/2 W/2, C); as it is, where the map cannot be halved."""
         hidden: Tensor = positional[0] if positional else named["hidden_states"]
         tokens = hidden.shape[1]
@@ -167,17 +173,19 @@ class _Windows:
         if self.grid is None:
             return None
         by = [-(side // 8 * self.quarters) for side in self.grid]
-        moved = hidden.unflatten(1, self.grid).roll(by, (1, 2))
-        cut = moved.unflatten(2, (2, -1)).unflatten(1, (2, -1)).transpose(2, 3)  # (B, 2, 2, H/2, W/2, C)
-        windows = cut.flatten(0, 2).flatten(1, 2)
+        batch = len(hidden)
+        moved = hidden.reshape(batch, height, width, -1).roll(by, (1, 2))
+        cut = moved.reshape(batch, 2, height // 2, 2, width // 2, -1).transpose(2, 3)  # (B, 2, 2, H/2, W/2, C)
+        windows = cut.reshape(4 * batch, tokens // 4, -1)
         return ((windows, *positional[1:]), named) if positional else ((), {**named, "hidden_states": windows})
 
-    def join(self, module: Any, positional: tuple, output: Tensor) -> Tensor | None:
+    def join(self, module: Any, positional: Positional, output: Tensor) -> Tensor | None:
         """Back from windows to the map."""
         if self.grid is None:
             return None
         height, width = self.grid
-        cut = output.unflatten(1, (height // 2, width // 2)).unflatten(0, (-1, 2, 2))
-        whole = cut.transpose(2, 3).flatten(3, 4).flatten(1, 2)  # (B, H, W, C)
+        batch = len(output) // 4
+        cut = output.reshape(batch, 2, 2, height // 2, width // 2, -1)
+        whole = cut.transpose(2, 3).reshape(batch, height, width, -1)
         by = [side // 8 * self.quarters for side in self.grid]
-        return whole.roll(by, (1, 2)).flatten(1, 2)
+        return whole.roll(by, (1, 2)).reshape(batch, height * width, -1)

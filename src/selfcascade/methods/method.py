@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, cast, final
 
 from selfcascade.calls import SelfCascadeOutput
 from selfcascade.cascade import Size
@@ -39,6 +39,11 @@ class MethodRequest:
     def cascade(self) -> SelfCascade:
         """The pipeline with its native size."""
         return SelfCascade(self.pipe, native_size=self.native_size)
+
+    def cascaded(self, arguments: Mapping[str, Any], cascade: SelfCascade | None = None) -> SelfCascadeOutput:
+        """What a cascade to the target makes with these arguments, the request's own unless another is given."""
+        run = cast("Callable[..., SelfCascadeOutput]", self.cascade if cascade is None else cascade)
+        return run(self.prompt, **self.target._asdict(), **arguments)
 
     def without(self, *names: str) -> dict[str, Any]:
         """The arguments but for these."""

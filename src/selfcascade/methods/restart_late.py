@@ -22,5 +22,4 @@ class RestartLate(Method):
 
     def make(self, request: MethodRequest) -> SelfCascadeOutput:
         """What `SelfCascade` makes; a preset, a pivot step or an upsampling that is given has its way."""
-        arguments = {"preset": LATE, **request.arguments}
-        return request.cascade(request.prompt, **request.target._asdict(), **arguments)
+        return request.cascaded({"preset": LATE, **request.arguments})

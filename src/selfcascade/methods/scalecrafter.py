@@ -5,19 +5,28 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Generator, Iterator
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, pad
+from torch.utils.hooks import RemovableHandle
 
+from selfcascade.base_models.borrowing import hooks_in_place
 from selfcascade.base_models.family import denoiser
 from selfcascade.base_models.stage_scheduler import training_steps
 from selfcascade.calls import SelfCascadeOutput
 from selfcascade.methods.direct import sampled_at
 from selfcascade.methods.method import Method, MethodRequest
-from selfcascade.methods.unet_layers import convolution_levels, convolving, refuse_compiled, timestep_of
+from selfcascade.methods.unet_layers import (
+    Named,
+    Positional,
+    convolution_levels,
+    convolving,
+    refuse_compiled,
+    timestep_of,
+)
 
 LARGEST_BLIND = 2.0  # scale up to which plain re-dilation of the inner levels serves
 
@@ -49,7 +58,7 @@ class ScaleCrafter(Method):
         target, native = request.target, request.cascade.native_size
         scale = Factor(target.height / native.height, target.width / native.width).capped(math.inf)
         share = request.arguments.get("dilated_share", default_share(max(scale)))
-        with redilated(request.pipe, scale, share):
+        with redilating(request.pipe, scale, share):
             return sampled_at(request.pipe, request.prompt, target, request.without("dilated_share"))
 
 
@@ -68,8 +77,8 @@ def level_factor(scale: Factor, level: int, levels: int) -> Factor:
 
 
 @contextlib.contextmanager
-def redilated(pipe: Any, scale: Factor, share: float) -> Iterator[None]:
-    """Within it the U-Net's 3 x 3 convolutions are re-dilated while t is in the top `share` of the noise levels.
+def redilating(pipe: Any, scale: Factor, share: float) -> Generator[None]:
+    """With it the U-Net's 3 x 3 convolutions are re-dilated while t is in the top `share` of the noise levels.
 
     Beyond twice a side factors fall with t (to 2), kernels over 2 are dispersed first, and guidance is noise-damped:
     eps(x) + w (eps'(x, y) - eps'(x)), with eps' dilated in the shallowest level too, and eps not.
@@ -84,10 +93,10 @@ def redilated(pipe: Any, scale: Factor, share: float) -> Iterator[None]:
     large = max(scale) > LARGEST_BLIND
     state = _State(scale, len(unet.down_blocks), last * (1 - share), last, large)
 
-    def begin(module: Any, positional: tuple, named: dict[str, Any]) -> None:
+    def begin(module: Any, positional: Positional, named: Named) -> None:
         state.timestep = timestep_of(module, positional, named)
 
-    def damp(module: Any, positional: tuple, named: dict[str, Any], output: Any) -> Any:
+    def damp(module: Any, positional: Positional, named: Named, output: Any) -> Any:
         guided = getattr(pipe, "do_classifier_free_guidance", False)
         if not large or not guided or state.plain_outside or not state.active:
             return None
@@ -104,17 +113,13 @@ def redilated(pipe: Any, scale: Factor, share: float) -> Iterator[None]:
     def convolve(module: nn.Conv2d, level: int, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return redilated_convolution(module, x, weight, bias, state.factor(level))
 
-    handles = [
-        unet.register_forward_pre_hook(begin, with_kwargs=True),
-        unet.register_forward_hook(damp, with_kwargs=True),
-    ]
+    def register() -> Iterator[RemovableHandle]:
+        yield unet.register_forward_pre_hook(begin, with_kwargs=True)
+        yield unet.register_forward_hook(damp, with_kwargs=True)
+
     changes = {module: functools.partial(convolve, module, level) for module, level in convolutions.items()}
-    try:
-        with convolving(changes):
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooks_in_place(register()), convolving(changes):
+        yield
 
 
 class _State:
@@ -160,15 +165,17 @@ def redilated_convolution(module: nn.Conv2d, x: Tensor, weight: Tensor, bias: Te
     ]
     resized = x if tuple(size) == tuple(x.shape[-2:]) else interpolate(x, size=size, mode="bilinear")
     reach = [whole * (weight.shape[-1] // 2) for whole in dilation]
-    made = conv2d(resized, weight, bias, module.stride, reach, dilation, module.groups)  # type: ignore[arg-type]
+    made: Tensor = conv2d(resized, weight, bias, module.stride, reach, dilation, module.groups)  # type: ignore[arg-type]
     wanted = tuple(math.ceil(side / step) for side, step in zip(x.shape[-2:], module.stride, strict=True))
-    return made if tuple(made.shape[-2:]) == wanted else interpolate(made, size=wanted, mode="bilinear")
+    if tuple(made.shape[-2:]) == wanted:
+        return made
+    return interpolate(made, size=wanted, mode="bilinear")
 
 
 def dispersed(kernel: Tensor) -> Tensor:
     """R(k): a 3 x 3 kernel (..., 3, 3) as a 5 x 5 one that does to a twice larger map what k did to the map."""
     transform = dispersion().to(kernel)
-    return torch.einsum("pq,...q->...p", transform, kernel.flatten(-2)).unflatten(-1, (5, 5))
+    return torch.einsum("pq,...q->...p", transform, kernel.flatten(-2)).reshape(*kernel.shape[:-2], 5, 5)
 
 
 @functools.cache
@@ -195,8 +202,9 @@ def dispersion(pixel_weight: float = 0.05) -> Tensor:
     pixels = conv2d(point, shifted, padding=2).flatten(2)[0].T
     kept = conv2d(point, pad(units, (1, 1, 1, 1)), padding=2).flatten(2)[0].T
     weight = pixel_weight**0.5
-    return torch.linalg.lstsq(torch.cat([structure, weight * pixels]), torch.cat([wanted, weight * kept])).solution
+    linalg = cast("Any", torch.linalg)
+    return linalg.lstsq(torch.cat([structure, weight * pixels]), torch.cat([wanted, weight * kept])).solution
 
 
 def _sample(output: Any) -> Tensor:
-    return output[0] if isinstance(output, tuple) else output.sample
+    return cast("tuple[Tensor, ...]", output)[0] if isinstance(output, tuple) else output.sample

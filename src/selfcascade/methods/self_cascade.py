@@ -17,7 +17,7 @@ class SelfCascadeMethod(Method):
 
     def make(self, request: MethodRequest) -> SelfCascadeOutput:
         """What `SelfCascade` makes."""
-        return request.cascade(request.prompt, **request.target._asdict(), **request.arguments)
+        return request.cascaded(request.arguments)
 
 
 class SelfCascadeTunedMethod(Method):
@@ -36,4 +36,4 @@ class SelfCascadeTunedMethod(Method):
             ValueError: The upsamplers were made for another model.
         """
         cascade = SelfCascade(request.pipe, request.arguments["upsamplers"], request.native_size)
-        return cascade(request.prompt, **request.target._asdict(), **request.without("upsamplers"))
+        return request.cascaded(request.without("upsamplers"), cascade)

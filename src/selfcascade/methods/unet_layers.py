@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any, cast
 
 import torch
 from torch import nn
 
+# What hooks are given: a module's arguments, by position and by name.
+Positional = tuple[Any, ...]
+Named = dict[str, Any]
 TEMPORAL = frozenset({"motion_modules", "temp_attentions", "transformer_in"})  # their tokens are frames
 
 
@@ -39,10 +42,14 @@ def spatial_attention(unet: Any, method: str) -> dict[Any, int]:
     Raises:
         ValueError: It is no U-Net, or has none.
     """
-    found = {
-        module: level
+    parts: list[tuple[str, nn.Module, int]] = [
+        (name, module, level)
         for block, level in blocks_by_level(unet, method)
-        for name, module in block.named_modules()
+        for name, module in cast("Iterator[tuple[str, nn.Module]]", block.named_modules())
+    ]
+    found: dict[Any, int] = {
+        module: level
+        for name, module, level in parts
         if name.endswith("attn1") and hasattr(module, "to_q") and not TEMPORAL & set(name.split("."))
     }
     if not found:
@@ -51,7 +58,7 @@ def spatial_attention(unet: Any, method: str) -> dict[Any, int]:
 
 
 @contextlib.contextmanager
-def convolving(changes: Mapping[nn.Conv2d, Any]) -> Iterator[None]:
+def convolving(changes: Mapping[nn.Conv2d, Any]) -> Generator[None]:
     """Within it each convolution computes with what `changes` gives.
 
     Raises:
@@ -64,12 +71,12 @@ def convolving(changes: Mapping[nn.Conv2d, Any]) -> Iterator[None]:
                 "the U-Net's convolutions are patched, as for seamless pictures, which this method replaces"
             )
     for module, change in changes.items():
-        module._conv_forward = change
+        vars(module)["_conv_forward"] = change
     try:
         yield
     finally:
         for module in changes:
-            del module._conv_forward
+            del vars(module)["_conv_forward"]
 
 
 def blocks_by_level(unet: Any, method: str) -> list[tuple[nn.Module, int]]:
@@ -86,7 +93,7 @@ def blocks_by_level(unet: Any, method: str) -> list[tuple[nn.Module, int]]:
     return blocks + ([] if unet.mid_block is None else [(unet.mid_block, levels - 1)])
 
 
-def timestep_of(unet: Any, positional: tuple, named: dict[str, Any]) -> float:
+def timestep_of(unet: Any, positional: Positional, named: Named) -> float:
     """The timestep that the U-Net is called with; the highest, where each picture has its own."""
     given = dict(zip(inspect.signature(unet.forward).parameters, positional, strict=False)) | named
     return float(torch.as_tensor(given["timestep"]).max())

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from selfcascade.metrics.registry import CLIP_METRICS, IMAGE_METRICS
+from selfcascade.metrics.registry import CLIP_METRICS, IMAGE_METRICS, Metric
 
-# Columns of the distances, by their names in result files; those of clips that the paper has are the first two.
-DISTANCES = {name: metric.column for name, metric in IMAGE_METRICS.items() if metric.is_distance}
-CLIP_DISTANCES = {name: metric.column for name, metric in CLIP_METRICS.items() if metric.is_distance}
+
+def distance_columns(metrics: Mapping[str, Metric]) -> dict[str, str]:
+    """The columns of distances, by their names in result files."""
+    return {name: metric.column for name, metric in metrics.items() if metric.is_distance}
+
+
+# The paper's own order; of the distances of clips it has the first two.
+DISTANCES, CLIP_DISTANCES = distance_columns(IMAGE_METRICS), distance_columns(CLIP_METRICS)
 
 
 @dataclass(frozen=True)

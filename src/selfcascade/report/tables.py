@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from selfcascade.methods import METHODS
 from selfcascade.metrics.registry import CLIP_METRICS, IMAGE_METRICS, Metric
-from selfcascade.report.paper import CLIP_DISTANCES, DISTANCES, PaperRow, paper_rows
+from selfcascade.report.paper import PaperRow, distance_columns, paper_rows
 from selfcascade.report.results import Figure, Row, decimals_of
 
 
@@ -38,8 +38,9 @@ class Columns(NamedTuple):
 
 
 def columns_of(clips: bool) -> Columns:
-    """Those of clips, or of pictures."""
-    return Columns("clips", CLIP_DISTANCES, CLIPS_BESIDE) if clips else Columns("pictures", DISTANCES, BESIDE)
+    """Those of clips, or of pictures: of every metric that has a column."""
+    metrics = CLIP_METRICS if clips else IMAGE_METRICS
+    return Columns("clips" if clips else "pictures", distance_columns(metrics), _beside(metrics))
 
 
 def table(suite: str, rows: Sequence[Row], costs: Costs | None = None) -> str:

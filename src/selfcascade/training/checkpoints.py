@@ -21,6 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from selfcascade.checks import is_whole
+
 MANIFEST = "manifest.json"
 SCHEMA = 1
 NAME = re.compile(r"checkpoint-([0-9]{6,})")
@@ -63,7 +65,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int | None = Non
         ValueError: `keep` is not a positive whole number.
         OSError: The disk is full or not writable; nothing of this checkpoint is left then.
     """
-    if keep is not None and (isinstance(keep, bool) or keep < 1):
+    if keep is not None and not is_whole(keep):
         raise ValueError(f"checkpoints_total_limit must be a positive whole number, not {keep!r}")
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / f"checkpoint-{checkpoint.step:06d}"

@@ -31,6 +31,13 @@ FREE_ON_RESUME = frozenset(
         "logging_steps",
     }
 )
+FOR_ONE_METHOD = {
+    "rank": "lora",
+    "lora_alpha": "lora",
+    "preset": "upsamplers",
+    "upsampling": "upsamplers",
+    "temporal_kernel": "upsamplers",
+}
 
 
 class TrainingConfig(BaseModel):
@@ -118,6 +125,14 @@ class TrainingConfig(BaseModel):
         if isinstance(values, dict) and isinstance(values.get("resolution"), int):
             values = {**values, "resolution": (values["resolution"],) * 2}
         return values
+
+    @model_validator(mode="after")
+    def _is_for_the_method(self) -> Self:
+        for name, method in FOR_ONE_METHOD.items():
+            value = getattr(self, name)
+            if method != self.method and value != type(self).model_fields[name].default:
+                raise ValueError(f"{name}, here {value}, is for method {method!r}, not for {self.method!r}")
+        return self
 
     @model_validator(mode="after")
     def _has_somewhere_to_cache(self) -> Self:

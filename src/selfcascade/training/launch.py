@@ -15,6 +15,7 @@ from selfcascade.media.save_clips import save_clip
 from selfcascade.models import load_model
 from selfcascade.pipeline import SelfCascade
 from selfcascade.training.config import TrainingConfig
+from selfcascade.training.extras import check_extras
 from selfcascade.training.loop import Trainer
 from selfcascade.training.samples import check_model
 
@@ -31,6 +32,7 @@ def run_training(config: TrainingConfig, announce: Callable[[str], None] = lambd
     Raises:
         ValueError: The model, the data or a setting cannot be used; the sentence names it.
     """
+    check_extras(config)
     processes = PartialState()
     pipe = load_model(config.model, str(processes.device) if processes.num_processes > 1 else None, "float32")
     check_model(pipe, config)
@@ -59,7 +61,7 @@ def run_training(config: TrainingConfig, announce: Callable[[str], None] = lambd
         # With a stride, clips have a share of their files' rate.
         known = None if config.clips is None else config.clips.rate_in(stream.source.entries(config.seed, 0))
         validate = ValidationPictures(config, known)
-    trainer = Trainer(pipe, config, stream, validate, held_out)
+    trainer = Trainer(pipe, config, stream, validate, held_out, announce if processes.is_main_process else None)
     if processes.is_main_process:
         announce(description(trainer))
     trainer.run()

@@ -57,6 +57,7 @@ class Trainer:
             returns is logged. Called at the step of a checkpoint that is resumed from too, as it may have been cut.
         held_out: Pictures or clips that are not trained on; the loss of the first of them, with the same noise and
             timesteps each time, is logged with it.
+        announce: Called with a line that is not to be overlooked.
 
     Raises:
         ValueError: The model cannot be trained so, or an argument is out of range.
@@ -69,7 +70,9 @@ class Trainer:
         stream: Stream,
         validate: Validate | None = None,
         held_out: Stream | None = None,
+        announce: Callable[[str], None] | None = None,
     ) -> None:
+        self.announce = announce or (lambda _: None)
         self.pipe, self.config, self.stream, self.validate, self.held_out = pipe, config, stream, validate, held_out
         check_model(pipe, config)
         self.accelerator = Accelerator(
@@ -230,7 +233,9 @@ class Trainer:
 
     def _resume(self, wanted: str) -> None:
         place = find_checkpoint(self.config.folder, wanted)
-        if place is not None:
+        if place is None:
+            self.announce(f"no checkpoint is in {str(self.config.folder)!r} yet; training starts at step 0")
+        else:
             checkpoint = load_checkpoint(place)
             positions = self.state.restore(checkpoint, place.name, self.accelerator.num_processes)
             self.step = checkpoint.step

@@ -17,6 +17,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config  # pyr
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from selfcascade.checks import is_whole
 from selfcascade.upsamplers.levels import DESIGNS, FrameKernels, FullLevel
 
 UPSAMPLINGS = ("latent-bilinear", "latent-bicubic", "rgb")
@@ -61,13 +62,13 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
             raise ValueError(f"upsampling must be one of {', '.join(UPSAMPLINGS)}, not {upsampling!r}")
         counts: dict[str, object] = {"groups": groups, "knots": knots, "temporal_kernel": temporal_kernel}
         for name, value in counts.items():
-            if not _is_count(value):
+            if not is_whole(value):
                 raise ValueError(f"{name} must be a positive whole number, not {value!r}")
         if temporal_kernel % 2 == 0:
             raise ValueError(f"temporal_kernel must be odd, not {temporal_kernel}")
         sampled = pivot_step if sampling_pivot_step is None else sampling_pivot_step
         for name, value in (("pivot_step", pivot_step), ("sampling_pivot_step", sampled)):
-            if not _is_count(value):
+            if not is_whole(value):
                 raise ValueError(f"{name} must be a training timestep from 1, not {value!r}")
         self.phi = nn.ModuleList(
             FullLevel(channels, time_channels)
@@ -202,7 +203,3 @@ def fingerprint(unet: ModelMixin) -> list[float] | None:
             return None
         found += [round(value, 6) for value in weight.detach().flatten()[:6].float().tolist()]
     return found
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -12,12 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from selfcascade.cascade import MAX_SIDE
 from selfcascade.data.collages.assets import Assets, bundled_assets
 from selfcascade.data.collages.collage import Collage, Item
 from selfcascade.data.collages.sprites import MARGIN, SHADOW_REACH, Array, Sprite
 from selfcascade.data.collages.textures import Surface
 
-MAX_SIDE = 16384
 # Light falls from the upper left: the shadow lies this far to the right and below, in diameters.
 SHADOW_SHIFT = (0.025, 0.045)
 FINE = 96  # points drawn across a cut-out at least, which are averaged to the pixels

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -23,7 +25,7 @@ from selfcascade.data.collages.collage import (
 PAIR_SHARE = 0.4
 PAIR_SHRINK = 0.88
 MAX_TURN = 14.0
-MAX_DRAWS = 100_000
+MAX_DRAWS = 20_000
 
 
 def sample_collage(
@@ -37,7 +39,8 @@ def sample_collage(
     Args:
         seed: Any non-negative integer; the same seed gives the same collage for ever.
         split: Which combinations are drawn from.
-        second: Whether there is a second object; None lets the seed choose (40 %).
+        second: Whether there is a second object; None lets the seed choose (40 %), unless the kinds are so few that no
+            pair belongs to the split.
         assets: Cut-outs and backgrounds; None: those that ship with the package.
 
     Raises:
@@ -47,7 +50,7 @@ def sample_collage(
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
     assets = assets or bundled_assets()
     rng = np.random.default_rng([seed, SPLITS.index(split)])
-    both = bool(rng.random() < PAIR_SHARE) if second is None else second
+    both = bool(rng.random() < PAIR_SHARE) and _has_pair(assets.kinds, split) if second is None else second
     for _ in range(MAX_DRAWS):
         background = _one_of(rng, assets.background_names)
         if both:
@@ -89,6 +92,11 @@ def sample_crowd(seed: int, assets: Assets | None = None) -> Collage:
         None,
         None,
     )
+
+
+@functools.lru_cache(maxsize=16)
+def _has_pair(kinds: tuple[str, ...], split: Split) -> bool:
+    return any(split_of(*sorted(pair)) == split for pair in itertools.combinations(kinds, 2))
 
 
 def _item(rng: np.random.Generator, kind: str, place: str, together: bool) -> Item:

@@ -14,7 +14,7 @@ from selfcascade.data.scenes.render import BackgroundLayer, DrawingArea, ItemLay
 from selfcascade.media.frame_rates import DEFAULT_FPS
 
 FRAMES = 16
-MAX_FRAMES = 4096
+MAX_RENDERED_FRAMES = 4096
 
 
 def render_clip(
@@ -46,8 +46,8 @@ def render_clip(
     Raises:
         ValueError: A size, the number of frames or the rate lies outside its range.
     """
-    if not 1 <= frames <= MAX_FRAMES:
-        raise ValueError(f"frames must be from 1 to {MAX_FRAMES}, not {frames}")
+    if not 1 <= frames <= MAX_RENDERED_FRAMES:
+        raise ValueError(f"frames must be from 1 to {MAX_RENDERED_FRAMES}, not {frames}")
     if not 0 < fps < float("inf"):
         raise ValueError(f"fps must be a number above 0, not {fps}")
     area = DrawingArea.of(height, width, window, supersample)

@@ -1,0 +1,62 @@
+"""Values that are no finite numbers are never handed on: not as a pivot, not as a picture."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from selfcascade.base_models.borrowing import replacing_attributes
+from selfcascade.base_models.protocols import Pipeline
+from selfcascade.cascade import Size
+
+
+def check_finite(values: Tensor, pipe: Pipeline, what: str) -> None:
+    """Raises FloatingPointError, saying what to try, if not all values are finite; `what` made them."""
+    if not torch.isfinite(values).all():
+        raise FloatingPointError(f"{what} has values that are no finite numbers: {_remedy(pipe, values.dtype)}")
+
+
+@contextlib.contextmanager
+def checking_pixels(pipe: Pipeline) -> Generator[None]:
+    """Within it, pixels that the VAE decodes must be finite; in a picture they would be black, and nobody told.
+
+    Raises:
+        FloatingPointError: They are not; the sentence says what to try.
+    """
+    vae: Any = getattr(pipe, "vae", None)
+    if vae is None:
+        yield
+        return
+    decode = vae.decode
+
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        made, given = decode(*args, **kwargs), [value for value in args if isinstance(value, Tensor)]
+        if all(
+            bool(torch.isfinite(latents).all()) for latents in given
+        ):  # else it is the stage's latents that are named
+            check_finite(made[0], pipe, f"what the VAE decoded to {Size(*made[0].shape[-2:])}")
+        return made
+
+    with replacing_attributes(vae, {"decode": checked}):
+        yield
+
+
+def _remedy(pipe: Pipeline, dtype: torch.dtype) -> str:
+    """What may have gone wrong: weights that are no numbers, a range too small, or what the caller put in."""
+    for name, part in pipe.components.items():
+        if isinstance(part, nn.Module) and (weight := _broken_weight(part)):
+            return f"weight {weight} of the {name} has such too; load the model from whole files"
+    if dtype == torch.float16:
+        return (
+            "try dtype float32 or bfloat16, as float16 overflows; for the VAE alone, force_upcast in its configuration"
+        )
+    return "an adapter, an embedding or a control image may hold such, or guidance_scale be too high"
+
+
+def _broken_weight(part: nn.Module) -> str | None:
+    weights = ((name, weight) for name, weight in part.named_parameters() if weight.is_floating_point())
+    return next((name for name, weight in weights if not weight.is_meta and not torch.isfinite(weight).all()), None)

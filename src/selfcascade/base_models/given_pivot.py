@@ -1,0 +1,67 @@
+"""Latents of an earlier call's stage as the pivot: which stages are left, and whether they are what the call makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from selfcascade.base_models.family import Family
+from selfcascade.base_models.request import Request
+from selfcascade.cascade import Size, Stage
+
+
+def taken_up(pivot: Any, stages: Sequence[Stage], request: Request, family: Family) -> tuple[Sequence[Stage], Request]:
+    """The stages that are left to run from the pivot on, and the request for as many results as it has samples.
+
+    Args:
+        pivot: z_0 of a stage, (B, C, h, w), of video (B, C, F, h, w); None: all stages run.
+        stages: The whole plan.
+        request: What the call asks for; one prompt is for all samples.
+        family: The model's.
+
+    Raises:
+        ValueError: The pivot is no tensor of finite latents of any stage's size but the last's, or not of as many
+            samples or frames as the call makes.
+    """
+    if pivot is None:
+        return stages, request
+    left = _stages_after(pivot, stages, family)
+    return left, _request_for(request, pivot, family)
+
+
+def _stages_after(pivot: Any, stages: Sequence[Stage], family: Family) -> Sequence[Stage]:
+    if not isinstance(pivot, Tensor) or not pivot.is_floating_point():
+        raise ValueError(f"pivot must be latents, a tensor of floating-point numbers, not {type(pivot).__name__}")
+    sizes = [Size(*family.latent_size(stage.size)) for stage in stages[:-1]]
+    axes = "(B, C, F, h, w)" if family.video else "(B, C, h, w)"
+    if pivot.ndim != axes.count(",") + 1 or Size(*pivot.shape[-2:]) not in sizes or not pivot.numel():
+        wanted = ", ".join(map(str, sizes)) or "none, as there is but one stage"
+        raise ValueError(
+            f"pivot must be a stage's latents, {axes} with height x width {wanted}; its shape is {[*pivot.shape]}"
+        )
+    channels = getattr(getattr(family.pipe, "unet", None), "config", {}).get("out_channels")
+    if channels not in (None, pivot.shape[1]):
+        raise ValueError(f"pivot must have {channels} channels, as the model's latents have, not {pivot.shape[1]}")
+    if not torch.isfinite(pivot).all():
+        raise ValueError("pivot has values that are no finite numbers")
+    return stages[sizes.index(Size(*pivot.shape[-2:])) + 1 :]
+
+
+def _request_for(request: Request, pivot: Tensor, family: Family) -> Request:
+    count, copies = len(pivot), request.copies
+    if family.video:
+        copies = request.arguments.get("num_videos_per_prompt", 1)
+        held = (pivot.shape[2] - 1) * family.frame_step + 1
+        frames = request.arguments.get("num_frames", held)
+        if (frames - 1) // family.frame_step + 1 != pivot.shape[2]:
+            raise ValueError(f"num_frames is the pivot's, {held}, not {frames!r}; leave it out")
+        request = replace(request, arguments={**request.arguments, "num_frames": frames})
+    if count in (request.prompts, request.prompts * copies):
+        return request
+    if request.prompts == copies == 1 and request.prompt is not None:
+        return request.for_pictures(count, family.video)
+    raise ValueError(f"pivot has {count} samples, and the call makes {request.prompts * copies}; give as many prompts")

@@ -1,0 +1,159 @@
+"""Variants of the registry's pipelines: other classes on the same networks, which the same families serve."""
+
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
+# diffusers re-exports lazily, and annotates `tuple[int]` or a class where a longer tuple or None is meant.
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import (
+    CogView4Transformer2DModel,
+    ControlNetModel,
+    DiffusionPipeline,
+    FluxTransformer2DModel,
+    HunyuanDiT2DControlNetModel,
+    LCMScheduler,
+    QwenImageControlNetModel,
+)
+from PIL import Image
+from torch import nn
+
+from .dits import DITS
+from .packed import PACKED
+from .parts import NATIVE, TinyPipeline, quiet
+from .sized import SIZED
+from .unets import UNETS, unet_2d
+from .videos import VIDEOS
+
+BASES = {entry.name: entry for entry in (*UNETS, *DITS, *SIZED, *PACKED, *VIDEOS)}
+Networks = Callable[[DiffusionPipeline], dict[str, Any]]
+
+
+def control_image() -> Image.Image:
+    """A picture that pipelines resize to each stage's size: a ramp."""
+    return Image.linear_gradient("L").convert("RGB")
+
+
+def opened(network: nn.Module) -> nn.Module:
+    """A ControlNet in eval mode whose zero-initialised layers are random, so that it has an effect."""
+    generator = torch.Generator().manual_seed(7)
+    for parameter in network.parameters():
+        if not parameter.any():
+            parameter.data = 0.05 * torch.randn(parameter.shape, generator=generator)
+    return network.eval()
+
+
+def variant(
+    base: str,
+    pipeline_class: str,
+    inputs: dict[str, Any] | None = None,
+    drop: tuple[str, ...] = (),
+    networks: Networks | None = None,
+    **config: Any,
+) -> TinyPipeline:
+    """`pipeline_class` on the networks of a pipeline of the registry.
+
+    Args:
+        base: Name of that pipeline.
+        pipeline_class: Name in diffusers.
+        inputs: Of a call, beside those of the base.
+        drop: Inputs of the base that this class does not take.
+        networks: Makes components of its own from the base's pipeline.
+        config: Further arguments of the class.
+    """
+    family = BASES[base]
+
+    def make() -> DiffusionPipeline:
+        kind: Any = getattr(diffusers, pipeline_class)
+        made = family.make()
+        parts = {**made.components, **config, **(networks(made) if networks is not None else {})}
+        accepted = inspect.signature(kind.__init__).parameters
+        return quiet(kind(**{name: part for name, part in parts.items() if name in accepted}))
+
+    own = {name: value for name, value in family.inputs.items() if name not in drop} | (inputs or {})
+    return TinyPipeline(pipeline_class, make, NATIVE, own, family.kind, video=family.video)
+
+
+def controlnet_of_unet(pipe: Any) -> dict[str, Any]:
+    """A ControlNet of the pipeline's own U-Net; its condition is eight times as large as the latents."""
+    return {"controlnet": opened(ControlNetModel.from_unet(pipe.unet, conditioning_embedding_out_channels=(4,) * 4))}
+
+
+def controlnet_of_hunyuan(pipe: Any) -> dict[str, Any]:
+    config = own_config(HunyuanDiT2DControlNetModel, pipe.transformer)
+    return {"controlnet": opened(HunyuanDiT2DControlNetModel(**config | {"transformer_num_layers": 2}))}
+
+
+def controlnet_of_qwen(pipe: Any) -> dict[str, Any]:
+    config = own_config(QwenImageControlNetModel, pipe.transformer)
+    return {"controlnet": opened(QwenImageControlNetModel(**config | {"num_layers": 1}))}
+
+
+def own_config(kind: Any, network: Any) -> dict[str, Any]:
+    """What a class's constructor takes of a network's configuration."""
+    accepted = inspect.signature(kind.__init__).parameters
+    return {name: value for name, value in network.config.items() if name in accepted}
+
+
+def guided_by_embedding(pipe: Any) -> dict[str, Any]:
+    """A U-Net that is told the guidance weight, as distilled consistency models are."""
+    return {"unet": unet_2d(**own_config(type(pipe.unet), pipe.unet) | {"time_cond_proj_dim": 8})}
+
+
+def wider(kind: Any) -> Networks:
+    """The base's transformer with room for a condition's latents beside its own, as the Control models have it."""
+
+    def make(pipe: Any) -> dict[str, Any]:
+        own = pipe.transformer.config.in_channels
+        config = own_config(kind, pipe.transformer) | {"in_channels": 2 * own, "out_channels": own}
+        return {"transformer": kind(**config)}
+
+    return make
+
+
+PAG = {"pag_scale": 2.0}
+IMAGE, CONTROL = {"image": control_image()}, {"control_image": control_image()}
+
+VARIANTS = {
+    entry.name: entry
+    for entry in (
+        variant(
+            "stable-diffusion",
+            "LatentConsistencyModelPipeline",
+            drop=("negative_prompt",),
+            networks=guided_by_embedding,
+            scheduler=LCMScheduler(),
+        ),
+        variant("stable-diffusion", "StableDiffusionPAGPipeline", PAG, pag_applied_layers="mid"),
+        variant(
+            "stable-diffusion",
+            "StableDiffusionControlNetPAGPipeline",
+            PAG | IMAGE,
+            networks=controlnet_of_unet,
+            pag_applied_layers="mid",
+        ),
+        variant("stable-diffusion-xl", "StableDiffusionXLPAGPipeline", PAG, pag_applied_layers="mid"),
+        variant("stable-diffusion-xl", "StableDiffusionXLControlNetPipeline", IMAGE, networks=controlnet_of_unet),
+        variant(
+            "stable-diffusion-xl",
+            "StableDiffusionXLControlNetPAGPipeline",
+            PAG | IMAGE,
+            networks=controlnet_of_unet,
+            pag_applied_layers="mid",
+        ),
+        variant("stable-diffusion-3", "StableDiffusion3PAGPipeline", PAG, pag_applied_layers="blocks.0"),
+        variant("pixart-sigma", "PixArtSigmaPAGPipeline", PAG, pag_applied_layers="blocks.0"),
+        variant("sana", "SanaPAGPipeline", PAG, pag_applied_layers="blocks.0"),
+        variant("hunyuan-dit", "HunyuanDiTPAGPipeline", PAG, pag_applied_layers="blocks.0"),
+        variant("hunyuan-dit", "HunyuanDiTControlNetPipeline", CONTROL, networks=controlnet_of_hunyuan),
+        variant("animatediff", "AnimateDiffPAGPipeline", PAG, pag_applied_layers="mid"),
+        variant("flux", "FluxControlPipeline", CONTROL, networks=wider(FluxTransformer2DModel)),
+        variant("cogview4", "CogView4ControlPipeline", CONTROL, networks=wider(CogView4Transformer2DModel)),
+        variant("qwen-image", "QwenImageControlNetPipeline", CONTROL, networks=controlnet_of_qwen),
+        variant("flux2", "Flux2KleinPipeline", is_distilled=True),
+        variant("wan", "SkyReelsV2Pipeline"),
+    )
+}
