@@ -20,9 +20,14 @@ def write_clip(
     times: Sequence[int] | None = None,
     rotation: float = 0.0,
     audio: bool = False,
+    mirror: dict[str, bool] | None = None,
+    aspect: Fraction | None = None,
     **options: str,
 ) -> Path:
-    """Writes a clip of (height, width); `times` are the frames' milliseconds; with no frames it has audio alone."""
+    """Writes a clip of (height, width); `times` are the frames' milliseconds; with no frames it has audio alone.
+
+    It is turned by `rotation` against the clock and then mirrored; its pixels have the given aspect.
+    """
     with av.open(str(path), "w", options=options) as container:
         # All streams are there before the first packet is written.
         video: Any = container.add_stream(codec, rate=1000 if times else fps) if frames else None
@@ -30,8 +35,10 @@ def write_clip(
         if frames:
             video.height, video.width = size
             video.pix_fmt = "yuv420p"
-            if rotation:
-                video.set_display_rotation(rotation)
+            if rotation or mirror:
+                video.set_display_rotation(rotation, **mirror or {})
+            if aspect:
+                video.codec_context.sample_aspect_ratio = aspect
             for number in range(frames):
                 pixels = np.full((*size, 3), STEP * number % 256, np.uint8)
                 pixels[: size[0] // 3, : size[1] // 3] = (255, 0, 0)

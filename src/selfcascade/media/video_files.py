@@ -1,4 +1,4 @@
-"""Clips in video files, read with PyAV: sizes and lengths from the header, frames by their times, upright.
+"""Clips in video files, read with PyAV: sizes and lengths from the header, frames by their times, as shown.
 
 Files are not trusted: containers that refer to other files are not opened, and whatever is wrong with a file is a
 `ClipError` that names it. Axis letters: F frames, H, W pixels.
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selfcascade.media.frame_rates import even_rate
+from selfcascade.media.shown_frames import high_dynamic_range, shown, shown_size, square_size
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -52,7 +53,7 @@ class ClipInfo:
     """What a video file holds.
 
     Attributes:
-        height, width: Pixels of the upright picture.
+        height, width: Pixels of the picture as it is shown, upright and of square pixels.
         fps: Frames a second; their mean where the rate varies.
         duration: Seconds.
         frames: How many there are.
@@ -69,7 +70,7 @@ def probe_clip(path: str | os.PathLike[str]) -> ClipInfo:
     """A file's size and length, without decoding more than its first frame, which alone says how it is turned.
 
     Raises:
-        ClipError: The file is missing, no video, damaged, has one frame only, or over 7680 x 4320 pixels.
+        ClipError: The file is missing, no video, damaged, HDR, has one frame only, or over 7680 x 4320 pixels.
     """
     name = os.fspath(path)
     with _opened(name) as (container, stream):
@@ -79,7 +80,7 @@ def probe_clip(path: str | os.PathLike[str]) -> ClipInfo:
             raise ClipError(f"clip {name!r} is damaged or truncated: no frame can be read")
         if count < 2:
             raise _one_frame(name)
-        height, width = (first.width, first.height) if _quarter_turns(first) % 2 else (first.height, first.width)
+        height, width = shown_size(first, stream.sample_aspect_ratio)
         return ClipInfo(height, width, fps, _end(container, stream) or count / fps, count)
 
 
@@ -90,7 +91,7 @@ def read_clip(
     stride: int | None = None,
     start: float = 0.0,
 ) -> tuple[np.ndarray, float]:
-    """A file's frames at even times, upright; of each time the frame that is shown then.
+    """A file's frames at even times, as a player shows them; of each time the frame that is shown then.
 
     So a variable rate becomes a constant one, and of a constant rate each frame is taken once.
 
@@ -116,7 +117,7 @@ def read_clip(
         rate = fps or own / (stride or 1)
         rows: list[np.ndarray] = []
         for frame in _at_even_times(name, container, stream, (own, rate), start, frames):
-            rows.append(_upright(frame))
+            rows.append(shown(frame, stream.sample_aspect_ratio))
             if rows[-1].shape != rows[0].shape:
                 raise ClipError(f"clip {name!r} changes its size on the way", "clip changes its size")
             if rows[0].nbytes * max(len(rows), frames or 0) > MAX_BYTES:
@@ -183,8 +184,9 @@ def _video(name: str, container: InputContainer) -> VideoStream:
         raise ClipError(f"clip {name!r} is damaged, or in a video format that is not read")
     if not stream.width or not stream.height:
         raise ClipError(f"clip {name!r} is damaged or truncated: its frames have no size")
-    if stream.width * stream.height > MAX_PIXELS:
-        size = f"{stream.width}x{stream.height}"
+    width, height = square_size(stream.width, stream.height, stream.sample_aspect_ratio)
+    if width * height > MAX_PIXELS:
+        size = f"{width}x{height}"
         raise ClipError(f"clip {name!r} has {size} pixels; at most 7680x4320 are read", "clip is too large")
     return stream
 
@@ -226,6 +228,10 @@ def _decoded(name: str, container: InputContainer, stream: VideoStream) -> Itera
     for frame in container.decode(stream):
         if frame.is_corrupt:
             raise ClipError(f"clip {name!r} is damaged or truncated: a frame cannot be decoded")
+        wide = high_dynamic_range(stream)
+        if wide is not None:
+            sentence = f"clip {name!r} has HDR colours ({wide}), which are not read; convert it to SDR (bt.709) first"
+            raise ClipError(sentence, "clip is HDR")
         yield frame
 
 
@@ -286,13 +292,3 @@ def _at_even_times(
     while due(end, min(early, (end - last) / 2)):
         yield shown
         taken += 1
-
-
-def _quarter_turns(frame: VideoFrame) -> int:
-    """How often the frame must be turned a quarter against the clock to stand upright."""
-    return round(frame.rotation / 90) % 4
-
-
-def _upright(frame: VideoFrame) -> np.ndarray:
-    """The frame as (H, W, 3) uint8."""
-    return np.rot90(frame.to_ndarray(format="rgb24"), _quarter_turns(frame))
