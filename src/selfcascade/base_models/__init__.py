@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from selfcascade.base_models.family import Family
+from selfcascade.base_models.more_images import PRX, CogView3Plus, Kandinsky5Image, Krea2, Lumina, NucleusMoE
 from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.transformers import (
     LTX,
@@ -50,6 +51,12 @@ FAMILIES: list[type[Family]] = [
     HunyuanVideo15,
     MotifVideo,
     Kandinsky5Video,
+    PRX,
+    CogView3Plus,
+    Lumina,
+    Krea2,
+    NucleusMoE,
+    Kandinsky5Image,
 ]
 
 

@@ -154,6 +154,10 @@ class Family:
         """How the pipeline is told the size of its pictures."""
         return size._asdict()
 
+    def lent_attributes(self, size: Size) -> dict[str, object]:
+        """Attributes that the pipeline has while it makes pictures of this size."""
+        return {}
+
     def latents_of(self, output: object) -> Tensor:
         """The pictures or clips in what the pipeline returned."""
         return getattr(output, self.output_name or ("frames" if self.video else "images"))
