@@ -67,7 +67,7 @@ def register_family(family: FamilyClass) -> FamilyClass:
         family: A subclass of `Family` that names its pipeline classes; it is returned, so this is a decorator too.
 
     Raises:
-        ValueError: It is no such class.
+        ValueError: It is not a subclass of `Family`, or names no classes.
     """
     if not _is_family(family) or not family.classes:
         raise ValueError(f"family must be a subclass of selfcascade.Family that names its classes, not {family!r}")

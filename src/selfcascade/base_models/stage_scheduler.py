@@ -20,7 +20,7 @@ from selfcascade.base_models.pivot_controls import Anchor
 from selfcascade.base_models.protocols import Scheduler
 from selfcascade.options.checks import is_whole
 
-# Their timesteps are no training timesteps (functions of sigma, angles, noise of their own), so K would mean nothing.
+# Their timesteps are not training timesteps (functions of sigma, angles, noise of their own), so K would mean nothing.
 REFUSED = frozenset(
     {
         "AmusedScheduler",
@@ -54,7 +54,7 @@ class StageScheduler(Scheduler, Protocol):
 
     Attributes:
         pivot_step: K in (0, T]; None for all steps.
-        first_index: Of the whole schedule's steps, the one that the stage starts at.
+        first_index: Index in the whole schedule of the step that the stage starts at.
         whole: The tensors of the whole schedule, while the pipeline is shown the tail.
         mu: The dynamic shift that it was given; 0 before, and where there is none.
         largest_mu: The largest that a stage with a pivot uses.
@@ -85,7 +85,7 @@ def stage_scheduler(scheduler: Scheduler, pivot_step: int | None, base_mu: float
             a stage with a pivot uses at most the larger of this and the scheduler's `max_shift`.
 
     Raises:
-        ValueError: The scheduler's timesteps are no training timesteps, or K lies outside (0, T].
+        ValueError: The scheduler's timesteps are not training timesteps, or K lies outside (0, T].
     """
     kind: type[Any] = type(scheduler)
     noises = hasattr(scheduler, "add_noise") or hasattr(scheduler, "scale_noise")
@@ -120,7 +120,7 @@ def matched_step(scheduler: Scheduler, step: int, ratio: float) -> int:
     Args:
         scheduler: With `alphas_cumprod`, or a flow's, whose sigma is t / T.
         step: t, a training timestep in (0, T].
-        ratio: Of the pixels, over 0.
+        ratio: Ratio of the pixels, over 0.
     """
     last = training_steps(scheduler)
     check_pivot_step(step, last)
