@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from selfcascade.cascade import Size
-from selfcascade.data.decode import is_small
+from selfcascade.data.decode import EXTENSIONS, is_small
 from selfcascade.data.examples import Entry, Skip, drawn_from
 from selfcascade.media.video_files import CLIP_EXTENSIONS, ClipError, ClipInfo, probe_clip, read_clip
 
@@ -49,6 +49,7 @@ class ClipFiles:
     fixed_start: bool = False
     noun: ClassVar[str] = "clip"
     extensions: ClassVar[frozenset[str]] = CLIP_EXTENSIONS
+    others: ClassVar[frozenset[str]] = EXTENSIONS - CLIP_EXTENSIONS
 
     def __post_init__(self) -> None:
         if self.frames < 2:
