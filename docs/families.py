@@ -45,10 +45,11 @@ def page() -> str:
         "`SelfCascade(pipe)` drives a pipeline of diffusers through a family, a small class that says what differs. "
         f"{len(served)} classes are served; of the {len(images)} of `AutoPipelineForText2Image` it is {count}.",
         "",
-        "Each class under contract is built with random weights from a small copy of its own configuration. One stage then is "
-        "the plain pipeline, bit for bit; cascades to other ratios and to four times a side run, as far as its positions reach; the pipeline is left "
-        "as it was. With a twin, a stage above the base is the image-to-image or video-to-video pipeline of diffusers, "
-        "bit for bit. Any other class takes a few lines: see `selfcascade.Family` and `register_family`.",
+        "Each class under contract is built with random weights from a small copy of its own configuration. One stage "
+        "then is the plain pipeline, bit for bit; cascades to other ratios and to four times a side run, as far as its "
+        "positions reach; the pipeline is left as it was. With a twin, a stage above the base is the image-to-image or "
+        "video-to-video pipeline of diffusers, bit for bit. Any other class takes a few lines: see "
+        "`selfcascade.Family` and `register_family`.",
         "",
         "| class | family | makes | network | contract | twin |",
         "|---|---|---|---|---|---|",

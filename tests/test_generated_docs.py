@@ -69,7 +69,5 @@ def test_every_text_to_image_pipeline_is_served_or_refused_with_a_reason() -> No
 
 def test_an_unserved_pipeline_is_refused_with_its_reason() -> None:
     pipe = object.__new__(diffusers.IFPipeline)
-    with pytest.raises(
-        ValueError, match=r"IFPipeline is not supported as a base model: it works on pixels .*; use Sta"
-    ):
+    with pytest.raises(ValueError, match=r"IFPipeline is not supported as a base model: it works on pixels"):
         SelfCascade(pipe)

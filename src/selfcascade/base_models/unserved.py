@@ -29,7 +29,7 @@ UNSERVED: dict[str, str] = {
     "AllegroPipeline": f"{NO_FAMILY}; use WanPipeline",
     "EasyAnimatePipeline": f"{NO_FAMILY}; use WanPipeline",
     "SanaVideoPipeline": "it calls num_frames frames; use WanPipeline",
-    "LTX2Pipeline": "it makes sound along with the clip, from noise, and a stage above the base has too few steps for that; "
-    "use LTXPipeline",
+    "LTX2Pipeline": "it makes sound along with the clip, from noise, and a stage above the base has too few steps for "
+    "that; use LTXPipeline",
     "AnyFlowPipeline": f"{NO_FAMILY}; use WanPipeline",
 }
