@@ -89,7 +89,9 @@ def stage_scheduler(scheduler: Scheduler, pivot_step: int | None, base_mu: float
     """
     kind: type[Any] = type(scheduler)
     noises = hasattr(scheduler, "add_noise") or hasattr(scheduler, "scale_noise")
-    if kind.__name__ in REFUSED or not noises or scheduler.config.get("timestep_type") == "continuous":
+    config = scheduler.config
+    counts_signal = config.get("invert_sigmas")  # its timesteps rise with the signal, as Mochi's do
+    if kind.__name__ in REFUSED or not noises or counts_signal or config.get("timestep_type") == "continuous":
         raise ValueError(
             f"{kind.__name__} does not number its steps by training timesteps or adds no noise at one, so no stage can "
             "start at a noise level; use pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config) or another "
@@ -216,7 +218,7 @@ def _check_timesteps(scheduler: StageScheduler) -> None:
             f"{int(timesteps.max())} of {limit}; use fewer"
         )
     sigmas = getattr(scheduler, "sigmas", None)
-    if isinstance(sigmas, Tensor) and sigmas.ndim == 1 and not scheduler.config.get("invert_sigmas"):
+    if isinstance(sigmas, Tensor) and sigmas.ndim == 1:
         last = float(sigmas[-1])
         if last > LAST_SIGMA:
             raise ValueError(f"sigmas end at {last:g}, so a stage would hand on noisy latents; end them at 0")
