@@ -60,10 +60,12 @@ def good(tar: tarfile.TarFile, key: str, seed: int = 0, **facts: Any) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
+    place = tmp_path / "pictures"
+    place.mkdir()
     for number in range(11):
-        picture(number, (48, 40) if number % 3 else (40, 64)).save(tmp_path / f"{number:02d}.png")
-        (tmp_path / f"{number:02d}.txt").write_text(f"picture {number}")
-    return tmp_path
+        picture(number, (48, 40) if number % 3 else (40, 64)).save(place / f"{number:02d}.png")
+        (place / f"{number:02d}.txt").write_text(f"picture {number}")
+    return place
 
 
 @pytest.fixture

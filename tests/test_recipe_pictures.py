@@ -1,16 +1,21 @@
 """What the recipe's base model and autoencoder are trained on."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import avg_pool2d, interpolate
+from transformers import CLIPTokenizer
 
+import base_batches
 import pictures
 from autoencoder import decibels, enlarged_window, wake_unused_channels
 from base import hearing_loss
-from base_batches import SETTINGS, draw_timesteps, loss_weights
-from common import CONFIG, as_images
-from pictures import GROUP_STRIDE, picture, shards
+from base_batches import SETTINGS, Batches, draw_timesteps, loss_weights
+from common import CONFIG, as_images, write_array
+from loop import Draw
+from pictures import GROUP_STRIDE, load_said, path_of, picture, shards
 from schedules import build_scheduler
 from selfcascade import load_bundled
 from texts import NOT_SAID, build_tokenizer, told_attributes, with_world
@@ -66,8 +71,12 @@ def test_shards_hold_every_group_of_every_world_once() -> None:
     assert all(size >= GROUPS[group]["count"] for (group, _), size in sizes.items())
 
 
-def test_each_word_of_the_worlds_is_one_token() -> None:
-    tokenizer = build_tokenizer()
+@pytest.fixture(scope="module")
+def tokenizer() -> CLIPTokenizer:
+    return build_tokenizer()
+
+
+def test_each_word_of_the_worlds_is_one_token(tokenizer: CLIPTokenizer) -> None:
     said = [phrase for name, phrases in labels().items() if name not in ("count", "relation") for phrase in phrases]
     for word in {word for phrase in (*said, *WORLDS) for word in phrase.split()}:
         assert len(tokenizer(word).input_ids) == 3, word
@@ -145,3 +154,60 @@ def test_the_loss_counts_less_where_there_is_little_noise_only() -> None:
     assert torch.allclose(weights[snr < gamma], torch.ones(()))
     # As min-SNR says for z_0, the error of v being that of z_0 times SNR + 1.
     assert torch.allclose((weights * (snr + 1))[snr > gamma], torch.tensor(gamma + 1), rtol=1e-3)
+
+
+@pytest.fixture
+def few_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Eight rendered pictures of each group and world; the latents of a picture are all its number."""
+    sides = {"native": 16, "close-2x": 16, "close-4x": 16, "large-4x": 32}
+    monkeypatch.setitem(CONFIG["pictures"], "shard", 4)
+    monkeypatch.setitem(CONFIG["pictures"], "groups", {name: {**GROUPS[name], "count": 8} for name in sides})
+    monkeypatch.setattr(pictures, "RUNS", tmp_path)
+    monkeypatch.setattr(base_batches, "kind", lambda: "latents/own")
+    for part in (1, 0):
+        pictures.main(part, 2)
+    for group, world, shard in shards(list(sides)):
+        first = 4 * shard + (100 if world == "collage" else 0) + 500 * list(sides).index(group)
+        values = np.arange(first, first + 4, dtype=np.float16)[:, None, None, None]
+        latents = np.broadcast_to(values, (4, 20, sides[group], sides[group]))
+        write_array(path_of("latents/own", group, world, shard, "npy"), latents)
+    return sides
+
+
+def test_a_batch_is_of_all_worlds_and_its_words_are_its_pictures_own(
+    few_pictures: dict[str, int], tokenizer: CLIPTokenizer
+) -> None:
+    batches, dropped, told_pairs = Batches(tokenizer), 0, []
+    said = {(group, world): load_said(group, world) for group in few_pictures for world in WORLDS}
+    batch = batches.draw(Draw(0, 400, 0, torch.Generator().manual_seed(0)))
+    again = batches.draw(Draw(0, 400, 0, torch.Generator().manual_seed(0)))
+    assert all(torch.equal(a, b) for a, b in zip(batch, again, strict=True)) and batch.latents.shape == (
+        400,
+        20,
+        16,
+        16,
+    )
+    seen = set()
+    for latents, ids, told in zip(*batch, strict=True):
+        number = int(latents[0, 0, 0])
+        group, world = list(few_pictures)[number // 500], list(WORLDS)[number % 500 // 100]
+        row = said[group, world][number % 100]
+        seen.add((group, world))
+        if torch.equal(ids, batches.empty):
+            dropped += 1
+            assert (told == NOT_SAID).all()
+            continue
+        line = tokenizer.decode(ids, skip_special_tokens=True).replace(" ,", ",").strip()
+        assert line.removeprefix(f"{world}, ") in row["captions"]
+        assert torch.equal(told, told_attributes([row["truth"]])[0])
+        if group == "native":
+            told_pairs.append(row["truth"]["count"] == 2)
+    assert seen == {(group, world) for group in few_pictures if group != "large-4x" for world in WORLDS}
+    assert 20 <= dropped <= 65 and np.mean(told_pairs) == pytest.approx(SETTINGS["shares"]["pairs"], abs=0.12)
+
+
+def test_every_eighth_step_sees_fewer_and_larger_windows(
+    few_pictures: dict[str, int], tokenizer: CLIPTokenizer
+) -> None:
+    batch = Batches(tokenizer).draw(Draw(7, 8, 0, torch.Generator().manual_seed(0)))
+    assert batch.latents.shape == (2, 20, 32, 32) and (batch.told == NOT_SAID).all()

@@ -11,11 +11,11 @@ import torch
 from cascade_runs import run, seeded
 from selfcascade import SelfCascade
 from tiny import TinyPipeline
-from tiny.more_videos import MORE_VIDEOS
-from tiny.variants import VARIANTS
+from tiny.everything import CONTRACT
 
-ALL = (*VARIANTS.values(), *MORE_VIDEOS)
-EACH = pytest.mark.parametrize("family", ALL, ids=lambda family: family.name)
+EACH = pytest.mark.parametrize("family", CONTRACT, ids=lambda family: family.name)
+# Published ones have positions for less than four times the native side.
+ENDING = {"cogview3-plus": 128}
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +60,11 @@ def test_one_stage_is_the_plain_pipeline_and_two_leave_it_as_it_was(family: Tiny
 
 @EACH
 def test_four_times_a_side_with_the_papers_preset(family: TinyPipeline) -> None:
+    if family.name in ENDING:
+        most = ENDING[family.name]
+        with pytest.raises(ValueError, match=f"whose positions end at {most} pixels a side"):
+            run(family.build(), family, scale=4, preset="paper")
+        return
     out = run(family.build(), family, scale=4, preset="paper")
     assert [stage.size.height // family.native[0] for stage in out.stages] == [1, 2, 4]
     assert all(stage.latents.isfinite().all() for stage in out.stages)

@@ -4,11 +4,13 @@ A share of each batch is decoded from *enlarged* latents and compared with the p
 up-sampling in latent space (the paper's phi) stays on the decoder's manifold (the equivariance of EQ-VAE, Kouzelis et
 al. 2025). Axis letters: B pictures, C channels, h, w latent pixels.
 
-Usage: autoencoder.py [FOLDER]   FOLDER: an AutoencoderKL to start from instead of fresh weights
+Usage: autoencoder.py [train [FOLDER]]   FOLDER: an AutoencoderKL to start from instead of fresh weights
+       autoencoder.py measure FOLDER     its figures on held-out renders of every world, as JSON
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from functools import cache
@@ -29,6 +31,8 @@ SETTINGS = CONFIG["autoencoder"]
 FOLDER = RUNS / "autoencoder"
 CROP = 64
 FACTORS = (2.0, 2.0, 2.0, 1.5, 3.0, 4.0)  # of enlargement; a stage of the cascade is mostly 2
+HELD_OUT = {64: 64, 128: 24, 256: 8}  # how many of each side are measured
+HELD_OUT_FIRST = 33_000_000
 MEASURED_PIXELS = 64 * CROP**2  # of held-out pictures, at each size
 UNUSED_DEVIATION = 0.3  # channels whose posterior is wider tell the decoder nothing
 
@@ -148,7 +152,7 @@ def decibels(error: Tensor) -> float:
 
 
 @torch.no_grad()
-def measure(vae: AutoencoderKL, pictures: np.ndarray) -> dict[str, float]:
+def measure(vae: AutoencoderKL, pictures: np.ndarray, enlarge: bool = True) -> dict[str, float]:
     """PSNR in dB of pictures (N, H, W, 3) uint8, uncropped.
 
     Returns:
@@ -159,10 +163,12 @@ def measure(vae: AutoencoderKL, pictures: np.ndarray) -> dict[str, float]:
         image = as_images(part).to(vae.device)
         z = vae.encode(image).latent_dist.mode()
         plain.append((vae.decode(z).sample.clamp(-1, 1) - image).square().mean((1, 2, 3)))
-        large = vae.decode(interpolate(z, scale_factor=2, mode="bilinear")).sample.clamp(-1, 1)
-        target = interpolate(image, scale_factor=2, mode="bicubic").clamp(-1, 1)
-        twice.append((large - target).square().mean((1, 2, 3)))
-    return {"round_trip": decibels(torch.cat(plain)), "enlarged": decibels(torch.cat(twice))}
+        if enlarge:
+            large = vae.decode(interpolate(z, scale_factor=2, mode="bilinear")).sample.clamp(-1, 1)
+            target = interpolate(image, scale_factor=2, mode="bicubic").clamp(-1, 1)
+            twice.append((large - target).square().mean((1, 2, 3)))
+    figures = {"round_trip": decibels(torch.cat(plain))}
+    return figures | ({"enlarged": decibels(torch.cat(twice))} if enlarge else {})
 
 
 def validate(step: int, module: nn.Module) -> dict[str, float]:
@@ -197,7 +203,21 @@ def scaling_factor(vae: AutoencoderKL, pictures: np.ndarray) -> float:
     return round(float(torch.cat(squares).mean() ** -0.5), 4)
 
 
-def main(folder: str | None = None) -> None:
+def measure_held_out(folder: str) -> dict[str, dict[str, float]]:
+    """Figures of an AutoencoderKL on held-out renders, by world and side; 256 pixels are not enlarged further."""
+    vae = AutoencoderKL.from_pretrained(folder, local_files_only=True, torch_dtype=torch.float32)
+    found: dict[str, dict[str, float]] = {}
+    for name, world in WORLDS.items():
+        for side, count in HELD_OUT.items():
+            drawn = (world.render(world.held_out(HELD_OUT_FIRST + k), side, side, None) for k in range(count))
+            pictures = np.stack([(picture * 255).round().astype(np.uint8) for picture in drawn])
+            figures = measure(vae, pictures, enlarge=side < max(HELD_OUT))
+            found[f"{name} {side}"] = {key: round(value, 2) for key, value in figures.items()}
+            print(name, side, found[f"{name} {side}"], file=sys.stderr, flush=True)
+    return found
+
+
+def train(folder: str | None = None) -> None:
     """Trains, or goes on where it was cut; then writes the averaged weights and their scaling factor."""
     torch.manual_seed(SETTINGS["seed"])
     rates = SETTINGS["learning_rate"], SETTINGS["adam_learning_rate"]
@@ -217,6 +237,14 @@ def main(folder: str | None = None) -> None:
         natives = np.concatenate([load("pictures", SETTINGS["groups"][0], world)[0][:1000] for world in WORLDS])
         vae.register_to_config(scaling_factor=scaling_factor(vae, natives))
         vae.cpu().save_pretrained(FOLDER / "model")
+
+
+def main(what: str = "train", *folder: str) -> None:
+    """Trains or measures."""
+    if what == "measure":
+        print(json.dumps(measure_held_out(*folder), indent=1))
+    else:
+        train(*folder)
 
 
 if __name__ == "__main__":

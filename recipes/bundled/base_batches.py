@@ -41,7 +41,7 @@ class Pool(NamedTuple):
         latents: In shards.
         ids: Token ids of every phrasing, without and with the world's word first, (N, 2, phrasings, length) int16.
         told: (N, attributes) int64.
-        odds: Of being drawn, (N,).
+        odds: Of being drawn, summed up to each picture, (N,) float64.
     """
 
     latents: list[np.ndarray]
@@ -59,12 +59,12 @@ def read_pool(group: str, name: str, tokenizer: CLIPTokenizer) -> Pool:
         for line in (*row["captions"], *(with_world(world, caption) for caption in row["captions"]))
     ]
     ids = token_ids(tokenizer, lines)
-    odds = torch.ones(len(said))
+    odds = torch.ones(len(said), dtype=torch.float64)
     pairs = torch.tensor([row["truth"].get("count") == 2 for row in said])
     if 0 < int(pairs.sum()) < len(said):
         odds = torch.where(pairs, SHARES["pairs"] / pairs.sum(), (1 - SHARES["pairs"]) / (~pairs).sum())
     told = told_attributes(row["truth"] for row in said)
-    return Pool(load(kind(), group, name), ids.reshape(len(said), 2, PHRASINGS, -1), told, odds)
+    return Pool(load(kind(), group, name), ids.reshape(len(said), 2, PHRASINGS, -1), told, odds.cumsum(0))
 
 
 class Batches:
@@ -94,7 +94,8 @@ class Batches:
     def _sample(self, group: str, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         worlds = self.pools[group]
         pool = worlds[int(torch.randint(len(worlds), (), generator=generator))]
-        index = int(torch.multinomial(pool.odds, 1, generator=generator))
+        place = torch.rand((), generator=generator, dtype=torch.float64) * pool.odds[-1]
+        index = min(int(torch.searchsorted(pool.odds, place, right=True)), len(pool.odds) - 1)
         shard, row = divmod(index, CONFIG["pictures"]["shard"])
         latents = torch.from_numpy(np.array(pool.latents[shard][row])).float()
         named = int(torch.rand((), generator=generator) < SETTINGS["world_named"])

@@ -216,7 +216,8 @@ class PipelineBaseModel:
 
     def _call(self, scheduler: StageScheduler, stage: Stage, more: Mapping[str, Any]) -> Any:
         """The pipeline's output for the stage, with the scheduler in the place of its own."""
-        lent = {**stage_attributes(self.pipe, stage), "scheduler": scheduler}
+        own = self.family.lent_attributes(stage.size)
+        lent = {**stage_attributes(self.pipe, stage), **own, "scheduler": scheduler}
         if self.encode_prompt is not None:
             lent["encode_prompt"] = self.encode_prompt
         with replacing_attributes(self.pipe, lent):

@@ -57,7 +57,7 @@ class Lumina2(Family):
 class ZImage(Family):
     """Z-Image: plain latents, patches of 2 x 2."""
 
-    classes = ("ZImagePipeline",)
+    classes = ("ZImagePipeline", "ZImageControlNetPipeline")
     token_side = 2
     stated_size = (1024, 1024)
 
@@ -70,9 +70,9 @@ class Sana(Family):
 
 
 class Flux(Family):
-    """Flux and Chroma: 2 x 2 latent pixels packed into a token, (B, h w / 4, 4 C)."""
+    """Flux, Chroma and Ovis: 2 x 2 latent pixels packed into a token, (B, h w / 4, 4 C)."""
 
-    classes = ("FluxPipeline", "FluxControlNetPipeline", "FluxControlPipeline", "ChromaPipeline")
+    classes = ("FluxPipeline", "FluxControlNetPipeline", "FluxControlPipeline", "ChromaPipeline", "OvisImagePipeline")
     token_side = 2
 
     def to_spatial(self, latents: Tensor, size: Size) -> Tensor:

@@ -27,6 +27,7 @@ class StableDiffusionXL(Family):
     classes = (
         "StableDiffusionXLPipeline",
         "StableDiffusionXLControlNetPipeline",
+        "StableDiffusionXLControlNetUnionPipeline",
         "StableDiffusionXLPAGPipeline",
         "StableDiffusionXLControlNetPAGPipeline",
         "KolorsPipeline",

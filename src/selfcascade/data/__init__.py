@@ -13,6 +13,7 @@ from selfcascade.data.collages_source import CollagesSource, names_collages, par
 from selfcascade.data.decode import EXTENSIONS
 from selfcascade.data.examples import Batch, DataError, Entry, Position, Report, Sample, Skip, Source
 from selfcascade.data.folders import FolderSource
+from selfcascade.data.known_files import is_clutter, unread
 from selfcascade.data.scenes_source import MovingScenesSource, ScenesSource
 from selfcascade.data.shards import ShardFilter, ShardSource
 from selfcascade.data.stream import Stream, bucket_sizes, prefetched
@@ -63,18 +64,21 @@ def open_source(name: str, size: Size, wanted: ShardFilter | None = None, clips:
         return CollagesSource(size, *parse_collages(name))
     if name == "moving-scenes":
         raise DataError("train_data 'moving-scenes' is clips, which a model of pictures cannot learn; use 'scenes'")
-    path = Path(name).expanduser()
+    path, beside = Path(name).expanduser(), list[Path]()
     if name and path.is_dir():
-        shards = sorted(path.glob("*.tar"))
-        if shards and any(file.suffix.lower() in EXTENSIONS for file in path.iterdir()):
+        files = [file for file in sorted(path.rglob("*")) if file.is_file() and not is_clutter(file.relative_to(path))]
+        shards = [file for file in files if file.parent == path and file.suffix.lower() == ".tar"]
+        beside = [file for file in files if file.parent != path or file.suffix.lower() != ".tar"]
+        if shards and any(file.parent == path and file.suffix.lower() in EXTENSIONS for file in beside):
             raise DataError(f"train_data {name!r} holds both pictures and .tar shards; give each a folder of its own")
     elif path.is_file():
-        shards = [path] if path.suffix == ".tar" else []
+        shards = [path] if path.suffix.lower() == ".tar" else []
     else:
         shards = sorted(path.parent.glob(path.name)) if any(letter in path.name for letter in "*?[") else []
-        shards = [shard for shard in shards if shard.suffix == ".tar"]
+        shards = [shard for shard in shards if shard.suffix.lower() == ".tar" and not is_clutter(Path(shard.name))]
     if shards:
-        return ShardSource(shards, wanted or ShardFilter(min_size=size))
+        not_read = unread(beside, path, shards, EXTENSIONS, "shard")
+        return ShardSource(shards, wanted or ShardFilter(min_size=size), not_read)
     if name and path.is_dir():
         return FolderSource(path, size)
     raise DataError(f"train_data must be 'scenes', 'collages', a folder of pictures, or .tar shards, not {name!r}")

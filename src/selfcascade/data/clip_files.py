@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from selfcascade.cascade import Size
-from selfcascade.data.decode import is_small
+from selfcascade.data.decode import EXTENSIONS, is_small
 from selfcascade.data.examples import Entry, Skip, drawn_from
 from selfcascade.media.video_files import CLIP_EXTENSIONS, ClipError, ClipInfo, probe_clip, read_clip
 
@@ -49,6 +49,7 @@ class ClipFiles:
     fixed_start: bool = False
     noun: ClassVar[str] = "clip"
     extensions: ClassVar[frozenset[str]] = CLIP_EXTENSIONS
+    others: ClassVar[frozenset[str]] = EXTENSIONS - CLIP_EXTENSIONS
 
     def __post_init__(self) -> None:
         if self.frames < 2:
@@ -83,7 +84,7 @@ class ClipFiles:
         return self.fps or info.fps / (self.stride or 1)
 
     def rate_in(self, entries: Iterable[Entry | Skip]) -> float | None:
-        """Frames a second that are taken of the first clip that is used; None where the first are no files."""
+        """Frames a second that are taken of the first clip that is used; None where the first are not files."""
         for entry in itertools.islice(entries, MAX_PROBED):
             if isinstance(entry, Entry):
                 if entry.file is None:

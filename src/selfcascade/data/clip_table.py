@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import math
 import os
@@ -14,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from selfcascade.data.clip_files import ClipFiles
+from selfcascade.data.csv_records import csv_records
 from selfcascade.data.decode import check_caption, check_inside, printable
 from selfcascade.data.examples import DataError, Entry, Skip
 
@@ -119,23 +119,7 @@ class ClipTableSource:
 def _records(file: BinaryIO) -> Iterator[tuple[int, int, list[str] | None]]:
     """Number, place in the file and fields of each record from where the file stands; None for what is no CSV."""
     place = file.tell()
-
-    def lines() -> Iterator[str]:
-        nonlocal place
-        for line in file:
-            place += len(line)
-            yield line.decode("utf-8", "surrogateescape")
-
-    source, number = lines(), 0
-    while True:
-        began = place
-        try:
-            row = next(csv.reader(source), None)
-            if row is None:
-                return
-        except csv.Error:
-            row = None
-            if place == began:
-                return
-        yield number, began, row
-        number += 1
+    lines = (line.decode("utf-8", "surrogateescape") for line in file)
+    for number, (taken, row) in enumerate(csv_records(lines)):
+        yield number, place, row
+        place += sum(len(line.encode("utf-8", "surrogateescape")) for line in taken)

@@ -12,6 +12,7 @@ from PIL import Image
 from selfcascade.cascade import Size
 from selfcascade.data.examples import Sample, Skip
 from selfcascade.media.images import decode_image
+from selfcascade.media.video_files import CLIP_EXTENSIONS
 
 EXTENSIONS = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 MAX_CAPTION_BYTES = 64_000
@@ -25,10 +26,12 @@ class Media(Protocol):
     Attributes:
         noun: One of them, in words.
         extensions: Endings of their names, with the dot, in lower case.
+        others: Endings of what only models of another kind learn from.
     """
 
     noun: ClassVar[str]
     extensions: ClassVar[frozenset[str]]
+    others: ClassVar[frozenset[str]]
 
     def load(self, path: Path, key: str, draw: str) -> Sample:
         """The file's sample; `draw` decides what is random about it.
@@ -46,6 +49,7 @@ class PictureFiles:
     min_size: Size | None = None
     noun: ClassVar[str] = "picture"
     extensions: ClassVar[frozenset[str]] = EXTENSIONS
+    others: ClassVar[frozenset[str]] = CLIP_EXTENSIONS - EXTENSIONS
 
     def load(self, path: Path, key: str, draw: str) -> Image.Image:
         """The whole picture; nothing about it is random."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import io
 import json
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from selfcascade.cascade import Size
+from selfcascade.data.csv_records import csv_records
 from selfcascade.data.decode import (
     MAX_CAPTION_BYTES,
     Media,
@@ -23,7 +23,8 @@ from selfcascade.data.decode import (
     decode_caption,
     printable,
 )
-from selfcascade.data.examples import DataError, Entry, Skip
+from selfcascade.data.examples import DataError, Entry, Report, Skip
+from selfcascade.data.known_files import is_clutter, unread
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 CAPTION_KEYS = ("text", "caption", "prompt")
@@ -31,6 +32,8 @@ CAPTION_KEYS = ("text", "caption", "prompt")
 
 class FolderSource:
     """Pictures or clips below a folder, at any depth; no symbolic link and no metadata path leads out of it.
+
+    Hidden files, and those that systems leave behind, are none of it. What looks like data and is not read is a skip.
 
     Args:
         folder: Read once, on construction; its files are opened when they are used.
@@ -43,19 +46,24 @@ class FolderSource:
 
     def __init__(self, folder: Path, min_size: Size | None = None, media: Media | None = None) -> None:
         if not folder.is_dir():
-            raise DataError(f"train_data {str(folder)!r} is no folder")
+            raise DataError(f"train_data {str(folder)!r} is not a folder")
         self.folder, self.media = folder.resolve(), media or PictureFiles(min_size)
         self.captions: dict[Path, str | Skip] = {}
         self.faults: list[Skip] = []
-        files = sorted(self._files())
+        files = [path for path in sorted(self._files()) if not is_clutter(path.relative_to(self.folder))]
+        self.beside = {path.with_suffix(""): path for path in files if path.suffix.lower() == ".txt"}
         for path in files:
-            if path.name in METADATA:
+            if path.name.lower() in METADATA:
                 self._read_metadata(path)
-        found = {path for path in files if path.suffix.lower() in self.media.extensions}
-        self.samples: list[Path | Skip] = [*sorted(found | self.captions.keys()), *self.faults]
-        if not self.samples:
-            endings = ", ".join(sorted(self.media.extensions))
-            raise DataError(f"train_data {str(folder)!r} has no {self.media.noun}s ({endings})")
+        found = {path for path in files if path.suffix.lower() in self.media.extensions} | self.captions.keys()
+        not_read = unread(files, self.folder, found, self.media.others, self.media.noun)
+        if not found and not self.faults:
+            endings, report = ", ".join(sorted(self.media.extensions)), Report(max_skip_share=1.0)
+            for skip in not_read:
+                report.count(skip)
+            words = f": {report.reasons()}" if not_read else ""
+            raise DataError(f"train_data {str(folder)!r} has no {self.media.noun}s ({endings}){words}")
+        self.samples: list[Path | Skip] = [*sorted(found), *self.faults, *not_read]
 
     def entries(self, seed: int, epoch: int, first: int = 0) -> Iterator[Entry | Skip]:
         """All files in an order drawn from seed and epoch."""
@@ -91,7 +99,9 @@ class FolderSource:
         return Entry(key, caption or self._caption_beside(path), load, path)
 
     def _caption_beside(self, path: Path) -> str:
-        beside = path.with_suffix(".txt")
+        beside = self.beside.get(path.with_suffix(""))
+        if beside is None:
+            raise Skip("caption is missing", self._key(path))
         self._check_inside(beside)
         if not beside.is_file():
             raise Skip("caption is missing", self._key(path))
@@ -141,21 +151,27 @@ class FolderSource:
 
 def _rows(path: Path, key: str) -> list[dict[str, Any] | Skip]:
     if not path.is_file():
-        raise Skip("metadata is no file", key)
+        raise Skip("metadata is not a file", key)
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise Skip("metadata cannot be read", key) from error
     except UnicodeDecodeError as error:
         raise Skip("metadata is not UTF-8", key) from error
-    return list(_csv_rows(text, key) if path.suffix == ".csv" else _json_rows(text, key))
+    return list(_csv_rows(text, key) if path.suffix.lower() == ".csv" else _json_rows(text, key))
 
 
 def _csv_rows(text: str, key: str) -> Iterator[dict[str, Any] | Skip]:
-    try:
-        yield from csv.DictReader(io.StringIO(text, newline=""))
-    except csv.Error:
-        yield Skip("bad CSV", key)
+    header: list[str] | None = None
+    for _, fields in csv_records(io.StringIO(text, newline="")):
+        if fields is None:
+            yield Skip("bad CSV", key)
+        if header is None and fields is None:
+            return  # nothing tells what the columns are
+        if header is None:
+            header = fields or None
+        elif fields:
+            yield dict(zip(header, fields, strict=False))
 
 
 def _json_rows(text: str, key: str) -> Iterator[dict[str, Any] | Skip]:

@@ -12,7 +12,7 @@ import itertools
 import json
 import math
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -31,6 +31,7 @@ from selfcascade.data.decode import (
     printable,
 )
 from selfcascade.data.examples import DataError, Entry, Skip
+from selfcascade.data.known_files import UNREAD_PICTURES, is_clutter
 
 PICKLES = frozenset({".pkl", ".pickle", ".pyd", ".pt", ".pth", ".npy", ".npz", ".joblib", ".bin"})
 MAX_MEMBER_BYTES = 256 * 2**20
@@ -38,7 +39,7 @@ MAX_MEMBER_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class ShardFilter:
-    """What a sample's JSON must say; a field that it lacks does not leave it out, a score that is no number does.
+    """What a sample's JSON must say; a field that it lacks does not leave it out, a score that is not a number does.
 
     Attributes:
         min_size: `original_width/height` and the stored `width/height` must have its area at least, and a shorter side
@@ -79,21 +80,23 @@ class ShardSource:
     Args:
         shards: The files, in any order.
         wanted: What a sample's JSON must say.
+        not_read: What lies beside the shards, looks like data and is not read.
 
     Raises:
         DataError: There are no shards.
     """
 
-    def __init__(self, shards: list[Path], wanted: ShardFilter | None = None) -> None:
+    def __init__(self, shards: list[Path], wanted: ShardFilter | None = None, not_read: Sequence[Skip] = ()) -> None:
         if not shards:
             raise DataError("train_data names no .tar file")
-        self.shards, self.wanted = sorted(shards), wanted or ShardFilter()
+        self.shards, self.wanted, self.not_read = sorted(shards), wanted or ShardFilter(), tuple(not_read)
 
     def entries(self, seed: int, epoch: int, first: int = 0) -> Iterator[Entry | Skip]:
         """The shards in an order drawn from seed and epoch, each shard's samples in another."""
         return itertools.islice(self._all(seed, epoch), first, None)
 
     def _all(self, seed: int, epoch: int) -> Iterator[Entry | Skip]:
+        yield from self.not_read
         for number in np.random.default_rng([seed, epoch]).permutation(len(self.shards)):
             shard = self.shards[int(number)]
             samples, skips = _index(shard)
@@ -109,7 +112,8 @@ class ShardSource:
     def _entry(self, shard: Path, key: str, members: dict[str, tarfile.TarInfo]) -> Entry:
         pictures = [member for suffix, member in members.items() if suffix in EXTENSIONS]
         if len(pictures) != 1:
-            raise Skip("no picture" if not pictures else "several pictures", key)
+            formats = "picture format is not read" if members.keys() & UNREAD_PICTURES else "no picture"
+            raise Skip("several pictures" if pictures else formats, key)
         facts: dict[str, Any] = {}
         if ".json" in members:
             try:
@@ -139,6 +143,8 @@ def _index(shard: Path) -> tuple[dict[str, dict[str, tarfile.TarInfo]], list[Ski
             reason = _fault(member, path)
             if reason is not None:
                 skips.append(Skip(reason, place))
+                continue
+            if is_clutter(path):
                 continue
             parts = samples.setdefault(str(path.with_suffix("")), {})
             if parts.setdefault(path.suffix.lower(), member) is not member:

@@ -16,7 +16,6 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from selfcascade.checks import is_number
 from selfcascade.media.exif import user_comment
 from selfcascade.media.frame_rates import MAX_FPS, MIN_FPS
 from selfcascade.media.grids import Panel, picture_grid
@@ -29,6 +28,7 @@ from selfcascade.media.save_pictures import (
     sidecar_bytes,
 )
 from selfcascade.media.whole_files import write_whole
+from selfcascade.options.checks import is_number
 
 CLIP_OUTPUTS = (".mp4", ".gif", ".webp")
 FRAME_NAME = re.compile(r"[0-9]{4,}\.png")
@@ -46,7 +46,7 @@ def check_clip_output(path: Path, fps: float, force: bool = False) -> None:
     """Tries, before anything expensive runs, whether a clip can be written there.
 
     Args:
-        path: Of a file, or without an extension, of a folder of frames.
+        path: Path of a file, or without an extension, of a folder of frames.
         fps: Frames a second.
         force: Whether a clip that is there will be overwritten.
 

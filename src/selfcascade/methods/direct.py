@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from selfcascade.base_models.protocols import Pipeline
-from selfcascade.calls import SelfCascadeOutput
 from selfcascade.cascade import Size
 from selfcascade.methods.method import Method, MethodRequest
 from selfcascade.pipeline import SelfCascade
+from selfcascade.pipeline.calls import SelfCascadeOutput
 
 A_STAGE = ("num_inference_steps", "guidance_scale")
 
@@ -37,7 +37,7 @@ def base_sample(request: MethodRequest, arguments: Mapping[str, Any]) -> SelfCas
 
     Args:
         request: What the cascade is asked for.
-        arguments: Of the whole cascade; of those with a value for each stage, the first one's is taken.
+        arguments: Arguments of the whole cascade; of those with a value for each stage, the first one's is taken.
     """
     base = request.cascade.plan(*request.target)[0].size
     first = {**of_first_stage(arguments), "output_type": "latent"}

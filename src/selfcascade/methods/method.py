@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, cast, final
 
 from selfcascade.base_models.protocols import Pipeline
-from selfcascade.calls import SelfCascadeOutput
 from selfcascade.cascade import Size
-from selfcascade.checks import OptionError, joined
 from selfcascade.options import Options, uses
+from selfcascade.options.checks import OptionError, joined
 from selfcascade.pipeline import SelfCascade
+from selfcascade.pipeline.calls import SelfCascadeOutput
 
 Names = frozenset[str]
 
@@ -85,7 +85,7 @@ class Method(ABC):
         Args:
             pipe: A diffusers pipeline of a supported family.
             prompt: One or several.
-            height, width: Of the pictures, in pixels.
+            height, width: Height and width of the pictures, in pixels.
             native_size: As in `SelfCascade`.
             arguments: Options that the method takes (docs/options.md), and keywords of the pipeline. None is as if
                 it were not given.

@@ -17,7 +17,6 @@ from selfcascade.base_models.borrowing import hooks_in_place
 from selfcascade.base_models.family import denoiser
 from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.stage_scheduler import training_steps
-from selfcascade.calls import SelfCascadeOutput
 from selfcascade.methods.direct import sampled_at
 from selfcascade.methods.method import Method, MethodRequest
 from selfcascade.methods.unet_layers import (
@@ -28,6 +27,7 @@ from selfcascade.methods.unet_layers import (
     refuse_compiled,
     timestep_of,
 )
+from selfcascade.pipeline.calls import SelfCascadeOutput
 
 LARGEST_BLIND = 2.0  # scale up to which plain re-dilation of the inner levels serves
 
@@ -135,7 +135,7 @@ class _State:
         return self.timestep >= self.until and self.last > self.until
 
     def factor(self, level: int) -> Factor:
-        """Of this level now."""
+        """The dilation factor of a level at this step."""
         if not self.active:
             return Factor(1.0, 1.0)
         if not self.large:
@@ -153,7 +153,7 @@ def redilated_convolution(module: nn.Conv2d, x: Tensor, weight: Tensor, bias: Te
     Args:
         module: Its stride is used; at factor 1 it is a plain convolution.
         x: (B, C, H, W).
-        weight, bias: Of the module, 3 x 3.
+        weight, bias: Weight and bias of the module, 3 x 3.
         factor: d along each axis, 1 or more.
     """
     if max(factor) <= 1:

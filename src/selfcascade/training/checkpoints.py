@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from selfcascade.checks import is_whole
+from selfcascade.options.checks import is_whole
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -42,7 +42,7 @@ class Checkpoint:
     Attributes:
         step: Optimizer steps done.
         tensors: For each file name ("weights", "optimizer", ...) its named tensors.
-        state: Everything that is no tensor: settings, data positions, fingerprints; JSON-able.
+        state: Everything that is not a tensor: settings, data positions, fingerprints; JSON-able.
     """
 
     step: int
