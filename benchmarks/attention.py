@@ -26,7 +26,7 @@ from diffusers import (  # pyright: ignore[reportPrivateImportUsage]
 from flops import SD_21_BASE, SDXL_BASE
 
 from selfcascade import PRESETS, Size, Stage, plan_stages
-from selfcascade.base_models.local_attention import local_attention
+from selfcascade.base_models.local_attention import Steps, local_attention
 from selfcascade.base_models.windows import Grid
 from selfcascade.cost.forward import Shape, count, unet_forward
 from selfcascade.cost.plan import scheduled_steps
@@ -109,7 +109,7 @@ MODELS = (
 
 
 def measure(model: Model) -> list[dict[str, Any]]:
-    """A row a size: TFLOPs of a pass with full attention and with local, and the share of the kernel in each."""
+    """A row a size: TFLOPs of a pass with full attention, with local, and so at a stage's last step."""
     native, (frames, side) = model.sizes[model.native], model.grid
     rows = []
     with torch.device("meta"):
@@ -120,16 +120,29 @@ def measure(model: Model) -> list[dict[str, Any]]:
             grid = Grid(frames, height // side, width // side)
             window = Grid(frames, *(math.ceil(ratio * length - 1e-6) for length in grid[1:]))
             full = count(network, model.forward, (1, height, width))
-            with local_attention(network, grid, window):
+            steps = Steps()
+            with local_attention(network, grid, window, steps):
                 local = count(network, model.forward, (1, height, width))
+                steps.last = True
+                last = count(network, model.forward, (1, height, width))
             row = {"model": model.name, "height": size.height, "width": size.width, "native": size == native}
             row |= {"full": full.flops / 1e12, "full_attention": full.attention_flops / full.flops}
-            rows.append(row | {"local": local.flops / 1e12, "local_attention": local.attention_flops / local.flops})
+            row |= {"local": local.flops / 1e12, "local_attention": local.attention_flops / local.flops}
+            rows.append(row | {"last": last.flops / 1e12})
     return rows
 
 
-def run_tflops(preset: Preset, native: int, target: int, tflops: dict[int, float], share: float) -> float:
-    """A guided picture of the target size, `share` of the steps above the base, whose passes cost `tflops`."""
+def run_tflops(
+    preset: Preset, native: int, target: int, tflops: dict[int, float], last: dict[int, float], share: float
+) -> float:
+    """A guided picture of the target size, `share` of the steps above the base.
+
+    Args:
+        preset: Its K.
+        native, target: Sides in pixels.
+        tflops, last: Of a pass by the side, and of one at a stage's last step.
+        share: Of the base stage's steps.
+    """
     scheduler = DDIMScheduler(steps_offset=1)  # Stable Diffusion's own
     sizes = plan_stages((native, native), (target, target))
     shares = [None, preset.pivot_share] + [preset.later_pivot_share] * len(sizes)
@@ -137,19 +150,20 @@ def run_tflops(preset: Preset, native: int, target: int, tflops: dict[int, float
     for index, size in enumerate(sizes):
         part, steps = shares[index], round(STEPS * share) if index else STEPS
         stage = Stage(index, len(sizes), size, steps, None if part is None else round(1000 * part))
-        total += 2 * scheduled_steps(scheduler, stage) * tflops[size.height]
+        count = scheduled_steps(scheduler, stage)
+        total += 2 * ((count - 1) * tflops[size.height] + last[size.height])
     return total
 
 
 def compare(name: str, native: int, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row a setting and size: the run's TFLOPs as a share of direct inference's with full attention."""
-    full, local = ({row["height"]: row[kind] for row in rows} for kind in ("full", "local"))
+    full, local, last = ({row["height"]: row[kind] for row in rows} for kind in ("full", "local", "last"))
     compared = []
     for target in (side for side in full if side > native):
         direct = 2 * STEPS * full[target]
         for preset, share in (("paper", 1.0), ("quality", 1.0), ("quality", 0.5)):
-            for attention, tflops in (("full", full), ("local", local)):
-                ratio = run_tflops(PRESETS[preset], native, target, tflops, share) / direct
+            for attention, *tflops in (("full", full, full), ("local", local, last)):
+                ratio = run_tflops(PRESETS[preset], native, target, *tflops, share) / direct
                 row = {"model": name, "side": target, "preset": preset, "steps": share, "attention": attention}
                 compared.append(row | {"ratio": ratio})
     return compared
@@ -179,8 +193,8 @@ def report(results: dict[str, Any]) -> str:
         "",
         "## One pass, one latent or clip, TFLOP",
         "",
-        "| model | size | full attention | of it in the kernel | local | of it in the kernel | local, a pixel's cost |",
-        "|---|---|---|---|---|---|---|",
+        "| model | size | full | of it in the kernel | local | of it in the kernel | a pixel, local | last step |",
+        "|---|---|---|---|---|---|---|---|",
     ]
 
     def of_a_pixel(row: dict[str, Any]) -> float:
@@ -191,10 +205,11 @@ def report(results: dict[str, Any]) -> str:
         size = f"{row['height']}x{row['width']}" + (", native" if row["native"] else "")
         figures = f"{_figure(row['full'])} | {row['full_attention']:.0%} | {_figure(row['local'])}"
         relative = of_a_pixel(row) / natives[row["model"]]
-        lines.append(f"| {row['model']} | {size} | {figures} | {row['local_attention']:.0%} | {relative:.2f} |")
+        figures += f" | {row['local_attention']:.0%} | {relative:.2f} | {_figure(row['last'])}"
+        lines.append(f"| {row['model']} | {size} | {figures} |")
     lines += [
         "",
-        "The last column is relative to the native size.",
+        "A pixel is relative to one of the native size. The last step of a stage has windows in two places.",
         "",
         f"## One guided picture of {results['steps']} steps, as a share of direct inference with full attention",
         "",

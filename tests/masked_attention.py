@@ -35,6 +35,15 @@ def seen(grid: Grid, window: Grid, before: int, tokens: int, shift: Grid = NO_SH
     return sees
 
 
+def tents(grid: Grid, window: Grid, shift: Grid) -> Tensor:
+    """(N,): nearness of places to the middle of their windows, which divide the grid."""
+    near = torch.ones(1)
+    for length, wide, by in zip(grid, window, shift, strict=True):
+        places = (torch.arange(length) - by) % wide
+        near = near.kron(1 - (2 * (places + 0.5) / wide - 1).abs() if wide < length else torch.ones(length))
+    return near
+
+
 class MaskedAttention(TorchFunctionMode):
     """Within it self-attention of so many tokens has its mask; all other calls are as they were.
 
@@ -44,11 +53,12 @@ class MaskedAttention(TorchFunctionMode):
     Attributes:
         met: Calls that were masked.
         step: By so many quarters windows are moved where they are smaller than the grid.
+        last: The step with windows in two places; None: there is none.
     """
 
-    def __init__(self, grids: dict[int, tuple[Grid, Grid, int]]) -> None:
+    def __init__(self, grids: dict[int, tuple[Grid, Grid, int]], last: int | None = None) -> None:
         super().__init__()
-        self.grids, self.met, self.step = grids, 0, 0
+        self.grids, self.met, self.step, self.last = grids, 0, 0, last
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not scaled_dot_product_attention:
@@ -58,14 +68,25 @@ class MaskedAttention(TorchFunctionMode):
         if tokens == named["key"].shape[-2] and tokens in self.grids:
             self.met += 1
             grid, window, before = self.grids[tokens]
-            sides = zip(window, grid, strict=True)
-            shift = Grid(*(0 if wide == long else wide * (self.step % 4) // 4 for wide, long in sides))
-            mask, sees = named.get("attn_mask"), seen(grid, window, before, tokens, shift)
-            named["attn_mask"] = sees if mask is None else sees & mask.bool()
+            parted = [wide < long for wide, long in zip(window, grid, strict=True)]
+            places = [self.step % 4 / 4] + ([self.step % 4 / 4 + 1 / 2] if self.step == self.last else [])
+            shifts = [
+                Grid(*(part * int(share * wide) for part, wide in zip(parted, window, strict=True))) for share in places
+            ]
+            mask, made = named.pop("attn_mask", None), []
+            for shift in shifts:
+                sees = seen(grid, window, before, tokens, shift)
+                made.append(func(**named, attn_mask=sees if mask is None else sees & mask.bool()))
+            if len(made) == 1 or not any(parted):
+                return made[0]
+            own, other = (tents(grid, window, shift) for shift in shifts)
+            return made[1] + (own / (own + other))[:, None] * (made[0] - made[1])
         return func(**named)
 
 
-def masks_of(network: Any, grid: Grid, native: Grid, picture_first: bool = False) -> MaskedAttention:
+def masks_of(
+    network: Any, grid: Grid, native: Grid, picture_first: bool = False, last: int | None = None
+) -> MaskedAttention:
     """The masks of all numbers of tokens that the network could have with up to 64 of text."""
     places: dict[int, tuple[Grid, Grid, int]] = {}
     for level in range(len(getattr(network, "down_blocks", ()))):
@@ -75,7 +96,7 @@ def masks_of(network: Any, grid: Grid, native: Grid, picture_first: bool = False
         places[own.tokens] = (own, window, 0)
     for text in range(0 if places else 65):
         places[grid.tokens + text] = (grid, native, 0 if picture_first else text)
-    return MaskedAttention(places)
+    return MaskedAttention(places, last)
 
 
 @contextlib.contextmanager

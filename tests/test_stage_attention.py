@@ -74,7 +74,9 @@ def test_a_cascade_is_local_above_the_base_and_says_so() -> None:
     full, local = (run(pipe, attention=attention) for attention in ("full", "local"))
     assert [out.pivot_settings.attention for out in (full, local)] == ["full", "local"]
     assert torch.equal(local.stages[0].latents, full.stages[0].latents)
-    mask = masks_of(pipe.unet, *grids(family_of(pipe), Size(*SD.native), Size(256, 256), PIVOT))
+    steps = full.stages[1].sample.steps
+    both = grids(family_of(pipe), Size(*SD.native), Size(256, 256), PIVOT)
+    mask = masks_of(pipe.unet, *both, last=steps - 1)
 
     def moved(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
         mask.step += 1
@@ -83,6 +85,7 @@ def test_a_cascade_is_local_above_the_base_and_says_so() -> None:
     pivot = full.stages[0].latents
     with mask:
         masked = run(pipe, pivot=pivot, callback_on_step_end=moved)
+    assert mask.step == steps > 1
     torch.testing.assert_close(run(pipe, pivot=pivot, attention="local").images, masked.images, atol=2e-5, rtol=1e-4)
 
 

@@ -6,8 +6,8 @@ runs as it is, with its projections, rotary positions, adapters and processor; o
 that call in common. It is reached by an attribute `forward` of the module's instance, which compiled blocks watch, and
 by a `TorchFunctionMode` that is active within that one call and in that one thread.
 
-Windows move by a quarter of their size from step to step, so that no border stays where it is. Of what was tried on the
-bundled model this comes nearest to full attention at equal cost (docs/attention.md).
+Windows move by a quarter of their size from step to step, so that no border stays where it is; and since no step comes
+after the last one to smooth what it parts, that one has seamless windows, at twice the cost (docs/attention.md).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from selfcascade.base_models.borrowing import hooks_in_place
-from selfcascade.base_models.windows import Grid, attend
+from selfcascade.base_models.windows import Grid, attend, attend_seamlessly
 
 Place = tuple[Grid, Grid, int]  # grid, window, tokens in front
 Find = Callable[[int], Place | None]  # by the number of tokens
@@ -98,8 +98,35 @@ def self_attention(network: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module in modules if _is_own(inner, name, module)}
 
 
+class Steps:
+    """Counts the timesteps that networks are given; the passes of one step, with guidance, are at the same.
+
+    Args:
+        count: How many there will be, asked at each; None: that is not known.
+
+    Attributes:
+        quarters: By which windows are moved at this step.
+        last: Whether it is the last one.
+    """
+
+    def __init__(self, count: Callable[[], int] | None = None) -> None:
+        self.quarters, self.last = 0, False
+        self._count, self._seen, self._timestep = count, 0, math.nan
+
+    def see(self, names: Sequence[str], network: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """What `register_forward_pre_hook` calls; the names are those of the network's arguments."""
+        arguments = dict(zip(names, given, strict=False)) | named
+        timestep = torch.as_tensor(arguments["t" if "t" in arguments else "timestep"])
+        if timestep.is_meta:  # shapes alone, whose cost is the same at every step but the last
+            return
+        if float(timestep.max()) != self._timestep:
+            self.quarters, self._timestep = self._seen % QUARTERS, float(timestep.max())
+            self._seen += 1
+            self.last = self._count is not None and self._seen == self._count()
+
+
 @contextlib.contextmanager
-def local_attention(network: nn.Module, grid: Grid, native: Grid) -> Generator[None]:
+def local_attention(network: nn.Module, grid: Grid, native: Grid, steps: Steps | None = None) -> Generator[None]:
     """With it the picture's tokens attend to a window of the native size, and to text as before.
 
     Where the grid is no larger than the native one along each axis nothing is changed, and attention is exact. Weights,
@@ -110,6 +137,7 @@ def local_attention(network: nn.Module, grid: Grid, native: Grid) -> Generator[N
         grid: The stage's tokens: latent pixels of a U-Net, which halves them from level to level, and patches of a
             transformer. Frames are 1 for a U-Net, which attends to them one by one.
         native: The same of the base stage.
+        steps: Counts the stage's, for all networks that work on it; None: the network's own, of which none is the last.
 
     Raises:
         ValueError: The network is not supported (`check_local`); while it runs, a module does not attend to that grid.
@@ -118,14 +146,15 @@ def local_attention(network: nn.Module, grid: Grid, native: Grid) -> Generator[N
     if all(native[axis] >= grid[axis] for axis in range(3)):
         yield
         return
-    steps = _Steps(_inner(network))
+    steps = steps or Steps()
+    names = [*inspect.signature(_inner(network).forward).parameters]
     find = _levels(network, grid, native) if _is_unet(network) else _sequence(network, grid, native)
     modules = self_attention(network)
     before = {module: vars(module).get("forward") for module in modules.values()}
     try:
         for name, module in modules.items():
             module.forward = _localised(module.forward, _Windows(find, steps), name, module)
-        with hooks_in_place([network.register_forward_pre_hook(steps.see, with_kwargs=True)]):
+        with hooks_in_place([network.register_forward_pre_hook(functools.partial(steps.see, names), with_kwargs=True)]):
             yield
     finally:
         for module, own in before.items():
@@ -135,30 +164,10 @@ def local_attention(network: nn.Module, grid: Grid, native: Grid) -> Generator[N
                 del module.forward
 
 
-class _Steps:
-    """Counts a network's timesteps; the passes of one step, with guidance, are at the same.
-
-    Attributes:
-        quarters: By which windows are moved at this step.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        self.quarters = QUARTERS - 1
-        self._names, self._last = [*inspect.signature(network.forward).parameters], math.nan
-
-    def see(self, network: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        arguments = dict(zip(self._names, given, strict=False)) | named
-        timestep = torch.as_tensor(arguments["t" if "t" in arguments else "timestep"])
-        if timestep.is_meta:  # shapes alone, whose cost is the same at every step
-            return
-        if float(timestep.max()) != self._last:
-            self.quarters, self._last = (self.quarters + 1) % QUARTERS, float(timestep.max())
-
-
 class _Windows(TorchFunctionMode):
     """Answers self-attention of tokens in a grid; `met` says whether there was any."""
 
-    def __init__(self, find: Find, steps: _Steps) -> None:
+    def __init__(self, find: Find, steps: Steps) -> None:
         super().__init__()
         self.find, self.steps, self.met = find, steps, False
 
@@ -182,7 +191,8 @@ class _Windows(TorchFunctionMode):
             (wide, long, wide * self.steps.quarters // QUARTERS) for wide, long in zip(window, grid, strict=True)
         )
         shift = Grid(*(0 if wide == long else moved for wide, long, moved in quarters))
-        return attend(query, key, value, grid, window, shift, before, attn_mask, **options)
+        function = attend_seamlessly if self.steps.last else attend
+        return function(query, key, value, grid, window, shift, before, attn_mask, **options)
 
 
 def _localised(inner: Callable[..., Any], mode: _Windows, name: str, module: nn.Module) -> Callable[..., Any]:

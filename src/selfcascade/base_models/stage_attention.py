@@ -10,7 +10,7 @@ from collections.abc import Generator
 from torch import Tensor, nn
 
 from selfcascade.base_models.family import Family
-from selfcascade.base_models.local_attention import local_attention, why_not_local
+from selfcascade.base_models.local_attention import Steps, local_attention, why_not_local
 from selfcascade.base_models.windows import Grid
 from selfcascade.cascade import Size, Stage
 
@@ -56,8 +56,10 @@ def attending_locally(family: Family, native: Size, stage: Stage, pivot: Tensor 
     """
     with contextlib.ExitStack() as stack:
         if pivot is not None:
+            # Heun's method and its like come to a timestep twice.
+            steps = Steps(lambda: len(family.pipe.scheduler.timesteps.unique_consecutive()))
             for network in networks(family):
-                stack.enter_context(local_attention(network, *grids(family, native, stage.size, pivot)))
+                stack.enter_context(local_attention(network, *grids(family, native, stage.size, pivot), steps))
         yield
 
 

@@ -117,6 +117,45 @@ def attend(
     return torch.cat([others[:, :, :before], picture, others[:, :, before:]], 2)
 
 
+def attend_seamlessly(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    grid: Grid,
+    window: Grid,
+    shift: Grid = Grid(0, 0, 0),  # noqa: B008 - a constant
+    before: int = 0,
+    mask: Tensor | None = None,
+    **options: Any,
+) -> Tensor:
+    """`attend` with the windows in two places, half a block apart, each weighted by the distance from its own borders.
+
+    What one place parts lies amid the blocks of the other, so that nothing is parted; it costs twice as much.
+    """
+    apart = (spans(*sides).block // 2 if sides[1] < sides[0] else 0 for sides in zip(grid, window, strict=True))
+    moved = Grid(*((by + half) % length for by, half, length in zip(shift, apart, grid, strict=True)))
+    first, second = (
+        attend(query, key, value, grid, window, place, before, mask, **options) for place in (shift, moved)
+    )
+    own, other = (_nearness(grid, window, place, query.device) for place in (shift, moved))
+    weight = torch.ones(query.shape[2], device=query.device)
+    weight[before : before + grid.tokens] = own / (own + other)
+    return torch.lerp(second, first, weight.to(first.dtype)[:, None])
+
+
+def _nearness(grid: Grid, window: Grid, shift: Grid, device: torch.device) -> Tensor:
+    """(N,): of each token to the middle of its block; next to 0 at borders, next to 1 in the middle."""
+    product = torch.ones((), device=device)
+    for length, wide, by in zip(grid, window, shift, strict=True):
+        block, _, starts = spans(length, wide)
+        own = 1 - (2 * (torch.arange(block, device=device) + 0.5) / block - 1).abs()
+        along = torch.ones(length, device=device)
+        for first, _ in starts if len(starts) > 1 else ():
+            along[first : first + block] = own
+        product = product[..., None] * along.roll(by)
+    return product.flatten()
+
+
 class _Row(NamedTuple):
     """Blocks, or their windows, that lie side by side: the first frame and row, the first column of each, the sizes."""
 
