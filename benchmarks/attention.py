@@ -30,7 +30,7 @@ from selfcascade.base_models.local_attention import local_attention
 from selfcascade.base_models.windows import Grid
 from selfcascade.cost.forward import Shape, count, unet_forward
 from selfcascade.cost.plan import scheduled_steps
-from selfcascade.presets import Preset
+from selfcascade.options.presets import Preset
 
 HERE = Path(__file__).parent
 STEPS = 50

@@ -35,8 +35,8 @@ from selfcascade.cost.forward import LiveBytes
 from selfcascade.media.whole_files import write_whole
 from selfcascade.methods.fine_tuned import lora, whole_unet
 from selfcascade.models import load_super_resolver, load_upsamplers
+from selfcascade.options.presets import PRESETS
 from selfcascade.pipeline import SelfCascade
-from selfcascade.presets import PRESETS
 from selfcascade.training import TrainingConfig
 from selfcascade.training.trainables import make_trainable
 

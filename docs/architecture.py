@@ -29,48 +29,36 @@ class Room(NamedTuple):
 
 ROOMS = {
     "cascade": Room("the algorithm: `Size`, `Stage`, `plan_stages`, the loop over stages; torch only"),
-    "checks": Room("values against their annotated types, and the one sentence that refuses a value"),
-    "presets": Room("named settings, chosen by measurement", ("checks",)),
-    "options": Room(
-        "everything that a call can say, each thing once; flags and docs/options.md come from it", ("checks", "presets")
-    ),
+    "options": Room("what a call can say, each thing once; the checks of its values; presets, chosen by measurement"),
     "media": Room(
-        "pictures and clips: read from files, laid out in grids, written whole with their records", ("checks",)
+        "pictures and clips: read from files, laid out in grids, written whole with their records", ("options",)
     ),
     "metrics": Room("networks that see or read samples, distances between samples, and the registry of all metrics"),
     "base_models": Room(
-        "an untouched diffusers pipeline as a base model; one small class per family", ("cascade", "checks")
+        "an untouched diffusers pipeline as a base model; one small class per family", ("cascade", "options")
     ),
     "upsamplers": Room(
-        "the tuned version's modules (phi_n), and the hooks that read and add skip features", ("base_models", "checks")
+        "the tuned version's modules (phi_n), and the hooks that read and add skip features", ("base_models", "options")
     ),
     "models": Room("models and upsamplers by name", ("upsamplers",)),
     "data": Room(
         "scenes, folders of pictures or clips, tar shards, tables of clips; deterministic, resumable batches",
         ("cascade", "media"),
     ),
-    "calls": Room(
-        "a call's arguments, checked before anything runs, and its output",
-        ("base_models", "cascade", "checks", "options"),
-    ),
-    "planning": Room(
-        "the stages of a call: sizes, where each starts (K), steps",
-        ("base_models", "cascade", "checks", "options", "presets", "upsamplers"),
-    ),
     "pipeline": Room(
-        "`SelfCascade`, the public interface of the algorithm",
-        ("base_models", "calls", "cascade", "media", "options", "planning", "presets", "upsamplers"),
+        "`SelfCascade`, the public interface: a call's arguments, the stages it plans (sizes, K, steps), its pictures",
+        ("base_models", "cascade", "media", "options", "upsamplers"),
     ),
     "methods": Room(
         "ways to reach the target size behind one protocol, a file each",
-        ("base_models", "calls", "cascade", "checks", "models", "options", "pipeline", "presets"),
+        ("base_models", "cascade", "models", "options", "pipeline"),
     ),
     "cost": Room(
-        "TFLOPs, memory and seconds of a plan, before it runs", ("base_models", "cascade", "checks", "pipeline")
+        "TFLOPs, memory and seconds of a plan, before it runs", ("base_models", "cascade", "options", "pipeline")
     ),
     "training": Room(
         "the loop, its objective, checkpoints",
-        ("base_models", "cascade", "checks", "data", "media", "models", "pipeline", "upsamplers"),
+        ("base_models", "cascade", "data", "media", "models", "options", "pipeline", "upsamplers"),
     ),
     "evaluation": Room(
         "benchmarks (prompts and real samples), sampling for them, and evaluators that turn samples into figures",
@@ -97,10 +85,7 @@ ROOMS = {
     ),
     "cli": Room(
         "the commands, one module each, without logic of their own",
-        (
-            *("calls", "checks", "cost", "experiments", "media", "methods", "models", "options", "pipeline", "presets"),
-            *("report", "training"),
-        ),
+        ("cost", "experiments", "media", "methods", "models", "options", "pipeline", "report", "training"),
     ),
     "demo": Room("`make demo`", ("cli", "media", "options")),
     "__main__": Room("`python -m selfcascade`", ("cli",)),

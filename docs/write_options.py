@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from selfcascade.checks import allowed
 from selfcascade.cli.flags import flag
 from selfcascade.methods import METHODS
 from selfcascade.options import Options, Use, hints, uses
+from selfcascade.options.checks import allowed
 
 PAGE = Path(__file__).with_name("options.md")
 HEAD = """# Options

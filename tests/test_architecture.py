@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import selfcascade
-from selfcascade import cascade, checks
+from selfcascade import cascade
+from selfcascade.options import checks
 
 ROOT = Path(__file__).parents[1]
 HOMES, VERSION = selfcascade._HOMES, "selfcascade.__version__"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from selfcascade.checks import is_number, is_whole
+from selfcascade.options.checks import is_number, is_whole
 
 
 @pytest.mark.parametrize(

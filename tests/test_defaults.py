@@ -15,7 +15,7 @@ from command_line import WITH_MODEL, record, succeed
 from command_line import run as run_command
 from selfcascade import PRESETS, SelfCascade, load_bundled, load_model
 from selfcascade.base_models.stage_scheduler import training_steps
-from selfcascade.presets import DEFAULT_PRESET, ModelDefaults, defaults_of
+from selfcascade.options.presets import DEFAULT_PRESET, ModelDefaults, defaults_of
 from tiny import TINY, TinyPipeline
 
 pytestmark = pytest.mark.usefixtures("workplace")

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from selfcascade import METHODS, Method, SelfCascadeOutput, register_method
-from selfcascade.checks import OptionError
 from selfcascade.methods import MethodRequest
 from selfcascade.options import uses
+from selfcascade.options.checks import OptionError
 
 # Which values a name may have is another question, asked later.
 VALUES: dict[str, Any] = {name: "any" for name, use in uses().items() if use.passed and use.taken_by != "all"}

@@ -21,7 +21,7 @@ from selfcascade.base_models.stage_scheduler import (
     matched_step,
     stage_scheduler,
 )
-from selfcascade.presets import Preset
+from selfcascade.options.presets import Preset
 from tiny import TinyPipeline, add_tiny_lora, tiny_controlnet
 
 

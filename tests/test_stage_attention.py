@@ -13,7 +13,7 @@ from selfcascade.base_models import family_of
 from selfcascade.base_models.stage_attention import attending_locally, attention_of, grids, networks
 from selfcascade.base_models.windows import Grid
 from selfcascade.cascade import Stage
-from selfcascade.presets import Preset
+from selfcascade.options.presets import Preset
 from tiny import TINY, tiny_controlnet
 
 PIVOT = torch.zeros(1, 4, 16, 16)

@@ -18,10 +18,10 @@ _HOMES = {
     "FeatureUpsamplers": "upsamplers.model",
     "METHODS": "methods",
     "Method": "methods",
-    "Preset": "presets",
-    "PRESETS": "presets",
+    "Preset": "options.presets",
+    "PRESETS": "options.presets",
     "SelfCascade": "pipeline",
-    "SelfCascadeOutput": "calls",
+    "SelfCascadeOutput": "pipeline.calls",
     "Size": "cascade",
     "Stage": "cascade",
     "StageResult": "cascade",
@@ -54,12 +54,12 @@ __all__ = [
 
 if TYPE_CHECKING:
     from selfcascade.base_models import Family, register_family
-    from selfcascade.calls import SelfCascadeOutput
     from selfcascade.cascade import Size, Stage, StageResult, plan_stages
     from selfcascade.methods import METHODS, Method, register_method
     from selfcascade.models import load_bundled, load_model
+    from selfcascade.options.presets import PRESETS, Preset
     from selfcascade.pipeline import SelfCascade
-    from selfcascade.presets import PRESETS, Preset
+    from selfcascade.pipeline.calls import SelfCascadeOutput
     from selfcascade.upsamplers.model import FeatureUpsamplers
 
 

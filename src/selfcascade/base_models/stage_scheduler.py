@@ -18,7 +18,7 @@ from torch import Tensor
 
 from selfcascade.base_models.pivot_controls import Anchor
 from selfcascade.base_models.protocols import Scheduler
-from selfcascade.checks import is_whole
+from selfcascade.options.checks import is_whole
 
 # Their timesteps are no training timesteps (functions of sigma, angles, noise of their own), so K would mean nothing.
 REFUSED = frozenset(

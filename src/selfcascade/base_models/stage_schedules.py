@@ -14,7 +14,7 @@ import numpy as np
 
 from selfcascade.base_models.protocols import Scheduler
 from selfcascade.base_models.stage_scheduler import stage_scheduler, training_steps
-from selfcascade.checks import OptionError
+from selfcascade.options.checks import OptionError
 
 NOISE_SHARE = 0.95  # of T: from here on a stage would start from hardly anything but noise
 

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from selfcascade.checks import OptionError
 from selfcascade.cli.console import Debug, show, tell
 from selfcascade.cli.files import Force, Output
 from selfcascade.cli.flags import with_options
@@ -17,6 +16,7 @@ from selfcascade.cli.records import TUNED, check_method, check_prompt, gather
 from selfcascade.media.grids import Panel, picture_grid
 from selfcascade.media.save_pictures import SCHEMA, check_output, parameters_text, save_picture, versions
 from selfcascade.options import Options
+from selfcascade.options.checks import OptionError
 
 KIND = "selfcascade.comparison"
 MAX_PANEL = 512

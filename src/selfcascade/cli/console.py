@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
-from selfcascade.checks import OptionError
 from selfcascade.cli.flags import as_flags
+from selfcascade.options.checks import OptionError
 
 BAD_INPUT, FAILURE, INTERRUPTED = 2, 1, 130
 MAX_LINE = 500

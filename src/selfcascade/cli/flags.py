@@ -10,8 +10,8 @@ from typing import Annotated, Any, get_origin
 
 import typer
 
-from selfcascade.checks import OptionError, allowed, item_of, kind_of
 from selfcascade.options import Options, Use, hints, uses
+from selfcascade.options.checks import OptionError, allowed, item_of, kind_of
 
 Command = Callable[..., None]
 

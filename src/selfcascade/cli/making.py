@@ -92,8 +92,8 @@ def load(options: Options, video: bool = False) -> tuple[SelfCascade, Options]:
         ValueError: There is no such model, or it makes no pictures.
     """
     from selfcascade import SelfCascade, load_model
-    from selfcascade.calls import check_clips
     from selfcascade.models import load_upsamplers
+    from selfcascade.pipeline.calls import check_clips
 
     quiet_libraries()
     pipe = load_model(options.model, options.device, options.dtype)

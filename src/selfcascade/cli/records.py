@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from selfcascade.checks import OptionError, shown
 from selfcascade.cli.sources import is_clip
 from selfcascade.media.save_pictures import read_record
 from selfcascade.options import Options
-from selfcascade.presets import Preset
+from selfcascade.options.checks import OptionError, shown
+from selfcascade.options.presets import Preset
 
 KIND, CLIP_KIND = "selfcascade.picture", "selfcascade.clip"
 RECORD_KEYS = frozenset({"schema", "kind", "settings", "result", "versions"})

@@ -61,7 +61,7 @@ def source_for(cascade: SelfCascade, options: Options, image: Image.Image | None
         if image is None:
             raise ValueError(f"image {options.image!r} is a video, and model {options.model!r} makes pictures")
         return image, options
-    from selfcascade.calls import check_clips
+    from selfcascade.pipeline.calls import check_clips
 
     path, start = Path(str(options.image)), options.start or 0.0
     loose = are_frames(path)

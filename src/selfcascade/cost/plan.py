@@ -15,7 +15,6 @@ from torch import nn
 from selfcascade.base_models.family import full_precision_vae
 from selfcascade.base_models.stage_scheduler import stage_scheduler, training_steps
 from selfcascade.cascade import Size, Stage
-from selfcascade.checks import is_whole
 from selfcascade.cost.coding import Coders, Coding
 from selfcascade.cost.forward import (
     CLIP_TOKENS,
@@ -26,6 +25,7 @@ from selfcascade.cost.forward import (
     unet_forward,
 )
 from selfcascade.cost.timing import Shape
+from selfcascade.options.checks import is_whole
 from selfcascade.pipeline import TILING_AREA
 
 PIPELINES = {

@@ -16,7 +16,6 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from selfcascade.checks import is_number
 from selfcascade.media.exif import user_comment
 from selfcascade.media.frame_rates import MAX_FPS, MIN_FPS
 from selfcascade.media.grids import Panel, picture_grid
@@ -29,6 +28,7 @@ from selfcascade.media.save_pictures import (
     sidecar_bytes,
 )
 from selfcascade.media.whole_files import temporary_prefix, write_whole
+from selfcascade.options.checks import is_number
 
 CLIP_OUTPUTS = (".mp4", ".gif", ".webp")
 FRAME_NAME = re.compile(r"[0-9]{4,}\.png")

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from selfcascade.base_models.borrowing import hooks_in_place
 from selfcascade.base_models.family import denoiser
-from selfcascade.calls import SelfCascadeOutput
 from selfcascade.methods.direct import sampled_at
 from selfcascade.methods.method import Method, MethodRequest
 from selfcascade.methods.unet_layers import Positional, refuse_compiled, spatial_attention
+from selfcascade.pipeline.calls import SelfCascadeOutput
 
 
 class AttentionScaling(Method):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from selfcascade.calls import SelfCascadeOutput
 from selfcascade.cascade import Size
 from selfcascade.methods.method import Method, MethodRequest
 from selfcascade.pipeline import SelfCascade
+from selfcascade.pipeline.calls import SelfCascadeOutput
 
 A_STAGE = ("num_inference_steps", "guidance_scale")
 

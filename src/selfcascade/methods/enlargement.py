@@ -11,11 +11,11 @@ from torch import Tensor
 from selfcascade.base_models.family import denoiser
 from selfcascade.base_models.finite import check_finite
 from selfcascade.base_models.resizing import lanczos
-from selfcascade.calls import SelfCascadeOutput
 from selfcascade.cascade import Size
 from selfcascade.methods.direct import base_sample
 from selfcascade.methods.method import Method, MethodRequest
 from selfcascade.pipeline import SelfCascade
+from selfcascade.pipeline.calls import SelfCascadeOutput
 
 
 class Lanczos(Method):

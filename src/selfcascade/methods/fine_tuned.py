@@ -16,11 +16,11 @@ from diffusers.utils import state_dict_utils
 from torch import Tensor, nn
 
 from selfcascade.base_models.family import denoiser
-from selfcascade.calls import SelfCascadeOutput
-from selfcascade.checks import OptionError
 from selfcascade.methods.direct import base_sample, sampled_at
 from selfcascade.methods.method import Method, MethodRequest
 from selfcascade.options import uses
+from selfcascade.options.checks import OptionError
+from selfcascade.pipeline.calls import SelfCascadeOutput
 
 ADAPTER = "selfcascade-fine-tuned"
 LAYER = re.compile(r"(?:unet|transformer)\.(.+)\.lora_A\.weight")

@@ -15,7 +15,6 @@ from torch.utils.hooks import RemovableHandle
 from selfcascade.base_models.borrowing import hooks_in_place
 from selfcascade.base_models.family import denoiser
 from selfcascade.base_models.stage_scheduler import training_steps
-from selfcascade.calls import SelfCascadeOutput
 from selfcascade.methods.direct import sampled_at
 from selfcascade.methods.method import Method, MethodRequest
 from selfcascade.methods.unet_layers import (
@@ -26,6 +25,7 @@ from selfcascade.methods.unet_layers import (
     spatial_attention,
     timestep_of,
 )
+from selfcascade.pipeline.calls import SelfCascadeOutput
 
 RESIDUALS = (
     "down_block_additional_residuals",

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast, final
 
-from selfcascade.calls import SelfCascadeOutput
 from selfcascade.cascade import Size
-from selfcascade.checks import OptionError, joined
 from selfcascade.options import Options, uses
+from selfcascade.options.checks import OptionError, joined
 from selfcascade.pipeline import SelfCascade
+from selfcascade.pipeline.calls import SelfCascadeOutput
 
 Names = frozenset[str]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from selfcascade.calls import SelfCascadeOutput
 from selfcascade.methods.method import Method, MethodRequest
-from selfcascade.presets import Preset
+from selfcascade.options.presets import Preset
+from selfcascade.pipeline.calls import SelfCascadeOutput
 
 SHARE = 0.2  # of the schedule, at the native size
 LATE = Preset("restart-late", "t = 0.2 T at the native size, RGB pivots", SHARE, SHARE, "rgb", matched=True)

@@ -16,7 +16,6 @@ from torch.utils.hooks import RemovableHandle
 from selfcascade.base_models.borrowing import hooks_in_place
 from selfcascade.base_models.family import denoiser
 from selfcascade.base_models.stage_scheduler import training_steps
-from selfcascade.calls import SelfCascadeOutput
 from selfcascade.methods.direct import sampled_at
 from selfcascade.methods.method import Method, MethodRequest
 from selfcascade.methods.unet_layers import (
@@ -27,6 +26,7 @@ from selfcascade.methods.unet_layers import (
     refuse_compiled,
     timestep_of,
 )
+from selfcascade.pipeline.calls import SelfCascadeOutput
 
 LARGEST_BLIND = 2.0  # scale up to which plain re-dilation of the inner levels serves
 

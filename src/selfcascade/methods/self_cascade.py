@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from selfcascade.calls import SelfCascadeOutput
 from selfcascade.methods.method import Method, MethodRequest
 from selfcascade.pipeline import SelfCascade
+from selfcascade.pipeline.calls import SelfCascadeOutput
 
 
 class SelfCascadeMethod(Method):

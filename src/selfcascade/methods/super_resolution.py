@@ -7,12 +7,12 @@ from typing import Any
 
 from selfcascade.base_models.family import denoiser
 from selfcascade.base_models.resizing import lanczos
-from selfcascade.calls import SelfCascadeOutput
 from selfcascade.cascade import Size
 from selfcascade.methods.direct import of_first_stage
 from selfcascade.methods.enlargement import base_pixels, finish
 from selfcascade.methods.method import Method, MethodRequest
 from selfcascade.models import load_super_resolver
+from selfcascade.pipeline.calls import SelfCascadeOutput
 
 FACTOR = 4
 PASSED_ON = ("num_inference_steps", "guidance_scale", "generator")

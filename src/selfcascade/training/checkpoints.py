@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from selfcascade.checks import is_whole
+from selfcascade.options.checks import is_whole
 
 MANIFEST = "manifest.json"
 SCHEMA = 1

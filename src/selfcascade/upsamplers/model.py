@@ -17,7 +17,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config  # pyr
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from selfcascade.checks import is_whole
+from selfcascade.options.checks import is_whole
 from selfcascade.upsamplers.levels import DESIGNS, FrameKernels, FullLevel
 
 UPSAMPLINGS = ("latent-bilinear", "latent-bicubic", "rgb")

@@ -15,8 +15,8 @@ from selfcascade.base_models.family import Family
 from selfcascade.base_models.pivot_controls import PivotSettings
 from selfcascade.base_models.request import Request
 from selfcascade.cascade import Stage, StageResult
-from selfcascade.checks import OptionError, is_whole, nearest
 from selfcascade.options import Options, uses
+from selfcascade.options.checks import OptionError, is_whole, nearest
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

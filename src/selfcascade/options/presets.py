@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
-from selfcascade.checks import OptionError, Share, check_fields, shown
+from selfcascade.options.checks import OptionError, Share, check_fields, shown
 
 Upsampling = Literal["latent-bilinear", "latent-bicubic", "rgb"]
 Attention = Literal["full", "local"]

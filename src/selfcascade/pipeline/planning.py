@@ -14,9 +14,9 @@ from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.stage_scheduler import matched_step, stage_scheduler, training_steps
 from selfcascade.base_models.stage_schedules import last_timesteps, reachable, shortened
 from selfcascade.cascade import Size, Stage, plan_stages
-from selfcascade.checks import OptionError
 from selfcascade.options import Options
-from selfcascade.presets import (
+from selfcascade.options.checks import OptionError
+from selfcascade.options.presets import (
     DEFAULT_PRESET,
     PRESETS,
     UNANCHORED_PRESET,

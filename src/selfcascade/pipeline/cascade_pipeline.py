@@ -19,7 +19,11 @@ from selfcascade.base_models.image_pivot import image_pivot
 from selfcascade.base_models.pivot_controls import PivotSettings, check_anchorable
 from selfcascade.base_models.request import Request
 from selfcascade.base_models.stage_attention import attending_locally, attention_of
-from selfcascade.calls import (
+from selfcascade.cascade import Size, Stage, StageResult, self_cascade
+from selfcascade.media.images import clips_of, pixels_of
+from selfcascade.options import Options, OutputType
+from selfcascade.options.presets import Attention, Preset, Upsampling
+from selfcascade.pipeline.calls import (
     SelfCascadeOutput,
     check_call,
     check_clips,
@@ -28,11 +32,7 @@ from selfcascade.calls import (
     read_call,
     signed_as_overloaded,
 )
-from selfcascade.cascade import Size, Stage, StageResult, self_cascade
-from selfcascade.media.images import clips_of, pixels_of
-from selfcascade.options import Options, OutputType
-from selfcascade.planning import Planner, enlarged_size, sizes_from
-from selfcascade.presets import Attention, Preset, Upsampling
+from selfcascade.pipeline.planning import Planner, enlarged_size, sizes_from
 from selfcascade.upsamplers.skip_features import adding_skip_features, check_hookable
 
 # From here on a decoded picture alone takes gigabytes inside a VAE, so it is decoded in tiles unless told otherwise.

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from selfcascade.checks import (
+from selfcascade.options.checks import (
     Allowed,
     Generators,
     Guidance,
@@ -27,7 +27,7 @@ from selfcascade.checks import (
     Text,
     refusal,
 )
-from selfcascade.presets import PRESETS, Attention, Preset, Share, Upsampling, preset_named
+from selfcascade.options.presets import PRESETS, Attention, Preset, Share, Upsampling, preset_named
 
 MAX_SEED = 2**63 - 1
 MAX_FRAMES = 10_000

@@ -1,0 +1,7 @@
+"""What a call can say: the options, the checks of their values, and the presets."""
+
+from __future__ import annotations
+
+from selfcascade.options.call_options import MAKE, PLAN, Options, OutputType, Use, hints, uses
+
+__all__ = ["MAKE", "PLAN", "Options", "OutputType", "Use", "hints", "uses"]
