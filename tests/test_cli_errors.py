@@ -84,7 +84,10 @@ BAD = {
     "device": (["generate", "a", "--device", "tpu"], "device must be cpu, cuda, cuda:N or mps"),
     "absent device": (["generate", "a", "--device", "cuda:99"], "not on this machine"),
     "dtype": (["generate", "a", "--dtype", "int8"], "dtype must be one of float32"),
-    "missing model": (["generate", "a", "--model", "nobody/nothing"], "model 'nobody/nothing' is no folder, none of"),
+    "missing model": (
+        ["generate", "a", "--model", "nobody/nothing"],
+        "model 'nobody/nothing' is not a folder, none of",
+    ),
     "model path": (["generate", "a", "--model", "./no/such/folder"], "model './no/such/folder' is neither"),
     "empty folder": (["info", "--model", "folder.png"], "model_index.json"),
     "file as model": (["plan", "--model", "text.png"], "is a file"),

@@ -293,8 +293,8 @@ def test_a_damaged_cut_out_is_skipped_and_named(tmp_path: Path) -> None:
         ("collages:split=held-out", "must be one of train, tuning, validation, test, not 'held-out'"),
         ("collages:sprites=", "each once"),
         ("collages:sprites=a,sprites=a", "each once"),
-        ("collages:sprites=/nowhere", "sprites '/nowhere' is no folder"),
-        ("collages:backgrounds=/nowhere", "backgrounds '/nowhere' is no folder"),
+        ("collages:sprites=/nowhere", "sprites '/nowhere' is not a folder"),
+        ("collages:backgrounds=/nowhere", "backgrounds '/nowhere' is not a folder"),
     ],
 )
 def test_bad_names_are_refused(name: str, sentence: str) -> None:

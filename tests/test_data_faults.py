@@ -150,7 +150,7 @@ def test_links_that_lead_nowhere_and_pipes_neither_hang_nor_end_the_run(folder: 
     os.mkfifo(folder / "pipe.png")
     (folder / "sub").mkdir()
     os.mkfifo(folder / "sub" / "metadata.jsonl")
-    assert seen(FolderSource(folder))[1].damaged == {"picture is missing": 2, "metadata is no file": 1}
+    assert seen(FolderSource(folder))[1].damaged == {"picture is missing": 2, "metadata is not a file": 1}
 
 
 def test_the_name_of_a_file_does_not_decide_what_is_wrong_with_it(folder: Path) -> None:

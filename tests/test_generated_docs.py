@@ -5,9 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
+from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 
 from selfcascade import SelfCascade, load_bundled
+from selfcascade.base_models import FAMILIES, UNSERVED
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ("attention", "seams", "flops", "seconds", "training", "methods")
@@ -49,3 +52,22 @@ def test_the_table_of_rooms_is_that_of_the_imports(monkeypatch: pytest.MonkeyPat
     page = (ROOT / "docs/architecture.md").read_text()
     written = script("docs", "architecture", monkeypatch).with_table(page)
     assert written == page, "docs/architecture.md: run python docs/architecture.py"
+
+
+def test_the_table_of_pipelines_is_that_of_the_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = script("docs", "families", monkeypatch).page()
+    assert written == (ROOT / "docs/families.md").read_text(), "docs/families.md: run python docs/families.py"
+
+
+def test_every_text_to_image_pipeline_is_served_or_refused_with_a_reason() -> None:
+    served = {name for family in FAMILIES for name in family.classes}
+    assert not served & UNSERVED.keys()
+    entries = {kind.__name__ for kind in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()}
+    assert entries <= served | UNSERVED.keys()
+    assert all("; use " in why for why in UNSERVED.values())
+
+
+def test_an_unserved_pipeline_is_refused_with_its_reason() -> None:
+    pipe = object.__new__(diffusers.IFPipeline)
+    with pytest.raises(ValueError, match=r"IFPipeline is not supported as a base model: it works on pixels"):
+        SelfCascade(pipe)

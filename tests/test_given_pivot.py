@@ -40,8 +40,8 @@ def test_one_prompt_is_for_all_samples_and_copies_are_counted() -> None:
 
 
 REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
-    "not a number": (Z_0[:1].masked_fill(Z_0[:1] > 2, torch.nan), {}, "pivot has values that are no finite numbers"),
-    "infinite": (Z_0[:1] / 0, {}, "pivot has values that are no finite numbers"),
+    "not a number": (Z_0[:1].masked_fill(Z_0[:1] > 2, torch.nan), {}, "pivot has values that are not finite"),
+    "infinite": (Z_0[:1] / 0, {}, "pivot has values that are not finite"),
     "whole numbers": (Z_0[:1].long(), {}, "a tensor of floating-point numbers"),
     "no samples": (Z_0[:0], {}, "its shape is"),
     "a clip": (torch.zeros(1, 4, 3, 8, 8), {}, r"\(B, C, h, w\) with height x width 8x8; its shape is"),

@@ -172,7 +172,7 @@ def test_bad_files_are_refused_in_one_line_that_names_them(tmp_path: Path, kind:
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for name, reason in (("missing.png", "does not exist"), ("", "is a folder"), ("pipe", "no regular file")):
+    for name, reason in (("missing.png", "does not exist"), ("", "is a folder"), ("pipe", "not a regular file")):
         with pytest.raises(ValueError, match=reason):
             read_image(tmp_path / name)
 

@@ -161,7 +161,7 @@ def test_the_same_files_make_the_same_report(experiments: Path, tmp_path: Path) 
     assert cells(text, "self-cascade-paper")[10] == "2 s (0.50x)<br>*1.04x*"  # the benchmark's, not the results'
     assert "| self-cascade-paper | - | 128: 25 | 1 | 0.50x | 1 | 2.00 | 0.50x |" in text
     assert all(f"]({name})" in text for name in names[0] if name.endswith(".webp"))
-    with pytest.raises(ValueError, match="is no file"):
+    with pytest.raises(ValueError, match="is not a file"):
         write_report(experiments, tmp_path / "one", tmp_path / "absent.json")
 
 

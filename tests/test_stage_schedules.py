@@ -123,5 +123,5 @@ def test_sigmas_that_end_in_noise_are_refused() -> None:
 
 def test_tensors_that_hold_no_numbers_are_refused() -> None:
     embeds = torch.full((1, 7, 16), torch.nan)
-    with pytest.raises(ValueError, match="prompt_embeds has values that are no finite numbers"):
+    with pytest.raises(ValueError, match="prompt_embeds has values that are not finite"):
         run(SD.build(), SMALL, prompt=None, prompt_embeds=embeds)

@@ -94,10 +94,10 @@ def other_file(text: str) -> Callable[[Path], object]:
 PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nsecret.mp4\n#EXT-X-ENDLIST\n"
 FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "missing": ("a.mp4", lambda path: None, "does not exist"),
-    "folder": ("a.mp4", lambda path: path.mkdir(), "no regular file"),
+    "folder": ("a.mp4", lambda path: path.mkdir(), "not a regular file"),
     "empty": ("a.mp4", lambda path: path.touch(), r"is empty \(0 bytes\)"),
-    "text": ("a.mp4", lambda path: path.write_text("no video " * 99), "no video that can be read"),
-    "picture": ("a.mp4", picture, "no video that can be read"),
+    "text": ("a.mp4", lambda path: path.write_text("no video " * 99), "not a readable video"),
+    "picture": ("a.mp4", picture, "not a readable video"),
     "one frame": ("a.mp4", lambda path: write_clip(path, 1), "has one frame only"),
     "audio": ("a.mp4", lambda path: write_clip(path, 0, audio=True), "has no video, only audio"),
     "index cut off": ("a.mp4", lambda path: (write_clip(path), cut(path)), "damaged"),
@@ -107,8 +107,8 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
         lambda path: (write_clip(path, 90, (96, 128), codec="libx264", movflags="faststart"), cut(path, 0.9)),
         "damaged or truncated|is truncated",
     ),
-    "concatenation": ("a.mp4", other_file("ffconcat version 1.0\nfile secret.mp4\n"), "no video that can be read"),
-    "playlist": ("a.mp4", other_file(PLAYLIST), "no video that can be read"),
+    "concatenation": ("a.mp4", other_file("ffconcat version 1.0\nfile secret.mp4\n"), "not a readable video"),
+    "playlist": ("a.mp4", other_file(PLAYLIST), "not a readable video"),
 }
 
 

@@ -37,8 +37,8 @@ def run(output: Path, model: str = "bundled", prompt: str = PROMPT, seed: int = 
         output: Where; an earlier demonstration is overwritten.
         model: As in `load_model`.
         prompt: What they show.
-        seed: Of all of them.
-        steps: Of the whole schedule; None is the model's default.
+        seed: Seed of all of them.
+        steps: Steps of the whole schedule; None is the model's default.
 
     Raises:
         ValueError: An argument is out of range; nothing is written.

@@ -75,7 +75,7 @@ def load_upsamplers(name: str) -> Any:
 
     folder = BUNDLED_UPSAMPLERS / name if name in bundled_upsamplers() else Path(name).expanduser()
     if not (folder / "config.json").is_file():
-        raise ValueError(f"upsamplers {name!r} is no folder with a config.json, as `selfcascade train` writes it")
+        raise ValueError(f"upsamplers {name!r} is not a folder with a config.json, as `selfcascade train` writes it")
     try:
         return FeatureUpsamplers.from_pretrained(str(folder), local_files_only=True).eval()
     except Exception as error:  # a damaged folder fails in as many ways as it has files
@@ -251,7 +251,7 @@ def _from_hub(name: str, options: dict[str, Any]) -> Any:
     except Exception as error:  # the network's, the Hub's and the loader's errors share no base class
         own = ", ".join(map(repr, BUNDLED_MODELS))
         raise ValueError(
-            f"model {name!r} is no folder, none of {own}, not in the local cache, and the Hub says: {_reason(error)}"
+            f"model {name!r} is not a folder, none of {own}, not in the local cache, and the Hub says: {_reason(error)}"
         ) from error
 
 

@@ -23,9 +23,10 @@ from selfcascade.base_models.transformers import (
     ZImage,
 )
 from selfcascade.base_models.unets import AnimateDiff, StableDiffusion, StableDiffusionXL, TextToVideo
+from selfcascade.base_models.unserved import UNSERVED
 from selfcascade.base_models.videos import HunyuanVideo, HunyuanVideo15, Kandinsky5Video, MotifVideo
 
-__all__ = ["FAMILIES", "Family", "family_of", "register_family"]
+__all__ = ["FAMILIES", "UNSERVED", "Family", "family_of", "register_family"]
 
 FamilyClass = TypeVar("FamilyClass", bound=type[Family])
 
@@ -67,7 +68,7 @@ def register_family(family: FamilyClass) -> FamilyClass:
         family: A subclass of `Family` that names its pipeline classes; it is returned, so this is a decorator too.
 
     Raises:
-        ValueError: It is no such class.
+        ValueError: It is not a subclass of `Family`, or names no classes.
     """
     if not _is_family(family) or not family.classes:
         raise ValueError(f"family must be a subclass of selfcascade.Family that names its classes, not {family!r}")
@@ -98,6 +99,9 @@ def _registered(pipe: Pipeline) -> type[Family]:
         for family in FAMILIES:
             if kind.__name__ in family.classes:
                 return family
+    why = next((UNSERVED[kind.__name__] for kind in type(pipe).__mro__ if kind.__name__ in UNSERVED), None)
+    if why is not None:
+        raise ValueError(f"{type(pipe).__name__} is not supported as a base model: {why}")
     known = ", ".join(sorted({name for family in FAMILIES for name in family.classes}))
     raise ValueError(f"{type(pipe).__name__} is not supported as a base model; use one of {known}")
 

@@ -50,7 +50,7 @@ def hooks_in_place(handles: Iterable[RemovableHandle]) -> Generator[None]:
     """With it the hooks are on their modules; afterwards all that were registered are removed.
 
     Args:
-        handles: Of the hooks; a generator that registers them one by one leaves none behind where it fails.
+        handles: Handles of the hooks; a generator that registers them one by one leaves none behind where it fails.
     """
     with contextlib.ExitStack() as stack:
         for handle in handles:

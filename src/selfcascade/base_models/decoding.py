@@ -23,7 +23,7 @@ def decode_latents(family: Family, z: Tensor, output_type: str, chunk: int | Non
     """What the pipeline itself would have made of the latents.
 
     Args:
-        family: Of the pipeline.
+        family: The pipeline's family.
         z: (B, C, h, w) or (B, C, F, h, w).
         output_type: "pil", "np", "pt" or "latent".
         chunk: `decode_chunk_size`, as in `decode_clips`.
@@ -49,7 +49,7 @@ def decode_clips(family: Family, z: Tensor, output_type: str, chunk: int | None 
     """A frame-wise pipeline's own decoding of clips, a few frames at a time up to the asked output type.
 
     Args:
-        family: Of the pipeline.
+        family: The pipeline's family.
         z: (B, C, F, h, w).
         output_type: "pil", "np" or "pt".
         chunk: Frames, of all clips together, that the VAE is to decode at once; None: as many as make a megapixel.

@@ -38,7 +38,7 @@ class Family:
         token_side: Latent pixels per token and side; None reads `patch_size` off the denoiser, 1 where it has none.
         least_multiple: Heights and widths are multiples of this many pixels at least.
         stated_size: (height, width) in pixels the published models were trained at, where no configuration says.
-        output_name: Of the pictures or clips in what the pipeline returns; None is "frames" for video, else "images".
+        output_name: Where the pipeline's output has its pictures or clips; None is "frames" for video, else "images".
         fixed_arguments: Passed to every call of a pipeline that accepts them.
         pipe: The pipeline.
     """
@@ -62,7 +62,7 @@ class Family:
 
     @property
     def name(self) -> str:
-        """Of the pipeline's class, for messages."""
+        """Name of the pipeline's class, for messages."""
         return type(self.pipe).__name__
 
     @property
@@ -209,9 +209,9 @@ class Family:
         """`function(clip)`, a few frames at a time where the VAE knows single pictures only.
 
         Args:
-            function: Of pictures or a clip, each frame by itself where they are cut.
+            function: Maps pictures or a clip, each frame by itself where they are cut.
             clip: (B, C, h, w) or (B, C, F, h, w).
-            size: Of the larger of what goes in and comes out, in pixels.
+            size: Size of the larger of what goes in and comes out, in pixels.
         """
         return over_frames(function, clip, frames_at_once(len(clip), size)) if self.framewise else function(clip)
 
@@ -229,7 +229,7 @@ def denoiser(pipe: Pipeline) -> ModelMixin:
         network: ModelMixin | None = getattr(pipe, name, None)
         if network is not None:
             return network
-    raise ValueError(f"{type(pipe).__name__} has neither a unet nor a transformer, so it is no supported base model")
+    raise ValueError(f"{type(pipe).__name__} has neither a unet nor a transformer, so it is not a supported base model")
 
 
 @contextlib.contextmanager

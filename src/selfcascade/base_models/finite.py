@@ -1,4 +1,4 @@
-"""Values that are no finite numbers are never handed on: not as a pivot, not as a picture."""
+"""Values that are not finite are never handed on: not as a pivot, not as a picture."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from selfcascade.cascade import Size
 def check_finite(values: Tensor, pipe: Pipeline, what: str) -> None:
     """Raises FloatingPointError, saying what to try, if not all values are finite; `what` made them."""
     if not torch.isfinite(values).all():
-        raise FloatingPointError(f"{what} has values that are no finite numbers: {_remedy(pipe, values.dtype)}")
+        raise FloatingPointError(f"{what} has values that are not finite: {_remedy(pipe, values.dtype)}")
 
 
 @contextlib.contextmanager
@@ -46,7 +46,7 @@ def checking_pixels(pipe: Pipeline) -> Generator[None]:
 
 
 def _remedy(pipe: Pipeline, dtype: torch.dtype) -> str:
-    """What may have gone wrong: weights that are no numbers, a range too small, or what the caller put in."""
+    """What may have gone wrong: weights that are not numbers, a range too small, or what the caller put in."""
     for name, part in pipe.components.items():
         if isinstance(part, nn.Module) and (weight := _broken_weight(part)):
             return f"weight {weight} of the {name} has such too; load the model from whole files"

@@ -31,7 +31,7 @@ def over_frames(function: Callable[[Tensor], Tensor], clip: Tensor, count: int) 
     of the bundled VAE, a ten-thousandth of an 8-bit level.
 
     Args:
-        function: Of a clip to a clip, each frame by itself.
+        function: Maps a clip to a clip, each frame by itself.
         clip: (B, C, F, h, w).
         count: Frames a part, at least 1.
     """
@@ -57,8 +57,8 @@ def join_parts(parts: Iterable[Any], frames: int, axis: int) -> Any:
 
     Args:
         parts: All tensors, all arrays, or all lists with a list of frames for each clip.
-        frames: Of a whole clip.
-        axis: Of the frames in tensors and arrays.
+        frames: Number of frames in a whole clip.
+        axis: Axis of the frames in tensors and arrays.
     """
     whole: Any = None
     start = 0

@@ -24,7 +24,7 @@ def taken_up(pivot: Any, stages: Sequence[Stage], request: Request, family: Fami
         family: The model's.
 
     Raises:
-        ValueError: The pivot is no tensor of finite latents of any stage's size but the last's, or not of as many
+        ValueError: The pivot is not a tensor of finite latents of any stage's size but the last's, or not of as many
             samples or frames as the call makes.
     """
     if pivot is None:
@@ -47,7 +47,7 @@ def _stages_after(pivot: Any, stages: Sequence[Stage], family: Family) -> Sequen
     if channels not in (None, pivot.shape[1]):
         raise ValueError(f"pivot must have {channels} channels, as the model's latents have, not {pivot.shape[1]}")
     if not torch.isfinite(pivot).all():
-        raise ValueError("pivot has values that are no finite numbers")
+        raise ValueError("pivot has values that are not finite")
     return stages[sizes.index(Size(*pivot.shape[-2:])) + 1 :]
 
 

@@ -19,11 +19,11 @@ def image_pivot(
     """The first pivot from a user's picture or clip: cropped at the centre to the size's ratio, resized, encoded.
 
     Args:
-        family: Of the pipeline.
+        family: The pipeline's family.
         request: With as many prompts as pictures, or several for one picture (`Request.for_pictures`).
         pixels: (B, 3, H, W) or (B, 3, F, H, W), bytes or in [0, 1]; bytes are made floats part by part.
-        size: Of the first stage.
-        pivot_size: Of the stage before it, had there been one: the picture's low band is what that size holds.
+        size: Size of the first stage.
+        pivot_size: Size of the stage before it, had there been one: the picture's low band is what that size holds.
         tuned: Whether skip features are read; they are at `pivot_size`.
     """
 

@@ -107,7 +107,7 @@ def local_attention(network: nn.Module, grid: Grid, native: Grid) -> Generator[N
 
     Args:
         network: A conditional U-Net, a diffusion transformer, or a ControlNet of either.
-        grid: Of the stage's tokens: latent pixels of a U-Net, which halves them from level to level, and patches of a
+        grid: The stage's tokens: latent pixels of a U-Net, which halves them from level to level, and patches of a
             transformer. Frames are 1 for a U-Net, which attends to them one by one.
         native: The same of the base stage.
 

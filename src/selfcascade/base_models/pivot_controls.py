@@ -32,7 +32,7 @@ class PivotSettings:
         anchor: Share of the stage's steps, its first ones, whose low band is the pivot's; 0 none, 1 all.
         energy: Strength in [0, 1] at which the enlarged pivot's high band gets its energy back.
         shared_noise: Share of the renoise variance that all frames of a clip have in common, in [0, 1].
-        attention: Of stages larger than the native size: "full", or "local" (`stage_attention`).
+        attention: Attention of stages larger than the native size: "full", or "local" (`stage_attention`).
     """
 
     upsampling: str = "latent-bilinear"
@@ -103,8 +103,8 @@ class Anchor:
 
     Args:
         enlarged: phi(z_0^(r-1)), (B, C, h, w) or (B, C, F, h, w).
-        height, width: Of the pivot, in latent pixels.
-        share: Of the stage's steps, the first ones, in (0, 1].
+        height, width: Height and width of the pivot, in latent pixels.
+        share: Share of the stage's steps, the first ones, in (0, 1].
         to_spatial: What the scheduler steps on, as latents in the layout of `enlarged`.
         to_step: The inverse.
     """
@@ -131,7 +131,7 @@ class Anchor:
         Args:
             scheduler: With all its steps; its state is not changed.
             output: What the network said, guidance included, as the scheduler is given it.
-            timestep: Of the step.
+            timestep: Timestep of the step.
             sample: x, the noisy latents.
 
         Raises:

@@ -30,7 +30,7 @@ class Scheduler(Protocol):
 
     @property
     def timesteps(self) -> Tensor:
-        """Of the schedule, (n,), falling."""
+        """Timesteps of the schedule, (n,), falling."""
         ...
 
     def __getattr__(self, name: str, /) -> Any:

@@ -20,7 +20,7 @@ from selfcascade.base_models.pivot_controls import Anchor
 from selfcascade.base_models.protocols import Scheduler
 from selfcascade.options.checks import is_whole
 
-# Their timesteps are no training timesteps (functions of sigma, angles, noise of their own), so K would mean nothing.
+# Their timesteps are not training timesteps (functions of sigma, angles, noise of their own), so K would mean nothing.
 REFUSED = frozenset(
     {
         "AmusedScheduler",
@@ -54,7 +54,7 @@ class StageScheduler(Scheduler, Protocol):
 
     Attributes:
         pivot_step: K in (0, T]; None for all steps.
-        first_index: Of the whole schedule's steps, the one that the stage starts at.
+        first_index: Index in the whole schedule of the step that the stage starts at.
         whole: The tensors of the whole schedule, while the pipeline is shown the tail.
         mu: The dynamic shift that it was given; 0 before, and where there is none.
         largest_mu: The largest that a stage with a pivot uses.
@@ -85,11 +85,13 @@ def stage_scheduler(scheduler: Scheduler, pivot_step: int | None, base_mu: float
             a stage with a pivot uses at most the larger of this and the scheduler's `max_shift`.
 
     Raises:
-        ValueError: The scheduler's timesteps are no training timesteps, or K lies outside (0, T].
+        ValueError: The scheduler's timesteps are not training timesteps, or K lies outside (0, T].
     """
     kind: type[Any] = type(scheduler)
     noises = hasattr(scheduler, "add_noise") or hasattr(scheduler, "scale_noise")
-    if kind.__name__ in REFUSED or not noises or scheduler.config.get("timestep_type") == "continuous":
+    config = scheduler.config
+    counts_signal = config.get("invert_sigmas")  # its timesteps rise with the signal, as Mochi's do
+    if kind.__name__ in REFUSED or not noises or counts_signal or config.get("timestep_type") == "continuous":
         raise ValueError(
             f"{kind.__name__} does not number its steps by training timesteps or adds no noise at one, so no stage can "
             "start at a noise level; use pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config) or another "
@@ -120,7 +122,7 @@ def matched_step(scheduler: Scheduler, step: int, ratio: float) -> int:
     Args:
         scheduler: With `alphas_cumprod`, or a flow's, whose sigma is t / T.
         step: t, a training timestep in (0, T].
-        ratio: Of the pixels, over 0.
+        ratio: Ratio of the pixels, over 0.
     """
     last = training_steps(scheduler)
     check_pivot_step(step, last)
@@ -216,7 +218,7 @@ def _check_timesteps(scheduler: StageScheduler) -> None:
             f"{int(timesteps.max())} of {limit}; use fewer"
         )
     sigmas = getattr(scheduler, "sigmas", None)
-    if isinstance(sigmas, Tensor) and sigmas.ndim == 1 and not scheduler.config.get("invert_sigmas"):
+    if isinstance(sigmas, Tensor) and sigmas.ndim == 1:
         last = float(sigmas[-1])
         if last > LAST_SIGMA:
             raise ValueError(f"sigmas end at {last:g}, so a stage would hand on noisy latents; end them at 0")

@@ -33,7 +33,7 @@ def last_timesteps(scheduler: Scheduler, steps: int) -> list[float]:
 
     Args:
         scheduler: The pipeline's; it is not changed.
-        steps: Of the whole schedule.
+        steps: Steps of the whole schedule.
 
     Raises:
         ValueError: The scheduler has no such schedule.
@@ -58,7 +58,7 @@ def reachable(scheduler: Scheduler, steps: int, pivot_step: int, chosen: bool) -
 
     Args:
         scheduler: The pipeline's.
-        steps: Of the stage's whole schedule.
+        steps: Steps of the stage's whole schedule.
         pivot_step: K.
         chosen: Whether the caller asked for that K, which is then not changed.
 

@@ -35,7 +35,7 @@ class Spans(NamedTuple):
     Attributes:
         block: Queries of a block.
         window: Keys of a block, at least as many.
-        starts: Of each block: its first query and its first key. Where blocks do not divide the axis, the last one
+        starts: For each block its first query and its first key. Where blocks do not divide the axis, the last one
             begins early enough to be whole, and shares queries with the one before.
     """
 
@@ -78,12 +78,12 @@ def attend(
 
     Args:
         query, key, value: (B, H, S, D), positions applied; S >= N.
-        grid: Of the picture's tokens.
-        window: Of the keys that one of them sees.
+        grid: Grid of the picture's tokens.
+        window: Window of the keys that one of them sees.
         shift: Tokens that windows are moved by, along each axis.
         before: Tokens in front of the picture's; what is left comes behind them.
         mask: As `scaled_dot_product_attention` takes it, to be broadcast to (B, H, S, S).
-        options: Of `scaled_dot_product_attention`.
+        options: Options of `scaled_dot_product_attention`.
 
     Returns:
         (B, H, S, D); where no window is smaller than the grid, bit for bit what `scaled_dot_product_attention` gives.

@@ -93,14 +93,14 @@ def _noted_warnings() -> Iterator[None]:
 
 
 def show(table: Table) -> None:
-    """A table on stdout, as wide as it needs where stdout is no terminal."""
+    """A table on stdout, as wide as it needs where stdout is not a terminal."""
     console = Console()
     Console(width=None if console.is_terminal else 200, soft_wrap=False).print(table)
 
 
 @contextlib.contextmanager
 def stage_progress() -> Iterator[Callable[..., dict[str, Any]] | None]:
-    """A progress bar for each stage on stderr, moved by the pipeline's callback; None where stderr is no terminal."""
+    """A progress bar for each stage on stderr, moved by the pipeline's callback; None unless stderr is a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)

@@ -32,7 +32,7 @@ class Made:
 
     Attributes:
         image: The picture, or a clip's first frame.
-        frames: Of a clip; None for a picture.
+        frames: Number of frames in a clip; None for a picture.
     """
 
     image: Image.Image

@@ -23,7 +23,7 @@ class Coding:
         coder: The VAE's decoder or encoder.
         tiles: Pieces that are held together: of one part of the clips, for pictures all there are.
         pieces: All that the coder is given in the end.
-        tile_bytes: Of what is made of a latent pixel, which tiles keep until the last is there.
+        tile_bytes: Bytes made from a latent pixel, which tiles keep until the last one is done.
     """
 
     coder: MeasuredNetwork
@@ -33,7 +33,7 @@ class Coding:
 
     @property
     def flops(self) -> int:
-        """Of all pieces."""
+        """FLOPs of all pieces together."""
         return sum(number * self.coder.cost(piece).flops for piece, number in self.pieces.items())
 
     @property
@@ -52,7 +52,7 @@ class Coders:
         pipe: Its pipeline.
         vae: In the precision that it runs in.
         batch: Pictures or clips made together.
-        frames: Of a clip; None for pictures.
+        frames: Number of frames in a clip; None for pictures.
         tiled: Whether what is larger than a tile is cut.
     """
 
@@ -71,7 +71,7 @@ class Coders:
         return self._coding(self.encoder, size, 2 * self.vae.config.latent_channels * self.vae.dtype.itemsize)
 
     def seconds(self, codings: Sequence[Coding]) -> list[float]:
-        """Of each coding, by passes that are timed."""
+        """Seconds of each coding, from timed passes."""
         taken = {
             coder.role: coder.seconds({piece for one in codings if one.coder is coder for piece in one.pieces})
             for coder in (self.decoder, self.encoder)

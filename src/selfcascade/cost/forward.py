@@ -140,7 +140,7 @@ class MeasuredNetwork:
         real: A diffusers model.
         forward: Runs it on latents of a shape; the same one for all instances of a network and number of frames.
         frames: That `forward` gives a clip; None for pictures.
-        role: Of the part that `forward` runs, where a network has several.
+        role: Role of the part that `forward` runs, where a network has several.
     """
 
     def __init__(self, real: Any, forward: Forward, frames: int | None = None, role: str = "") -> None:

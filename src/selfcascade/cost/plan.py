@@ -45,7 +45,7 @@ class StageCost:
     Attributes:
         stage: Its plan.
         steps: Model evaluations that are scheduled.
-        tflops: Of all of them and of the VAE's work; two operations a multiply-add.
+        tflops: TFLOPs of all of them and of the VAE's work; two operations a multiply-add.
         seconds: On the pipeline's device, without prompt encoding and upsampling; None for an offloaded pipeline too.
         peak_bytes: The pipeline's weights and the most activations alive at once, with attention in a fused kernel.
     """
@@ -80,7 +80,7 @@ def estimate(
         stages: From `SelfCascade.plan`.
         batch: Pictures or clips made together.
         guided: Whether classifier-free guidance doubles the batch, at stages whose guidance scale is None or over 1.
-        frames: Of a clip; None is 16, AnimateDiff's and ModelScope's default. Pictures have none.
+        frames: Number of frames in a clip; None is 16, AnimateDiff's and ModelScope's default. Pictures have none.
         upsampling: How pivots are enlarged; "rgb" decodes and encodes each, None and others do not.
 
     Raises:

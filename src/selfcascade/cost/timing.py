@@ -19,7 +19,7 @@ class PassTimes:
 
     Args:
         run: Runs a pass at a shape, and says how many seconds it took.
-        flops: Of a pass at a shape.
+        flops: FLOPs of a pass at a shape.
         timed: Seconds of the shapes that have been run; more are put in.
     """
 
@@ -29,7 +29,7 @@ class PassTimes:
         self.run, self.flops, self.timed = run, flops, {} if timed is None else timed
 
     def seconds(self, wanted: Iterable[Shape]) -> dict[Shape, float]:
-        """Of each shape: timed from small to large while `TIMING_SECONDS` last, the rest foretold.
+        """Seconds for each shape: timed from small to large while `TIMING_SECONDS` last, the rest foretold.
 
         Raises:
             torch.OutOfMemoryError: There is no memory for the smallest pass.

@@ -84,7 +84,7 @@ class ClipFiles:
         return self.fps or info.fps / (self.stride or 1)
 
     def rate_in(self, entries: Iterable[Entry | Skip]) -> float | None:
-        """Frames a second that are taken of the first clip that is used; None where the first are no files."""
+        """Frames a second that are taken of the first clip that is used; None where the first are not files."""
         for entry in itertools.islice(entries, MAX_PROBED):
             if isinstance(entry, Entry):
                 if entry.file is None:

@@ -30,9 +30,9 @@ class CollagesSource:
     """Collages by number; an epoch is a million of them.
 
     Args:
-        size: Of the renders.
+        size: Size of the renders.
         assets: Cut-outs and backgrounds; None: those that ship with the package.
-        split: Of which combinations they are.
+        split: Which combinations are drawn.
 
     Raises:
         DataError: The assets are too few for that split.

@@ -54,7 +54,7 @@ class Entry:
         key: Names it, and seeds its crop.
         caption: Its words.
         load: Decodes it to RGB; raises `Skip`. Of a clip it gives the frames that this epoch takes.
-        file: What it decodes; None where that is no file of its own.
+        file: What it decodes; None where that is not a file of its own.
     """
 
     key: str

@@ -46,7 +46,7 @@ class FolderSource:
 
     def __init__(self, folder: Path, min_size: Size | None = None, media: Media | None = None) -> None:
         if not folder.is_dir():
-            raise DataError(f"train_data {str(folder)!r} is no folder")
+            raise DataError(f"train_data {str(folder)!r} is not a folder")
         self.folder, self.media = folder.resolve(), media or PictureFiles(min_size)
         self.captions: dict[Path, str | Skip] = {}
         self.faults: list[Skip] = []
@@ -151,7 +151,7 @@ class FolderSource:
 
 def _rows(path: Path, key: str) -> list[dict[str, Any] | Skip]:
     if not path.is_file():
-        raise Skip("metadata is no file", key)
+        raise Skip("metadata is not a file", key)
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:

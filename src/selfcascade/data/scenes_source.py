@@ -28,7 +28,7 @@ class ScenesSource:
     """Scenes by number; an epoch is a million of them.
 
     Args:
-        size: Of the renders.
+        size: Size of the renders.
         held_out: Scenes of combinations that are never trained on, for validation.
     """
 
@@ -50,8 +50,8 @@ class MovingScenesSource:
     """Moving scenes by number; an epoch is a million of them.
 
     Args:
-        size: Of the renders.
-        frames: Of each clip, from its beginning.
+        size: Size of the renders.
+        frames: Number of frames in each clip, from its beginning.
         fps: Frames a second.
         held_out: As in `ScenesSource`.
 

@@ -39,7 +39,7 @@ MAX_MEMBER_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class ShardFilter:
-    """What a sample's JSON must say; a field that it lacks does not leave it out, a score that is no number does.
+    """What a sample's JSON must say; a field that it lacks does not leave it out, a score that is not a number does.
 
     Attributes:
         min_size: `original_width/height` and the stored `width/height` must have its area at least, and a shorter side

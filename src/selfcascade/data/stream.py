@@ -25,7 +25,7 @@ def bucket_sizes(size: Size, multiple: int = 64, max_ratio: float = MAX_RATIO) -
     Args:
         size: The target.
         multiple: Sides are multiples of it.
-        max_ratio: Of the longer side to the shorter.
+        max_ratio: Largest ratio of the longer side to the shorter.
     """
     found = {size}
     for height in range(multiple, int((size.area * max_ratio) ** 0.5) + 1, multiple):
@@ -52,8 +52,8 @@ class Stream:
 
     Args:
         source: Where they come from.
-        sizes: Of the batches; a sample goes to the one nearest its ratio, and is left out if it is smaller.
-        seed: Of the order and the crops.
+        sizes: Sizes of the batches; a sample goes to the one nearest its ratio, and is left out if it is smaller.
+        seed: Seed of the order and the crops.
         max_skip_share: Share of damaged samples from which the data counts as broken.
         fixed_crops: Crop a sample at the same place in every epoch.
 
@@ -80,7 +80,7 @@ class Stream:
 
         Args:
             batch_size: Pictures of a batch.
-            rank, world_size: Of this process, and how many there are.
+            rank, world_size: Index of this process, and how many there are.
             start: Where to go on; the batches are then those of an uninterrupted run.
 
         Raises:

@@ -75,7 +75,7 @@ def open_benchmark(
             "moving-scenes", a folder of clips, or a .csv that lists them.
         detector: "scenes" for scenes and collages that ship; else as in `DataBenchmark`.
         size: Pictures and clips of the data that are smaller are left out.
-        frames: Frames of each clip; None: pictures.
+        frames: Number of frames in each clip; None: pictures.
         fps: Frames a second of clips.
 
     Raises:

@@ -27,10 +27,10 @@ class ClipEvaluator(Evaluator):
 
     Args:
         height, width, folder: As in `Evaluator`.
-        patch_side: Side of the frames' patches, in pixels; None: there is no detector for them.
-        frames: Frames of a clip.
+        patch_side: Side of the frames' patches, in pixels; None where there is no detector for them.
+        frames: Number of frames in a clip.
         real_count: Real clips; a published FVD has 2,048.
-        frames_compared: Frames of each clip, evenly spread, whose features are compared.
+        frames_compared: Number of frames in each clip, evenly spread, whose features are compared.
         draws: As in `Evaluator`.
 
     Raises:

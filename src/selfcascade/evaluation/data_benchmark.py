@@ -111,7 +111,7 @@ class DataImageEvaluator(DataEvaluator, ImageEvaluator):
 
     Args:
         benchmark: The data, and the detector.
-        size: Of the pictures.
+        size: Size of the pictures.
         folder, real_count: As in `Evaluator`.
     """
 
@@ -143,7 +143,7 @@ class DataClipEvaluator(DataEvaluator, ClipEvaluator):
 
     Args:
         benchmark: The data, and the detector.
-        size: Of the clips.
+        size: Size of the clips.
         folder, real_count, frames: As in `ClipEvaluator`.
     """
 

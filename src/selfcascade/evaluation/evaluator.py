@@ -33,7 +33,7 @@ class Evaluator(ABC):
 
     Args:
         height, width: Pixels of the samples.
-        folder: Of the cached features of the real samples.
+        folder: Folder of the cached features of the real samples.
         real_count: How many real samples there are.
         draws: Number of bootstrap draws behind each interval.
     """

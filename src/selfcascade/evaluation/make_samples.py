@@ -33,10 +33,10 @@ class Sampling:
 
     Attributes:
         method: A name of `METHODS`; given upsamplers, "self-cascade" is "self-cascade-tuned".
-        height, width: Of the pictures, in pixels; None is `scale` times the model's own.
-        scale: Of the sides to the model's own: of both, or of height and width.
-        num_inference_steps: Of the whole schedule; a list has one value a stage.
-        guidance_scale: Of every stage, or one value each.
+        height, width: Height and width of the pictures, in pixels; None is `scale` times the model's own.
+        scale: Scale of the sides to the model's own: of both, or of height and width.
+        num_inference_steps: Steps of the whole schedule; a list has one value a stage.
+        guidance_scale: Guidance of every stage, or one value each.
         preset: As in `SelfCascade.__call__`; None is the paper's for the tuning-free cascade, else the method's own.
         pivot_step, upsampling, anchor, energy, attention, shared_noise: As in `SelfCascade.__call__`; None is the
             preset's.
@@ -69,7 +69,7 @@ class Sampling:
 
     @property
     def scales(self) -> tuple[float, float]:
-        """Of the height and of the width."""
+        """Scale of the height and of the width."""
         high, wide = (self.scale, self.scale) if isinstance(self.scale, (int, float)) else self.scale
         return high, wide
 
@@ -81,7 +81,7 @@ class Sampling:
 
     @property
     def size(self) -> Size:
-        """Of the pictures.
+        """Size of the pictures.
 
         Raises:
             ValueError: It is not spelled out; `sized` does that.
@@ -91,7 +91,7 @@ class Sampling:
         return Size(self.height, self.width)
 
     def base_size(self, pipe: Any) -> Size:
-        """Of the base samples that a cascade of that model starts from."""
+        """Size of the base samples that a cascade of that model starts from."""
         return SelfCascade(pipe).plan(*self.sized(pipe).size)[0].size
 
     def sized(self, pipe: Any) -> Sampling:
@@ -111,7 +111,7 @@ class BaseSamples:
     Args:
         pipe: The base model's pipeline, not yet trained any further.
         prompts: One base sample is made for each.
-        size: Of the samples.
+        size: Size of the samples.
         sampling: Its steps and guidance.
         folder: Where they are cached, by model, prompts and sampling.
         processes: As in `in_parts`.

@@ -36,7 +36,7 @@ class MovingScenesBenchmark:
     """Captions of held-out moving scenes; real clips are renders of others.
 
     Args:
-        frames, fps: Of the clips.
+        frames, fps: Number of frames and frames a second of the clips.
     """
 
     def __init__(self, frames: int = FRAMES, fps: float = DEFAULT_FPS) -> None:
@@ -63,7 +63,7 @@ class MovingSceneEvaluator(ClipEvaluator):
 
     Args:
         height, width, folder, frames, real_count, draws: As in `ClipEvaluator`; real clips are of held-out scenes.
-        fps: Of the clips.
+        fps: Frame rate of the clips.
         detector: A network with `features` of clips; None is the bundled one.
         detector_name: Names it and its weights in the key of the cache.
 

@@ -48,8 +48,8 @@ def in_parts(
     Args:
         make: Tensors of a group, with a row for each of its members.
         groups: In order; the n-th falls to process n mod the number of processes.
-        folder: Of the files.
-        title: Of the progress bar.
+        folder: Folder of the files.
+        title: Title of the progress bar.
         processes: accelerate's `PartialState`; None is this process alone.
 
     Returns:

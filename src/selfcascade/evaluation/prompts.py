@@ -20,7 +20,7 @@ class PromptSet:
         prompts: The captions.
         first_seed: Seed of the first prompt's sample; each next one is one more.
         truths: The attributes of each prompt's scene; empty where only captions are known.
-        frames: Frames of each clip; None for pictures.
+        frames: Number of frames in each clip; None for pictures.
     """
 
     prompts: tuple[str, ...]

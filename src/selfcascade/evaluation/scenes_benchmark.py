@@ -26,7 +26,7 @@ class Drawn(NamedTuple):
     """What is drawn: how a held-out description comes of a number, and what reads it off a picture.
 
     Attributes:
-        name: Of the data.
+        name: Name of the data.
         sample: The description of a number; the same for ever.
         render: A description at (height, width), (H, W, 3) float32 in [0, 1].
         caption: A description in words; the number chooses the phrasing.

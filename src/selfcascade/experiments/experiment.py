@@ -45,15 +45,15 @@ class Experiment(BaseModel):
 
     model: str = Field("bundled", description="'bundled', a folder in diffusers' format, or a Hub id.")
     dtype: str = Field("float32", description="The model's; auto: as `selfcascade generate` chooses it.")
-    frames: PositiveInt | None = Field(None, description="Of each clip; none: the model makes pictures.")
-    fps: float = Field(DEFAULT_FPS, gt=0, description="Frames a second of the clips.")
+    frames: PositiveInt | None = Field(None, description="Frames per clip; none: the model makes pictures.")
+    fps: float = Field(DEFAULT_FPS, gt=0, description="Frame rate of the clips.")
     data: str = Field(
         "scenes", description="'scenes', 'collages', 'moving-scenes', or as `selfcascade train` takes them."
     )
     train_data: str | None = Field(
         None, description="Training data; none: the benchmark's own, other samples than its prompts'."
     )
-    detector: str = Field("scenes", description="Of other data: 'inception:FILE', 'clip:FOLDER_OR_HUB_ID', 'i3d:FILE'.")
+    detector: str = Field("scenes", description="For real data: 'inception:FILE', 'clip:FOLDER_OR_HUB_ID', 'i3d:FILE'.")
     training: dict[str, Any] | None = Field(None, description="Differences from TrainingConfig; none: not trained.")
     upsamplers: str | None = Field(None, description="Trained upsamplers, by name or folder.")
     samplings: dict[str, dict[str, Any]] = Field(
@@ -61,7 +61,7 @@ class Experiment(BaseModel):
         description="Name of each way to sample: its settings, and its own at_steps where those are fewer.",
     )
     at_steps: Steps = Field((0,), description="Training steps at which it is measured.")
-    seeds: Seeds = Field((0,), description="Of the training; without one, of captions and noise.")
+    seeds: Seeds = Field((0,), description="Seeds of the training; without one, of captions and noise.")
     more_seeds: tuple[Seed, ...] = Field((), description="More of them, trained to one step and measured there.")
     more_seeds_at: int | None = Field(None, description="That step; the last unless given.")
     samples: Counts = Field(

@@ -49,7 +49,7 @@ class Run:
     Args:
         suite: The experiments' directory.
         name: The experiment.
-        seed: Of its training.
+        seed: Seed of its training.
         runs: Weights, checkpoints and base samples go there.
         changes: Settings of the experiment in the place of its own.
         results: Folder of the results; the suite's own unless given.
@@ -283,7 +283,7 @@ def runs_of(
         ValueError: The suite or an experiment does not exist.
     """
     if not suite.is_dir():
-        raise ValueError(f"suite {suite} is no folder")
+        raise ValueError(f"suite {suite} is not a folder")
     if not names_of(suite):
         raise ValueError(f"suite {suite} holds no experiment, a NAME.json")
     chosen = names or names_of(suite)
@@ -294,7 +294,7 @@ def runs_of(
 
 
 def _digests(weights: str | None) -> list[str]:
-    """Of the weights' files, where they lie in a folder."""
+    """The weights as given, and the SHA-256 of each of their files where they lie in a folder."""
     folder = BUNDLED_SUPER_RESOLVER if weights == "bundled" else Path(weights or "")
     found = sorted(folder.rglob("*.safetensors")) if weights and folder.is_dir() else []
     return [str(weights), *(file_sha256(path) for path in found)]

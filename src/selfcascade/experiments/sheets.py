@@ -27,10 +27,10 @@ def write_sheet(path: Path, made: Tensor, prompts: PromptSet, fps: float) -> Non
     """Writes a WebP, animated for clips, and a text file with a caption a line.
 
     Args:
-        path: Of the WebP.
+        path: Path of the WebP.
         made: Pictures (N, 3, H, W), or clips (N, F, 3, H, W), in [0, 1].
         prompts: What they show.
-        fps: Of the clips.
+        fps: Frame rate of the clips.
     """
     if prompts.frames is None:
         shown = made[:PICTURES]
@@ -61,5 +61,5 @@ def _small(clips: Tensor) -> Tensor:
 
 
 def _images(pixels: Tensor) -> list[Image.Image]:
-    """Of (F, 3, H, W)."""
+    """Frames (F, 3, H, W) in [0, 1] as pictures."""
     return [Image.fromarray(one) for one in pixels.permute(0, 2, 3, 1).mul(255).round().byte().numpy()]

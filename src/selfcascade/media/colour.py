@@ -23,7 +23,7 @@ def to_srgb(image: Image.Image, name: str = "") -> Image.Image:
 
     Args:
         image: 8 bits a channel, mode RGB, RGBA, L, LA or CMYK; others are returned as they are.
-        name: Of the file, for the warning.
+        name: Name of the file, for the warning.
 
     Returns:
         RGB or RGBA where a profile was applied, otherwise the picture itself.

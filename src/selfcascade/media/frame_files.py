@@ -1,4 +1,4 @@
-"""Clips that are no video files: an animated .webp, or a folder of pictures in the order of their names."""
+"""Clips that are not video files: an animated .webp, or a folder of pictures in the order of their names."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def read_frames(
 
 
 def _shown(path: Path, info: ClipInfo) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
-    """Of each picture the second until which it is shown, and what reads it, (H, W, 3) uint8."""
+    """For each picture the second until which it is shown, and a function that reads it, (H, W, 3) uint8."""
     if path.is_dir():
         for number, file in enumerate(_pictures(path), 1):
             yield number / info.fps, functools.partial(_pixels, file)
@@ -158,7 +158,7 @@ def _pixels(file: Path) -> np.ndarray:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """The pictures of a folder, by name, "9.png" before "10.png"; its other files and hidden ones are no frames."""
+    """The pictures of a folder, by name, "9.png" before "10.png"; its other files and hidden ones are not frames."""
     known = {ending for ending, format_ in Image.registered_extensions().items() if format_ in FORMATS}
     files = (file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
     found = sorted((file for file in files if file.suffix.lower() in known), key=_in_numbers)
@@ -177,7 +177,7 @@ def recorded_fps(path: Path, seconds: float | None = None) -> float | None:
     """The rate in the record beside a clip; None where there is none, or it is of a clip of another length.
 
     Args:
-        path: Of the clip.
+        path: Path of the clip.
         seconds: That it lasts; None where only the record says.
     """
     try:

@@ -40,7 +40,7 @@ def picture_grid(
         columns: Panels a row, at least 1.
         side: Pixels of a panel's longer side; pictures are scaled to it, with visible pixels where it is a multiple.
         heading: Wrapped to the grid's width.
-        font_size: Of titles, in pixels.
+        font_size: Font size of titles, in pixels.
 
     Raises:
         ValueError: There is no panel, or `columns` is under 1.

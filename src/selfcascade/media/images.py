@@ -35,7 +35,7 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     if Path(name).is_dir():
         raise ValueError(f"image {name!r} is a folder, not a picture file")
     if not Path(name).is_file():
-        raise ValueError(f"image {name!r} does not exist or is no regular file")
+        raise ValueError(f"image {name!r} does not exist or is not a regular file")
     if Path(name).stat().st_size == 0:
         raise ValueError(f"image {name!r} is empty (0 bytes)")
     return decode_image(name, name)
@@ -139,7 +139,7 @@ def pixels_of(image: Image.Image | Tensor | list[Image.Image]) -> Tensor:
     """One picture, or several of one size, as (B, 3, H, W) floats in [0, 1].
 
     Raises:
-        ValueError: It is no picture, the sizes differ, or a tensor has another shape, type or range.
+        ValueError: It is not a picture, the sizes differ, or a tensor has another shape, type or range.
     """
     import torch
 
@@ -160,7 +160,7 @@ def clips_of(clip: Any) -> Tensor:
             (B, F, 3, H, W) floats in [0, 1] already.
 
     Raises:
-        ValueError: It is no clip, the sizes or lengths differ, or a tensor has another shape, type or range.
+        ValueError: It is not a clip, the sizes or lengths differ, or a tensor has another shape, type or range.
     """
     import torch
 

@@ -46,7 +46,7 @@ def check_clip_output(path: Path, fps: float, force: bool = False) -> None:
     """Tries, before anything expensive runs, whether a clip can be written there.
 
     Args:
-        path: Of a file, or without an extension, of a folder of frames.
+        path: Path of a file, or without an extension, of a folder of frames.
         fps: Frames a second.
         force: Whether a clip that is there will be overwritten.
 

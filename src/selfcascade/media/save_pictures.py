@@ -37,7 +37,7 @@ def check_output(path: Path, extensions: tuple[str, ...] = EXTENSIONS) -> None:
     """Tries, before anything expensive runs, whether a picture can be written there.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
         extensions: It may have, in small letters.
 
     Raises:
@@ -140,7 +140,7 @@ def read_record(path: Path, *kinds: str) -> dict[str, Any]:
     except (ValueError, SyntaxError, RecursionError) as error:
         raise ValueError(f"{name!r} holds no record of selfcascade: {' '.join(str(error).split())}") from error
     if not isinstance(record, dict) or record.get("kind") not in kinds:
-        raise ValueError(f"{name!r} is no record of kind {' or '.join(map(repr, kinds))}")
+        raise ValueError(f"{name!r} is not a record of kind {' or '.join(map(repr, kinds))}")
     if record.get("schema") != SCHEMA:
         raise ValueError(f"{name!r} has schema {record.get('schema')!r}; this version reads {SCHEMA}")
     return record

@@ -154,7 +154,7 @@ def _opened(name: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     except ImportError as error:
         raise ClipError(f"clip {name!r} needs PyAV to be read: pip install av", "PyAV is missing") from error
     if not Path(name).is_file():
-        raise ClipError(f"clip {name!r} does not exist or is no regular file", "clip is missing")
+        raise ClipError(f"clip {name!r} does not exist or is not a regular file", "clip is missing")
     if Path(name).stat().st_size == 0:
         raise ClipError(f"clip {name!r} is empty (0 bytes)", "clip is empty")
     # The library takes a GIF's frames under two hundredths for tenths, as browsers once did.
@@ -170,7 +170,7 @@ def _opened(name: str) -> Iterator[tuple[InputContainer, VideoStream]]:
         raise ClipError(f"clip {name!r} does not fit in memory", "clip is too large") from error
     except (av.FFmpegError, OSError, UnicodeError, ValueError) as error:
         words = getattr(error, "strerror", None) or error
-        raise ClipError(f"clip {name!r} is no video that can be read, or is damaged or truncated: {words}") from error
+        raise ClipError(f"clip {name!r} is not a readable video, or is damaged or truncated: {words}") from error
 
 
 def _video(name: str, container: InputContainer) -> VideoStream:
@@ -219,7 +219,7 @@ def _count_and_rate(container: InputContainer, stream: VideoStream) -> tuple[int
 
 
 def _end(container: InputContainer, stream: VideoStream) -> float | None:
-    """Seconds that the video lasts, as the header has it; None if it does not say."""
+    """The video's length in seconds, from its header; None if the header does not say."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     if container.duration and len(container.streams) == 1:

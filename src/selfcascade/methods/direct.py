@@ -36,7 +36,7 @@ def base_sample(request: MethodRequest, arguments: Mapping[str, Any]) -> SelfCas
 
     Args:
         request: What the cascade is asked for.
-        arguments: Of the whole cascade; of those with a value for each stage, the first one's is taken.
+        arguments: Arguments of the whole cascade; of those with a value for each stage, the first one's is taken.
     """
     base = request.cascade.plan(*request.target)[0].size
     first = {**of_first_stage(arguments), "output_type": "latent"}

@@ -37,7 +37,7 @@ def base_pixels(request: MethodRequest, arguments: Mapping[str, Any]) -> tuple[S
 
     Args:
         request: Its `pivot` are the base sample's latents, where they are there already.
-        arguments: Of the pipeline.
+        arguments: Arguments of the pipeline.
     """
     cascade, pivot = request.cascade, request.arguments.get("pivot")
     output = SelfCascadeOutput(None, None, []) if pivot is not None else base_sample(request, arguments)

@@ -84,7 +84,7 @@ class Method(ABC):
         Args:
             pipe: A diffusers pipeline of a supported family.
             prompt: One or several.
-            height, width: Of the pictures, in pixels.
+            height, width: Height and width of the pictures, in pixels.
             native_size: As in `SelfCascade`.
             arguments: Options that the method takes (docs/options.md), and keywords of the pipeline. None is as if
                 it were not given.

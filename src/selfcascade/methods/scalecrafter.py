@@ -134,7 +134,7 @@ class _State:
         return self.timestep >= self.until and self.last > self.until
 
     def factor(self, level: int) -> Factor:
-        """Of this level now."""
+        """The dilation factor of a level at this step."""
         if not self.active:
             return Factor(1.0, 1.0)
         if not self.large:
@@ -152,7 +152,7 @@ def redilated_convolution(module: nn.Conv2d, x: Tensor, weight: Tensor, bias: Te
     Args:
         module: Its stride is used; at factor 1 it is a plain convolution.
         x: (B, C, H, W).
-        weight, bias: Of the module, 3 x 3.
+        weight, bias: Weight and bias of the module, 3 x 3.
         factor: d along each axis, 1 or more.
     """
     if max(factor) <= 1:

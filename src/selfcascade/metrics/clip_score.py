@@ -16,7 +16,7 @@ class ClipScore:
     Args:
         model: A `CLIPModel`.
         tokenizer: Its tokenizer.
-        mean, std: Of its training pictures' channels; OpenAI's unless given.
+        mean, std: Mean and deviation of its training pictures' channels; OpenAI's unless given.
     """
 
     def __init__(

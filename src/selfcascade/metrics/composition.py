@@ -37,9 +37,9 @@ class _ObjectHead(nn.Module):
     tells the first object from the last.
 
     Args:
-        channels: Of the feature map.
+        channels: Channels of the feature map.
         code: Width of the vector that tells of the whole picture.
-        cells: Of the feature map.
+        cells: Number of cells of the feature map.
         objects: Their number.
         outputs: Logits of each.
     """

@@ -133,7 +133,7 @@ def random_patches(pictures: Tensor, count: int, side: int, generator: torch.Gen
     Args:
         pictures: (N, C, H, W).
         count: Patches of each picture.
-        side: Of a patch, in pixels, at most H and W.
+        side: Side of a patch, in pixels, at most H and W.
         generator: Draws the corners, picture by picture: the same ones whether pictures come together or in parts.
 
     Returns:

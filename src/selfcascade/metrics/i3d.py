@@ -37,8 +37,8 @@ class I3D(nn.Module):
     FVD's features are its logits (Unterthiner et al. 2018); their number is that of the classes.
 
     Args:
-        classes: Of the last layer; Kinetics' 400.
-        norm_epsilon: Of the normalisation; 1e-3 in pytorch-i3d, 1e-5 in LVDM's copy of it.
+        classes: Classes of the last layer; Kinetics' 400.
+        norm_epsilon: Epsilon of the normalisation; 1e-3 in pytorch-i3d, 1e-5 in LVDM's copy of it.
     """
 
     def __init__(self, classes: int = 400, norm_epsilon: float = 1e-3) -> None:

@@ -30,8 +30,8 @@ def clip_distances(real: Tensor, fake: Tensor, seed: int = 0, draws: int = 100) 
     Args:
         real: (N, D).
         fake: (M, D).
-        seed: Of the bootstrap.
-        draws: Of the bootstrap.
+        seed: Seed of the bootstrap.
+        draws: Number of draws of the bootstrap.
 
     Raises:
         ValueError: As in `frechet_distance`.
@@ -67,7 +67,7 @@ def flicker(clips: Tensor, cells: int = CELLS) -> Tensor:
 
     Args:
         clips: (N, F, C, H, W).
-        cells: Of a side of the grid.
+        cells: Number of cells along a side of the grid.
 
     Raises:
         ValueError: There are fewer than three frames, or they are smaller than the grid.
@@ -114,8 +114,8 @@ def frame_accuracy(
     """Share of each clip's frames that are read as the clip's truth says, (N,): each attribute, and `all` at once.
 
     Args:
-        readings: Of each clip, one a frame, as `CompositionReader.read` gives them; or one of the whole clip.
-        truths: Of each clip; an attribute that no reading has is left out.
+        readings: Readings of each clip, one a frame, as `CompositionReader.read` gives them; or one of the whole clip.
+        truths: Truths of each clip; an attribute that no reading has is left out.
         leave_out: Attributes that do not hold for a whole clip: what moves has no one place.
 
     Returns:

@@ -84,8 +84,8 @@ class VideoDetector(ModelMixin, ConfigMixin):
 
         Args:
             clips: (B, F, 3, H, W).
-            truths: Of each clip; an attribute that a truth lacks does not count.
-            amounts: Of each degradation, (B, degradations) in [0, 1]; their mean squared error counts 100 times,
+            truths: Truths of each clip; an attribute that a truth lacks does not count.
+            amounts: Degradations' strengths, (B, degradations) in [0, 1]; their mean squared error counts 100 times,
                 since rare and small amounts have small errors beside those of words.
         """
         read, plain, flaws = self._outputs(clips)

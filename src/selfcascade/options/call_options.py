@@ -138,11 +138,11 @@ class Options(BaseModel):
     ] = "self-cascade"
     height: Annotated[
         Pixels | None,
-        _planned("Height in pixels.", "twice the native height; of a picture to enlarge, as its ratio has it"),
+        _planned("Height in pixels.", "twice the native height; in proportion for a picture to enlarge"),
     ] = None
     width: Annotated[
         Pixels | None,
-        _planned("Width in pixels.", "twice the native width; of a picture to enlarge, as its ratio has it"),
+        _planned("Width in pixels.", "twice the native width; in proportion for a picture to enlarge"),
     ] = None
     scale: Annotated[
         Scale | None,
@@ -215,7 +215,7 @@ class Options(BaseModel):
         NoiseLevel | None, _own("Noise on what is super-resolved, a step of that model's schedule.", "20")
     ] = None
     num_frames: Annotated[
-        Frames | None, Use("Frames of a clip.", "the model's default", CLIPS | {"plan"}, flag="--frames")
+        Frames | None, Use("Number of frames in a clip.", "the model's default", CLIPS | {"plan"}, flag="--frames")
     ] = None
     fps: Annotated[Fps | None, Use("Frames a second of a clip.", "8", CLIPS, passed=False)] = None
     start: Annotated[Start | None, _source("Seconds into the clip where to begin.", "0", commands=UPSCALE)] = None

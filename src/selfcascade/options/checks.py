@@ -136,7 +136,7 @@ def refusal(error: ValidationError, hints: Mapping[str, object], values: Mapping
     """The first thing that pydantic found, in one sentence.
 
     Args:
-        error: Of a model or a field.
+        error: Error of a model or a field.
         hints: Annotated types by the names of the fields.
         values: What was given.
     """

@@ -36,8 +36,8 @@ class Preset:
             number; never so few that none lies at or below K.
         anchor: Share of a stage's steps, the first ones, whose low band is the pivot's, in [0, 1].
         energy: Strength at which the enlarged pivot's high band gets its energy back, in [0, 1].
-        attention: Of stages larger than the native size, each token to the whole picture, "full", or to a window of the
-            native size, "local"; full where a network of the model cannot have it.
+        attention: In stages larger than the native size a token attends to the whole picture, "full", or to a window
+            of the native size, "local"; full where a network of the model does not support local attention.
 
     Raises:
         OptionError: A value is out of range.
@@ -139,7 +139,7 @@ def defaults_of(pipe: Any) -> ModelDefaults:
 
 
 def preset_named(name: object) -> Preset:
-    """The preset of this name; one that is no name but a preset is returned as it is.
+    """The preset of this name; a `Preset` is returned as it is.
 
     Raises:
         OptionError: There is none.

@@ -109,7 +109,7 @@ def check_call(request: Request, scale: float, tuned: bool) -> None:
         raise OptionError("{prompt} is an empty list; give at least one prompt")
     for name, value in arguments.items():
         if not is_finite(value):
-            raise ValueError(f"{name} has values that are no finite numbers")
+            raise ValueError(f"{name} has values that are not finite")
     for name in ("num_images_per_prompt", "num_videos_per_prompt", "decode_chunk_size"):
         if not is_whole(arguments.get(name, 1)):
             raise ValueError(f"{name} must be a positive whole number, not {arguments[name]!r}")

@@ -129,7 +129,7 @@ def target_size(native: Size, multiple: int, options: Options) -> Size:
     """The size of the options: their scale, or twice where there is none, of the native sides that they do not give.
 
     Args:
-        native: Of the model, or of the picture that is enlarged.
+        native: Native size of the model, or of the picture that is enlarged.
         multiple: Pixels that sides are multiples of; scaled sides are rounded to them.
         options: Their height, width and scale.
 
@@ -153,7 +153,7 @@ def enlarged_size(own: Size, multiple: int, options: Options) -> Size:
     Warns of a crop, where the ratio of the size differs by more than what rounding to the multiple makes of it.
 
     Args:
-        own: Of the picture.
+        own: Size of the picture.
         multiple, options: As in `target_size`.
 
     Raises:
@@ -230,7 +230,7 @@ def planned(
         scheduler: The pipeline's.
         native: The size that a `matched` preset's shares are meant at.
         defaults: The steps and guidance where the options have none.
-        sizes: Of the stages.
+        sizes: Sizes of the stages.
         first_pivot: Index of the first stage that starts from a pivot.
         preset: With the options in the places of its own settings.
         options: Their steps, pivot step and guidance.

@@ -25,7 +25,7 @@ class PaperRow:
         distances: By the names of `DISTANCES` and `CLIP_DISTANCES`; those that the paper does not give are missing, and
             of a row that it gives after two numbers of steps there are two.
         time: As a factor of direct inference's; None where it is not given.
-        steps: Of the training; None where nothing was trained.
+        steps: Steps of the training; None where nothing was trained.
     """
 
     distances: Mapping[str, float | str]

@@ -36,7 +36,7 @@ class Shown:
         captions: What they were to show.
         wrong: For each picture what the composition reader reads otherwise, such as "count: 2 for 1"; None where what
             is to be seen is not known, or the picture is not square, which the reader was not made for.
-        clips: Of a row of clips, their frames; `pictures` are then those in the middle.
+        clips: Frames of a row of clips; `pictures` are then those in the middle.
     """
 
     row: Row

@@ -56,7 +56,7 @@ def quality_against_cost(tables: Mapping[str, Sequence[Row]], costs: Costs, path
 
     Args:
         tables: Rows by the column's title; those whose cost was not counted are left out.
-        costs: Of the methods.
+        costs: Costs of the methods.
         path: A WebP.
     """
     drawn = {title: [row for row in rows if costs.tflops(row) is not None] for title, rows in tables.items()}

@@ -61,7 +61,7 @@ class Row:
         method: Its name there; several ways to sample one experiment follow its name after a comma.
         results: One a seed.
         sheet: The first pictures, or clips, of the first seed side by side, a WebP with a text file of captions.
-        steps: Of the training; 0: none.
+        steps: Steps of the training; 0: none.
         borrowed: Whether another suite measured it.
     """
 

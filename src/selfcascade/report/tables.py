@@ -90,11 +90,11 @@ class Costs:
         self.rows = {(tuple(row["size"]), row["method"]): row for row in measured["rows"]}
 
     def tflops(self, row: Row) -> float | None:
-        """Of one picture; None where they were not counted for that method and size."""
+        """TFLOPs of one picture; None where they were not counted for that method and size."""
         return self._of(row).get("tflops")
 
     def seconds(self, row: Row) -> float | None:
-        """Of one picture, the median; None where they were not measured."""
+        """Median seconds of one picture; None where they were not measured."""
         found = self._of(row).get("seconds")
         return median(found) if found else None
 
@@ -121,7 +121,7 @@ def read_costs(path: Path) -> Costs:
         ValueError: There is none, or it cannot be read.
     """
     if not path.is_file():
-        raise ValueError(f"costs {str(path)!r} is no file; `python benchmarks/methods.py` writes it")
+        raise ValueError(f"costs {str(path)!r} is not a file; `python benchmarks/methods.py` writes it")
     try:
         return Costs(dict(json.loads(path.read_text())))
     except (ValueError, TypeError) as error:

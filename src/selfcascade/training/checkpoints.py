@@ -42,7 +42,7 @@ class Checkpoint:
     Attributes:
         step: Optimizer steps done.
         tensors: For each file name ("weights", "optimizer", ...) its named tensors.
-        state: Everything that is no tensor: settings, data positions, fingerprints; JSON-able.
+        state: Everything that is not a tensor: settings, data positions, fingerprints; JSON-able.
     """
 
     step: int

@@ -41,7 +41,8 @@ def unet_arguments(
         original_sizes: (B, 2) heights and widths of the files.
         crops: (B, 2) top and left of the crop, in pixels of the resized picture.
         size: (height, width) of this pass.
-        frames: Of each clip. AnimateDiff's U-Net wants each caption once a frame; ModelScope's repeats it by itself.
+        frames: Number of frames in each clip. AnimateDiff's U-Net wants each caption once a frame; ModelScope's repeats
+            it by itself.
     """
     states = embeds["encoder_hidden_states"]
     if "motion_max_seq_length" in pipe.unet.config:

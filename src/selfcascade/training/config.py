@@ -58,9 +58,9 @@ class TrainingConfig(BaseModel):
     )
     output_dir: str = Field("outputs/training", description="Weights, checkpoints, curve and settings go there.")
     resolution: tuple[PositiveInt, PositiveInt] = Field((128, 128), description="Height and width of the pictures.")
-    frames: int | None = Field(None, ge=2, le=4096, description="Of each clip, for a model that makes clips.")
+    frames: int | None = Field(None, ge=2, le=4096, description="Frames per clip, for a model that makes clips.")
     fps: float | None = Field(
-        None, gt=0, le=1000, description=f"Frames a second of the clips: {DEFAULT_FPS:g} unless it or stride is given."
+        None, gt=0, le=1000, description=f"Frame rate of the clips: {DEFAULT_FPS:g} unless it or stride is given."
     )
     stride: PositiveInt | None = Field(None, description="Instead of fps: every so many-th frame of each clip.")
     min_duration: float | None = Field(None, ge=0, description="Seconds; shorter clips are left out.")
@@ -68,16 +68,16 @@ class TrainingConfig(BaseModel):
     aspect_buckets: bool = Field(False, description="Also train at other ratios of about that area.")
     scale: float = Field(2.0, gt=1, le=8, description="Sides of the pictures to the pivot's.")
     pivot_step: PositiveInt | None = Field(None, description="K: t ~ U{1..K}; 0.7 T for upsamplers, T for the others.")
-    preset: str = Field("micro", description="Of the upsamplers: micro or full.")
+    preset: str = Field("micro", description="Which upsamplers: micro or full.")
     upsampling: Literal["latent-bilinear", "latent-bicubic", "rgb"] = Field(
         "rgb", description="How a cascade with the upsamplers enlarges its pivots."
     )
     temporal_kernel: int = Field(
         1, ge=1, le=99, description="Frames that the upsamplers' kernels along a clip see, odd; 1 is none."
     )
-    rank: PositiveInt = Field(4, description="Of the LoRA.")
-    lora_alpha: float | None = Field(None, gt=0, description="Of the LoRA; its rank unless given.")
-    seed: int = Field(0, ge=0, le=2**31, description="Of every random draw.")
+    rank: PositiveInt = Field(4, description="Rank of the LoRA.")
+    lora_alpha: float | None = Field(None, gt=0, description="Alpha of the LoRA; its rank unless given.")
+    seed: int = Field(0, ge=0, le=2**31, description="Seed of every random draw.")
     train_batch_size: PositiveInt = Field(4, description="Pictures or clips of a process in a pass.")
     gradient_accumulation_steps: PositiveInt = Field(1, description="Passes of an optimizer step.")
     max_train_steps: PositiveInt = Field(4000, description="Optimizer steps.")
@@ -86,14 +86,14 @@ class TrainingConfig(BaseModel):
         "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
     ] = Field("constant_with_warmup", description="How the learning rate goes.")
     lr_warmup_steps: int = Field(0, ge=0, description="Steps until the highest rate.")
-    adam_beta1: float = Field(0.9, ge=0, lt=1, description="Of AdamW.")
-    adam_beta2: float = Field(0.999, ge=0, lt=1, description="Of AdamW.")
-    adam_weight_decay: float = Field(1e-2, ge=0, description="Of AdamW.")
-    adam_epsilon: float = Field(1e-8, gt=0, description="Of AdamW.")
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first beta.")
+    adam_beta2: float = Field(0.999, ge=0, lt=1, description="AdamW's second beta.")
+    adam_weight_decay: float = Field(1e-2, ge=0, description="AdamW's weight decay.")
+    adam_epsilon: float = Field(1e-8, gt=0, description="AdamW's epsilon.")
     max_grad_norm: float = Field(1.0, gt=0, description="Longer gradients are shortened to it.")
     use_8bit_adam: bool = Field(False, description="AdamW with 8-bit moments; needs bitsandbytes.")
     use_ema: bool = Field(False, description="Save the moving average of the weights.")
-    ema_decay: float = Field(0.999, gt=0, lt=1, description="Of the moving average.")
+    ema_decay: float = Field(0.999, gt=0, lt=1, description="Decay of the moving average.")
     snr_gamma: float | None = Field(None, gt=0, description="Weight by min(SNR, gamma) (Hang et al. 2023); 5 is usual.")
     prompt_dropout: float = Field(0.1, ge=0, le=1, description="Share of pictures whose caption is left out.")
     mixed_precision: Literal["no", "fp16", "bf16"] = Field("no", description="Arithmetic of the networks.")

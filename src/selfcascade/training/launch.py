@@ -89,7 +89,7 @@ class ValidationPictures:
 
     Args:
         config: The settings.
-        rate: Frames a second of the clips that are trained on; None is that of moving scenes.
+        rate: Frame rate of the clips that are trained on; None is that of moving scenes.
     """
 
     def __init__(self, config: TrainingConfig, rate: float | None = None) -> None:

@@ -120,7 +120,7 @@ class Trainer:
             CheckpointError: The checkpoint to resume from is damaged or of another run, and no other is taken instead;
                 or a fresh start would mix with a run that the folder already holds.
             DataError: The data cannot be used.
-            FloatingPointError: The loss or a gradient is no finite number, in half precision 50 steps in a row.
+            FloatingPointError: The loss or a gradient is not finite, in half precision 50 steps in a row.
         """
         config, folder = self.config, self.config.folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -198,7 +198,7 @@ class Trainer:
         return total
 
     def _loss(self, batch: Batch, micro: int) -> Tensor:
-        """The mean loss of the so many-th batch of this step."""
+        """The mean loss of a batch; `micro` counts the batches of a step from 0."""
         rank, world, count = self.accelerator.process_index, self.accelerator.num_processes, len(batch.keys)
         first = (self.step * self.config.gradient_accumulation_steps + micro) * count * world
         samples = [first + row * world + rank for row in range(count)]

@@ -19,7 +19,7 @@ def write_model_card(
     """Writes README.md in the output folder; the licence is left to whoever publishes.
 
     Args:
-        config: Of the run.
+        config: Settings of the run.
         step: Optimizer steps done.
         weights: Numbers that were trained.
         unet: Class of the base model's U-Net.

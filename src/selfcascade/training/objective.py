@@ -30,7 +30,7 @@ class DiffusionObjective:
     """Epsilon, v or sample prediction over a discrete schedule.
 
     Args:
-        scheduler: Of the pipeline; its alphas and prediction type are read.
+        scheduler: Scheduler of the pipeline; its alphas and prediction type are read.
         snr_gamma: Weights by min(SNR, gamma), expressed for the prediction type (Hang et al. 2023); None: all alike.
 
     Raises:
@@ -122,8 +122,8 @@ def draw(
 
     Args:
         samples: Each picture's number, counted over the whole run.
-        seed: Of the run.
-        shape: Of one picture's latents.
+        seed: Seed of the run.
+        shape: Shape of one picture's latents.
         pivot_step: K.
         training_steps: T; the highest timestep is T - 1.
 

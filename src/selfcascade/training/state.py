@@ -44,11 +44,11 @@ class TrainingState:
     """What a checkpoint holds, apart from the step and the place in the data.
 
     Args:
-        config: Of the run; a checkpoint of other settings is refused.
+        config: Settings of the run; a checkpoint of other settings is refused.
         trained: The trained weights by name.
         optimizer, rates: Optimizer and learning-rate schedule over them.
         base: The base model's fingerprint; a checkpoint made on another is refused.
-        scaler: Of half precision, or None.
+        scaler: Gradient scaler of half precision, or None.
     """
 
     def __init__(

@@ -36,10 +36,10 @@ class Trainable(Protocol):
 class TrainedUpsamplers(nn.Module):
     """Feature upsamplers on a frozen U-Net.
 
-    The U-Net is held in a list, so that it is no submodule: neither wrapped, nor averaged, nor saved.
+    The U-Net is held in a list, so that it is not a submodule: neither wrapped, nor averaged, nor saved.
 
     Attributes:
-        cache: Of the pivots' features; None reads them each time.
+        cache: Cache of the pivots' features; None reads them each time.
     """
 
     cache: FeatureCache | None = None

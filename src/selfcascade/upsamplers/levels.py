@@ -90,7 +90,7 @@ class FrameKernels(nn.Module):
     Each skip has one kernel, which its channels share; it starts as zero and then changes no bit.
 
     Args:
-        skips: Of the level.
+        skips: Skips of the level.
         size: Frames that a kernel sees, odd.
     """
 

@@ -122,7 +122,7 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
             faults = "; ".join(f"{name.replace('_', ' ')}: {', '.join(map(str, keys))}" for name, keys in wrong.items())
             raise ValueError(f"upsamplers in {str(folder)!r} do not fit their config.json: {faults}")
         if not all(torch.isfinite(parameter).all() for parameter in loaded.parameters()):
-            raise ValueError(f"upsamplers in {str(folder)!r} have weights that are no finite numbers")
+            raise ValueError(f"upsamplers in {str(folder)!r} have weights that are not finite")
         return loaded
 
     def forward(
@@ -142,7 +142,7 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
             own: The stage's skips, each (B, C, H, W).
             timestep: (B,).
             temb: The U-Net's time embedding, (B, time_channels).
-            frames: Of each clip.
+            frames: Number of frames in each clip.
 
         Returns:
             Residuals, each (B, C, H, W).
@@ -174,7 +174,7 @@ def skip_channels(unet: ModelMixin) -> list[list[int]]:
     """Channels of the skip features that each up block takes, deepest level first.
 
     Raises:
-        ValueError: The network is no conditional U-Net of diffusers.
+        ValueError: The network is not a conditional U-Net of diffusers.
     """
     if not hasattr(unet, "up_blocks") or not hasattr(unet, "down_blocks") or not hasattr(unet, "time_embedding"):
         raise ValueError(f"{type(unet).__name__} has no skip features; upsamplers need a U-Net")

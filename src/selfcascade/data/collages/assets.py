@@ -24,7 +24,7 @@ class Assets:
     Attributes:
         sprites: Files of the cut-outs, by kind: a noun without its article, as captions name it.
         backgrounds: What captions say of each background.
-        photographs: Files of the backgrounds that are no procedural ones.
+        photographs: Files of the backgrounds that are not procedural.
     """
 
     sprites: Mapping[str, tuple[Path, ...]]
@@ -91,7 +91,7 @@ def sprites_in(folder: Path) -> dict[str, tuple[Path, ...]]:
         DataError: It is missing, or has cut-outs of fewer than two kinds.
     """
     if not folder.is_dir():
-        raise DataError(f"sprites {str(folder)!r} is no folder")
+        raise DataError(f"sprites {str(folder)!r} is not a folder")
     found: dict[str, list[Path]] = {}
     for path in files_in(folder, ENDINGS):
         found.setdefault(noun(words_of(path)), []).append(path)

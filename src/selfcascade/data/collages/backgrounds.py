@@ -23,7 +23,7 @@ BACKGROUND_PHRASES: dict[str, tuple[str, ...]] = {
 }
 
 
-COARSE = 1 / 200  # wider pixels than that are averaged from four, where a pattern's edges are no straight lines
+COARSE = 1 / 200  # wider pixels than that are averaged from four, where a pattern's edges are not straight
 
 
 def paint_background(name: str, surface: Surface, scale: float, seed: int) -> Array:
@@ -32,8 +32,8 @@ def paint_background(name: str, surface: Surface, scale: float, seed: int) -> Ar
     Args:
         name: One of `BACKGROUND_PHRASES`.
         surface: Where.
-        scale: Of the pattern, about 1.
-        seed: Of everything random; the pattern starts anywhere.
+        scale: Scale of the pattern, about 1.
+        seed: Seed of everything random; the pattern starts anywhere.
     """
     shift = hash01(np.arange(2), np.full(2, 1), seed)
     surface = surface.shifted(float(shift[0]), float(shift[1]))

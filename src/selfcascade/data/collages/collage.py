@@ -59,9 +59,9 @@ class Collage:
 
     Attributes:
         texture: Scale of the background's pattern, about 1.
-        seed: Of the background's random parts.
-        place: Of a single object; None for others.
-        relation: Of two objects: "beside" or "above"; None for others.
+        seed: Seed of the background's random parts.
+        place: Place of a single object; None for others.
+        relation: Relation of two objects: "beside" or "above"; None for others.
     """
 
     items: tuple[Item, ...]

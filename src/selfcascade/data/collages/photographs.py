@@ -26,7 +26,7 @@ def photographs_in(folder: Path) -> dict[str, Path]:
         DataError: It is missing, or has none.
     """
     if not folder.is_dir():
-        raise DataError(f"backgrounds {str(folder)!r} is no folder")
+        raise DataError(f"backgrounds {str(folder)!r} is not a folder")
     files = files_in(folder, ENDINGS)
     if not files:
         raise DataError(f"backgrounds {str(folder)!r} has no photographs ({', '.join(sorted(ENDINGS))})")

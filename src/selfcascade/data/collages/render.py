@@ -95,7 +95,7 @@ class _Frame(NamedTuple):
     Attributes:
         left, top: The first pixel's corner, from the item's centre.
         pixel: Width of a pixel.
-        side: Of the square that is drawn.
+        side: Side of the square that is drawn.
     """
 
     item: Item

@@ -31,8 +31,8 @@ class Sprite(NamedTuple):
     """A cut-out in a square, its longer side across it, as pictures with a margin.
 
     Attributes:
-        levels: Of mode "RGBa" (colours premultiplied), 512, 256, ... 16 pixels a side, each the box-filtered last one.
-        shadow: Of mode "L": how much light is taken away, of a square 1.5 times as wide.
+        levels: Mode "RGBa" (colours premultiplied), 512, 256, ... 16 pixels a side, each the box-filtered last one.
+        shadow: Mode "L": how much light is taken away, of a square 1.5 times as wide.
     """
 
     levels: tuple[Image.Image, ...]

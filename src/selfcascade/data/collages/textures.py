@@ -22,7 +22,7 @@ class Surface:
     Attributes:
         x, y: Coordinates of the pixels' centres, (W,) and (H,).
         pixel: Width of a pixel.
-        width, height: Of the whole picture.
+        width, height: Width and height of the whole picture.
     """
 
     def __init__(self, x: Array, y: Array, pixel: float, width: float, height: float) -> None:

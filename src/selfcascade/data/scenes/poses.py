@@ -25,7 +25,7 @@ class Motion:
     Attributes:
         direction: "left", "right", "up", "down" or "still".
         speed: Widths (for up and down: heights) of the picture a second.
-        phase: Of its swing, in turns.
+        phase: Phase of its swing, in turns.
     """
 
     direction: str

@@ -52,7 +52,7 @@ class DrawingArea(NamedTuple):
 
     Attributes:
         x, y: Coordinates of the drawn pixels' centres, (1, W) and (H, 1).
-        width, height: Of the whole picture.
+        width, height: Width and height of the whole picture.
         pixel: Width of a drawn pixel.
         supersample: Drawn pixels per pixel and side.
     """

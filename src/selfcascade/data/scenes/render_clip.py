@@ -35,7 +35,7 @@ def render_clip(
     Args:
         moving: What to draw; the same description at every size.
         height, width: Pixels of the whole picture, 1 to 16384.
-        frames: Of the clip, 1 to 4096.
+        frames: Number of frames in the clip, 1 to 4096.
         fps: Frames a second, above 0.
         start: Time of the first frame, in seconds.
         window, supersample: As in `render`.
