@@ -36,10 +36,11 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(tmp_
     assert names(tmp_path)[0].startswith(f".selfcascade-{HOST}-{gone}-")
     folder = tmp_path / f".selfcascade-{HOST}-{gone}-frames"
     folder.mkdir()
-    (folder / "0001.png").write_bytes(b"half")
-    kept = [f".selfcascade-{HOST}-{os.getppid()}-a.part", f".selfcascade-elsewhere-{gone}-a.part", ".selfcascade.json"]
-    for name in kept:
+    (folder / "0001.png").write_bytes(b"of an earlier clip")
+    files = [f".selfcascade-{HOST}-{os.getppid()}-a.part", f".selfcascade-elsewhere-{gone}-a.part", ".selfcascade.json"]
+    for name in files:
         (tmp_path / name).write_bytes(b"")
+    kept = [*files, folder.name]
     with temporary_file(tmp_path) as own:
         assert names(tmp_path) == sorted([*kept, own.name])
         assert own.name.startswith(temporary_prefix(tmp_path))

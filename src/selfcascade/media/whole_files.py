@@ -7,7 +7,6 @@ import functools
 import os
 import platform
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,16 +46,16 @@ def temporary_prefix(folder: Path) -> str:
 
 @functools.cache  # a folder of a hundred thousand files is looked through once
 def _sweep(folder: str) -> None:
-    """Removes the temporary files of this machine's processes that are gone."""
+    """Removes the temporary files of this machine's processes that are gone.
+
+    Folders stay: one may hold the only frames of an earlier clip, where its replacement was killed half-way.
+    """
     for entry in os.scandir(folder):
         owner = OURS.fullmatch(entry.name)
-        if owner is None or psutil.pid_exists(int(owner[1])):
+        if owner is None or psutil.pid_exists(int(owner[1])) or entry.is_dir(follow_symlinks=False):
             continue
         with contextlib.suppress(OSError):  # another process removes it just now, or it belongs to another user
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path)
-            else:
-                Path(entry.path).unlink()
+            Path(entry.path).unlink()
 
 
 def umask() -> int:
