@@ -138,10 +138,10 @@ def test_a_name_taken_at_the_last_moment_leaves_no_lone_sidecar(
 ) -> None:
     publish = save_pictures.publish
 
-    def raced(file: Path, path: Path, force: bool) -> bool:
+    def raced(file: Path, path: Path) -> bool:
         if path.name == "a.png":
             path.write_text("another process")
-        return publish(file, path, force)
+        return publish(file, path)
 
     monkeypatch.setattr(save_pictures, "publish", raced)
     assert save(tmp_path / "a.png")[0].name == "a-2.png"

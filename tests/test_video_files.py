@@ -66,10 +66,11 @@ def test_turned_clips_stand_upright(tmp_path: Path, degrees: int, corner: str) -
 
 def test_odd_sizes_and_a_sound_track_are_read(tmp_path: Path) -> None:
     odd = write_clip(tmp_path / "a.webm", size=(35, 47), codec="libvpx-vp9")
-    assert read_clip(odd)[0].shape == (10, 35, 47, 3) and probe_clip(odd).width == 47
+    assert read_clip(odd)[0].shape == (10, 35, 47, 3)
+    assert probe_clip(odd).width == 47 and not probe_clip(odd).sound
     heard = write_clip(tmp_path / "b.mp4", audio=True)
     assert numbers(read_clip(heard)[0]) == list(range(10))
-    assert probe_clip(heard) == ClipInfo(36, 48, 8.0, 1.25, 10)
+    assert probe_clip(heard) == ClipInfo(36, 48, 8.0, 1.25, 10, sound=True)
 
 
 def test_the_name_s_ending_does_not_matter(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from selfcascade.cli.console import Debug, show
+from selfcascade.cli.console import Debug, show, tell
 from selfcascade.cli.files import Force, Output
 from selfcascade.cli.flags import with_options
 from selfcascade.cli.making import Made, load, make, upsamplers_of
@@ -62,7 +62,7 @@ def compare(
     text = parameters_text(options.prompt, options.negative_prompt, fields)
     picture, _ = save_picture(grid, record, output, text, force)
     show(_table(made))
-    print(picture)
+    tell(picture)
 
 
 def _names(methods: str | None, options: Options) -> list[str]:

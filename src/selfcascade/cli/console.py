@@ -22,6 +22,9 @@ from selfcascade.options.checks import OptionError
 BAD_INPUT, FAILURE, INTERRUPTED = 2, 1, 130
 MAX_LINE = 500
 DEBUG = "SELFCASCADE_DEBUG"
+# A file's name may hold these, and a terminal obeys them.
+CODES = (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+CONTROL = {code: chr(code).encode("unicode_escape").decode() for code in CODES}
 
 # Typer keeps the base class of its parse errors to itself: BadParameter, UsageError, ClickException.
 ParseError: Any = typer.BadParameter.__mro__[2]
@@ -60,7 +63,17 @@ Debug = Annotated[
 
 def note(text: str) -> None:
     """A line on stderr, for the reader at the terminal."""
-    print(f"selfcascade: {text}", file=sys.stderr)
+    print(f"selfcascade: {plain(text)}", file=sys.stderr)
+
+
+def tell(path: object) -> None:
+    """A path on stdout: as it is for a program that reads it, without control characters for a terminal."""
+    print(plain(str(path)) if sys.stdout.isatty() else path, flush=True)
+
+
+def plain(text: str) -> str:
+    """Text whose control characters, and those that turn the direction of writing, are spelt out."""
+    return text.translate(CONTROL)
 
 
 @contextlib.contextmanager
@@ -112,7 +125,7 @@ def stage_progress() -> Iterator[Callable[..., dict[str, Any]] | None]:
 def _end(status: int, message: str, error: BaseException | None = None) -> NoReturn:
     if error is not None and os.environ.get(DEBUG, "0") not in ("", "0"):
         traceback.print_exception(error)
-    line = " ".join(message.split())
+    line = plain(" ".join(message.split()))
     line = line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 3]}..."
     prefix = "" if status == INTERRUPTED else "error: "
     encoding = sys.stderr.encoding or "utf-8"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from selfcascade.cli.console import Debug, note
+from selfcascade.cli.console import Debug, note, tell
 from selfcascade.cli.files import AnyOutput, Count, Force, Record, Sheet
 from selfcascade.cli.flags import with_options
 from selfcascade.cli.making import Made, load, make
@@ -73,7 +73,7 @@ def _write(options: Options, count: int, output: Path | None, default: str, forc
         # --force is for the file that was named: the second picture is not to overwrite the first.
         path = output if index == 0 or not force else output.with_stem(f"{output.stem}-{index + 1}")
         for saved in save(made, path, force, sheet):
-            print(saved, flush=True)
+            tell(saved)
     assert first is not None
     return first
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from selfcascade.cli.console import Debug
+from selfcascade.cli.console import Debug, tell
 
 
 def report(
@@ -22,4 +22,4 @@ def report(
     from selfcascade.report import write_report
 
     for path in write_report(experiments, output, costs):
-        print(path)
+        tell(path)

@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selfcascade.cli.console import note
 from selfcascade.media.frame_files import are_frames, frames_sha256, probe_frames, read_frames, recorded_fps
 from selfcascade.media.images import read_image
 from selfcascade.media.save_clips import pyav
@@ -83,4 +84,6 @@ def source_for(cascade: SelfCascade, options: Options, image: Image.Image | None
     read = functools.partial(read_frames, path, info) if loose else functools.partial(read_clip, path)
     frames, fps = read(options.num_frames, rate, start=start)
     check(len(frames))
+    if info.sound:
+        note(f"the sound of {str(path)!r} is not carried over")
     return frames, options.changed(num_frames=len(frames), fps=float(fps))

@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import typer
 from pydantic import ValidationError
 
-from selfcascade.cli.console import Debug, note
+from selfcascade.cli.console import Debug, note, tell
 from selfcascade.training.config import TrainingConfig
 
 
@@ -29,7 +29,7 @@ def _train(debug: bool = False, **given: Any) -> None:
     if trainer.step < config.max_train_steps:
         again = "go on with --resume_from_checkpoint latest"
         note(f"stopped by {trainer.stop.asked_by} after step {trainer.step}; {again}")
-    print(config.folder)
+    tell(config.folder)
 
 
 def make_config(given: dict[str, Any]) -> TrainingConfig:

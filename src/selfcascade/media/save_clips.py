@@ -27,7 +27,7 @@ from selfcascade.media.save_pictures import (
     save_with_record,
     sidecar_bytes,
 )
-from selfcascade.media.whole_files import write_whole
+from selfcascade.media.whole_files import temporary_prefix, write_whole
 from selfcascade.options.checks import is_number
 
 CLIP_OUTPUTS = (".mp4", ".gif", ".webp")
@@ -185,7 +185,7 @@ def _save_folder(
     info = PngImagePlugin.PngInfo()
     info.add_text("parameters", parameters)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".selfcascade-", dir=path.parent) as place:
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix(path.parent), dir=path.parent) as place:
         filled = Path(place) / "frames"
         filled.mkdir()
         for index, frame in enumerate(frames, 1):
@@ -195,10 +195,10 @@ def _save_folder(
         if force:
             _replace(path, filled, sidecar, Path(place))
             return path, path.with_suffix(".json")
-        for folder in free_names(path, force):
+        for folder in free_names(path):
             beside = folder.with_suffix(".json")
             # The sidecar goes first, as with pictures.
-            if os.path.lexists(folder) or not publish(sidecar, beside, force):
+            if os.path.lexists(folder) or not publish(sidecar, beside):
                 continue
             with contextlib.suppress(OSError):  # another process has made it just now
                 filled.rename(folder)

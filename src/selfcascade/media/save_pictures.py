@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -98,11 +99,14 @@ def save_with_record(
     with temporary_file(path.parent) as picture_file, temporary_file(path.parent) as sidecar_file:
         encode(picture_file)
         sidecar_file.write_bytes(sidecar_bytes(record))
-        for picture in free_names(path, force):
+        if force:
+            _replace(path, picture_file, sidecar_file)
+            return path, path.with_suffix(".json")
+        for picture in free_names(path):
             beside = picture.with_suffix(".json")
             # The sidecar goes first: a picture that is there can be reproduced.
-            if (force or not os.path.lexists(picture)) and publish(sidecar_file, beside, force):
-                if publish(picture_file, picture, force):
+            if not os.path.lexists(picture) and publish(sidecar_file, beside):
+                if publish(picture_file, picture):
                     return picture, beside
                 beside.unlink()
     raise OSError(f"no free name beside {path}")
@@ -182,23 +186,40 @@ def _untimed(value: Any) -> Any:
     return [_untimed(item) for item in value] if isinstance(value, list) else value
 
 
-def free_names(path: Path, force: bool) -> Iterator[Path]:
-    """The path, and unless it is to be overwritten the numbered names to try after it."""
+def free_names(path: Path) -> Iterator[Path]:
+    """The path, and the numbered names to try after it."""
     yield path
-    if not force:
-        yield from (path.with_stem(f"{path.stem}-{number}") for number in range(2, 100_000))
+    yield from (path.with_stem(f"{path.stem}-{number}") for number in range(2, 100_000))
 
 
-def publish(file: Path, path: Path, force: bool) -> bool:
+def publish(file: Path, path: Path) -> bool:
     """Whether a complete file got its name; False where the name is taken, by another process even now."""
-    if not force:
-        try:
-            os.link(file, path)
-            return True
-        except FileExistsError:
+    try:
+        os.link(file, path)
+        return True
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links
+        if os.path.lexists(path):
             return False
-        except OSError:  # a file system without hard links
-            if os.path.lexists(path):
-                return False
     file.replace(path)
     return True
+
+
+def _replace(path: Path, picture: Path, sidecar: Path) -> None:
+    """Gives a picture and its sidecar the names of earlier ones, which stay if that fails or is interrupted."""
+    beside = path.with_suffix(".json")
+    with temporary_file(path.parent) as earlier:
+        there = os.path.lexists(beside)
+        if there:
+            shutil.copy2(beside, earlier)
+        try:
+            sidecar.replace(beside)
+            picture.replace(path)
+        except BaseException:
+            if picture.exists() and not sidecar.exists():
+                if there:
+                    earlier.replace(beside)
+                else:
+                    beside.unlink()
+            raise

@@ -57,6 +57,7 @@ class ClipInfo:
         fps: Frames a second; their mean where the rate varies.
         duration: Seconds.
         frames: How many there are.
+        sound: Whether it is heard too.
     """
 
     height: int
@@ -64,6 +65,7 @@ class ClipInfo:
     fps: float
     duration: float
     frames: int
+    sound: bool = False
 
 
 def probe_clip(path: str | os.PathLike[str]) -> ClipInfo:
@@ -81,7 +83,8 @@ def probe_clip(path: str | os.PathLike[str]) -> ClipInfo:
         if count < 2:
             raise _one_frame(name)
         height, width = shown_size(first, stream.sample_aspect_ratio)
-        return ClipInfo(height, width, fps, _end(container, stream) or count / fps, count)
+        seconds = _end(container, stream) or count / fps
+        return ClipInfo(height, width, fps, seconds, count, bool(container.streams.audio))
 
 
 def read_clip(
