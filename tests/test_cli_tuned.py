@@ -67,7 +67,7 @@ def test_comparing_takes_the_tuned_version_in_where_there_are_upsamplers(upsampl
 def test_what_cannot_be_used_is_refused_in_one_line(upsamplers: str, tmp_path: Path) -> None:
     said = refuse("generate", "a house", *WITH_MODEL, "--method", "self-cascade-tuned")
     assert "method self-cascade-tuned needs --upsamplers: " in said
-    assert "no folder with a config.json" in refuse("generate", "a house", *WITH_MODEL, "--upsamplers", "nowhere")
+    assert "is not a folder with a config.json" in refuse("generate", "a house", *WITH_MODEL, "--upsamplers", "nowhere")
     assert "--upsampler-scale must be a number from -10 to 10, not 99.0" in refuse(
         "generate", "a house", *WITH_MODEL, "--upsampler-scale", "99"
     )
