@@ -27,7 +27,7 @@ SLURM = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
 
 
 class Processes:
-    """This process's place among those of a run, and what they do together.
+    """One process's place among those of a run, and what they do together.
 
     Every method must be called by all of them, in the same order. None of them ends in a time-out while another process
     works, however long.

@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import psutil
 
@@ -48,13 +48,13 @@ class Owner:
 
     @classmethod
     def this(cls) -> Owner:
-        """This process."""
+        """The process that asks."""
         machine, boot = (_line(f"/{place}") for place in ("etc/machine-id", "proc/sys/kernel/random/boot_id"))
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         return cls(platform.node(), machine, boot, os.getpid(), _start_of(os.getpid()), now)
 
     def shares_kernel_with(self, other: Owner) -> bool:
-        """Whether one kernel runs both, which then knows of either's locks; containers on it have names of their own."""
+        """Whether one kernel runs both, and so knows of either's locks; containers on it have names of their own."""
         return self.boot == other.boot and (bool(self.boot) or self.host == other.host)
 
     def is_gone(self, here: Owner) -> bool | None:
@@ -78,7 +78,7 @@ class OutputLock:
         ValueError: On entering: the folder cannot be written.
     """
 
-    _held: dict[str, tuple[int, int]] = {}  # by path: the open file, and how often it was taken
+    _held: ClassVar[dict[str, tuple[int, int]]] = {}  # by path: the open file, and how often it was taken
 
     def __init__(self, folder: Path, name: str = NAME, what: str = "output_dir") -> None:
         self.folder, self.what = folder, what
