@@ -60,6 +60,10 @@ ROOMS = {
         "from options to pictures or clips and their records, one or several at a time",
         ("media", "methods", "models", "options", "pipeline"),
     ),
+    "batch": Room(
+        "a file of prompts as pictures or clips: its rows, what is made of them and by whom, shards that survive kills",
+        ("making", "media", "methods", "options", "pipeline", "processes"),
+    ),
     "cost": Room(
         "TFLOPs, memory and seconds of a plan, before it runs", ("base_models", "cascade", "options", "pipeline")
     ),
@@ -93,6 +97,7 @@ ROOMS = {
     "cli": Room(
         "the commands, one module each, without logic of their own",
         (
+            "batch",
             "cost",
             "experiments",
             "making",

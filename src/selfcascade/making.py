@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 KIND, CLIP_KIND = "selfcascade.picture", "selfcascade.clip"
 TUNED = "self-cascade-tuned"
+OF_CLIPS = ("num_frames", "fps", "start", "shared_noise")
 OF_THE_CASCADE = ("native_size", "num_frames", "upsamplers")
 
 

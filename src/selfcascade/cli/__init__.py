@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from selfcascade import __version__
+from selfcascade.cli.batch import batch
 from selfcascade.cli.compare import compare
 from selfcascade.cli.console import Debug, OneLineErrors
 from selfcascade.cli.evaluate import evaluate
@@ -21,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Pictures and clips larger than a diffusion model was trained for (Self-Cascade, ECCV 2024).",
 )
-for command in (generate, upscale, plan, compare, evaluate, report, info):
+for command in (generate, upscale, batch, plan, compare, evaluate, report, info):
     app.command()(command)
 app.command("train", no_args_is_help=True)(train)
 

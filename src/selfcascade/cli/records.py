@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from selfcascade.cli.sources import is_clip
-from selfcascade.making import CLIP_KIND, KIND, TUNED, has_preset
+from selfcascade.making import CLIP_KIND, KIND, OF_CLIPS, TUNED, has_preset
 from selfcascade.media.save_pictures import read_record
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError, shown
@@ -16,7 +16,6 @@ from selfcascade.options.presets import Preset
 
 RECORD_KEYS = frozenset({"schema", "kind", "settings", "result", "versions"})
 RENAMED = {"frames": "num_frames"}  # in records of versions before 0.2
-OF_CLIPS = ("num_frames", "fps", "start", "shared_noise")
 # What a record spells out of a preset, and another preset is to replace.
 OF_PRESETS = frozenset({"pivot_step"} | {field.name for field in dataclasses.fields(Preset)}) & set(
     Options.model_fields

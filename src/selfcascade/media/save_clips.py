@@ -108,8 +108,14 @@ def save_clip(
     check_clip_output(path, fps, force)
     if not path.suffix:
         return _save_folder(frames, record, path, parameters, force)
-    encode = {".mp4": write_mp4, ".gif": _write_gif, ".webp": write_webp}[path.suffix.lower()]
-    return save_with_record(path, record, lambda file: encode(frames, fps, file, parameters), force)
+    ending = path.suffix.lower()
+    return save_with_record(path, record, lambda file: write_clip(frames, fps, file, parameters, ending), force)
+
+
+def write_clip(frames: Sequence[Image.Image], fps: float, file: Path, parameters: str, ending: str) -> None:
+    """Writes a clip's file alone, over what is there; as in `save_clip`, and the ending that says its format."""
+    encode = {".mp4": write_mp4, ".gif": _write_gif, ".webp": write_webp}[ending]
+    encode(frames, fps, file, parameters)
 
 
 def save_sheet(frames: Sequence[Image.Image], fps: float, clip: Path, heading: str = "") -> Path:

@@ -91,6 +91,11 @@ def save_picture(
     return save_with_record(path, record, encode, force)
 
 
+def write_picture(image: Image.Image, record: dict[str, Any], path: Path, parameters: str) -> None:
+    """Writes a picture's file alone, with what `save_picture` puts into it, over what is there."""
+    _encode(image, path, path.suffix.lower(), parameters, record)
+
+
 def save_with_record(
     path: Path, record: dict[str, Any], encode: Callable[[Path], None], force: bool = False
 ) -> tuple[Path, Path]:
@@ -170,7 +175,7 @@ def _encode(image: Image.Image, file: Path, extension: str, parameters: str, rec
     if extension == ".png":
         info = PngImagePlugin.PngInfo()
         info.add_text("parameters", parameters)
-        info.add_itxt(CHUNK, json.dumps(_untimed(record), ensure_ascii=False))
+        info.add_itxt(CHUNK, json.dumps(untimed(record), ensure_ascii=False))
         image.save(file, "PNG", pnginfo=info)
         return
     options: dict[str, Any] = {"lossless": True} if extension == ".webp" else {"quality": 95, "subsampling": 0}
@@ -180,10 +185,11 @@ def _encode(image: Image.Image, file: Path, extension: str, parameters: str, rec
     image.save(file, "WEBP" if extension == ".webp" else "JPEG", **options)
 
 
-def _untimed(value: Any) -> Any:
+def untimed(value: Any) -> Any:
+    """A record without the seconds that anything took, which differ from run to run."""
     if isinstance(value, dict):
-        return {key: _untimed(item) for key, item in value.items() if key != "seconds"}
-    return [_untimed(item) for item in value] if isinstance(value, list) else value
+        return {key: untimed(item) for key, item in value.items() if key != "seconds"}
+    return [untimed(item) for item in value] if isinstance(value, list) else value
 
 
 def free_names(path: Path) -> Iterator[Path]:

@@ -65,8 +65,9 @@ class Use:
     any_object: bool = False
 
 
-GENERATE: Names = frozenset({"generate"})
+PROMPTED: Names = frozenset({"generate", "compare"})
 UPSCALE: Names = frozenset({"upscale"})
+GENERATE: Names = frozenset({"generate", "batch"})
 PICTURES: Names = GENERATE | {"compare"}
 CLIPS: Names = GENERATE | UPSCALE
 MAKE: Names = PICTURES | CLIPS
@@ -111,7 +112,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
-    prompt: Annotated[Text, Use("What the picture or clip shows.", "", MAKE, PICTURES, passed=False)] = ""
+    prompt: Annotated[Text, Use("What the picture or clip shows.", "", PROMPTED | UPSCALE, PROMPTED, passed=False)] = ""
     negative_prompt: Annotated[Text | None, Use("What it does not show.", "", MAKE, any_object=True)] = None
     image: Annotated[
         Text | None,

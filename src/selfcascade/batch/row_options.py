@@ -1,0 +1,102 @@
+"""The options of a row: those of the command, with the row's own in their places."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from selfcascade.batch.rows import Row
+from selfcascade.options import Options, hints, uses
+from selfcascade.options.call_options import MAX_SEED
+from selfcascade.options.checks import OptionError, item_of, kind_of, nearest, shown
+
+COMMAND = "batch"
+# What decides which model is loaded; a batch has one.
+OF_THE_BATCH = ("model", "device", "dtype", "native_size", "upsamplers")
+# What may differ between rows that are made together.
+OF_THE_ROW = frozenset({"prompt", "negative_prompt", "seed"})
+
+
+@functools.cache
+def columns() -> frozenset[str]:
+    """The options that a row may say."""
+    own = {name for name, use in uses().items() if COMMAND in use.commands}
+    return frozenset(own | {"prompt"}) - set(OF_THE_BATCH)
+
+
+def options_of(base: Options, row: Row) -> Options:
+    """The options of a row; without a seed of its own it has the command's, plus its number.
+
+    Raises:
+        OptionError: A column is unknown, or a value out of range.
+    """
+    if row.fault is not None:
+        raise OptionError("{what}", what=row.fault)
+    for name in row.cells:
+        if name in OF_THE_BATCH:
+            raise OptionError("{what}", what=f"the column {name!r} is for the whole batch; give it to the command")
+        if name not in columns():
+            words = f"the column {shown(name)} is no option{nearest(name, columns())}"
+            raise OptionError("{what}", what=words)
+    own = {name: cell if row.typed else typed(name, cell) for name, cell in row.cells.items()}
+    options = base.changed(**{**_gone(own), "seed": min(base.seed + row.number, MAX_SEED), **own})
+    if not options.prompt.strip():
+        raise OptionError("{prompt} must not be empty")
+    if options.seed == MAX_SEED and "seed" not in own:
+        raise OptionError("{seed} runs over its largest value, {most}, in this row", most=MAX_SEED)
+    check_method(options.method, frozenset(options.given()), options)
+    return options
+
+
+def kind(options: Options) -> str:
+    """What rows that are made together have in common."""
+    guided = options.negative_prompt is not None
+    return f"{guided} {options.model_dump_json(exclude=set(OF_THE_ROW))}"
+
+
+def typed(name: str, text: str) -> Any:
+    """The value that a cell's text stands for; text that stands for none is left to the checks to refuse."""
+    hint = hints()[name]
+    if item_of(hint) is not None:
+        values = [_value(kind_of(item_of(hint)), part) for part in text.replace(",", " ").split()]
+        return values[0] if len(values) == 1 else tuple(values)
+    return _value(kind_of(hint), text)
+
+
+def _value(wanted: object, text: str) -> Any:
+    words = text.strip()
+    if wanted is bool:
+        return {"true": True, "false": False, "1": True, "0": False}.get(words.lower(), words)
+    try:
+        return wanted(words) if wanted in (int, float) else text  # type: ignore[operator]
+    except ValueError:
+        return words
+
+
+def _gone(own: dict[str, Any]) -> dict[str, Any]:
+    """Options of the command that the row's own take the place of without having their names."""
+    gone: dict[str, Any] = {"scale": None} if {"height", "width"} & set(own) else {}
+    return gone | ({"height": None, "width": None} if "scale" in own else {})
+
+
+def check_method(name: str, given: frozenset[str], options: Options) -> None:
+    """Raises OptionError if there is no such method, or it does not take what is given."""
+    if not _is_fine(name, given):
+        from selfcascade.methods import METHODS
+
+        if name not in METHODS:
+            raise OptionError(
+                "{method} must be one of {known}, not {found}", known=", ".join(METHODS), found=shown(name)
+            )
+        METHODS[name].check(options.given())
+
+
+@functools.lru_cache(maxsize=1000)  # a million rows give few sets of options
+def _is_fine(name: str, given: frozenset[str]) -> bool:
+    from selfcascade.methods import METHODS
+
+    try:
+        METHODS[name].check(dict.fromkeys(given))
+    except (KeyError, OptionError):
+        return False
+    return True

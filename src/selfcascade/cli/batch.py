@@ -1,0 +1,116 @@
+"""`batch`: a file of prompts as pictures or clips, one a row, on any number of processes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.table import Table
+
+from selfcascade.batch.batch_plan import Job, survey
+from selfcascade.batch.refusals import BatchError
+from selfcascade.cli.console import FAILURE, Debug, note, show, tell
+from selfcascade.cli.flags import with_options
+from selfcascade.cli.records import check_method, gather
+
+MOST_SHOWN = 20
+Prompts = Annotated[
+    Path,
+    typer.Argument(
+        metavar="PROMPTS",
+        help="A .txt with a prompt a line, or a .csv, .tsv, .jsonl or .parquet with options as columns.",
+        show_default=False,
+    ),
+]
+Folder = Annotated[Path, typer.Option("--output", help="Folder of the batch; one that was begun is gone on with.")]
+RowsPerShard = Annotated[int, typer.Option(min=1, max=100_000, help="Rows of a .tar file, or of a folder of files.")]
+BatchSize = Annotated[int, typer.Option(min=1, max=1024, help="Rows made together; pictures differ a little with it.")]
+Form = Annotated[Literal["tar", "files"], typer.Option("--format", help="Shards as .tar files, or folders of files.")]
+Ending = Annotated[
+    str | None,
+    typer.Option(help="png, jpg or webp; of video mp4, gif or webp (default: png, mp4).", show_default=False),
+]
+Engine = Annotated[
+    Literal["accelerate", "ray"], typer.Option(help="Processes that a launcher has started, or actors of Ray Data.")
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Actors of Ray (default: one for each GPU, else CPU).")]
+PartOf = Annotated[str | None, typer.Option("--part", metavar="K/N", help="The share K, from 0, of N separate jobs.")]
+Retry = Annotated[bool, typer.Option("--retry-failed", help="Make rows that have failed again.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check every row and count them; write nothing.")]
+
+
+@with_options("batch")
+def batch(
+    given: dict[str, Any],
+    prompts: Prompts,
+    output: Folder,
+    rows_per_shard: RowsPerShard = 100,
+    batch_size: BatchSize = 1,
+    form: Form = "tar",
+    ending: Ending = None,
+    engine: Engine = "accelerate",
+    workers: Workers = None,
+    part: PartOf = None,
+    retry_failed: Retry = False,
+    dry_run: DryRun = False,
+    debug: Debug = False,
+) -> None:
+    """Make a picture or clip of every row of PROMPTS, in shards that `train` reads; a repeated command goes on."""
+    from selfcascade.batch.on_processes import Outcome, Part, run_on_processes
+    from selfcascade.batch.on_ray import run_on_ray
+
+    options, _ = gather(given)
+    check_method(options)
+    dotted = None if ending is None else f".{ending.removeprefix('.').lower()}"
+    job = Job(prompts, output, options, rows_per_shard, batch_size, form, dotted)
+    share = None if part is None else Part(*_fraction(part))
+    if engine == "ray" and share is not None:
+        raise BatchError("--part is for separate jobs; Ray shares the rows out itself")
+    if engine != "ray" and workers is not None:
+        raise BatchError("--workers is for --engine ray; other processes are started by their launcher")
+    if share is not None and share.count > 1 and retry_failed:
+        raise BatchError("--retry-failed is for one job; leave --part out")
+    if dry_run:
+        _show(job)
+        return
+    outcome: Outcome = (
+        run_on_ray(job, retry_failed, workers, note)
+        if engine == "ray"
+        else run_on_processes(job, retry_failed, share, note)
+    )
+    if outcome.is_main:
+        _end(job, outcome, share)
+
+
+def _end(job: Job, outcome: Any, share: Any) -> None:
+    """Says how the batch stands."""
+    made = outcome.done - outcome.failed
+    note(f"{made:,} of {outcome.rows:,} rows are made")
+    tell(job.output)
+    if outcome.failed:
+        again = "try them again with --retry-failed"
+        note(f"{outcome.failed:,} rows failed: their reasons are in {str(job.output / 'failed.jsonl')!r}; {again}")
+        raise typer.Exit(FAILURE)
+    if outcome.done < outcome.rows and share is None:
+        note(f"{outcome.rows - outcome.done:,} rows are left; run the same command again")
+        raise typer.Exit(FAILURE)
+
+
+def _show(job: Job) -> None:
+    found = survey(job)
+    table = Table("rows", "height", "width", "scale", "method", "frames", "first line")
+    for key, (options, line) in list(found.kinds.items())[:MOST_SHOWN]:
+        sides = [options.height, options.width, options.scale, options.method, options.num_frames]
+        table.add_row(f"{found.counts[key]:,}", *("-" if side is None else str(side) for side in sides), str(line))
+    show(table)
+    more = len(found.kinds) - MOST_SHOWN
+    note(f"{found.rows:,} rows in {len(found.shards):,} shards" + (f"; {more:,} more kinds" if more > 0 else ""))
+
+
+def _fraction(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+    if match is None or not int(match[1]) < int(match[2]):
+        raise BatchError(f"--part must be K/N with K from 0 to N - 1, like 0/4, not {text!r}")
+    return int(match[1]), int(match[2])
