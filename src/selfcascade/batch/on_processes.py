@@ -92,7 +92,8 @@ def open_worker(job: Job, found: Plan | Survey, note: Callable[[str], None], pro
     """A worker with its model loaded, on a batch that is ready."""
     options = job.options
     if processes is not None and processes.num_processes > 1 and options.device is None:
-        options = options.changed(device=str(processes.device))
+        # `load_model` gives "cpu:0" the precision of a GPU.
+        options = options.changed(device="cpu" if processes.device.type == "cpu" else str(processes.device))
     cascade, options = load_cascade(options)
     folder = begin(job, found, cascade, note)
     return Worker(replace(job, options=options), folder, cascade)
