@@ -15,12 +15,8 @@ from cascade_runs import FAMILIES, SD, SMALL, run, seeded
 from schedulers import SCHEDULERS, with_scheduler
 from selfcascade import SelfCascade
 from selfcascade.base_models.pivot_controls import HALF_STEPS, Anchor, low_band, restore_energy
-from selfcascade.base_models.stage_scheduler import (
-    _whole_schedule,
-    add_noise_at_start,
-    matched_step,
-    stage_scheduler,
-)
+from selfcascade.base_models.renoising import add_noise_at_start
+from selfcascade.base_models.stage_scheduler import matched_step, stage_scheduler, whole_schedule
 from selfcascade.options.presets import Preset
 from tiny import TinyPipeline, add_tiny_lora, tiny_controlnet
 
@@ -76,7 +72,7 @@ def test_an_anchored_output_says_the_anchors_low_band(kind: str, name: str) -> N
     abar = float(scheduler.alphas_cumprod[int(t)])
     x = add_noise_at_start(scheduler, z_0, eps)
     anchor = Anchor(wanted, 4, 4, 1.0, lambda z: z, lambda z: z)
-    with _whole_schedule(scheduler):
+    with whole_schedule(scheduler):
         made = anchor(scheduler, network_output(kind, x, z_0, eps, abar), t, x)
     moved = z_0 - block_means(z_0, 2) + block_means(wanted, 2)
     unit = x / (x.new_tensor(1.0) if name != "EulerDiscreteScheduler" else abar**-0.5)
@@ -90,7 +86,7 @@ def test_an_anchored_flow_says_the_anchors_low_band() -> None:
     z_0, eps, wanted = randn(1, 4, 8, 8), randn(1, 4, 8, 8, seed=1), randn(1, 4, 8, 8, seed=2)
     sigma = float(scheduler.timesteps[0]) / 1000
     x = (1 - sigma) * z_0 + sigma * eps
-    with _whole_schedule(scheduler):
+    with whole_schedule(scheduler):
         made = Anchor(wanted, 4, 4, 1.0, lambda z: z, lambda z: z)(scheduler, eps - z_0, scheduler.timesteps[0], x)
     moved = z_0 - block_means(z_0, 2) + block_means(wanted, 2)
     torch.testing.assert_close(made, (x - moved) / sigma, atol=1e-4, rtol=1e-4)
