@@ -48,7 +48,6 @@ class TinyPipeline:
             torch.manual_seed(0)
             return quiet(self.make())
 
-
     def shared(self) -> DiffusionPipeline:
         """One pipeline for all tests of a process that leave it as they found it: built once."""
         if self.make not in _SHARED:
