@@ -60,6 +60,10 @@ ROOMS = {
         "from options to pictures or clips and their records, one or several at a time",
         ("media", "methods", "models", "options", "pipeline"),
     ),
+    "records": Room(
+        "options from the record of an earlier picture or clip",
+        ("making", "media", "methods", "options"),
+    ),
     "cost": Room(
         "TFLOPs, memory and seconds of a plan, before it runs", ("base_models", "cascade", "options", "pipeline")
     ),
@@ -102,6 +106,7 @@ ROOMS = {
             "options",
             "pipeline",
             "processes",
+            "records",
             "report",
             "training",
         ),
