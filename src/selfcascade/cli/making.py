@@ -119,7 +119,7 @@ def load(options: Options, video: bool = False) -> tuple[SelfCascade, Options]:
         check_clips(cascade.family, options.num_frames, options.shared_noise or 0.0)
     if options.image is None:
         size = cascade.plan(**options.keywords("plan"))[-1].size  # refuses bad sizes before the first step
-        options = options.changed(height=size.height, width=size.width, scale=None)
+        options = options.changed(height=size.height, width=size.width, scale=None, pixels=None)
     return cascade, options
 
 
@@ -162,6 +162,7 @@ def make(cascade: SelfCascade, options: Options, source: Any = None) -> Made:
         height=image.height,
         width=image.width,
         scale=None,
+        pixels=None,
         pivot_step=pivots or None,
         upsampling=None if settings is None else settings.upsampling,
         num_frames=None if frames is None else len(frames),

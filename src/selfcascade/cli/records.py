@@ -53,9 +53,9 @@ def gather(
         given["model"] = "bundled-video"
     options, sha256 = (kind(**given), None) if source is None else read_options(source, kind)
     replaced: dict[str, Any] = {name: None for name in OF_PRESETS} if "preset" in given else {}
-    if {"height", "width", "scale"} & set(given):
+    if {"height", "width", "scale", "pixels"} & set(given):
         replaced["pivot_step"] = None  # one value a stage, and another size can have other stages
-    if "scale" in given:
+    if {"scale", "pixels"} & set(given):
         replaced |= {"height": None, "width": None}
     if "method" in given:
         replaced |= dict.fromkeys(_not_taken(given["method"], options))
