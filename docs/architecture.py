@@ -30,6 +30,9 @@ class Room(NamedTuple):
 ROOMS = {
     "cascade": Room("the algorithm: `Size`, `Stage`, `plan_stages`, the loop over stages; torch only"),
     "options": Room("what a call can say, each thing once; the checks of its values; presets, chosen by measurement"),
+    "processes": Room(
+        "several processes of one run: their group, what they must agree on, the lock of the folder that they write"
+    ),
     "media": Room(
         "pictures and clips: read from files, laid out in grids, written whole with their records", ("options",)
     ),
@@ -85,7 +88,7 @@ ROOMS = {
     ),
     "cli": Room(
         "the commands, one module each, without logic of their own",
-        ("cost", "experiments", "media", "methods", "models", "options", "pipeline", "report", "training"),
+        ("cost", "experiments", "media", "methods", "models", "options", "pipeline", "processes", "report", "training"),
     ),
     "demo": Room("`make demo`", ("cli", "media", "options")),
     "__main__": Room("`python -m selfcascade`", ("cli",)),
