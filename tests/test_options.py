@@ -17,7 +17,8 @@ from cascade_runs import SD, seeded
 from selfcascade import METHODS, Preset, SelfCascade
 from selfcascade.cli import app
 from selfcascade.cli.flags import as_flags, help_of, with_options
-from selfcascade.cli.records import KIND, gather, read_options
+from selfcascade.cli.records import gather, read_options
+from selfcascade.making import KIND
 from selfcascade.options import MAKE, PLAN, Options, Use, hints, uses
 from selfcascade.options.checks import MAX_SIDE, OptionError, Share
 from selfcascade.training.config import TrainingConfig

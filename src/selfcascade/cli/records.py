@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from selfcascade.cli.sources import is_clip
+from selfcascade.making import CLIP_KIND, KIND, TUNED, has_preset
 from selfcascade.media.save_pictures import read_record
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError, shown
 from selfcascade.options.presets import Preset
 
-KIND, CLIP_KIND = "selfcascade.picture", "selfcascade.clip"
 RECORD_KEYS = frozenset({"schema", "kind", "settings", "result", "versions"})
 RENAMED = {"frames": "num_frames"}  # in records of versions before 0.2
-TUNED = "self-cascade-tuned"
 OF_CLIPS = ("num_frames", "fps", "start", "shared_noise")
 # What a record spells out of a preset, and another preset is to replace.
 OF_PRESETS = frozenset({"pivot_step"} | {field.name for field in dataclasses.fields(Preset)}) & set(
@@ -92,11 +91,6 @@ def read_options(path: Path, kind: type[Options] = Options) -> tuple[Options, st
 def migrated(options: Options) -> Options:
     """Options of a version that recorded those, too, that the method then left out."""
     return options.changed(**dict.fromkeys(_not_taken(options.method, options)))
-
-
-def has_preset(options: Options) -> bool:
-    """Whether a preset says how its stages run; upsamplers and other methods have settings of their own."""
-    return options.method == "self-cascade" or bool(options.in_cascade)
 
 
 def check_prompt(options: Options) -> None:
