@@ -12,7 +12,7 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from selfcascade.options.checks import (
     Allowed,
@@ -186,7 +186,7 @@ class Options(LoadOptions):
 
     def __init__(self, **given: object) -> None:
         try:
-            super().__init__(**given)
+            BaseModel.__init__(self, **given)
         except ValidationError as error:
             raise refusal(error, hints(type(self)), given) from None
 
