@@ -60,7 +60,7 @@ ROOMS = {
         "from options to pictures or clips and their records, one or several at a time",
         ("media", "methods", "models", "options", "pipeline"),
     ),
-    "records": Room(
+    "recorded": Room(
         "options from the record of an earlier picture or clip",
         ("making", "media", "methods", "options"),
     ),
@@ -106,7 +106,7 @@ ROOMS = {
             "options",
             "pipeline",
             "processes",
-            "records",
+            "recorded",
             "report",
             "training",
         ),

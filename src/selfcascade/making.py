@@ -140,7 +140,7 @@ def completed(cascade: SelfCascade, options: Options) -> Options:
         check_clips(cascade.family, options.num_frames, options.shared_noise or 0.0)
     if options.image is None:
         size = cascade.plan(**options.keywords("plan"))[-1].size  # refuses bad sizes before the first step
-        options = options.changed(height=size.height, width=size.width, scale=None)
+        options = options.changed(height=size.height, width=size.width, scale=None, pixels=None)
     return options
 
 
@@ -236,6 +236,7 @@ def _used(cascade: SelfCascade, options: Options, output: Any, image: Any, frame
         height=image.height,
         width=image.width,
         scale=None,
+        pixels=None,
         pivot_step=pivots or None,
         upsampling=None if settings is None else settings.upsampling,
         num_frames=None if frames is None else len(frames),

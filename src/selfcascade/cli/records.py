@@ -12,7 +12,7 @@ from selfcascade.making import TUNED
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError, shown
 from selfcascade.options.presets import Preset
-from selfcascade.records import not_taken, read_options
+from selfcascade.recorded import not_taken, read_options
 
 OF_CLIPS = ("num_frames", "fps", "start", "shared_noise")
 # What a record spells out of a preset, and another preset is to replace.
@@ -50,9 +50,9 @@ def gather(
         given["model"] = "bundled-video"
     options, sha256 = (kind(**given), None) if source is None else read_options(source, kind)
     replaced: dict[str, Any] = {name: None for name in OF_PRESETS} if "preset" in given else {}
-    if {"height", "width", "scale"} & set(given):
+    if {"height", "width", "scale", "pixels"} & set(given):
         replaced["pivot_step"] = None  # one value a stage, and another size can have other stages
-    if "scale" in given:
+    if {"scale", "pixels"} & set(given):
         replaced |= {"height": None, "width": None}
     if "method" in given:
         replaced |= dict.fromkeys(not_taken(given["method"], options))
