@@ -196,7 +196,7 @@ def test_a_prompt_the_model_cannot_hold_is_remarked_on() -> None:
 
 
 def test_ctrl_c_ends_with_130_and_leaves_nothing(tmp_path: Path) -> None:
-    process = start("generate", "a house", "--model", "sd", "--steps", "60", "--count", "1000", "--output", "out/a.png")
+    process = start("generate", "a house", "--model", "sd", "--steps", "8", "--count", "1000", "--output", "out/a.png")
     assert process.stdout is not None
     first = process.stdout.readline()
     time.sleep(0.5)

@@ -1,6 +1,5 @@
 """A stage is the official image-to-image twin, bit for bit; one stage is the plain pipeline, bit for bit."""
 
-import dataclasses
 import inspect
 from typing import Any
 
@@ -11,35 +10,19 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch.nn.functional import interpolate
 
+from cascade_runs import QUICK
 from schedulers import SCHEDULERS, with_scheduler
 from selfcascade import SelfCascade
 from tiny import TINY, TinyPipeline
-from tiny.unets import stable_diffusion, unet_2d
 
 K = 700
 # The twins of the newer pipelines do not round `strength` to whole steps, the older ones round it down.
 FLOORING = {"stable-diffusion", "stable-diffusion-xl", "animatediff", "wan"}
 
 
-def two_levels() -> Any:
-    """Stable Diffusion with half the levels: what is at stake is the scheduler's arithmetic."""
-    pipe: Any = stable_diffusion()
-    pipe.unet = unet_2d(
-        sample_size=8,
-        block_out_channels=(8, 8),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    )
-    return pipe
-
-
 def defaults_of_scheduler(name: str) -> set[str]:
     """Names of a scheduler's settings."""
     return {*inspect.signature(getattr(diffusers, name).__init__).parameters}
-
-
-QUICK = dataclasses.replace(TINY["stable-diffusion"], make=two_levels, native=(64, 64))
 
 
 def cascade_and_twin(family: TinyPipeline, pipe: Any, steps: int, **twin_arguments: Any) -> tuple[Any, Any, int]:

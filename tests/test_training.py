@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
+from safetensors.torch import load_file
 from torch import Tensor
 
 from cascade_runs import SD
@@ -92,20 +92,19 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_resumed_run_equals_an_uninterrupted_one_at_three_cut_points(tmp_path: Path, case: str) -> None:
-    options = CASES[case]
+    options, folder = CASES[case], tmp_path / "cut"
     whole = trained(tmp_path / "whole", **options)
     for cut in (1, 3, 4):
-        folder = tmp_path / f"cut {cut}"
-        stopped = trained(folder, stop_after=cut, **options)
+        stopped = trained(folder, stop_after=cut, resume_from_checkpoint="latest" if cut > 1 else None, **options)
         assert stopped.step == cut and not (folder / "training.json").exists()
-        resumed = trained(folder, resume_from_checkpoint="latest", **options)
-        assert resumed.step == 6 and equal(weights(resumed), weights(whole)), cut
-        curves = [
-            [{k: v for k, v in row.items() if k != "seconds"} for row in run.curve.rows()] for run in (resumed, whole)
-        ]
-        assert curves[0] == curves[1]
-        last = [load_checkpoint(list_checkpoints(run.config.folder)[-1]) for run in (resumed, whole)]
-        assert all(equal(dict(last[0].tensors[part]), dict(last[1].tensors[part])) for part in last[0].tensors)
+    resumed = trained(folder, resume_from_checkpoint="latest", **options)
+    assert resumed.step == 6 and equal(weights(resumed), weights(whole))
+    curves = [
+        [{k: v for k, v in row.items() if k != "seconds"} for row in run.curve.rows()] for run in (resumed, whole)
+    ]
+    assert curves[0] == curves[1]
+    last = [load_checkpoint(list_checkpoints(run.config.folder)[-1]) for run in (resumed, whole)]
+    assert all(equal(dict(last[0].tensors[part]), dict(last[1].tensors[part])) for part in last[0].tensors)
 
 
 def test_an_earlier_checkpoint_can_be_named(tmp_path: Path) -> None:
@@ -192,38 +191,37 @@ from pathlib import Path
 from training_runs import trained, weights
 from safetensors.torch import save_file
 torch.set_num_threads(1)
-folder, options = Path(sys.argv[1]), eval(sys.argv[2])
-trainer = trained(folder, **options)
-if trainer.accelerator.is_main_process:
-    save_file(weights(trainer), folder / "end.safetensors")
+for folder, options in eval(sys.argv[1]):
+    trainer = trained(Path(folder), **options)
+    if trainer.accelerator.is_main_process:
+        save_file(weights(trainer), Path(folder) / "end.safetensors")
 """
 
 
-def two_processes(folder: Path, options: dict[str, Any], port: int) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    folder.mkdir(exist_ok=True)
+def two_processes(runs: list[tuple[str, dict[str, Any]]], port: int) -> None:
+    """Trains, run after run, in two processes that work together, and writes each run's weights into its folder."""
     workers = []
     for rank in range(2):
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         environment = {**os.environ, **{key: str(value) for key, value in place.items()}, "ACCELERATE_USE_CPU": "true"}
-        command = [sys.executable, "-c", WORKER, str(folder), repr(options)]
+        command = [sys.executable, "-c", WORKER, repr(runs)]
         workers.append(subprocess.Popen(command, cwd=TESTS, env=environment, stderr=subprocess.PIPE, text=True))
     for worker in workers:
         _, error = worker.communicate(timeout=300)
         assert worker.returncode == 0, error[-3000:]
-    return load_file(folder / "end.safetensors")
 
 
 def test_two_processes_take_the_steps_of_one_and_resume_bit_for_bit(tmp_path: Path) -> None:
     one = trained(tmp_path / "one", train_batch_size=2, max_train_steps=4)
-    two = two_processes(tmp_path / "two", {"train_batch_size": 1, "max_train_steps": 4}, 29_611)
+    options = {"train_batch_size": 1, "max_train_steps": 4}
+    again = {**options, "resume_from_checkpoint": "latest"}
+    folders = [str(tmp_path / name) for name in ("two", "cut", "cut")]
+    runs = [*zip(folders, (options, {**options, "stop_after": 3}, again), strict=True)]
+    two_processes(runs, 29_611)
+    two, resumed = (load_file(tmp_path / name / "end.safetensors") for name in ("two", "cut"))
     for name, value in weights(one).items():
         assert torch.allclose(two[name], value, atol=1e-4), name  # a hundredth of a step
-    cut = {"train_batch_size": 1, "max_train_steps": 4, "stop_after": 3}
-    two_processes(tmp_path / "cut", cut, 29_612)
-    again = {"train_batch_size": 1, "max_train_steps": 4, "resume_from_checkpoint": "latest"}
-    assert equal(two_processes(tmp_path / "cut", again, 29_613), two)
+    assert equal(resumed, two)
     with pytest.raises(CheckpointError, match="was made by 2 processes, and there are 1"):
         trained(tmp_path / "cut", train_batch_size=1, max_train_steps=5, resume_from_checkpoint="latest")
 
@@ -326,12 +324,19 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(tmp_path: Path, number: signal.Signals) -> None:
-    timer = threading.Timer(2.5, os.kill, (os.getpid(), number))
-    timer.start()
+def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(
+    tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Trainer._optimizer_step
+
+    def interrupted(trainer: Trainer, batches: Any) -> float:
+        if trainer.step == 2:
+            os.kill(os.getpid(), number)
+        return step(trainer, batches)
+
+    monkeypatch.setattr(Trainer, "_optimizer_step", interrupted)
     trainer = trained(tmp_path, max_train_steps=100_000, checkpointing_steps=100_000)
-    timer.join()
-    assert trainer.stop.asked_by == number.name
+    assert trainer.step == 3 and trainer.stop.asked_by == number.name
     assert [path.name for path in list_checkpoints(tmp_path)] == [f"checkpoint-{trainer.step:06d}"]
     assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
 
