@@ -43,7 +43,11 @@ ROOMS = {
     "upsamplers": Room(
         "the tuned version's modules (phi_n), and the hooks that read and add skip features", ("base_models", "options")
     ),
-    "models": Room("models and upsamplers by name", ("upsamplers",)),
+    "loading": Room(
+        "what is loaded beside a model's folder (checkpoints, LoRA, ControlNet, IP-Adapter), and how a pipeline runs",
+        ("base_models", "media", "options"),
+    ),
+    "models": Room("models and upsamplers by name", ("loading", "upsamplers")),
     "data": Room(
         "scenes, folders of pictures or clips, tar shards, tables of clips; deterministic, resumable batches",
         ("cascade", "media"),
@@ -58,7 +62,7 @@ ROOMS = {
     ),
     "making": Room(
         "from options to pictures or clips and their records, one or several at a time",
-        ("media", "methods", "models", "options", "pipeline"),
+        ("base_models", "loading", "media", "methods", "models", "options", "pipeline"),
     ),
     "cost": Room(
         "TFLOPs, memory and seconds of a plan, before it runs", ("base_models", "cascade", "options", "pipeline")
