@@ -114,9 +114,15 @@ def create_tab(desk: Desk, page: gr.Blocks) -> None:
         with gr.Column(scale=7, min_width=320):
             note = gr.Markdown("Base samples are cheap: make some, pick one, enlarge it.", elem_classes="note")
             samples = gr.Gallery(
-                label="Base samples", columns=4, height="auto", object_fit="contain", elem_classes=["base-samples", "below-label"],
-                allow_preview=False, interactive=False, elem_id="base-samples",
-            )  # fmt: skip
+                label="Base samples",
+                columns=4,
+                height=210,
+                object_fit="contain",
+                allow_preview=False,
+                interactive=False,
+                elem_id="base-samples",
+                elem_classes=["base-samples", "below-label"],
+            )
             slider = gr.ImageSlider(label="Before and after", interactive=False, max_height=520, elem_id="before-after")
             stages = stage_gallery("Stages")
             saved = gr.DownloadButton("Download the picture", interactive=False, elem_id="download")

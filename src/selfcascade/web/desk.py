@@ -62,11 +62,11 @@ class Desk:
 
     def plan_text(self, costs: Sequence[Any]) -> str:
         """A plan's stages and what they take, as a table."""
-        lines = ["| stage | size | starts at | steps | TFLOPs | seconds | memory |", "|---|---|---|--:|--:|--:|--:|"]
+        lines = ["| stage | steps | TFLOPs | seconds | GiB |", "|---|--:|--:|--:|--:|"]
         for cost in costs:
-            start = "noise" if cost.stage.pivot_step is None else f"K = {cost.stage.pivot_step}"
-            figures = (_figure(cost.tflops), _figure(cost.seconds), _figure(cost.peak_bytes, 2**30, " GiB"))
-            row = (str(cost.stage.index), f"{cost.size.width} x {cost.size.height}", start, str(cost.steps), *figures)
+            start = "" if cost.stage.pivot_step is None else f", K = {cost.stage.pivot_step}"
+            figures = (_figure(cost.tflops), _figure(cost.seconds), _figure(cost.peak_bytes, 2**30))
+            row = (f"{cost.size.width} x {cost.size.height}{start}", str(cost.steps), *figures)
             lines.append(f"| {' | '.join(row)} |")
         seconds = [cost.seconds for cost in costs]
         total = "" if None in seconds else f"About **{sum(seconds):.0f} s** in all.\n\n"
@@ -121,7 +121,7 @@ def from_fields(desk: Desk, front: dict[str, Any], found: Sequence[Entry], value
 def stage_gallery(title: str) -> Any:
     """Where the stages are shown."""
     return gr.Gallery(
-        label=title, columns=4, height="auto", object_fit="contain", interactive=False, elem_classes="below-label"
+        label=title, columns=4, height=260, object_fit="contain", interactive=False, elem_classes="below-label"
     )
 
 
@@ -172,5 +172,5 @@ def _sentence(text: str) -> gr.Error:
     return gr.Error(line[:1].upper() + line[1:], title="Not done", print_exception=False)
 
 
-def _figure(value: float | None, unit: float = 1.0, suffix: str = "") -> str:
-    return UNTOLD if value is None else f"{value / unit:.3g}{suffix}"
+def _figure(value: float | None, unit: float = 1.0) -> str:
+    return UNTOLD if value is None else f"{value / unit:.2g}" if value < 10 * unit else f"{value / unit:.0f}"

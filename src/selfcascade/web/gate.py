@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+LOG = logging.getLogger("selfcascade.web")
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -25,6 +27,7 @@ JOIN, UPLOAD, LOGIN = "/gradio_api/queue/join", "/gradio_api/upload", "/login"
 WRITE = (JOIN, UPLOAD, LOGIN, "/gradio_api/cancel", "/gradio_api/reset")
 MAX_BODY = 1_000_000
 MAX_OPEN, MAX_STREAMS, MAX_UPLOADS, LOGINS_A_MINUTE = 256, 128, 4, 20
+DRAIN_SECONDS = 2.0
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
@@ -76,13 +79,31 @@ class Gate:
             kind = self._checked(scope, path)
             receive = await self._body(scope, path, receive)
         except Refused as refused:
+            await self._drain(scope, receive)
             await _answer(send, refused)
             return
         self._count(kind, 1)
+        sender = _Sender(send)
         try:
-            await self.app(scope, receive, _with_headers(send))
+            await self.app(scope, receive, sender)
+        except Exception as error:  # of requests that the page does not make
+            LOG.error("a request failed", exc_info=error)
+            if not sender.began:
+                await _answer(send, Refused(500, "the server could not do that"))
         finally:
             self._count(kind, -1)
+
+    async def _drain(self, scope: MutableMapping[str, Any], receive: Receive) -> None:
+        """Reads what a refused request still sends, up to a limit: who is cut off does not hear why."""
+        left = self.upload_bytes + 2 * MAX_BODY if scope["method"] == "POST" else 0
+        while left > 0:
+            try:
+                message = await asyncio.wait_for(receive(), DRAIN_SECONDS)
+            except TimeoutError:
+                return
+            left -= len(message.get("body", b""))
+            if message["type"] == "http.disconnect" or not message.get("more_body"):
+                return
 
     def _checked(self, scope: MutableMapping[str, Any], path: str) -> str:
         """The kind of a request: "stream", "upload" or "plain".
@@ -194,13 +215,17 @@ class Gate:
             self.uploads += change
 
 
-def _with_headers(send: Send) -> Send:
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), *HEADERS]}
-        await send(message)
+class _Sender:
+    """Sends an answer with the headers that all have, and knows whether it has begun."""
 
-    return sending
+    def __init__(self, send: Send) -> None:
+        self.send, self.began = send, False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.began = True
+            message = {**message, "headers": [*message.get("headers", ()), *HEADERS]}
+        await self.send(message)
 
 
 async def _answer(send: Send, refused: Refused) -> None:
@@ -208,7 +233,6 @@ async def _answer(send: Send, refused: Refused) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *HEADERS]
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-    await asyncio.sleep(0)
 
 
 def _size(folder: Path) -> int:

@@ -10,8 +10,9 @@ STYLE = """
 #head p { margin: 0; opacity: .75; }
 .plan p { margin: .1rem 0; }
 .plan table { font-size: .85rem; width: 100%; }
-.plan th, .plan td { padding: .2rem .4rem !important; white-space: nowrap; }
-.plan { overflow-x: auto; }
+.plan th, .plan td { padding: .15rem .35rem !important; }
+.plan th, .plan td { overflow-wrap: normal !important; word-break: normal !important; }
+.below-label .grid-container { grid-template-columns: repeat(var(--grid-cols), minmax(0, 1fr)); }
 .note p { margin: .2rem 0; }
 .below-label .grid-wrap { padding-top: 2.2rem; max-height: none; }
 .base-samples img { image-rendering: pixelated; }
@@ -19,6 +20,7 @@ button.lg { font-size: 1rem !important; font-weight: 600; }
 @media (max-width: 640px) {
   .gradio-container { padding: 8px !important; }
   #head h1 { font-size: 1.25rem; }
+  .tab-container button { padding: 0 .6rem !important; }
 }
 """
 

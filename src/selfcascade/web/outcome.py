@@ -61,5 +61,5 @@ def decoded(cascade: SelfCascade, latents: Any) -> Image.Image:
 
 def caption(entry: dict[str, Any]) -> str:
     """A stage of a record in words."""
-    start = "from noise" if entry["pivot_step"] is None else f"from K = {entry['pivot_step']}"
-    return f"{entry['width']} x {entry['height']}, {start}, {entry['steps']} steps, {entry['seconds']:.1f} s"
+    start = "" if entry["pivot_step"] is None else f"K = {entry['pivot_step']}, "
+    return f"{entry['width']} x {entry['height']}, {start}{entry['seconds']:.1f} s"
