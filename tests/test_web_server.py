@@ -17,13 +17,13 @@ from selfcascade.options import Options
 from selfcascade.web.limits import Limits
 from selfcascade.web.serve import served
 from selfcascade.web.studio import Studio
-from web_requests import GOOD, READS, VALUES, WRITES, events, with_value
+from web_requests import GOOD, READS, VALUES, WRITES, advanced, events, with_value
 
 gradio_client = pytest.importorskip("gradio_client", reason="the page is an extra: pip install 'selfcascade[web]'")
 pytest.importorskip("gradio")
 httpx = pytest.importorskip("httpx")
 handle_file = gradio_client.handle_file
-ADVANCED = ["", "4", "", "", "", None, None, "", ""]  # four steps
+ADVANCED = advanced(num_inference_steps="4")
 
 
 @pytest.fixture(scope="module")
@@ -143,10 +143,9 @@ def test_a_broken_upload_is_refused_by_its_name(url: str, client: Any) -> None:
 
 def test_a_flood_is_queued_or_refused_and_memory_stays_flat(url: str, client: Any) -> None:
     enlarge, process = index(client, "enlarging"), psutil.Process()
-    data = [*GOOD[:7], "", "1", *GOOD[9:]]
 
     async def one(visitor: Any, number: int) -> int:
-        body = {"fn_index": enlarge, "data": data, "session_hash": f"flood{number}"}
+        body = {"fn_index": enlarge, "data": GOOD, "session_hash": f"flood{number}"}
         return (await visitor.post("/gradio_api/queue/join", json=body)).status_code
 
     async def flood() -> list[int]:

@@ -3,9 +3,19 @@
 import json
 from typing import Any
 
-# Of the create tab's Enlarge: samples, the picked one, prompt, preset, height, width, seed, and nine advanced settings.
-GOOD: list[Any] = [None, None, "a house", "fast", 256, 256, 0, "", "2", "", "", "", None, None, "", ""]
-PLACES = {"prompt": 2, "preset": 3, "height": 4, "width": 5, "seed": 6, "steps": 8, "pivot_step": 10, "anchor": 12}
+from selfcascade.web.form import entries, typed
+
+
+def advanced(**given: str) -> list[Any]:
+    """The advanced settings' fields, empty but for those given."""
+    return [given.get(entry.name, typed(entry, None)) for entry in entries("compare")]
+
+
+# Of the create tab's Enlarge: samples, the picked one, prompt, preset, height, width, seed, and the advanced settings.
+FRONT = [None, None, "a house", "fast", 256, 256, 0]
+PLACES = {"prompt": 2, "preset": 3, "height": 4, "width": 5, "seed": 6}
+PLACES |= {entry.name: len(FRONT) + number for number, entry in enumerate(entries("compare"))}
+GOOD: list[Any] = [*FRONT, *advanced(num_inference_steps="2")]
 
 READS = [
     "/gradio_api/file=/etc/passwd",
@@ -77,9 +87,9 @@ VALUES: list[tuple[str, Any]] = [
     ("width", 16384),
     ("seed", -1),
     ("seed", 2**63),
-    ("steps", "100000"),
-    ("steps", "1e3"),
-    ("steps", "__import__('os')"),
+    ("num_inference_steps", "100000"),
+    ("num_inference_steps", "1e3"),
+    ("num_inference_steps", "__import__('os')"),
     ("pivot_step", "700, 400, 300"),
     ("anchor", 7),
     ("anchor", "NaN"),

@@ -34,7 +34,7 @@ def compare_tab(desk: Desk) -> None:
                 object_fit="contain",
                 height="auto",
                 interactive=False,
-                elem_classes="below-label",
+                elem_classes=["below-label", "large"],
             )
             table = gr.Markdown("", elem_classes="plan")
 

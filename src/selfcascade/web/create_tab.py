@@ -79,8 +79,10 @@ def drawn(draw: bool, seed: Any) -> Any:
     return secrets.randbelow(DRAWN) if draw is True else seed
 
 
-def plan_shown(desk: Desk, page: gr.Blocks, front: Front, found: Any, fields: list[Any], place: Any) -> None:
-    """Tells what the settings will take, from the start and whenever one of them has changed."""
+def plan_shown(
+    desk: Desk, page: gr.Blocks, front: Front, found: Any, fields: list[Any], place: Any, runs: Sequence[Any]
+) -> None:
+    """Tells what the settings will take: from the start, when one of them has changed, and after the runs."""
     inputs = [*vars(front).values(), *fields]
 
     def plan(*values: Any) -> str:
@@ -95,6 +97,8 @@ def plan_shown(desk: Desk, page: gr.Blocks, front: Front, found: Any, fields: li
 
     changes = [front.preset.change, front.width.change, front.height.change, *(field.change for field in fields)]
     gr.on([page.load, *changes], spoken(plan), inputs, place, trigger_mode="always_last", **LIGHT)
+    for run in runs:  # while which a plan may have been asked for in vain
+        run.then(spoken(plan), inputs, place, **LIGHT)
 
 
 def create_tab(desk: Desk, page: gr.Blocks) -> None:
@@ -107,16 +111,17 @@ def create_tab(desk: Desk, page: gr.Blocks) -> None:
             with gr.Accordion("Settings from a picture", open=False):
                 dropped = gr.File(label="A PNG with its settings", file_types=[".png", ".json"], height=110)
             with gr.Row():
-                sample = gr.Button("Base samples", variant="primary", min_width=130)
-                enlarge = gr.Button("Enlarge", variant="primary", min_width=110)
-                cancel = gr.Button("Cancel", min_width=90)
+                sample = gr.Button("Base samples", variant="primary", min_width=105)
+                enlarge = gr.Button("Enlarge", variant="primary", min_width=80)
+                cancel = gr.Button("Cancel", min_width=70)
             cost = gr.Markdown("", elem_classes="plan")
+        made = gr.State(None, time_to_live=STATE_SECONDS)
+        picked = gr.State(None, time_to_live=STATE_SECONDS)
         with gr.Column(scale=7, min_width=320):
             note = gr.Markdown("Base samples are cheap: make some, pick one, enlarge it.", elem_classes="note")
             samples = gr.Gallery(
                 label="Base samples",
                 columns=4,
-                height=210,
                 object_fit="contain",
                 allow_preview=False,
                 interactive=False,
@@ -126,8 +131,6 @@ def create_tab(desk: Desk, page: gr.Blocks) -> None:
             slider = gr.ImageSlider(label="Before and after", interactive=False, max_height=520, elem_id="before-after")
             stages = stage_gallery("Stages")
             saved = gr.DownloadButton("Download the picture", interactive=False, elem_id="download")
-    made = gr.State(None, time_to_live=STATE_SECONDS)
-    picked = gr.State(None, time_to_live=STATE_SECONDS)
     settings = [*vars(front).values(), *fields]
     sampling = _sampling(desk, front, found)
     sample.click(
@@ -138,13 +141,13 @@ def create_tab(desk: Desk, page: gr.Blocks) -> None:
         show_progress_on=[samples],
     )
     samples.select(spoken(_pick), made, [picked, note], **LIGHT)
-    enlarge.click(
+    enlarged = enlarge.click(
         spoken(_enlarging(desk, front, found)), [made, picked, *settings], [slider, stages, saved, note], **MODEL,
         show_progress_on=[slider],
     )  # fmt: skip
     cancel.click(desk.cancel, None, note, **LIGHT)
     dropped.upload(spoken(_reading(desk, found)), dropped, [*vars(front).values(), *fields, note], **LIGHT)
-    plan_shown(desk, page, front, found, fields, cost)
+    plan_shown(desk, page, front, found, fields, cost, (sampled, enlarged))
 
 
 def _sampling(desk: Desk, front: Front, found: Any) -> Any:

@@ -62,7 +62,7 @@ class Desk:
 
     def plan_text(self, costs: Sequence[Any]) -> str:
         """A plan's stages and what they take, as a table."""
-        lines = ["| stage | steps | TFLOPs | seconds | GiB |", "|---|--:|--:|--:|--:|"]
+        lines = ["| stage | steps | TFLOPs | s | GiB |", "|---|--:|--:|--:|--:|"]
         for cost in costs:
             start = "" if cost.stage.pivot_step is None else f", K = {cost.stage.pivot_step}"
             figures = (_figure(cost.tflops), _figure(cost.seconds), _figure(cost.peak_bytes, 2**30))
@@ -121,7 +121,7 @@ def from_fields(desk: Desk, front: dict[str, Any], found: Sequence[Entry], value
 def stage_gallery(title: str) -> Any:
     """Where the stages are shown."""
     return gr.Gallery(
-        label=title, columns=4, height=260, object_fit="contain", interactive=False, elem_classes="below-label"
+        label=title, columns=4, object_fit="contain", interactive=False, elem_classes=["below-label", "large"]
     )
 
 
