@@ -11,8 +11,8 @@ from selfcascade.base_models import family_of
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.pivot_controls import check_anchorable
 from selfcascade.base_models.protocols import Pipeline
-from selfcascade.base_models.stage_scheduler import matched_step, stage_scheduler, training_steps
-from selfcascade.base_models.stage_schedules import last_timesteps, reachable, shortened
+from selfcascade.base_models.stage_scheduler import stage_scheduler
+from selfcascade.base_models.stage_schedules import SchedulerSchedules, Schedules, reachable, shortened
 from selfcascade.cascade import Size, Stage, plan_stages
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError
@@ -108,7 +108,12 @@ class Planner:
     def _stages(self, sizes: Sequence[Size], first_pivot: int, options: Options) -> tuple[Stage, ...]:
         self.family.check_size(sizes[-1])
         preset = self._chosen(options)
-        return planned(self.pipe.scheduler, self.native_size, self.defaults, sizes, first_pivot, preset, options)
+        return planned(self.schedules, self.native_size, self.defaults, sizes, first_pivot, preset, options)
+
+    @property
+    def schedules(self) -> SchedulerSchedules:
+        """Those of the scheduler that the pipeline has now."""
+        return SchedulerSchedules(self.pipe.scheduler)
 
     def _chosen(self, options: Options) -> Preset:
         return with_changes(self.preset(options.preset), options)
@@ -121,7 +126,7 @@ class Planner:
     def preset(self, name: str | Preset | None = None) -> Preset:
         """The settings of this name; None: those that the upsamplers were trained for, or `default_preset`."""
         if name is None and self.upsamplers is not None:
-            return trained_preset(self.upsamplers.config, self.pipe.scheduler)
+            return trained_preset(self.upsamplers.config, self.schedules)
         return preset_named(self.default_preset if name is None else name)
 
 
@@ -203,20 +208,20 @@ def default_preset(defaults: ModelDefaults, scheduler: Any) -> str:
     return name
 
 
-def trained_preset(config: Mapping[str, Any], scheduler: Any) -> Preset:
+def trained_preset(config: Mapping[str, Any], schedules: Schedules) -> Preset:
     """The settings that upsamplers of this configuration were trained for.
 
     Stages after the first start no deeper in noise than in `rgb`: with the adapter's own K they make texture anew over
     outlines that are right already (docs/upsamplers.md).
     """
     pivot_step = config.get("sampling_pivot_step") or config["pivot_step"]
-    share = pivot_step / training_steps(scheduler)
+    share = pivot_step / schedules.training_steps
     later = min(share, PRESETS["rgb"].later_pivot_share)
     return Preset("upsamplers", "as the upsamplers were trained", share, later, config["upsampling"])
 
 
 def planned(
-    scheduler: Any,
+    schedules: Schedules,
     native: Size,
     defaults: ModelDefaults,
     sizes: Sequence[Size],
@@ -227,7 +232,7 @@ def planned(
     """The stages of a cascade, their settings checked.
 
     Args:
-        scheduler: The pipeline's.
+        schedules: The model's.
         native: The size that a `matched` preset's shares are meant at.
         defaults: The steps and guidance where the options have none.
         sizes: Sizes of the stages.
@@ -238,9 +243,9 @@ def planned(
     Raises:
         ValueError: A setting is out of range; the sentence names it.
     """
-    limit = training_steps(scheduler)
+    limit = schedules.training_steps
     scaling = len(sizes) - first_pivot
-    default = preset_pivots(scheduler, native, sizes[first_pivot:], preset)
+    default = preset_pivots(schedules, native, sizes[first_pivot:], preset)
     steps = defaults.num_inference_steps if options.num_inference_steps is None else options.num_inference_steps
     guidance_scale = defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale
     pivots = per_stage("pivot_step", tuple(default) if options.pivot_step is None else options.pivot_step, scaling)
@@ -251,23 +256,23 @@ def planned(
             if not 1 <= value <= most:
                 raise OptionError(f"{{{name}}} must be a whole number from 1 to {most}, not {value}")
     if preset.step_share < 1 and isinstance(steps, int):
-        all_steps[first_pivot:] = [shortened(scheduler, steps, preset.step_share, pivot) for pivot in pivots]
+        all_steps[first_pivot:] = [shortened(schedules, steps, preset.step_share, pivot) for pivot in pivots]
     for number in all_steps[:first_pivot]:
-        last_timesteps(scheduler, number)  # which the scheduler may refuse
+        schedules.last_timesteps(number)  # which the scheduler may refuse
     for index, number in enumerate(all_steps[first_pivot:]):
-        pivots[index] = reachable(scheduler, number, pivots[index], chosen=options.pivot_step is not None)
+        pivots[index] = reachable(schedules, number, pivots[index], chosen=options.pivot_step is not None)
     plan = zip(sizes, all_steps, [None] * first_pivot + pivots, guidance, strict=True)
     return tuple(Stage(index, len(sizes), *values) for index, values in enumerate(plan))
 
 
-def preset_pivots(scheduler: Any, native: Size, sizes: Sequence[Size], preset: Preset) -> list[int]:
+def preset_pivots(schedules: Schedules, native: Size, sizes: Sequence[Size], preset: Preset) -> list[int]:
     """K of each stage with a pivot: the preset's share of T, carried to the stage's size where `matched`."""
-    limit = training_steps(scheduler)
+    limit = schedules.training_steps
     shares = [preset.pivot_share] + [preset.later_pivot_share] * (len(sizes) - 1)
     steps = [round(share * limit) for share in shares[: len(sizes)]]
     if not preset.matched:
         return steps
-    return [matched_step(scheduler, step, size.area / native.area) for step, size in zip(steps, sizes, strict=True)]
+    return [schedules.matched_step(step, size.area / native.area) for step, size in zip(steps, sizes, strict=True)]
 
 
 def per_stage(name: str, value: Any, count: int) -> list[Any]:
