@@ -27,6 +27,11 @@ from diffusers import (
 from .parts import NATIVE, TEXT_DIM, TinyPipeline, autoencoder, clip_text, clip_text_projected, clip_tokenizer, twin_of
 
 CHANNELS = (8, 8, 16, 16)
+TIME_IDS: dict[str, Any] = dict(  # SDXL's network is told six sizes and a pooled text
+    addition_embed_type="text_time",
+    addition_time_embed_dim=4,
+    projection_class_embeddings_input_dim=6 * 4 + TEXT_DIM,
+)
 PROMPT = {"prompt": "a red house at night", "negative_prompt": "blurry"}
 
 
@@ -110,9 +115,7 @@ def stable_diffusion_xl() -> StableDiffusionXLPipeline:
             up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
             transformer_layers_per_block=(1, 1, 2),
             cross_attention_dim=2 * TEXT_DIM,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=4,
-            projection_class_embeddings_input_dim=6 * 4 + TEXT_DIM,
+            **TIME_IDS,
         ),
         scheduler=EulerDiscreteScheduler(
             beta_start=0.00085,
