@@ -169,8 +169,8 @@ def test_the_base_sample_is_ksamplers_and_can_be_chosen_first(nodes: ModuleType,
 
 def test_patches_of_the_user_go_on_working(nodes: ModuleType, bundled: Any, pipe: Any) -> None:
     """A LoRA's change of weights, a wrapper round the model, a ControlNet: with the tuned version on top."""
-    key = "diffusion_model.input_blocks.4.0.in_layers.2.weight"
-    weight = pipe.unet.down_blocks[1].resnets[0].conv1.weight
+    key = "diffusion_model.input_blocks.4.0.out_layers.3.weight"
+    weight = pipe.unet.down_blocks[1].resnets[0].conv2.weight
     change = 0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(2))
     model, calls = bundled[0].clone(), []
     model.add_patches({key: ("diff", (change,))})

@@ -218,7 +218,8 @@ def fingerprint(unet: Any) -> list[float] | None:
     for weight in ldm_first_weights(unet) if is_ldm(unet) else _first_weights(unet):
         if weight.is_meta or not weight.is_floating_point() or weight.dtype.itemsize < 2:
             return None
-        found += [round(value, 6) for value in weight.detach().flatten()[:6].float().tolist()]
+        first: Any = weight.detach().flatten()[:6].float()
+        found += [round(value, 6) for value in cast("list[float]", first.tolist())]
     return found
 
 
