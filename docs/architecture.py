@@ -94,6 +94,10 @@ ROOMS = {
         "results as tables, plots, pictures and a page to browse",
         ("evaluation", "media", "methods", "metrics", "models"),
     ),
+    "web": Room(
+        "the page that `selfcascade web` serves: a studio that makes, tabs that ask it, a gate before the server",
+        ("base_models", "cascade", "cost", "making", "media", "methods", "models", "options", "pipeline", "recorded"),
+    ),
     "cli": Room(
         "the commands, one module each, without logic of their own",
         (
@@ -109,6 +113,7 @@ ROOMS = {
             "recorded",
             "report",
             "training",
+            "web",
         ),
     ),
     "demo": Room("`make demo`", ("cli", "making", "media", "options")),

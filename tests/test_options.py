@@ -51,7 +51,7 @@ REFUSED: list[tuple[str, Any, str]] = [
 
 @pytest.fixture(scope="module")
 def cascade() -> SelfCascade:
-    return SelfCascade(SD.build())
+    return SelfCascade(SD.shared())
 
 
 @pytest.mark.parametrize(("name", "value", "words"), REFUSED)
@@ -85,7 +85,7 @@ def test_a_keyword_that_nobody_names_is_refused_with_the_nearest(cascade: Any, n
 
 
 def test_keywords_of_a_pipeline_that_passes_them_on_are_known() -> None:
-    class Mine(type(SD.build())):  # type: ignore[misc]
+    class Mine(type(SD.shared())):  # type: ignore[misc]
         def __call__(self, *args: Any, extra: int = 0, **kwargs: Any) -> Any:
             return super().__call__(*args, **kwargs)
 

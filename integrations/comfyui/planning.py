@@ -9,7 +9,8 @@ from selfcascade.cascade import Size, Stage, plan_stages
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError
 from selfcascade.options.presets import DEFAULT_PRESET, ModelDefaults, Preset, preset_named
-from selfcascade.pipeline.planning import enlarged_size, planned, sizes_from, target_size, trained_preset, with_changes
+from selfcascade.pipeline.pivot_steps import trained_preset
+from selfcascade.pipeline.planning import enlarged_size, planned, sizes_from, target_size, with_changes
 
 from .schedules import ComfySchedules
 from .skips import Attached

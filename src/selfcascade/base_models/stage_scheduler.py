@@ -146,21 +146,6 @@ def check_pivot_step(pivot_step: object, limit: int) -> None:
         )
 
 
-def add_noise_at_start(scheduler: StageScheduler, z_0: Tensor, noise: Tensor) -> Tensor:
-    """z_0 taken to the first step of the stage: sqrt(abar) z_0 + sqrt(1 - abar) eps (eq. 6), or the flow's own mixture.
-
-    Args:
-        scheduler: A stage scheduler whose timesteps are set.
-        z_0: Clean latents, (B, ...).
-        noise: Gaussian noise, the shape of z_0.
-    """
-    timestep = scheduler.timesteps[:1]
-    with _whole_schedule(scheduler):
-        if hasattr(scheduler, "add_noise"):
-            return scheduler.add_noise(z_0, noise, timestep.repeat(len(z_0)))
-        return scheduler.scale_noise(z_0, timestep, noise)
-
-
 @functools.cache
 def _stage_class(kind: type[Any]) -> type:
     """A subclass under the same name. The wrappers keep the signatures, which pipelines look into."""
@@ -180,7 +165,7 @@ def _stage_class(kind: type[Any]) -> type:
     @functools.wraps(kind.step)
     def step(self: StageScheduler, *args: object, **kwargs: object) -> Sequence[Any]:
         anchor, count = self.anchor, len(self.timesteps)
-        with _whole_schedule(self):
+        with whole_schedule(self):
             if anchor is not None and anchor.holds(self.steps_run, count):
                 bound = signature.bind(self, *args, **kwargs)
                 given = bound.arguments
@@ -193,7 +178,7 @@ def _stage_class(kind: type[Any]) -> type:
         return result
 
     def scale_model_input(self: StageScheduler, *args: object, **kwargs: object) -> Tensor:
-        with _whole_schedule(self):
+        with whole_schedule(self):
             return kind.scale_model_input(self, *args, **kwargs)
 
     def set_begin_index(self: StageScheduler, begin_index: int = 0) -> None:
@@ -252,7 +237,7 @@ def _keep_tail(scheduler: StageScheduler) -> None:
 
 
 @contextlib.contextmanager
-def _whole_schedule(scheduler: StageScheduler) -> Generator[None]:
+def whole_schedule(scheduler: StageScheduler) -> Generator[None]:
     """With it the scheduler has all its steps; without, the tail."""
     tail = {name: getattr(scheduler, name) for name in scheduler.whole}
     for name, values in scheduler.whole.items():

@@ -7,7 +7,6 @@ scheduler alone is then an estimate, and `PipelineBaseModel.check_schedules` ask
 from __future__ import annotations
 
 import inspect
-import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,9 +14,6 @@ import numpy as np
 
 from selfcascade.base_models.protocols import Scheduler
 from selfcascade.base_models.stage_scheduler import matched_step, stage_scheduler, training_steps
-from selfcascade.options.checks import OptionError
-
-NOISE_SHARE = 0.95  # of T: from here on a stage would start from hardly anything but noise
 
 
 class Schedules(Protocol):
@@ -89,37 +85,6 @@ def shortened(schedules: Schedules, steps: int, share: float, pivot_step: int) -
     least = max(1, round(share * steps))
     enough = (few for few in range(least, steps) if max(schedules.last_timesteps(few), default=0.0) <= pivot_step)
     return next(enough, steps)
-
-
-def reachable(schedules: Schedules, steps: int, pivot_step: int, chosen: bool) -> int:
-    """K, or where so few steps leave none at or below it, the lowest K that leaves one.
-
-    Args:
-        schedules: The model's.
-        steps: Steps of the stage's whole schedule.
-        pivot_step: K.
-        chosen: Whether the caller asked for that K, which is then not changed.
-
-    Raises:
-        OptionError: No step is left at the chosen K, or none at all but one that starts from pure noise.
-    """
-    last = schedules.last_timesteps(steps)
-    if not last or max(last) <= pivot_step:
-        return pivot_step
-    if chosen and min(last) <= pivot_step:  # the pipeline knows, and is asked before anything runs
-        return pivot_step
-    lowest, limit = math.ceil(max(last)), schedules.training_steps
-    if chosen:
-        raise OptionError(
-            f"{{pivot_step}} {pivot_step} leaves no step to run: the last of {steps} scheduled steps is at "
-            f"{min(last):g}; raise {{pivot_step}} or {{num_inference_steps}}"
-        )
-    if lowest > NOISE_SHARE * limit:
-        raise OptionError(
-            f"{{num_inference_steps}} {steps} leaves a stage above the base none but the step from pure noise, at "
-            f"{max(last):g} of {limit}; give more"
-        )
-    return lowest
 
 
 def _last(scheduler: Scheduler, way: dict[str, Any]) -> float:
