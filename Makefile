@@ -42,7 +42,7 @@ test-web: $(READY) ## Test the page's server, and the page in a headless Chromiu
 
 test-comfyui: $(READY) ## Check the ComfyUI nodes on a checkout: COMFYUI_PATH=DIR, COMFYUI_PYTHON=its python
 	@test -f "$(COMFYUI_PATH)/main.py" || { echo "COMFYUI_PATH must be a folder with ComfyUI in it, not '$(COMFYUI_PATH)'"; exit 2; }
-	PYTHONPATH=src $(COMFYUI_PYTHON) -m pytest tests/test_comfyui_checkout.py
+	PYTHONPATH=src $(COMFYUI_PYTHON) -m pytest tests/test_comfyui_checkout.py tests/test_comfyui_families.py
 
 lint: $(READY) ## Check style and types
 	$(BIN)/ruff check .

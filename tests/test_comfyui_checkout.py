@@ -6,9 +6,6 @@ timesteps, the bundled model's scheduler.
 
 import importlib
 import inspect
-import os
-import sys
-from collections.abc import Iterator
 from functools import reduce
 from types import ModuleType
 from typing import Any
@@ -17,24 +14,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from comfyui_nodes import CALLS, NAMES, import_nodes
-from selfcascade import SelfCascade, load_bundled
+from comfyui_checkout import (
+    CFG,
+    PROMPT,
+    SEED,
+    STEPS,
+    bundled,
+    grey_levels,
+    inference_mode,
+    library,
+    nodes,
+    pipe,
+    sampled,
+    save,
+)
+from comfyui_nodes import CALLS, NAMES
+from selfcascade import SelfCascade
 from selfcascade.models import load_upsamplers
 
-if "COMFYUI_PATH" not in os.environ:
-    pytest.skip("COMFYUI_PATH names no ComfyUI", allow_module_level=True)
-
-PROMPT = "a large red house on the left at night"
-STEPS, CFG, SEED = 8, 3.0, 5
-
-
-@pytest.fixture(scope="session")
-def nodes() -> ModuleType:
-    sys.path.insert(0, os.environ["COMFYUI_PATH"])
-    importlib.import_module("comfy.cli_args").args.cpu = True
-    for name in ("comfy.sd", "latent_preview", "folder_paths"):
-        importlib.import_module(name)
-    return import_nodes()
+__all__ = ["bundled", "inference_mode", "nodes", "pipe"]  # fixtures
 
 
 def resolved(path: str) -> Any:
@@ -55,46 +53,6 @@ def test_comfyui_has_every_call_with_its_arguments(nodes: ModuleType, path: str)
         assert set(CALLS[path]) <= set(inspect.signature(found).parameters)
 
 
-@pytest.fixture(scope="session")
-def bundled(nodes: ModuleType) -> tuple[Any, Any, Any, Any, dict[str, Tensor]]:
-    return nodes.NODE_CLASS_MAPPINGS["SelfCascadeBundledModel"]().load(PROMPT, 1)
-
-
-@pytest.fixture(scope="session")
-def pipe() -> Any:
-    made = load_bundled("cpu")
-    made.set_progress_bar_config(disable=True)
-    return made
-
-
-def sampled(
-    nodes: ModuleType, bundled: Any, model: Any = None, latent: Any = None, **values: Any
-) -> tuple[Any, Any, str]:
-    own, positive, negative, vae, empty = bundled
-    given = {"steps": STEPS, "cfg": CFG, "sampler_name": "euler", "scheduler": "simple", "scale": 2.0, **values}
-    sampler = nodes.NODE_CLASS_MAPPINGS["SelfCascadeSampler"]()
-    return sampler.sample(model or own, positive, negative, vae, latent or empty, SEED, **given)
-
-
-def grey_levels(bundled: Any, latent: dict[str, Tensor], picture: Any) -> float:
-    """The largest difference between what ComfyUI decodes and a picture of the library's, in levels of 255."""
-    pixels = bundled[3].decode(latent["samples"])
-    return float(((pixels[0] * 255).round() - torch.as_tensor(picture[0] * 255).round()).abs().max())
-
-
-def library(pipe: Any, scale: float, **options: Any) -> Any:
-    upsamplers = options.pop("upsamplers", None)
-    generator = torch.Generator().manual_seed(SEED)
-    given = {
-        "num_inference_steps": STEPS,
-        "guidance_scale": CFG,
-        "generator": generator,
-        "output_type": "np",
-        **options,
-    }
-    return SelfCascade(pipe, upsamplers)(PROMPT, scale=scale, **given)
-
-
 CASES: dict[str, dict[str, Any]] = {
     "paper": {"preset": "paper"},
     "anchor": {"preset": "paper", "anchor": 0.3, "energy": 1.0},
@@ -103,13 +61,6 @@ CASES: dict[str, dict[str, Any]] = {
     "local": {"preset": "quality", "attention": "local"},
     "bicubic, K a stage": {"preset": "fast", "upsampling": "latent-bicubic", "pivot_step": (600, 300)},
 }
-
-
-@pytest.fixture(autouse=True)
-def inference_mode() -> Iterator[None]:
-    """As ComfyUI executes nodes."""
-    with torch.inference_mode():
-        yield
 
 
 @pytest.mark.parametrize("scale", [2.0, 4.0], ids=["4x", "16x"])
@@ -200,10 +151,4 @@ def test_it_can_be_interrupted(nodes: ModuleType, bundled: Any) -> None:
     management.interrupt_current_processing(False)
 
 
-def save(bundled: Any, latent: dict[str, Tensor], name: str) -> None:
-    folder = os.environ.get("COMFYUI_PICTURES")
-    if folder:
-        from PIL import Image
-
-        pixels = (bundled[3].decode(latent["samples"])[0] * 255).round().byte().numpy()
-        Image.fromarray(pixels).save(f"{folder}/{name}.png")
+# Networks with random weights, small enough for a CPU.

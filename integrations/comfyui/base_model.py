@@ -125,7 +125,7 @@ class ComfyBaseModel:
         attached: Attached | None = model.get_attachment(ATTACHED)
         if attached is not None:
             features = pivot.latents if pivot.features is None else pivot.features
-            model = with_skips(model, attached, scaled(features))
+            model = with_skips(model, attached, scaled(features), self.latent_size(stage.size))
         if preset.attention == "local" and stage.size.area > setting.native.area:
             model = attending_locally(model, setting.native, stage.size, z_K.z_up, z_K.sigmas)
         if preset.anchor > 0:

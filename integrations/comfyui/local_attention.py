@@ -94,14 +94,15 @@ class _Windows:
             skip_output_reshape: bool = False,
             **more: Any,
         ) -> Tensor:
-            place = self.place(q.shape[-2]) if self.own and q.shape[-2] == k.shape[-2] else None
+            tokens, others = (x.shape[2 if skip_reshape else 1] for x in (q, k))
+            place = self.place(tokens) if self.own and tokens == others else None
             if place is None or place[0] == place[1]:
                 shape = {"skip_reshape": skip_reshape, "skip_output_reshape": skip_output_reshape}
                 given = {"mask": mask, "attn_precision": attn_precision, **shape, **more}
                 return function(q, k, v, heads, **given) if other is None else other(function, q, k, v, heads, **given)
             step = step_of(self.sigmas, more["transformer_options"]["sigmas"])
             last = step == len(self.sigmas) - 2
-            parts = (x if skip_reshape else x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+            parts = (x if skip_reshape else x.reshape(len(x), tokens, heads, -1).transpose(1, 2) for x in (q, k, v))
             out = attend_at_step(*parts, place, step % 4, last, mask)  # (B, H, S, D)
             return out if skip_output_reshape else out.transpose(1, 2).flatten(2)
 

@@ -36,17 +36,18 @@ def check_model(upsamplers: FeatureUpsamplers, model: Any) -> None:
         raise ValueError("these upsamplers are for clips, along whose frames they have kernels; use ones for pictures")
 
 
-def with_skips(model: Any, attached: Attached, pivot: Tensor) -> Any:
+def with_skips(model: Any, attached: Attached, pivot: Tensor, size: tuple[int, int] | None = None) -> Any:
     """A copy of the model that adds the upsamplers' residuals to its skip features; other patches go on working.
 
     Args:
         model: A `ModelPatcher`.
         attached: Upsamplers made for it, and their strength; 0 changes no bit.
         pivot: z_0 in the model's own scale, (B, C, h, w).
+        size: (h', w') of the stage's latents, none other of which can be given features; None: not known.
     """
     made = model.clone()
     if attached.strength != 0:
-        skips = _Skips(made.model, attached, pivot)
+        skips = _Skips(made.model, attached, pivot, size)
         made.set_model_unet_function_wrapper(skips.wrapper(made.model_options.get("model_function_wrapper")))
         made.set_model_output_block_patch(skips.add)
     return made
@@ -55,7 +56,8 @@ def with_skips(model: Any, attached: Attached, pivot: Tensor) -> Any:
 class _Skips:
     """The pivot's features for the conditions of each pass, and what the pass that runs needs of them."""
 
-    def __init__(self, base: Any, attached: Attached, pivot: Tensor) -> None:
+    def __init__(self, base: Any, attached: Attached, pivot: Tensor, size: tuple[int, int] | None) -> None:
+        self.size = size
         self.base, self.pivot, self.strength = base, pivot, attached.strength
         self.upsamplers = copy.deepcopy(attached.upsamplers)  # takes the U-Net's device and precision
         self.levels = ldm_levels(base.diffusion_model)
@@ -102,6 +104,11 @@ class _Skips:
         if conditions.get("c_concat") is not None:
             raise ValueError(
                 "feature upsamplers do not work on models that are given a picture, as inpainting ones are"
+            )
+        if self.size is not None and tuple(x.shape[-2:]) != self.size:
+            raise ValueError(
+                "feature upsamplers are for whole pictures, and the model is called with a part of one; leave out "
+                "prompts for areas and tiled sampling, or the upsamplers"
             )
         options = conditions.get("transformer_options", {})
         dtype = self.base.manual_cast_dtype or self.base.get_dtype()
