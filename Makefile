@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+COMFYUI_PYTHON ?= $(BIN)/python
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 export HF_HUB_OFFLINE ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo web test test-slow test-web lint format experiments experiments-quick report benchmarks bundled clean
+.PHONY: help setup demo web test test-slow test-web test-comfyui lint format experiments experiments-quick report benchmarks bundled clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +39,10 @@ test-slow: $(READY) ## Run the tests that take long
 test-web: $(READY) ## Test the page's server, and the page in a headless Chromium that is installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[web,test-web]'
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest tests/test_web_server.py tests/test_web_browser.py -m "browser or not browser"
+
+test-comfyui: $(READY) ## Check the ComfyUI nodes on a checkout: COMFYUI_PATH=DIR, COMFYUI_PYTHON=its python
+	@test -f "$(COMFYUI_PATH)/main.py" || { echo "COMFYUI_PATH must be a folder with ComfyUI in it, not '$(COMFYUI_PATH)'"; exit 2; }
+	PYTHONPATH=src $(COMFYUI_PYTHON) -m pytest tests/test_comfyui_checkout.py tests/test_comfyui_families.py
 
 lint: $(READY) ## Check style and types
 	$(BIN)/ruff check .

@@ -124,12 +124,16 @@ def matched_step(scheduler: Scheduler, step: int, ratio: float) -> int:
         step: t, a training timestep in (0, T].
         ratio: Ratio of the pixels, over 0.
     """
-    last = training_steps(scheduler)
+    return step_of_snr(step, ratio, training_steps(scheduler), getattr(scheduler, "alphas_cumprod", None))
+
+
+def step_of_snr(step: int, ratio: float, last: int, alphas_cumprod: Tensor | None) -> int:
+    """`matched_step` of T = `last` training timesteps with these abar, (T,); None: of a flow, whose sigma is t / T."""
     check_pivot_step(step, last)
-    if not hasattr(scheduler, "alphas_cumprod"):
+    if alphas_cumprod is None:
         odds = (last - step) / step / ratio**0.5  # (1 - sigma) / sigma, the square root of the SNR
         return min(last, max(1, round(last / (1 + odds))))
-    abar: Tensor = scheduler.alphas_cumprod.double()
+    abar = alphas_cumprod.double()
     snr = abar / (1 - abar)
     return max(1, int((snr > snr[min(step, last - 1)] / ratio).sum()))
 

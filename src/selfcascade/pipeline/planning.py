@@ -11,8 +11,8 @@ from selfcascade.base_models import family_of
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.pivot_controls import check_anchorable
 from selfcascade.base_models.protocols import Pipeline, Scheduler
-from selfcascade.base_models.stage_scheduler import stage_scheduler, training_steps
-from selfcascade.base_models.stage_schedules import last_timesteps, shortened
+from selfcascade.base_models.stage_scheduler import stage_scheduler
+from selfcascade.base_models.stage_schedules import SchedulerSchedules, Schedules, shortened
 from selfcascade.cascade import Size, Stage, plan_stages
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError
@@ -100,7 +100,12 @@ class Planner:
     def _stages(self, sizes: Sequence[Size], first_pivot: int, options: Options) -> tuple[Stage, ...]:
         self.family.check_size(sizes[-1])
         preset = self._chosen(options)
-        return planned(self.pipe.scheduler, self.native_size, self.defaults, sizes, first_pivot, preset, options)
+        return planned(self.schedules, self.native_size, self.defaults, sizes, first_pivot, preset, options)
+
+    @property
+    def schedules(self) -> SchedulerSchedules:
+        """Those of the scheduler that the pipeline has now."""
+        return SchedulerSchedules(self.pipe.scheduler)
 
     def _chosen(self, options: Options) -> Preset:
         return with_changes(self.preset(options.preset), options)
@@ -113,7 +118,7 @@ class Planner:
     def preset(self, name: str | Preset | None = None) -> Preset:
         """The settings of this name; None: those that the upsamplers were trained for, or `default_preset`."""
         if name is None and self.upsamplers is not None:
-            return trained_preset(self.upsamplers.config, self.pipe.scheduler)
+            return trained_preset(self.upsamplers.config, self.schedules)
         return preset_named(self.default_preset if name is None else name)
 
 
@@ -196,7 +201,7 @@ def default_preset(defaults: ModelDefaults, scheduler: Scheduler) -> str:
 
 
 def planned(
-    scheduler: Scheduler,
+    schedules: Schedules,
     native: Size,
     defaults: ModelDefaults,
     sizes: Sequence[Size],
@@ -207,7 +212,7 @@ def planned(
     """The stages of a cascade, their settings checked.
 
     Args:
-        scheduler: The pipeline's.
+        schedules: The model's.
         native: The size that a `matched` preset's shares are meant at.
         defaults: The steps and guidance where the options have none.
         sizes: Sizes of the stages.
@@ -220,16 +225,16 @@ def planned(
     """
     steps = defaults.num_inference_steps if options.num_inference_steps is None else options.num_inference_steps
     guidance_scale = defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale
-    pivots = pivot_steps(scheduler, native, sizes[first_pivot:], preset, options.pivot_step)
+    pivots = pivot_steps(schedules, native, sizes[first_pivot:], preset, options.pivot_step)
     all_steps = per_stage("num_inference_steps", steps, len(sizes))
     guidance = per_stage("guidance_scale", guidance_scale, len(sizes))
-    check_range("num_inference_steps", all_steps, training_steps(scheduler))
+    check_range("num_inference_steps", all_steps, schedules.training_steps)
     if preset.step_share < 1 and isinstance(steps, int):
-        all_steps[first_pivot:] = [shortened(scheduler, steps, preset.step_share, pivot) for pivot in pivots]
+        all_steps[first_pivot:] = [shortened(schedules, steps, preset.step_share, pivot) for pivot in pivots]
     for number in all_steps[:first_pivot]:
-        last_timesteps(scheduler, number)  # which the scheduler may refuse
+        schedules.last_timesteps(number)  # which the scheduler may refuse
     chosen = options.pivot_step is not None
     for index, number in enumerate(all_steps[first_pivot:]):
-        pivots[index] = reachable(scheduler, number, pivots[index], chosen)
+        pivots[index] = reachable(schedules, number, pivots[index], chosen)
     plan = zip(sizes, all_steps, [None] * first_pivot + pivots, guidance, strict=True)
     return tuple(Stage(index, len(sizes), *values) for index, values in enumerate(plan))
