@@ -133,7 +133,7 @@ def create_tab(desk: Desk, page: gr.Blocks) -> None:
             saved = gr.DownloadButton("Download the picture", interactive=False, elem_id="download")
     settings = [*vars(front).values(), *fields]
     sampling = _sampling(desk, front, found)
-    sample.click(
+    sampled = sample.click(
         spoken(sampling),
         [draw, count, *settings],
         [front.seed, samples, made, picked, note],
