@@ -3,13 +3,17 @@
 import asyncio
 import importlib.util
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image, PngImagePlugin
 
-from command_line import refuse
+from command_line import SRC, made, refuse
 from selfcascade.making import load, make
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError
@@ -184,7 +188,9 @@ def test_settings_are_read_from_our_pictures_and_those_of_other_tools(studio: St
 def test_files_without_settings_are_refused_by_the_name_that_the_visitor_knows(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{}")
     (tmp_path / "b.png").write_bytes(b"no picture")
-    files = [tmp_path / "a.json", tmp_path / "b.png", png(tmp_path / "c.png"), tmp_path / "d.exe"]
+    (tmp_path / "long.json").write_bytes(b" " * 1_000_001)
+    files = [tmp_path / "long.json"]
+    files += [tmp_path / "a.json", tmp_path / "b.png", png(tmp_path / "c.png"), tmp_path / "d.exe"]
     files += [png(tmp_path / "e.png", selfcascade="{"), png(tmp_path / "f.png", selfcascade='{"kind": 1}')]
     files += [png(tmp_path / "g.png", parameters="Steps: many, Seed: x")]
     for file in files:
@@ -217,6 +223,24 @@ def test_the_command_refuses_before_a_model_is_loaded() -> None:
     assert "auth must be" in refuse("web", "--auth", "me:short")
     Path("file").touch()
     assert "output 'file' is a file" in refuse("web", "--output", "file")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workplace")
+def test_a_stopped_page_leaves_its_output_alone_behind(tmp_path: Path) -> None:
+    if importlib.util.find_spec("gradio") is None:
+        pytest.skip("the page is an extra")
+    (tmp_path / "temporary").mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(SRC), "TMPDIR": str(tmp_path / "temporary")}
+    command = [sys.executable, "-m", "selfcascade.cli", "web", "--model", "sd"]
+    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, env=environment) as page:
+        assert page.stdout is not None
+        assert page.stdout.readline().startswith("http://127.0.0.1:")
+        assert [path.name[:15] for path in (tmp_path / "temporary").iterdir()] == ["selfcascade-web"]
+        page.send_signal(signal.SIGTERM)
+        assert page.wait(30) == 0
+    assert not list((tmp_path / "temporary").iterdir())
+    assert made(tmp_path) == {"temporary"}
 
 
 def test_the_shelf_holds_so_much_and_no_more(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from selfcascade.options import Options
 from selfcascade.options.checks import OptionError
 from selfcascade.recorded import read_options
 
-MAX_TEXT = 100_000
+MAX_TEXT, MAX_RECORD = 100_000, 1_000_000
 PAIR = re.compile(r'\s*([A-Za-z][\w \-/]*):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
 TAKEN = {"Steps": "num_inference_steps", "CFG scale": "guidance_scale", "Seed": "seed", "Size": "size"}
 # What decides a picture and is no path, nor the machine's own affair.
@@ -33,6 +33,8 @@ def read_settings(file: Path, name: str) -> tuple[Options, str]:
     """
     if file.suffix.lower() not in (".png", ".json"):
         raise ValueError(f"{name!r} must be a .png made by selfcascade or another tool, or the .json beside one")
+    if file.suffix.lower() == ".json" and file.stat().st_size > MAX_RECORD:
+        raise ValueError(f"{name!r} has over {MAX_RECORD // 1000} kB, which no record has")
     text = "" if file.suffix.lower() == ".json" else _parameters(file, name)
     if text is not None and file.suffix.lower() == ".png":
         return read_parameters(text), f"read from the parameters of {name}"

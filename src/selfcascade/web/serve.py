@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -107,11 +108,16 @@ def served(
 
 
 def serve(studio: Studio, host: str, port: int | None, auth: tuple[str, str] | None, tell: Any) -> None:
-    """Serves the page until Ctrl-C; `tell` is given its address."""
-    with served(studio, host, port, auth) as url:
-        tell(url)
-        with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
+    """Serves the page until Ctrl-C or a SIGTERM; `tell` is given its address."""
+    ended = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    try:
+        with served(studio, host, port, auth) as url:
+            tell(url)
+            with contextlib.suppress(KeyboardInterrupt):
+                ended.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _started(studio: Studio, host: str, port: int | None, auth: tuple[str, str] | None, cache: Path) -> Any:

@@ -29,7 +29,8 @@ def build(studio: Studio, cache: Path, cleaned: tuple[int, int]) -> gr.Blocks:
     desk = Desk(studio, Shelf(cache, studio.limits.cache_bytes // 2, cleaned[1]))
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=cleaned, fill_width=True) as page:
         cascade = studio.cascade
-        model = f"Model: {studio.base.model}, native size {cascade.native_size.width} x {cascade.native_size.height}."
+        name = Path(studio.base.model).name  # where it lies is the machine's own affair
+        model = f"Model: {name}, native size {cascade.native_size.width} x {cascade.native_size.height}."
         gr.Markdown(f"# {TITLE}\n{INTRODUCTION} {model}", elem_id="head")
         with gr.Tabs():
             if studio.makes_pictures:
