@@ -64,6 +64,10 @@ ROOMS = {
         "from options to pictures or clips and their records, one or several at a time",
         ("base_models", "loading", "media", "methods", "models", "options", "pipeline"),
     ),
+    "recorded": Room(
+        "options from the record of an earlier picture or clip",
+        ("making", "media", "methods", "options"),
+    ),
     "cost": Room(
         "TFLOPs, memory and seconds of a plan, before it runs", ("base_models", "cascade", "options", "pipeline")
     ),
@@ -94,6 +98,10 @@ ROOMS = {
         "results as tables, plots, pictures and a page to browse",
         ("evaluation", "media", "methods", "metrics", "models"),
     ),
+    "web": Room(
+        "the page that `selfcascade web` serves: a studio that makes, tabs that ask it, a gate before the server",
+        ("base_models", "cascade", "cost", "making", "media", "methods", "models", "options", "pipeline", "recorded"),
+    ),
     "cli": Room(
         "the commands, one module each, without logic of their own",
         (
@@ -106,8 +114,10 @@ ROOMS = {
             "options",
             "pipeline",
             "processes",
+            "recorded",
             "report",
             "training",
+            "web",
         ),
     ),
     "demo": Room("`make demo`", ("cli", "making", "media", "options")),

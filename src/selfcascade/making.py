@@ -35,6 +35,8 @@ class Made:
         seconds: What it took; of several that were made together, what all of them did.
         frames: Number of frames in a clip; None for a picture.
         flagged: Whether the model's own safety checker has blacked it out.
+        latents: z_0 of each stage, for this picture alone.
+        interrupted: Whether a callback stopped the model before its last step.
     """
 
     image: Image.Image
@@ -44,6 +46,8 @@ class Made:
     sampler: str
     frames: list[Image.Image] | None = None
     flagged: bool = False
+    latents: Sequence[Any] = ()
+    interrupted: bool = False
 
     def record(self) -> dict[str, Any]:
         """What the sidecar holds."""
@@ -179,6 +183,8 @@ def make(
         options: From `load`.
         source: For options with an image, what `cli.sources.source_for` gave.
         callback: As in diffusers' `callback_on_step_end`.
+
+    With a `pivot`, and the `generator` that its stage has left, this is what one call from the seed on makes.
     """
     return _make(cascade, [options], source, callback)[0]
 
@@ -230,7 +236,9 @@ def _make(
         frames = output.frames[index] if cascade.family.video else None
         image = output.images[index] if frames is None else frames[0]
         used = _used(cascade, options, output, image, frames)
-        made.append(Made(image, used, stages, seconds, sampler, frames, bool(flagged[index])))
+        latents = [result.latents[index : index + 1] for result in output.stages]
+        struck = bool(flagged[index])
+        made.append(Made(image, used, stages, seconds, sampler, frames, struck, latents, output.interrupted))
     return made
 
 
@@ -277,7 +285,7 @@ def _arguments(
         arguments = {name: value for name, value in arguments.items() if name not in OF_THE_CASCADE}
     # Drawn on the CPU, so that a seed means the same noise on every device.
     generators = [torch.Generator("cpu").manual_seed(options.seed) for options in group]
-    arguments["generator"] = generators if len(group) > 1 else generators[0]
+    arguments["generator"] = generators if len(group) > 1 else group[0].generator or generators[0]
     if len(group) > 1 and group[0].negative_prompt is not None:
         arguments["negative_prompt"] = [options.negative_prompt for options in group]
     # ModelScope's pipeline is older than this callback: no bar there.

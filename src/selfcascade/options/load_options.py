@@ -55,7 +55,7 @@ class LoadOptions(BaseModel):
     ] = None
     device: Annotated[Text | None, of_model("cpu, cuda, cuda:1 or mps.", "the best there is")] = None
     dtype: Annotated[
-        Dtype | None, Use("Precision of the weights.", "float16 on a GPU, else float32", SAMPLE, passed=False)
+        Dtype | None, Use("Precision of the weights.", "float16 on a GPU, else float32", SAMPLE | {"web"}, passed=False)
     ] = None
     native_size: Annotated[
         Sides | None, Use("Size the model was trained at.", "as the model says", MODEL, metavar="HxW")

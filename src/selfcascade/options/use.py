@@ -46,7 +46,7 @@ CLIPS: Names = GENERATE | UPSCALE
 MAKE: Names = PICTURES | CLIPS
 PLAN: Names = MAKE | {"plan"}
 SAMPLE: Names = PLAN | {"evaluate"}
-MODEL: Names = PLAN | {"info"}
+MODEL: Names = PLAN | {"info", "web"}
 CALLS: Names = frozenset({"__call__", "upscale"})
 PLANNED: Names = CALLS | {"plan"}
 
