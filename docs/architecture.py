@@ -47,7 +47,7 @@ ROOMS = {
         "what is loaded beside a model's folder (checkpoints, LoRA, ControlNet, IP-Adapter), and how a pipeline runs",
         ("base_models", "media", "options"),
     ),
-    "models": Room("models and upsamplers by name", ("loading", "upsamplers")),
+    "models": Room("models and upsamplers by name", ("loading", "options", "upsamplers")),
     "data": Room(
         "scenes, folders of pictures or clips, tar shards, tables of clips; deterministic, resumable batches",
         ("cascade", "media"),
@@ -62,7 +62,7 @@ ROOMS = {
     ),
     "making": Room(
         "from options to pictures or clips and their records, one or several at a time",
-        ("base_models", "loading", "media", "methods", "models", "options", "pipeline"),
+        ("loading", "media", "methods", "models", "options", "pipeline"),
     ),
     "recorded": Room(
         "options from the record of an earlier picture or clip",

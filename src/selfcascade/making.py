@@ -106,23 +106,11 @@ def load(options: Options, video: bool = False) -> tuple[SelfCascade, Options]:
 
 def load_cascade(options: Options) -> tuple[SelfCascade, Options]:
     """The options' model, ready to run, and the options with the upsamplers that it has."""
-    from selfcascade.loading.named_files import check_files
-
-    options = check_files(options)
-
     from selfcascade import SelfCascade
-    from selfcascade.base_models.named_schedulers import check_scheduler
-    from selfcascade.loading.additions import add_to
-    from selfcascade.loading.execution import check_execution, placed
-    from selfcascade.models import find_device, load_upsamplers, read_model
+    from selfcascade.models import load_equipped, load_upsamplers
 
     quiet_libraries()
-    device = find_device(options.device)
-    check_execution(options, device)
-    if options.scheduler is not None:
-        check_scheduler(options.scheduler)
-    pipe = read_model(options.model, options.device, options.dtype, options.config)
-    pipe = placed(add_to(pipe, options), options, device)
+    pipe, options = load_equipped(options)
     pipe.set_progress_bar_config(disable=True)
     name = upsamplers_of(options) if options.method == TUNED or options.upsamplers is not None else None
     upsamplers = None if name is None else load_upsamplers(name)

@@ -8,6 +8,7 @@ from typing import Any
 
 from selfcascade.loading.reasons import reason_of
 from selfcascade.loading.single_files import check_single_file, load_single_file
+from selfcascade.options import Options
 
 BUNDLED = Path(__file__).parent / "bundled" / "image"
 BUNDLED_VIDEO = Path(__file__).parent / "bundled" / "video"
@@ -69,6 +70,26 @@ def read_model(name: str, device: str | None = None, dtype: str | None = None, c
         pipe = _set_in_motion(pipe, options)
     pipe.set_progress_bar_config(disable=None)
     return pipe
+
+
+def load_equipped(options: Options) -> tuple[Any, Options]:
+    """The options' model with all that they add to it, placed and compiled as they say, and them with checksums.
+
+    Raises:
+        ValueError: Something is missing or does not fit; where that can be known, before a model is loaded.
+    """
+    from selfcascade.loading.named_files import check_files
+
+    options = check_files(options)
+
+    from selfcascade.loading.additions import add_to, check_additions
+    from selfcascade.loading.execution import check_execution, placed
+
+    device = find_device(options.device)
+    check_execution(options, device)
+    check_additions(options)
+    pipe = read_model(options.model, options.device, options.dtype, options.config)
+    return placed(add_to(pipe, options), options, device), options
 
 
 def bundled_upsamplers() -> list[str]:
@@ -263,5 +284,6 @@ def _from_hub(name: str, options: dict[str, Any]) -> Any:
     except Exception as error:  # the network's, the Hub's and the loader's errors share no base class
         own = ", ".join(map(repr, BUNDLED_MODELS))
         raise ValueError(
-            f"model {name!r} is not a folder, none of {own}, not in the local cache, and the Hub says: {reason_of(error)}"
+            f"model {name!r} is not a folder, none of {own}, not in the local cache, and the Hub says: "
+            f"{reason_of(error)}"
         ) from error

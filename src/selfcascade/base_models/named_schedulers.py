@@ -58,13 +58,13 @@ def check_scheduler(name: str, option: str = "scheduler") -> NamedScheduler:
         named = parse_scheduler(name)
     except ValueError as error:
         raise OptionError(f"{{{option}}} {{reason}}", reason=str(error)) from None
-    if _class_named(named.kind) is None:
-        raise OptionError(f"{{{option}}} {{kind}} is not a scheduler of diffusers", kind=named.kind)
     scipy = named.kind == "LMSDiscreteScheduler" or bool(NEED_SCIPY & set(named.settings))
     if scipy and find_spec("scipy") is None:
         raise OptionError(
             f"{{{option}}} {{found}} needs scipy: pip install 'selfcascade[schedulers]'", found=repr(name)
         )
+    if _class_named(named.kind) is None:
+        raise OptionError(f"{{{option}}} {{kind}} is not a scheduler of diffusers", kind=named.kind)
     return named
 
 

@@ -7,12 +7,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from selfcascade.base_models.named_schedulers import scheduler_named
+from selfcascade.base_models.named_schedulers import check_scheduler, scheduler_named
 from selfcascade.loading.named_files import find_folder_of, find_weights, split_scale
 from selfcascade.loading.reasons import reason_of
 from selfcascade.media.images import read_image
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError, shown
+
+
+def check_additions(options: Options) -> None:
+    """Raises OptionError if what the options add needs a package that is not installed, or is no scheduler."""
+    if options.scheduler is not None:
+        check_scheduler(options.scheduler)
+    if options.lora and find_spec("peft") is None:
+        raise OptionError("{lora} needs peft: pip install 'selfcascade[lora]'")
 
 
 def add_to(pipe: Any, options: Options) -> Any:
@@ -61,8 +69,6 @@ def add_loras(pipe: Any, entries: tuple[str, ...]) -> None:
     """
     if not hasattr(pipe, "load_lora_weights"):
         raise OptionError("{lora} is not for a {name}, which loads none", name=type(pipe).__name__)
-    if find_spec("peft") is None:
-        raise OptionError("{lora} needs peft: pip install 'selfcascade[lora]'")
     weights: dict[str, float] = {}
     for number, entry in enumerate(entries, 1):
         path, scale = split_scale(entry)
@@ -93,7 +99,8 @@ def with_controlnet(pipe: Any, name: str) -> Any:
     folder = find_folder_of("controlnet", name)
     local = {"local_files_only": True} if Path(folder).is_dir() else {}
     try:
-        kind = diffusers.ControlNetModel.load_config(folder, **local).get("_class_name", "ControlNetModel")
+        stated: Any = diffusers.ControlNetModel.load_config(folder, **local)
+        kind = stated.get("_class_name", "ControlNetModel")
         if "ControlNet" not in kind or not hasattr(diffusers, kind):
             raise ValueError(f"its class is {kind}")
         loaded = getattr(diffusers, kind).from_pretrained(folder, dtype=pipe.dtype, use_safetensors=True, **local)

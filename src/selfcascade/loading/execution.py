@@ -34,7 +34,8 @@ def placed(pipe: Any, options: Options, device: str) -> Any:
         OptionError: The network cannot be compiled block by block, or the pipeline cannot be offloaded.
     """
     if options.channels_last:
-        for part in (denoiser(pipe), pipe.vae):
+        parts: list[Any] = [denoiser(pipe), pipe.vae]
+        for part in parts:
             part.to(memory_format=torch.channels_last)
     if options.offload is None:
         pipe = pipe.to(device)

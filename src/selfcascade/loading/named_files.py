@@ -46,7 +46,7 @@ def split_scale(entry: str) -> tuple[str, float]:
 
 
 def find_weights(option: str, name: str) -> Place:
-    """The place of a .safetensors file that an option names: a file, a folder with one, or OWNER/NAME[/FILE] on the Hub.
+    """The place of a .safetensors file that an option names: itself, a folder with it, or OWNER/NAME[/FILE] on the Hub.
 
     Raises:
         OptionError: There is none, or it is in another format.

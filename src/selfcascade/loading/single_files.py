@@ -68,7 +68,8 @@ def _pipeline_class(folder: str) -> Any:
     if index.is_file():
         name = json.loads(index.read_text("utf-8")).get("_class_name")
     else:
-        name = diffusers.DiffusionPipeline.load_config(folder).get("_class_name")
+        stated: Any = diffusers.DiffusionPipeline.load_config(folder)
+        name = stated.get("_class_name")
     kind = getattr(diffusers, str(name), None)
     if kind is None or not hasattr(kind, "from_single_file"):
         raise ValueError(f"a {name} is not loaded from a single file")
