@@ -40,7 +40,8 @@ ROOMS = {
     "upsamplers": Room(
         "the tuned version's modules (phi_n), and the hooks that read and add skip features", ("base_models", "options")
     ),
-    "models": Room("models and upsamplers by name", ("upsamplers",)),
+    "model_files": Room("whether a model's folder is whole, before and after a library has read it", ("options",)),
+    "models": Room("models and upsamplers by name", ("model_files", "upsamplers")),
     "data": Room(
         "scenes, folders of pictures or clips, tar shards, tables of clips; deterministic, resumable batches",
         ("cascade", "media"),
@@ -81,7 +82,7 @@ ROOMS = {
     ),
     "report": Room(
         "results as tables, plots, pictures and a page to browse",
-        ("evaluation", "media", "methods", "metrics", "models"),
+        ("evaluation", "media", "methods", "metrics", "models", "options"),
     ),
     "cli": Room(
         "the commands, one module each, without logic of their own",

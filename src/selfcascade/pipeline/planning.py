@@ -11,7 +11,8 @@ from selfcascade.base_models import family_of
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.pivot_controls import check_anchorable
 from selfcascade.base_models.protocols import Pipeline
-from selfcascade.base_models.stage_scheduler import matched_step, stage_scheduler, training_steps
+from selfcascade.base_models.scheduler_kinds import check_scheduler
+from selfcascade.base_models.stage_scheduler import matched_step, training_steps
 from selfcascade.base_models.stage_schedules import last_timesteps, reachable, shortened
 from selfcascade.cascade import Size, Stage, plan_stages
 from selfcascade.options import Options
@@ -60,7 +61,7 @@ class Planner:
             upsamplers.check_unet(self.family.denoiser)
         elif upsamplers is not None:
             raise ValueError(f"upsamplers must be FeatureUpsamplers or None, not {type(upsamplers).__name__}")
-        stage_scheduler(pipe.scheduler, None)
+        check_scheduler(self.family)
         self.multiple, self.defaults = self.family.multiple, defaults_of(pipe)
         size = native_size if native_size is not None else self.defaults.native_size or self.family.native_size
         self.native_size = plan_stages(size, size, self.multiple)[0]
@@ -106,6 +107,7 @@ class Planner:
         return self._stages(sizes, 1, options)
 
     def _stages(self, sizes: Sequence[Size], first_pivot: int, options: Options) -> tuple[Stage, ...]:
+        check_scheduler(self.family)  # it may have been replaced since
         self.family.check_size(sizes[-1])
         preset = self._chosen(options)
         return planned(self.pipe.scheduler, self.native_size, self.defaults, sizes, first_pivot, preset, options)
