@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -14,7 +15,7 @@ from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.scheduler_kinds import check_scheduler
 from selfcascade.base_models.stage_scheduler import matched_step, training_steps
 from selfcascade.base_models.stage_schedules import last_timesteps, reachable, shortened
-from selfcascade.cascade import Size, Stage, plan_stages
+from selfcascade.cascade import LEAST_AREA, Size, Stage, plan_stages
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError
 from selfcascade.options.presets import (
@@ -110,6 +111,8 @@ class Planner:
         check_scheduler(self.family)  # it may have been replaced since
         self.family.check_size(sizes[-1])
         preset = self._chosen(options)
+        if preset.anchor > 0:
+            check_anchorable(self.pipe.scheduler)
         return planned(self.pipe.scheduler, self.native_size, self.defaults, sizes, first_pivot, preset, options)
 
     def _chosen(self, options: Options) -> Preset:
@@ -139,14 +142,15 @@ def target_size(native: Size, multiple: int, options: Options) -> Size:
         OptionError: A side that is given is not such a multiple.
     """
     scale = 2.0 if options.scale is None else options.scale
-    sides: dict[str, int] = {}
-    for name, given, own in zip(("height", "width"), (options.height, options.width), native, strict=True):
-        side = max(1, round(scale * own / multiple)) * multiple if given is None else given
+    scaled = (max(1, round(scale * side / multiple)) * multiple for side in native)
+    given = zip((options.height, options.width), scaled, strict=True)
+    sides = Size(*(default if side is None else side for side, default in given))
+    for name, side, other in (("height", *sides), ("width", *reversed(sides))):
         if side % multiple:
-            near = max(multiple, round(side / multiple) * multiple)
+            least = math.ceil(LEAST_AREA * native.area / other / multiple)  # below it the nearest would be refused too
+            near = max(1, round(side / multiple), least) * multiple
             raise OptionError(f"{{{name}}} must be a multiple of {multiple}, not {side}; {near} is the nearest")
-        sides[name] = side
-    return Size(**sides)
+    return sides
 
 
 def enlarged_size(own: Size, multiple: int, options: Options) -> Size:
