@@ -74,7 +74,7 @@ def test_a_damaged_result_is_named(text: str, message: str, tmp_path: Path) -> N
     ("text", "message"),
     [
         ("{", "cannot be read: Expecting property name"),
-        ("[]", "cannot be read: "),
+        ("[]", "must hold a JSON object, not a list"),
         ("{}", "cannot be read: costs have no rows, steps, guidance_scale"),
         (json.dumps({**BENCHMARK, "rows": [COST]}), "cannot be read: costs have no method"),
     ],

@@ -122,9 +122,10 @@ def read_costs(path: Path) -> Costs:
     """
     if not path.is_file():
         raise ValueError(f"costs {str(path)!r} is not a file; `python benchmarks/methods.py` writes it")
+    held = read_object(path, "costs")
     try:
-        return Costs(read_object(path, "costs"))
-    except TypeError as error:
+        return Costs(held)
+    except (ValueError, TypeError) as error:
         raise ValueError(f"costs {path} cannot be read: {error}") from error
 
 
