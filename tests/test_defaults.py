@@ -103,7 +103,7 @@ def test_a_pipeline_made_of_another_keeps_its_defaults(tmp_path: Path, monkeypat
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert defaults_of(pipe) == defaults_of(other) == ModelDefaults(**{**OWN, "native_size": (64, 96)})
-    assert defaults_of(SD.build()) == ModelDefaults()
+    assert defaults_of(SD.shared()) == ModelDefaults()
 
 
 @pytest.mark.parametrize(
@@ -154,4 +154,4 @@ def test_upsamplers_keep_the_preset_they_were_trained_for(tmp_path: Path) -> Non
     upsamplers = FeatureUpsamplers.from_unet(pipe.unet, "micro", 650)
     assert SelfCascade(pipe, upsamplers).plan()[1].pivot_step == 650
     assert SelfCascade(pipe).plan()[1].pivot_step == round(1000 * PRESETS["fast"].pivot_share)
-    assert SelfCascade(TINY["animatediff"].build()).plan()[1].pivot_step == 500
+    assert SelfCascade(TINY["animatediff"].shared()).plan()[1].pivot_step == 500

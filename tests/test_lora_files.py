@@ -37,6 +37,7 @@ TARGETS = {
     "convolutions": r".*\.(conv1|conv2|conv_shortcut)|conv_in|conv_out",
     "embeddings": r".*\.(time_emb_proj|linear_1|linear_2)",
 }
+TARGETS["everything"] = "|".join(f"(?:{names})" for names in TARGETS.values())
 
 
 def randomised(pipe: Any, folder: Path, **changes: Any) -> TrainedUNet:
@@ -61,20 +62,23 @@ def sample_at_64(pipe: Any, name: str) -> Tensor:
 def check_equal(pipe: Any, name: str, folder: Path) -> None:
     """The file gives what the adapted pipeline gives, by diffusers and by our method; both leave nothing out."""
     expected, layers = sample_at_64(pipe, name), get_peft_model_state_dict(pipe.unet)
-    plain, borrowing = U_NETS[name].build(), U_NETS[name].build()
+    plain: Any = U_NETS[name].build()
     without = sample_at_64(plain, name)
     assert not torch.allclose(without, expected, atol=1e-3)
+    with lora(plain, folder):
+        assert torch.equal(sample_at_64(plain, name), expected)
+    assert torch.equal(sample_at_64(plain, name), without)
     plain.load_lora_weights(folder)
     loaded = get_peft_model_state_dict(plain.unet, adapter_name=next(iter(plain.unet.peft_config)))
     assert loaded.keys() == layers.keys() and all(torch.equal(loaded[key], value) for key, value in layers.items())
     assert torch.equal(sample_at_64(plain, name), expected)
-    with lora(borrowing, folder):
-        assert torch.equal(sample_at_64(borrowing, name), expected)
-    assert torch.equal(sample_at_64(borrowing, name), without)
 
 
-@pytest.mark.parametrize("name", U_NETS)
-@pytest.mark.parametrize("targets", TARGETS)
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [("stable-diffusion", targets) for targets in TARGETS]  # each kind of layer by itself, which decides the format
+    + [(name, targets) for name in U_NETS if name != "stable-diffusion" for targets in ("as trained", "everything")],
+)
 def test_every_layer_comes_back(name: str, targets: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainables, "LORA_TARGETS", TARGETS[targets])
     pipe = U_NETS[name].build()
@@ -82,7 +86,7 @@ def test_every_layer_comes_back(name: str, targets: str, tmp_path: Path, monkeyp
     check_equal(pipe, name, tmp_path)
 
 
-@pytest.mark.parametrize(("rank", "alpha"), [(1, None), (1, 8.0), (4, 0.5), (32, 48.0)])
+@pytest.mark.parametrize(("rank", "alpha"), [(1, 8.0), (4, 0.5), (6, None)])
 def test_rank_and_alpha_come_back(rank: int, alpha: float | None, tmp_path: Path) -> None:
     pipe = SD.build()
     randomised(pipe, tmp_path, rank=rank, lora_alpha=alpha).save(tmp_path, pipe)

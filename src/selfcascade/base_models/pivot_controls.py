@@ -127,6 +127,10 @@ class Anchor:
         """Whether the step of this index, of so many, is one of the first share."""
         return step < round(self.share * count)
 
+    def correction(self, x_0: Tensor) -> Tensor:
+        """P (phi(z_0^(r-1)) - x_0): what is added to a predicted x_0, in the layout of `enlarged`."""
+        return low_band(self.enlarged.float() - x_0, self.height, self.width)
+
     def __call__(self, scheduler: Scheduler, output: Tensor, timestep: float | Tensor, sample: Tensor) -> Tensor:
         """The output o' that goes in the place of the network's.
 
@@ -148,8 +152,7 @@ class Anchor:
         if b == 0:
             return output
         x_0 = self.to_spatial(a * sample.float() + b * output.float())
-        correction = low_band(self.enlarged.float() - x_0, self.height, self.width)
-        return output + (self.to_step(correction) / b).to(output.dtype)
+        return output + (self.to_step(self.correction(x_0)) / b).to(output.dtype)
 
 
 def x_0_weights(scheduler: Scheduler, timestep: float | Tensor) -> tuple[float, float]:

@@ -130,12 +130,16 @@ def matched_step(scheduler: Scheduler, step: int, ratio: float) -> int:
         step: t, a training timestep in (0, T].
         ratio: Ratio of the pixels, over 0.
     """
-    last = training_steps(scheduler)
+    return step_of_snr(step, ratio, training_steps(scheduler), getattr(scheduler, "alphas_cumprod", None))
+
+
+def step_of_snr(step: int, ratio: float, last: int, alphas_cumprod: Tensor | None) -> int:
+    """`matched_step` of T = `last` training timesteps with these abar, (T,); None: of a flow, whose sigma is t / T."""
     check_pivot_step(step, last)
-    if not hasattr(scheduler, "alphas_cumprod"):
+    if alphas_cumprod is None:
         odds = (last - step) / step / ratio**0.5  # (1 - sigma) / sigma, the square root of the SNR
         return min(last, max(1, round(last / (1 + odds))))
-    abar: Tensor = scheduler.alphas_cumprod.double()
+    abar = alphas_cumprod.double()
     snr = abar / (1 - abar)
     return max(1, int((snr > snr[min(step, last - 1)] / ratio).sum()))
 
@@ -146,21 +150,6 @@ def check_pivot_step(pivot_step: object, limit: int) -> None:
         raise ValueError(
             f"pivot_step must be a whole number from 1 to {limit}, a training timestep, not {pivot_step!r}"
         )
-
-
-def add_noise_at_start(scheduler: StageScheduler, z_0: Tensor, noise: Tensor) -> Tensor:
-    """z_0 taken to the first step of the stage: sqrt(abar) z_0 + sqrt(1 - abar) eps (eq. 6), or the flow's own mixture.
-
-    Args:
-        scheduler: A stage scheduler whose timesteps are set.
-        z_0: Clean latents, (B, ...).
-        noise: Gaussian noise, the shape of z_0.
-    """
-    timestep = scheduler.timesteps[:1]
-    with _whole_schedule(scheduler):
-        if hasattr(scheduler, "add_noise"):
-            return scheduler.add_noise(z_0, noise, timestep.repeat(len(z_0)))
-        return scheduler.scale_noise(z_0, timestep, noise)
 
 
 @functools.cache
@@ -188,7 +177,7 @@ def _stage_class(kind: type[Any]) -> type:
     @functools.wraps(kind.step)
     def step(self: StageScheduler, *args: object, **kwargs: object) -> Sequence[Any]:
         anchor, count = self.anchor, len(self.timesteps)
-        with _whole_schedule(self):
+        with whole_schedule(self):
             if anchor is not None and anchor.holds(self.steps_run, count):
                 bound = signature.bind(self, *args, **kwargs)
                 given = bound.arguments
@@ -201,7 +190,7 @@ def _stage_class(kind: type[Any]) -> type:
         return result
 
     def scale_model_input(self: StageScheduler, *args: object, **kwargs: object) -> Tensor:
-        with _whole_schedule(self):
+        with whole_schedule(self):
             return kind.scale_model_input(self, *args, **kwargs)
 
     def set_begin_index(self: StageScheduler, begin_index: int = 0) -> None:
@@ -263,7 +252,7 @@ def _keep_tail(scheduler: StageScheduler) -> None:
 
 
 @contextlib.contextmanager
-def _whole_schedule(scheduler: StageScheduler) -> Generator[None]:
+def whole_schedule(scheduler: StageScheduler) -> Generator[None]:
     """With it the scheduler has all its steps; without, the tail."""
     tail = {name: getattr(scheduler, name) for name in scheduler.whole}
     for name, values in scheduler.whole.items():
