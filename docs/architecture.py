@@ -47,7 +47,8 @@ ROOMS = {
         "what is loaded beside a model's folder (checkpoints, LoRA, ControlNet, IP-Adapter), and how a pipeline runs",
         ("base_models", "media", "options"),
     ),
-    "models": Room("models and upsamplers by name", ("loading", "options", "upsamplers")),
+    "model_files": Room("whether a model's folder is whole, before and after a library has read it", ("options",)),
+    "models": Room("models and upsamplers by name", ("loading", "model_files", "options", "upsamplers")),
     "data": Room(
         "scenes, folders of pictures or clips, tar shards, tables of clips; deterministic, resumable batches",
         ("cascade", "media"),
@@ -96,7 +97,7 @@ ROOMS = {
     ),
     "report": Room(
         "results as tables, plots, pictures and a page to browse",
-        ("evaluation", "media", "methods", "metrics", "models"),
+        ("evaluation", "media", "methods", "metrics", "models", "options"),
     ),
     "web": Room(
         "the page that `selfcascade web` serves: a studio that makes, tabs that ask it, a gate before the server",

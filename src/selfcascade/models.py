@@ -217,12 +217,16 @@ def find_folder(name: str) -> Path | None:
 def _from_folder(name: str, folder: Path, options: dict[str, Any]) -> Any:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-    weights = [path.name for part in ("unet", "transformer") for path in (folder / part).glob("*.safetensors")]
-    if weights and all(".fp16" in weight for weight in weights):
-        options = {**options, "variant": "fp16"}
+    from selfcascade.model_files import HALF, check_components, check_folder, in_half, text_models
+
+    half = {"variant": HALF} if any(in_half(folder / part) for part in ("unet", "transformer")) else {}
     try:
         # An absolute path, by which its selfcascade.json is found later, wherever the process is by then.
-        return DiffusionPipeline.from_pretrained(str(folder.absolute()), local_files_only=True, **options)
+        place = folder.absolute()
+        given = text_models(place, check_folder(place), options)
+        pipe = DiffusionPipeline.from_pretrained(str(place), local_files_only=True, **half, **options, **given)
+        check_components(pipe)
+        return pipe
     except Exception as error:  # a damaged folder fails in as many ways as it has files
         raise ValueError(f"model {name!r} cannot be loaded from its folder: {reason_of(error)}") from error
 

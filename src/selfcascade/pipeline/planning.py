@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -11,9 +12,9 @@ from selfcascade.base_models import family_of
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.pivot_controls import check_anchorable
 from selfcascade.base_models.protocols import Pipeline, Scheduler
-from selfcascade.base_models.stage_scheduler import stage_scheduler
+from selfcascade.base_models.scheduler_kinds import check_scheduler
 from selfcascade.base_models.stage_schedules import SchedulerSchedules, Schedules, shortened
-from selfcascade.cascade import Size, Stage, plan_stages
+from selfcascade.cascade import LEAST_AREA, Size, Stage, plan_stages
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError
 from selfcascade.options.presets import (
@@ -48,7 +49,7 @@ class Planner:
             upsamplers.check_unet(self.family.denoiser)
         elif upsamplers is not None:
             raise ValueError(f"upsamplers must be FeatureUpsamplers or None, not {type(upsamplers).__name__}")
-        stage_scheduler(pipe.scheduler, None)
+        check_scheduler(self.family)
         self.multiple, self.defaults = self.family.multiple, defaults_of(pipe)
         size = native_size if native_size is not None else self.defaults.native_size or self.family.native_size
         self.native_size = plan_stages(size, size, self.multiple)[0]
@@ -98,8 +99,11 @@ class Planner:
         return self._stages(sizes, 1, options)
 
     def _stages(self, sizes: Sequence[Size], first_pivot: int, options: Options) -> tuple[Stage, ...]:
+        check_scheduler(self.family)  # it may have been replaced since
         self.family.check_size(sizes[-1])
         preset = self._chosen(options)
+        if preset.anchor > 0:
+            check_anchorable(self.pipe.scheduler)
         return planned(self.schedules, self.native_size, self.defaults, sizes, first_pivot, preset, options)
 
     @property
@@ -134,14 +138,15 @@ def target_size(native: Size, multiple: int, options: Options) -> Size:
         OptionError: A side that is given is not such a multiple.
     """
     scale = 2.0 if options.side_scale is None else options.side_scale
-    sides: dict[str, int] = {}
-    for name, given, own in zip(("height", "width"), (options.height, options.width), native, strict=True):
-        side = max(1, round(scale * own / multiple)) * multiple if given is None else given
+    scaled = (max(1, round(scale * side / multiple)) * multiple for side in native)
+    given = zip((options.height, options.width), scaled, strict=True)
+    sides = Size(*(default if side is None else side for side, default in given))
+    for name, side, other in (("height", *sides), ("width", *reversed(sides))):
         if side % multiple:
-            near = max(multiple, round(side / multiple) * multiple)
+            least = math.ceil(LEAST_AREA * native.area / other / multiple)  # below it the nearest would be refused too
+            near = max(1, round(side / multiple), least) * multiple
             raise OptionError(f"{{{name}}} must be a multiple of {multiple}, not {side}; {near} is the nearest")
-        sides[name] = side
-    return Size(**sides)
+    return sides
 
 
 def enlarged_size(own: Size, multiple: int, options: Options) -> Size:
