@@ -207,7 +207,7 @@ def test_every_option_says_what_it_is() -> None:
     for name, use in uses().items():
         assert use.help[0].isupper() or use.help.startswith(("'", "cpu", "z_0")), name
         assert help_of(name, use, hints()[name]).startswith(use.help)
-        assert use.commands or use.calls or name == "image_sha256", name
+        assert use.commands or use.calls or name in ("image_sha256", "files_sha256"), name
     assert {name for name, use in uses().items() if use.commands >= MAKE} >= {"anchor", "preset", "seed", "vae_tiling"}
 
 

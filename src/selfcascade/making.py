@@ -106,11 +106,11 @@ def load(options: Options, video: bool = False) -> tuple[SelfCascade, Options]:
 
 def load_cascade(options: Options) -> tuple[SelfCascade, Options]:
     """The options' model, ready to run, and the options with the upsamplers that it has."""
-    from selfcascade import SelfCascade, load_model
-    from selfcascade.models import load_upsamplers
+    from selfcascade import SelfCascade
+    from selfcascade.models import load_equipped, load_upsamplers
 
     quiet_libraries()
-    pipe = load_model(options.model, options.device, options.dtype)
+    pipe, options = load_equipped(options)
     pipe.set_progress_bar_config(disable=True)
     name = upsamplers_of(options) if options.method == TUNED or options.upsamplers is not None else None
     upsamplers = None if name is None else load_upsamplers(name)
@@ -130,7 +130,7 @@ def completed(cascade: SelfCascade, options: Options) -> Options:
     options = options.changed(
         num_inference_steps=options.num_inference_steps or own.num_inference_steps,
         guidance_scale=guidance if options.guidance_scale is None else options.guidance_scale,
-        device=str(pipe.device),
+        device=str(pipe._execution_device),
         dtype=str(pipe.dtype).removeprefix("torch."),
     )
     if cascade.family.video and options.image is None:
@@ -194,15 +194,18 @@ def _make(
     cascade: SelfCascade, group: Sequence[Options], source: Any, callback: Callable[..., dict[str, Any]] | None
 ) -> list[Made]:
     from selfcascade import METHODS
+    from selfcascade.loading.execution import computing
 
     began, first = time.perf_counter(), group[0]
     arguments = _arguments(cascade, group, callback)
+    computed = computing(first, str(cascade.pipe._execution_device))
     prompt: Any = first.prompt if len(group) == 1 else [options.prompt for options in group]
-    if source is not None:
-        output = cascade.upscale(source, prompt, **arguments)
-    else:
-        arguments |= {"upsamplers": cascade.upsamplers} if first.method == TUNED else {}
-        output = METHODS[first.method](cascade.pipe, prompt, **arguments)
+    arguments |= {"upsamplers": cascade.upsamplers} if source is None and first.method == TUNED else {}
+    with computed:
+        if source is not None:
+            output = cascade.upscale(source, prompt, **arguments)
+        else:
+            output = METHODS[first.method](cascade.pipe, prompt, **arguments)
     seconds = round(time.perf_counter() - began, 3)
     stages = [
         {
@@ -263,6 +266,8 @@ def _arguments(
 ) -> dict[str, Any]:
     import torch
 
+    from selfcascade.loading.additions import call_keywords
+
     arguments: dict[str, Any] = group[0].keywords()
     if group[0].image is not None:  # the clip has its own length, and the cascade has the rest
         arguments = {name: value for name, value in arguments.items() if name not in OF_THE_CASCADE}
@@ -274,7 +279,7 @@ def _arguments(
     # ModelScope's pipeline is older than this callback: no bar there.
     if callback is not None and "callback_on_step_end" in inspect.signature(cascade.pipe.__call__).parameters:
         arguments["callback_on_step_end"] = callback
-    return arguments
+    return {**arguments, **call_keywords(cascade.pipe, group[0])}
 
 
 def _each(value: Any) -> str | None:

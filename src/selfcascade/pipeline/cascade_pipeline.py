@@ -16,7 +16,7 @@ from selfcascade.base_models.family import vae_tiling
 from selfcascade.base_models.finite import checking_pixels
 from selfcascade.base_models.given_pivot import taken_up
 from selfcascade.base_models.image_pivot import image_pivot
-from selfcascade.base_models.pivot_controls import PivotSettings, check_anchorable
+from selfcascade.base_models.pivot_controls import PivotSettings
 from selfcascade.base_models.request import Request
 from selfcascade.base_models.stage_attention import attending_locally, attention_of
 from selfcascade.cascade import Size, Stage, StageResult, self_cascade
@@ -204,8 +204,6 @@ class SelfCascade(Planner):
         shared_noise = options.shared_noise or 0.0
         check_call(request, scale, tuned=self.upsamplers is not None)
         check_clips(self.family, request.arguments.get("num_frames"), shared_noise)
-        if preset.anchor > 0:
-            check_anchorable(self.pipe.scheduler)
         attention = attention_of(self.family, preset.attention, asked=options.attention is not None)
         settings = PivotSettings(preset.upsampling, preset.anchor, preset.energy, shared_noise, attention)
         return PipelineBaseModel(self.family, request, settings, self._contexts(options, scale, attention))

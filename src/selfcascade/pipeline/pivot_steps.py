@@ -10,9 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast
 
-from selfcascade.base_models.protocols import Scheduler
-from selfcascade.base_models.stage_scheduler import matched_step, training_steps
-from selfcascade.base_models.stage_schedules import last_timesteps
+from selfcascade.base_models.stage_schedules import Schedules
 from selfcascade.cascade import Size
 from selfcascade.options.checks import OptionError
 from selfcascade.options.presets import PRESETS, Preset
@@ -22,12 +20,12 @@ Value = TypeVar("Value")
 
 
 def pivot_steps(
-    scheduler: Scheduler, native: Size, sizes: Sequence[Size], preset: Preset, asked: int | tuple[int, ...] | None
+    schedules: Schedules, native: Size, sizes: Sequence[Size], preset: Preset, asked: int | tuple[int, ...] | None
 ) -> list[int]:
     """K of each stage with a pivot.
 
     Args:
-        scheduler: The pipeline's.
+        schedules: The model's.
         native: The size that a `matched` preset's shares are meant at.
         sizes: Sizes of the stages with a pivot.
         preset: Its shares of T, where the caller asks for nothing.
@@ -36,39 +34,39 @@ def pivot_steps(
     Raises:
         OptionError: K lies outside (0, T], or there are not as many as stages.
     """
-    chosen = tuple(preset_pivots(scheduler, native, sizes, preset)) if asked is None else asked
+    chosen = tuple(preset_pivots(schedules, native, sizes, preset)) if asked is None else asked
     found = per_stage("pivot_step", chosen, len(sizes))
-    check_range("pivot_step", found, training_steps(scheduler))
+    check_range("pivot_step", found, schedules.training_steps)
     return found
 
 
-def preset_pivots(scheduler: Scheduler, native: Size, sizes: Sequence[Size], preset: Preset) -> list[int]:
+def preset_pivots(schedules: Schedules, native: Size, sizes: Sequence[Size], preset: Preset) -> list[int]:
     """K of each stage with a pivot: the preset's share of T, carried to the stage's size where `matched`."""
-    limit = training_steps(scheduler)
+    limit = schedules.training_steps
     shares = [preset.pivot_share] + [preset.later_pivot_share] * (len(sizes) - 1)
     steps = [round(share * limit) for share in shares[: len(sizes)]]
     if not preset.matched:
         return steps
-    return [matched_step(scheduler, step, size.area / native.area) for step, size in zip(steps, sizes, strict=True)]
+    return [schedules.matched_step(step, size.area / native.area) for step, size in zip(steps, sizes, strict=True)]
 
 
-def trained_preset(config: Mapping[str, Any], scheduler: Scheduler) -> Preset:
+def trained_preset(config: Mapping[str, Any], schedules: Schedules) -> Preset:
     """The settings that upsamplers of this configuration were trained for.
 
     Stages after the first start no deeper in noise than in `rgb`: with the adapter's own K they make texture anew over
     outlines that are right already (docs/upsamplers.md).
     """
     pivot_step = config.get("sampling_pivot_step") or config["pivot_step"]
-    share = pivot_step / training_steps(scheduler)
+    share = pivot_step / schedules.training_steps
     later = min(share, PRESETS["rgb"].later_pivot_share)
     return Preset("upsamplers", "as the upsamplers were trained", share, later, config["upsampling"])
 
 
-def reachable(scheduler: Scheduler, steps: int, pivot_step: int, chosen: bool) -> int:
+def reachable(schedules: Schedules, steps: int, pivot_step: int, chosen: bool) -> int:
     """K, or where so few steps leave none at or below it, the lowest K that leaves one.
 
     Args:
-        scheduler: The pipeline's.
+        schedules: The model's.
         steps: Steps of the stage's whole schedule.
         pivot_step: K.
         chosen: Whether the caller asked for that K, which is then not changed.
@@ -76,12 +74,12 @@ def reachable(scheduler: Scheduler, steps: int, pivot_step: int, chosen: bool) -
     Raises:
         OptionError: No step is left at the chosen K, or none at all but one that starts from pure noise.
     """
-    last = last_timesteps(scheduler, steps)
+    last = schedules.last_timesteps(steps)
     if not last or max(last) <= pivot_step:
         return pivot_step
     if chosen and min(last) <= pivot_step:  # the pipeline knows, and is asked before anything runs
         return pivot_step
-    lowest, limit = math.ceil(max(last)), training_steps(scheduler)
+    lowest, limit = math.ceil(max(last)), schedules.training_steps
     if chosen:
         raise OptionError(
             f"{{pivot_step}} {pivot_step} leaves no step to run: the last of {steps} scheduled steps is at "

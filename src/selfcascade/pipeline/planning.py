@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -11,9 +12,9 @@ from selfcascade.base_models import family_of
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.pivot_controls import check_anchorable
 from selfcascade.base_models.protocols import Pipeline, Scheduler
-from selfcascade.base_models.stage_scheduler import stage_scheduler, training_steps
-from selfcascade.base_models.stage_schedules import last_timesteps, shortened
-from selfcascade.cascade import Size, Stage, plan_stages
+from selfcascade.base_models.scheduler_kinds import check_scheduler
+from selfcascade.base_models.stage_schedules import SchedulerSchedules, Schedules, shortened
+from selfcascade.cascade import LEAST_AREA, Size, Stage, plan_stages
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError
 from selfcascade.options.presets import (
@@ -48,7 +49,7 @@ class Planner:
             upsamplers.check_unet(self.family.denoiser)
         elif upsamplers is not None:
             raise ValueError(f"upsamplers must be FeatureUpsamplers or None, not {type(upsamplers).__name__}")
-        stage_scheduler(pipe.scheduler, None)
+        check_scheduler(self.family)
         self.multiple, self.defaults = self.family.multiple, defaults_of(pipe)
         size = native_size if native_size is not None else self.defaults.native_size or self.family.native_size
         self.native_size = plan_stages(size, size, self.multiple)[0]
@@ -98,9 +99,17 @@ class Planner:
         return self._stages(sizes, 1, options)
 
     def _stages(self, sizes: Sequence[Size], first_pivot: int, options: Options) -> tuple[Stage, ...]:
+        check_scheduler(self.family)  # it may have been replaced since
         self.family.check_size(sizes[-1])
         preset = self._chosen(options)
-        return planned(self.pipe.scheduler, self.native_size, self.defaults, sizes, first_pivot, preset, options)
+        if preset.anchor > 0:
+            check_anchorable(self.pipe.scheduler)
+        return planned(self.schedules, self.native_size, self.defaults, sizes, first_pivot, preset, options)
+
+    @property
+    def schedules(self) -> SchedulerSchedules:
+        """Those of the scheduler that the pipeline has now."""
+        return SchedulerSchedules(self.pipe.scheduler)
 
     def _chosen(self, options: Options) -> Preset:
         return with_changes(self.preset(options.preset), options)
@@ -113,7 +122,7 @@ class Planner:
     def preset(self, name: str | Preset | None = None) -> Preset:
         """The settings of this name; None: those that the upsamplers were trained for, or `default_preset`."""
         if name is None and self.upsamplers is not None:
-            return trained_preset(self.upsamplers.config, self.pipe.scheduler)
+            return trained_preset(self.upsamplers.config, self.schedules)
         return preset_named(self.default_preset if name is None else name)
 
 
@@ -129,14 +138,15 @@ def target_size(native: Size, multiple: int, options: Options) -> Size:
         OptionError: A side that is given is not such a multiple.
     """
     scale = 2.0 if options.side_scale is None else options.side_scale
-    sides: dict[str, int] = {}
-    for name, given, own in zip(("height", "width"), (options.height, options.width), native, strict=True):
-        side = max(1, round(scale * own / multiple)) * multiple if given is None else given
+    scaled = (max(1, round(scale * side / multiple)) * multiple for side in native)
+    given = zip((options.height, options.width), scaled, strict=True)
+    sides = Size(*(default if side is None else side for side, default in given))
+    for name, side, other in (("height", *sides), ("width", *reversed(sides))):
         if side % multiple:
-            near = max(multiple, round(side / multiple) * multiple)
+            least = math.ceil(LEAST_AREA * native.area / other / multiple)  # below it the nearest would be refused too
+            near = max(1, round(side / multiple), least) * multiple
             raise OptionError(f"{{{name}}} must be a multiple of {multiple}, not {side}; {near} is the nearest")
-        sides[name] = side
-    return Size(**sides)
+    return sides
 
 
 def enlarged_size(own: Size, multiple: int, options: Options) -> Size:
@@ -196,7 +206,7 @@ def default_preset(defaults: ModelDefaults, scheduler: Scheduler) -> str:
 
 
 def planned(
-    scheduler: Scheduler,
+    schedules: Schedules,
     native: Size,
     defaults: ModelDefaults,
     sizes: Sequence[Size],
@@ -207,7 +217,7 @@ def planned(
     """The stages of a cascade, their settings checked.
 
     Args:
-        scheduler: The pipeline's.
+        schedules: The model's.
         native: The size that a `matched` preset's shares are meant at.
         defaults: The steps and guidance where the options have none.
         sizes: Sizes of the stages.
@@ -220,16 +230,16 @@ def planned(
     """
     steps = defaults.num_inference_steps if options.num_inference_steps is None else options.num_inference_steps
     guidance_scale = defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale
-    pivots = pivot_steps(scheduler, native, sizes[first_pivot:], preset, options.pivot_step)
+    pivots = pivot_steps(schedules, native, sizes[first_pivot:], preset, options.pivot_step)
     all_steps = per_stage("num_inference_steps", steps, len(sizes))
     guidance = per_stage("guidance_scale", guidance_scale, len(sizes))
-    check_range("num_inference_steps", all_steps, training_steps(scheduler))
+    check_range("num_inference_steps", all_steps, schedules.training_steps)
     if preset.step_share < 1 and isinstance(steps, int):
-        all_steps[first_pivot:] = [shortened(scheduler, steps, preset.step_share, pivot) for pivot in pivots]
+        all_steps[first_pivot:] = [shortened(schedules, steps, preset.step_share, pivot) for pivot in pivots]
     for number in all_steps[:first_pivot]:
-        last_timesteps(scheduler, number)  # which the scheduler may refuse
+        schedules.last_timesteps(number)  # which the scheduler may refuse
     chosen = options.pivot_step is not None
     for index, number in enumerate(all_steps[first_pivot:]):
-        pivots[index] = reachable(scheduler, number, pivots[index], chosen)
+        pivots[index] = reachable(schedules, number, pivots[index], chosen)
     plan = zip(sizes, all_steps, [None] * first_pivot + pivots, guidance, strict=True)
     return tuple(Stage(index, len(sizes), *values) for index, values in enumerate(plan))
