@@ -191,37 +191,36 @@ from pathlib import Path
 from training_runs import trained, weights
 from safetensors.torch import save_file
 torch.set_num_threads(1)
-for folder, options in eval(sys.argv[1]):
-    trainer = trained(Path(folder), **options)
-    if trainer.accelerator.is_main_process:
-        save_file(weights(trainer), Path(folder) / "end.safetensors")
+folder, options = Path(sys.argv[1]), eval(sys.argv[2])
+trainer = trained(folder, **options)
+if trainer.accelerator.is_main_process:
+    save_file(weights(trainer), folder / "end.safetensors")
 """
 
 
-def two_processes(runs: list[tuple[str, dict[str, Any]]], port: int) -> None:
-    """Trains, run after run, in two processes that work together, and writes each run's weights into its folder."""
+def two_processes(folder: Path, options: dict[str, Any], port: int) -> dict[str, Tensor]:
+    folder.mkdir(exist_ok=True)
     workers = []
     for rank in range(2):
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         environment = {**os.environ, **{key: str(value) for key, value in place.items()}, "ACCELERATE_USE_CPU": "true"}
-        command = [sys.executable, "-c", WORKER, repr(runs)]
+        command = [sys.executable, "-c", WORKER, str(folder), repr(options)]
         workers.append(subprocess.Popen(command, cwd=TESTS, env=environment, stderr=subprocess.PIPE, text=True))
     for worker in workers:
         _, error = worker.communicate(timeout=300)
         assert worker.returncode == 0, error[-3000:]
+    return load_file(folder / "end.safetensors")
 
 
 def test_two_processes_take_the_steps_of_one_and_resume_bit_for_bit(tmp_path: Path) -> None:
     one = trained(tmp_path / "one", train_batch_size=2, max_train_steps=4)
-    options = {"train_batch_size": 1, "max_train_steps": 4}
-    again = {**options, "resume_from_checkpoint": "latest"}
-    folders = [str(tmp_path / name) for name in ("two", "cut", "cut")]
-    runs = [*zip(folders, (options, {**options, "stop_after": 3}, again), strict=True)]
-    two_processes(runs, 29_611)
-    two, resumed = (load_file(tmp_path / name / "end.safetensors") for name in ("two", "cut"))
+    two = two_processes(tmp_path / "two", {"train_batch_size": 1, "max_train_steps": 4}, 29_611)
     for name, value in weights(one).items():
         assert torch.allclose(two[name], value, atol=1e-4), name  # a hundredth of a step
-    assert equal(resumed, two)
+    cut = {"train_batch_size": 1, "max_train_steps": 4, "stop_after": 3}
+    two_processes(tmp_path / "cut", cut, 29_612)
+    again = {"train_batch_size": 1, "max_train_steps": 4, "resume_from_checkpoint": "latest"}
+    assert equal(two_processes(tmp_path / "cut", again, 29_613), two)
     with pytest.raises(CheckpointError, match="was made by 2 processes, and there are 1"):
         trained(tmp_path / "cut", train_batch_size=1, max_train_steps=5, resume_from_checkpoint="latest")
 
