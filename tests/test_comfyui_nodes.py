@@ -182,6 +182,12 @@ def test_progress_runs_once_over_all_stages_and_ends_when_interrupted(
         standin.INTERRUPTED.now = False
 
 
+def test_one_side_alone_keeps_the_ratio(nodes: ModuleType, model: Any, texts: Any, pipe: Any) -> None:
+    side = 4 * SIDE * pipe.vae_scale_factor
+    made, _, _ = sampled(nodes, model, texts, pipe, preset="paper", width=side)
+    assert made["samples"].shape[-2:] == (4 * SIDE, 4 * SIDE)
+
+
 def test_areas_of_prompts_grow_with_the_stage(nodes: ModuleType) -> None:
     with_areas = sys.modules[f"{NAME}.base_model"].with_areas
     entries = [[None, {"area": (8, 16, 0, 4)}], [None, {"area": ("percentage", 0.5, 0.5, 0, 0)}], [None, {}]]

@@ -60,8 +60,8 @@ def more_widgets() -> dict[str, Any]:
     share: dict[str, Any] = {"default": -1.0, "min": -1.0, "max": 1.0, "step": 0.05}
     side: dict[str, Any] = {"default": 0, "min": 0, "max": 16384, "step": 8}
     return {
-        "width": ("INT", tip("Pixels, in the place of scale; 0: follows from scale or height.", **side)),
-        "height": ("INT", tip("Pixels, in the place of scale; 0: follows from scale or width.", **side)),
+        "width": ("INT", tip("Pixels, in the place of scale; 0: in proportion to height, or by scale.", **side)),
+        "height": ("INT", tip("Pixels, in the place of scale; 0: in proportion to width, or by scale.", **side)),
         "pivot_step": ("STRING", tip("K: 500, or for each stage above the base 500, 300. Empty: the preset's.")),
         "upsampling": ([FROM_PRESET, "latent-bilinear", "latent-bicubic", "rgb"], tip("How pivots are enlarged.")),
         "anchor": ("FLOAT", tip("Share of the steps held to the pivot's low band; -1: the preset's.", **share)),

@@ -113,7 +113,8 @@ def stages_from_latents(
     Raises:
         ValueError: A setting is out of range, or finished latents have another ratio than the target.
     """
-    target = enlarged_size(latents, multiple, options) if finished else target_size(latents, multiple, options)
+    in_proportion = finished or (options.width is None) != (options.height is None)
+    target = (enlarged_size if in_proportion else target_size)(latents, multiple, options)
     sizes = plan_stages(latents, target, multiple)
     stages = planned(schedules, latents, ModelDefaults(), sizes, 1, preset, options)
     if not finished:
