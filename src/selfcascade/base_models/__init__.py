@@ -10,7 +10,6 @@ from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.transformers import (
     LTX,
     AuraFlow,
-    CogVideoX,
     Flux,
     Flux2,
     Flux2Klein,
@@ -24,7 +23,18 @@ from selfcascade.base_models.transformers import (
 )
 from selfcascade.base_models.unets import AnimateDiff, StableDiffusion, StableDiffusionXL, TextToVideo
 from selfcascade.base_models.unserved import UNSERVED
-from selfcascade.base_models.videos import HunyuanVideo, HunyuanVideo15, Kandinsky5Video, MotifVideo
+from selfcascade.base_models.videos import (
+    AnyFlow,
+    CogVideoX,
+    EasyAnimate,
+    HunyuanVideo,
+    HunyuanVideo15,
+    Kandinsky5Video,
+    Latte,
+    Mochi,
+    MotifVideo,
+    SanaVideo,
+)
 
 __all__ = ["FAMILIES", "UNSERVED", "Family", "family_of", "register_family"]
 
@@ -52,6 +62,11 @@ FAMILIES: list[type[Family]] = [
     HunyuanVideo15,
     MotifVideo,
     Kandinsky5Video,
+    SanaVideo,
+    AnyFlow,
+    Mochi,
+    EasyAnimate,
+    Latte,
     PRX,
     CogView3Plus,
     Lumina,

@@ -91,6 +91,8 @@ class PipelineBaseModel:
         accepted = inspect.signature(self.pipe.__call__).parameters
         fixed = {name: value for name, value in family.fixed_arguments.items() if name in accepted}
         self.arguments: dict[str, Any] = {**fixed, **request.pipeline_arguments()}
+        if "num_frames" in self.arguments:
+            self.arguments[family.frames_name] = self.arguments.pop("num_frames")
         has_encoder = hasattr(self.pipe, "encode_prompt")
         self.encode_prompt = remembering(self.pipe.encode_prompt) if has_encoder else None
 

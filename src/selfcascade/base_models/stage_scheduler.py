@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 
 from torch import Tensor
 
-from selfcascade.base_models.pivot_controls import Anchor
+from selfcascade.base_models.pivot_controls import Anchor, counts_signal
 from selfcascade.base_models.protocols import Scheduler
 from selfcascade.options.checks import is_whole
 
@@ -89,9 +89,8 @@ def stage_scheduler(scheduler: Scheduler, pivot_step: int | None, base_mu: float
     """
     kind: type[Any] = type(scheduler)
     noises = hasattr(scheduler, "add_noise") or hasattr(scheduler, "scale_noise")
-    config = scheduler.config
-    counts_signal = config.get("invert_sigmas")  # its timesteps rise with the signal, as Mochi's do
-    if kind.__name__ in REFUSED or not noises or counts_signal or config.get("timestep_type") == "continuous":
+    continuous = scheduler.config.get("timestep_type") == "continuous"
+    if kind.__name__ in REFUSED or not noises or continuous:
         raise ValueError(
             f"{kind.__name__} does not number its steps by training timesteps or adds no noise at one, so no stage can "
             "start at a noise level; use pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config) or another "
@@ -111,6 +110,12 @@ def stage_scheduler(scheduler: Scheduler, pivot_step: int | None, base_mu: float
 def training_steps(scheduler: Scheduler) -> int:
     """T, the number of training timesteps."""
     return int(scheduler.config.get("num_train_timesteps", 1000))
+
+
+def noise_timesteps(scheduler: Scheduler) -> Tensor:
+    """Its timesteps, (n,), counted as training does: T is noise, 0 is the picture."""
+    timesteps = scheduler.timesteps
+    return training_steps(scheduler) - timesteps if counts_signal(scheduler) else timesteps
 
 
 def matched_step(scheduler: Scheduler, step: int, ratio: float) -> int:
@@ -154,6 +159,8 @@ def add_noise_at_start(scheduler: StageScheduler, z_0: Tensor, noise: Tensor) ->
     with _whole_schedule(scheduler):
         if hasattr(scheduler, "add_noise"):
             return scheduler.add_noise(z_0, noise, timestep.repeat(len(z_0)))
+        if counts_signal(scheduler):  # its sigma is the share of the picture
+            return scheduler.scale_noise(noise, timestep, z_0)
         return scheduler.scale_noise(z_0, timestep, noise)
 
 
@@ -219,14 +226,14 @@ def _check_timesteps(scheduler: StageScheduler) -> None:
         )
     sigmas = getattr(scheduler, "sigmas", None)
     if isinstance(sigmas, Tensor) and sigmas.ndim == 1:
-        last = float(sigmas[-1])
+        last = 1 - float(sigmas[-1]) if counts_signal(scheduler) else float(sigmas[-1])
         if last > LAST_SIGMA:
             raise ValueError(f"sigmas end at {last:g}, so a stage would hand on noisy latents; end them at 0")
 
 
 def _keep_tail(scheduler: StageScheduler) -> None:
     """Shows the pipeline the steps at or below K, and keeps the whole schedule for the scheduler's own arithmetic."""
-    timesteps, order = scheduler.timesteps, getattr(scheduler, "order", 1)
+    timesteps, order = noise_timesteps(scheduler), getattr(scheduler, "order", 1)
     scheduler.first_index, scheduler.whole = 0, {}
     scheduler.steps_run, scheduler.stage_latents = 0, None
     if scheduler.pivot_step is None:

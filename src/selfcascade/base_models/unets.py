@@ -43,6 +43,7 @@ class AnimateDiff(Family):
         "AnimateDiffControlNetPipeline",
         "AnimateDiffSDXLPipeline",
         "AnimateDiffPAGPipeline",
+        "AnimateDiffSparseControlNetPipeline",
     )
     video = framewise = True
     least_multiple = 8

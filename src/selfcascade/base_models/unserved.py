@@ -23,13 +23,7 @@ UNSERVED: dict[str, str] = {
     "QwenImage21Pipeline": "its VAE codes pictures of four channels, and pivots have three; use QwenImagePipeline",
     "ZImageControlNetInpaintPipeline": "it fills a part of a picture; use ZImageControlNetPipeline",
     "ZImageOmniPipeline": f"{NO_FAMILY}; use ZImagePipeline",
-    "MochiPipeline": "its timesteps count from noise to picture, and pivot_step counts noise; use HunyuanVideoPipeline",
-    "LattePipeline": "it calls num_frames video_length, and its decode_latents takes whole clips only; "
-    "use AnimateDiffPipeline",
     "AllegroPipeline": f"{NO_FAMILY}; use WanPipeline",
-    "EasyAnimatePipeline": f"{NO_FAMILY}; use WanPipeline",
-    "SanaVideoPipeline": "it calls num_frames frames; use WanPipeline",
     "LTX2Pipeline": "it makes sound along with the clip, from noise, and a stage above the base has too few steps for "
     "that; use LTXPipeline",
-    "AnyFlowPipeline": f"{NO_FAMILY}; use WanPipeline",
 }

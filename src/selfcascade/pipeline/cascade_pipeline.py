@@ -10,9 +10,9 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
+from selfcascade.base_models.autoencoders import tiling
 from selfcascade.base_models.decoding import decode_latents
 from selfcascade.base_models.driver import PipelineBaseModel, PipelineSample, StageContext
-from selfcascade.base_models.family import vae_tiling
 from selfcascade.base_models.finite import checking_pixels
 from selfcascade.base_models.given_pivot import taken_up
 from selfcascade.base_models.image_pivot import image_pivot
@@ -113,7 +113,7 @@ class SelfCascade(Planner):
         Raises:
             ValueError: An argument is out of range, or a keyword of neither this nor the pipeline.
         """
-        options, arguments = read_call(self.pipe, "__call__", given)
+        options, arguments = read_call(self.family, "__call__", given)
         stages = self._plan(options)
         request = Request(prompt, options.generator, options.output_type, arguments)
         pivot: Any = options.pivot
@@ -174,7 +174,7 @@ class SelfCascade(Planner):
         Raises:
             ValueError: An argument is out of range, or the target has fewer pixels than the image.
         """
-        options, arguments = read_call(self.pipe, "upscale", given)
+        options, arguments = read_call(self.family, "upscale", given)
         pixels = clips_of(image).transpose(1, 2) if self.family.video else pixels_of(image)
         if self.family.video:
             check_length(arguments, pixels.shape[2])
@@ -183,7 +183,8 @@ class SelfCascade(Planner):
         target = enlarged_size(own, self.multiple, options)
         sizes, before = sizes_from(own, target, self.native_size, self.multiple)
         stages = self._stages(sizes, 0, options)
-        words = prompt or "" if prompt is not None or "prompt_embeds" not in arguments else None
+        embedded = any(name.startswith("prompt_embeds") for name in arguments)
+        words = prompt or "" if prompt is not None or not embedded else None
         request = Request(words, options.generator, options.output_type, arguments)
         request = request.for_pictures(len(pixels), self.family.video)
         base = self._base(request, options)
@@ -231,7 +232,7 @@ class SelfCascade(Planner):
         options: Options,
     ) -> SelfCascadeOutput | tuple[Any, list[StageResult[PipelineSample]]]:
         tiled = stages[-1].size.area >= TILING_AREA if options.vae_tiling is None else options.vae_tiling
-        with vae_tiling(self.pipe, tiled), checking_pixels(self.pipe), torch.no_grad():
+        with tiling(self.family.vae, tiled), checking_pixels(self.family), torch.no_grad():
             base.check_schedules(stages)
             results = list(self_cascade(base, stages, None if pivot is None else pivot()))
             last = results[-1].sample

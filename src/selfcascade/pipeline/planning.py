@@ -108,7 +108,7 @@ class Planner:
     def _stages(self, sizes: Sequence[Size], first_pivot: int, options: Options) -> tuple[Stage, ...]:
         self.family.check_size(sizes[-1])
         preset = self._chosen(options)
-        return planned(self.pipe.scheduler, self.native_size, self.defaults, sizes, first_pivot, preset, options)
+        return planned(self.family, self.native_size, self.defaults, sizes, first_pivot, preset, options)
 
     def _chosen(self, options: Options) -> Preset:
         return with_changes(self.preset(options.preset), options)
@@ -216,7 +216,7 @@ def trained_preset(config: Mapping[str, Any], scheduler: Any) -> Preset:
 
 
 def planned(
-    scheduler: Any,
+    family: Family,
     native: Size,
     defaults: ModelDefaults,
     sizes: Sequence[Size],
@@ -227,7 +227,7 @@ def planned(
     """The stages of a cascade, their settings checked.
 
     Args:
-        scheduler: The pipeline's.
+        family: The pipeline's.
         native: The size that a `matched` preset's shares are meant at.
         defaults: The steps and guidance where the options have none.
         sizes: Sizes of the stages.
@@ -238,6 +238,7 @@ def planned(
     Raises:
         ValueError: A setting is out of range; the sentence names it.
     """
+    scheduler, sigmas = family.pipe.scheduler, family.sigmas
     limit = training_steps(scheduler)
     scaling = len(sizes) - first_pivot
     default = preset_pivots(scheduler, native, sizes[first_pivot:], preset)
@@ -251,11 +252,11 @@ def planned(
             if not 1 <= value <= most:
                 raise OptionError(f"{{{name}}} must be a whole number from 1 to {most}, not {value}")
     if preset.step_share < 1 and isinstance(steps, int):
-        all_steps[first_pivot:] = [shortened(scheduler, steps, preset.step_share, pivot) for pivot in pivots]
+        all_steps[first_pivot:] = [shortened(scheduler, steps, preset.step_share, pivot, sigmas) for pivot in pivots]
     for number in all_steps[:first_pivot]:
-        last_timesteps(scheduler, number)  # which the scheduler may refuse
+        last_timesteps(scheduler, number, sigmas)  # which the scheduler may refuse
     for index, number in enumerate(all_steps[first_pivot:]):
-        pivots[index] = reachable(scheduler, number, pivots[index], chosen=options.pivot_step is not None)
+        pivots[index] = reachable(scheduler, number, pivots[index], options.pivot_step is not None, sigmas)
     plan = zip(sizes, all_steps, [None] * first_pivot + pivots, guidance, strict=True)
     return tuple(Stage(index, len(sizes), *values) for index, values in enumerate(plan))
 
