@@ -80,7 +80,6 @@ def test_a_dynamic_shift_is_not_extrapolated_with_the_size() -> None:
         EDMEulerScheduler(),
         IPNDMScheduler(),
         LTXEulerAncestralRFScheduler(),
-        FlowMatchEulerDiscreteScheduler(invert_sigmas=True),
         EulerDiscreteScheduler(timestep_type="continuous", prediction_type="v_prediction"),
     ],
     ids=lambda scheduler: type(scheduler).__name__,

@@ -26,7 +26,7 @@ from diffusers import (
 from diffusers.models import SparseControlNetModel
 
 from .packed import shifting_scheduler
-from .parts import NATIVE, NO_TEXT, TEXT_DIM, TEXT_TOKENS, TinyPipeline, autoencoder, embeds, text_inputs
+from .parts import NATIVE, NO_TEXT, SMALL, TEXT_DIM, TEXT_TOKENS, TinyPipeline, autoencoder, embeds, text_inputs
 from .unets import PROMPT, animatediff
 from .variants import control_image, opened
 from .videos import cogvideox, wan
@@ -129,7 +129,7 @@ def any_flow() -> AnyFlowPipeline:
 def cogvideox_15() -> Any:
     """CogVideoX 1.5: two latent frames a token, positions for a good three times the native sides."""
     made: Any = cogvideox(patch_size_t=2)
-    made.transformer.register_to_config(sample_height=25, sample_width=25)
+    made.transformer.register_to_config(sample_height=13, sample_width=13)
     return made
 
 
@@ -149,7 +149,7 @@ def sparse_control() -> AnimateDiffSparseControlNetPipeline:
     return AnimateDiffSparseControlNetPipeline(**made.components, controlnet=opened(controlnet))
 
 
-SPARSE = {"num_frames": 4, "conditioning_frames": [control_image()], "controlnet_frame_indices": [0]}
+SPARSE = {"num_frames": 2, "conditioning_frames": [control_image()], "controlnet_frame_indices": [0]}
 
 OTHER_VIDEOS = (
     TinyPipeline(
@@ -160,19 +160,19 @@ OTHER_VIDEOS = (
         "dit",
         video=True,
     ),
-    TinyPipeline("mochi", mochi, NATIVE, MASKED | {"num_frames": 7}, "dit", video=True),
-    TinyPipeline("easyanimate", easyanimate, NATIVE, MASKED | {"num_frames": 5}, "dit", video=True),
+    TinyPipeline("mochi", mochi, SMALL, MASKED | {"num_frames": 7}, "dit", video=True, steps=4),
+    TinyPipeline("easyanimate", easyanimate, SMALL, MASKED | {"num_frames": 5}, "dit", video=True),
     TinyPipeline(
-        "latte", latte, NATIVE, text_inputs() | {"video_length": 4, "negative_prompt": None}, "dit", video=True
+        "latte", latte, SMALL, text_inputs() | {"video_length": 4, "negative_prompt": None}, "dit", video=True
     ),
     TinyPipeline(
         "any-flow",
         any_flow,
-        NATIVE,
+        SMALL,
         {"prompt_embeds": embeds(1, TEXT_TOKENS, TEXT_DIM)} | {"num_frames": 5},
         "dit",
         video=True,
     ),
-    TinyPipeline("cogvideox-1.5", cogvideox_15, NATIVE, text_inputs() | {"num_frames": 9}, "dit", video=True),
-    TinyPipeline("sparse-control", sparse_control, NATIVE, PROMPT | SPARSE, "unet", video=True),
+    TinyPipeline("cogvideox-1.5", cogvideox_15, SMALL, text_inputs() | {"num_frames": 9}, "dit", video=True),
+    TinyPipeline("sparse-control", sparse_control, SMALL, PROMPT | SPARSE, "unet", video=True),
 )

@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import TypeVar
 
 from selfcascade.base_models.family import Family
-from selfcascade.base_models.more_images import PRX, CogView3Plus, Kandinsky5Image, Krea2, Lumina, NucleusMoE
+from selfcascade.base_models.more_images import (
+    PRX,
+    CogView3Plus,
+    FluxKontext,
+    Kandinsky3,
+    Kandinsky5Image,
+    Krea2,
+    Lumina,
+    NucleusMoE,
+    QwenImage21,
+)
 from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.transformers import (
     LTX,
@@ -73,6 +83,9 @@ FAMILIES: list[type[Family]] = [
     Krea2,
     NucleusMoE,
     Kandinsky5Image,
+    FluxKontext,
+    QwenImage21,
+    Kandinsky3,
 ]
 
 

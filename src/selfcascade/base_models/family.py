@@ -46,6 +46,7 @@ class Family:
         least_multiple: Heights and widths are multiples of this many pixels at least.
         stated_size: (height, width) in pixels the published models were trained at, where no configuration says.
         output_name: Where the pipeline's output has its pictures or clips; None is "frames" for video, else "images".
+        guided_by: What sets the weight of the prompt where no `guidance_scale` does; None where one does.
         fixed_arguments: Passed to every call of a pipeline that accepts them.
         pipe: The pipeline.
     """
@@ -60,6 +61,7 @@ class Family:
     least_multiple: ClassVar[int] = 1
     stated_size: ClassVar[tuple[int, int] | None] = None
     output_name: ClassVar[str | None] = None
+    guided_by: ClassVar[str | None] = None
     fixed_arguments: ClassVar[Mapping[str, object]] = {"use_resolution_binning": False}
 
     def __init__(self, pipe: Pipeline) -> None:
@@ -252,7 +254,7 @@ class Family:
         def encoded(part: Tensor) -> Tensor:
             with full_precision(self.vae) as vae:
                 made = vae.encode(self._to_coder(part).to(vae.dtype))
-            z = made.latent_dist.mode() if hasattr(made, "latent_dist") else made.latent
+            z = made.latent_dist.mode() if hasattr(made, "latent_dist") else made[0]
             return self.from_vae(self._from_coder(z, len(part))).to(self.denoiser.dtype)
 
         return self.in_parts(encoded, pixels, Size(*pixels.shape[-2:]))

@@ -45,6 +45,21 @@ REFUSED = frozenset(
 LAST_SIGMA = 0.1
 
 
+class NoStepLeft(ValueError):
+    """Raised where no scheduled step lies at or below K.
+
+    Attributes:
+        last: The last scheduled timestep, counted as training does.
+    """
+
+    def __init__(self, pivot_step: int, steps: int, last: float) -> None:
+        self.last = last
+        super().__init__(
+            f"pivot_step {pivot_step} leaves no step to run: the last of {steps} scheduled steps is at {last:g}; "
+            "raise pivot_step or num_inference_steps"
+        )
+
+
 class ScheduleKnown(Exception):
     """Raised by a probing scheduler as soon as the pipeline has set its timesteps."""
 
@@ -240,10 +255,7 @@ def _keep_tail(scheduler: StageScheduler) -> None:
         return
     below = [index for index in range(0, len(timesteps), order) if float(timesteps[index]) <= scheduler.pivot_step]
     if not below:
-        raise ValueError(
-            f"pivot_step {scheduler.pivot_step} leaves no step to run: the last of {len(timesteps)} scheduled steps "
-            f"is at {float(timesteps[-1]):g}; raise pivot_step or num_inference_steps"
-        )
+        raise NoStepLeft(scheduler.pivot_step, len(timesteps), float(timesteps[-1]))
     scheduler.first_index = below[0]
     for name in ("timesteps", "sigmas"):
         values = getattr(scheduler, name, None)

@@ -81,18 +81,27 @@ def reachable(scheduler: Scheduler, steps: int, pivot_step: int, chosen: bool, s
         return pivot_step
     if chosen and min(last) <= pivot_step:  # the pipeline knows, and is asked before anything runs
         return pivot_step
-    lowest, limit = math.ceil(max(last)), training_steps(scheduler)
     if chosen:
         raise OptionError(
             f"{{pivot_step}} {pivot_step} leaves no step to run: the last of {steps} scheduled steps is at "
             f"{min(last):g}; raise {{pivot_step}} or {{num_inference_steps}}"
         )
-    if lowest > NOISE_SHARE * limit:
+    return lowest_pivot(scheduler, steps, max(last))
+
+
+def lowest_pivot(scheduler: Scheduler, steps: int, last: float) -> int:
+    """The lowest K that leaves a step, the last one at this timestep.
+
+    Raises:
+        OptionError: That step would start from hardly anything but noise.
+    """
+    limit = training_steps(scheduler)
+    if last > NOISE_SHARE * limit:
         raise OptionError(
             f"{{num_inference_steps}} {steps} leaves a stage above the base none but the step from pure noise, at "
-            f"{max(last):g} of {limit}; give more"
+            f"{last:g} of {limit}; give more"
         )
-    return lowest
+    return max(1, math.ceil(last))
 
 
 def _last(scheduler: Scheduler, way: dict[str, Any]) -> float:

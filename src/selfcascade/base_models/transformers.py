@@ -57,7 +57,12 @@ class Lumina2(Family):
 class ZImage(Family):
     """Z-Image: plain latents, patches of 2 x 2."""
 
-    classes = ("ZImagePipeline", "ZImageControlNetPipeline")
+    classes = (
+        "ZImagePipeline",
+        "ZImageControlNetPipeline",
+        "ZImageControlNetInpaintPipeline",
+        "ZImageOmniPipeline",
+    )
     token_side = 2
     stated_size = (1024, 1024)
 

@@ -31,6 +31,7 @@ class StableDiffusionXL(Family):
         "StableDiffusionXLPAGPipeline",
         "StableDiffusionXLControlNetPAGPipeline",
         "KolorsPipeline",
+        "KolorsPAGPipeline",
     )
     least_multiple = 8
 

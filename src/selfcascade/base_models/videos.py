@@ -12,6 +12,8 @@ from selfcascade.base_models.transformers import Wan
 from selfcascade.cascade import Size
 from selfcascade.options.checks import OptionError
 
+GUIDER = "pipe.guider = pipe.guider.new(guidance_scale=...)"
+
 
 class CogVideoX(Family):
     """CogVideoX: frames before channels, (B, F, C, h, w).
@@ -150,6 +152,7 @@ class HunyuanVideo15(Family):
 
     classes = ("HunyuanVideo15Pipeline",)
     video = True
+    guided_by = GUIDER
 
     @property
     def native_size(self) -> Size:
@@ -163,6 +166,7 @@ class MotifVideo(Family):
 
     classes = ("MotifVideoPipeline",)
     video = True
+    guided_by = GUIDER
     stated_size = (736, 1280)
 
 

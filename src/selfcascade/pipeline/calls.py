@@ -26,6 +26,7 @@ REPLACED = {
     "strength": "stages start at a noise level; use pivot_step",
     "denoise_strength": "stages start at a noise level; use pivot_step",
     "noise_scale": "stages start at a noise level; use pivot_step",
+    "max_area": "stages say their own size; use height and width",
     "denoising_start": "stages start at a noise level; use pivot_step",
     "denoising_end": "a stage hands on clean latents; give the result to a refiner as its image instead",
 }

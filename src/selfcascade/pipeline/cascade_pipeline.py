@@ -233,7 +233,7 @@ class SelfCascade(Planner):
     ) -> SelfCascadeOutput | tuple[Any, list[StageResult[PipelineSample]]]:
         tiled = stages[-1].size.area >= TILING_AREA if options.vae_tiling is None else options.vae_tiling
         with tiling(self.family.vae, tiled), checking_pixels(self.family), torch.no_grad():
-            base.check_schedules(stages)
+            stages = base.with_steps(stages, chosen=options.pivot_step is not None)
             results = list(self_cascade(base, stages, None if pivot is None else pivot()))
             last = results[-1].sample
             chunk = base.arguments.get("decode_chunk_size")

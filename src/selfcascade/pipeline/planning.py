@@ -107,6 +107,9 @@ class Planner:
 
     def _stages(self, sizes: Sequence[Size], first_pivot: int, options: Options) -> tuple[Stage, ...]:
         self.family.check_size(sizes[-1])
+        guided = options.guidance_scale is not None or self.defaults.guidance_scale is not None
+        if guided and (instead := self.family.guided_by) is not None:
+            raise OptionError(f"{{guidance_scale}} is no keyword of {self.family.name}; use {instead}")
         preset = self._chosen(options)
         return planned(self.family, self.native_size, self.defaults, sizes, first_pivot, preset, options)
 
