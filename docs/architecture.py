@@ -30,6 +30,9 @@ class Room(NamedTuple):
 ROOMS = {
     "cascade": Room("the algorithm: `Size`, `Stage`, `plan_stages`, the loop over stages; torch only"),
     "options": Room("what a call can say, each thing once; the checks of its values; presets, chosen by measurement"),
+    "processes": Room(
+        "several processes of one run: their group, what they must agree on, the lock of the folder that they write"
+    ),
     "media": Room(
         "pictures and clips: read from files, laid out in grids, written whole with their records", ("options",)
     ),
@@ -40,7 +43,12 @@ ROOMS = {
     "upsamplers": Room(
         "the tuned version's modules (phi_n), and the hooks that read and add skip features", ("base_models", "options")
     ),
-    "models": Room("models and upsamplers by name", ("upsamplers",)),
+    "loading": Room(
+        "what is loaded beside a model's folder (checkpoints, LoRA, ControlNet, IP-Adapter), and how a pipeline runs",
+        ("base_models", "media", "options"),
+    ),
+    "model_files": Room("whether a model's folder is whole, before and after a library has read it", ("options",)),
+    "models": Room("models and upsamplers by name", ("loading", "model_files", "options", "upsamplers")),
     "data": Room(
         "scenes, folders of pictures or clips, tar shards, tables of clips; deterministic, resumable batches",
         ("cascade", "media"),
@@ -52,6 +60,14 @@ ROOMS = {
     "methods": Room(
         "ways to reach the target size behind one protocol, a file each",
         ("base_models", "cascade", "models", "options", "pipeline"),
+    ),
+    "making": Room(
+        "from options to pictures or clips and their records, one or several at a time",
+        ("loading", "media", "methods", "models", "options", "pipeline"),
+    ),
+    "recorded": Room(
+        "options from the record of an earlier picture or clip",
+        ("making", "media", "methods", "options"),
     ),
     "cost": Room(
         "TFLOPs, memory and seconds of a plan, before it runs", ("base_models", "cascade", "options", "pipeline")
@@ -81,13 +97,31 @@ ROOMS = {
     ),
     "report": Room(
         "results as tables, plots, pictures and a page to browse",
-        ("evaluation", "media", "methods", "metrics", "models"),
+        ("evaluation", "media", "methods", "metrics", "models", "options"),
+    ),
+    "web": Room(
+        "the page that `selfcascade web` serves: a studio that makes, tabs that ask it, a gate before the server",
+        ("base_models", "cascade", "cost", "making", "media", "methods", "models", "options", "pipeline", "recorded"),
     ),
     "cli": Room(
         "the commands, one module each, without logic of their own",
-        ("cost", "experiments", "media", "methods", "models", "options", "pipeline", "report", "training"),
+        (
+            "cost",
+            "experiments",
+            "making",
+            "media",
+            "methods",
+            "models",
+            "options",
+            "pipeline",
+            "processes",
+            "recorded",
+            "report",
+            "training",
+            "web",
+        ),
     ),
-    "demo": Room("`make demo`", ("cli", "media", "options")),
+    "demo": Room("`make demo`", ("cli", "making", "media", "options")),
     "__main__": Room("`python -m selfcascade`", ("cli",)),
 }
 

@@ -10,7 +10,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from cascade_runs import run, seeded
 from selfcascade import SelfCascade
 from selfcascade.base_models.pivot_controls import x_0_weights
-from selfcascade.base_models.stage_scheduler import add_noise_at_start, noise_timesteps, stage_scheduler
+from selfcascade.base_models.renoising import add_noise_at_start
+from selfcascade.base_models.stage_scheduler import noise_timesteps, stage_scheduler
 from tiny.everything import CONTRACT
 
 ENTRIES = {entry.name: entry for entry in CONTRACT}
@@ -21,7 +22,7 @@ def cascade_of(name: str) -> SelfCascade:
 
 
 def test_a_schedule_that_counts_from_noise_is_noised_and_read_as_others_are() -> None:
-    scheduler = FlowMatchEulerDiscreteScheduler(invert_sigmas=True)
+    scheduler: Any = FlowMatchEulerDiscreteScheduler(invert_sigmas=True)
     tail = stage_scheduler(scheduler, 700)
     tail.set_timesteps(10)
     assert noise_timesteps(tail)[0] <= 700 and float(noise_timesteps(tail)[0]) == pytest.approx(667, abs=1)
@@ -109,3 +110,11 @@ def test_embeddings_are_counted_whatever_they_are_called() -> None:
 def test_mochi_needs_two_steps() -> None:
     with pytest.raises(ValueError, match="num_inference_steps must be at least 2 for MochiPipeline, not 1"):
         cascade_of("mochi").plan(num_inference_steps=1)
+
+
+def test_a_scheduler_that_counts_the_other_way_is_refused() -> None:
+    for name, own in (("mochi", True), ("hunyuan-video", False)):
+        pipe: Any = ENTRIES[name].build()
+        pipe.scheduler = FlowMatchEulerDiscreteScheduler(invert_sigmas=not own)
+        with pytest.raises(ValueError, match=rf"; use pipe.scheduler = .*invert_sigmas={own}"):
+            SelfCascade(pipe)

@@ -40,7 +40,7 @@ def result(out: Any) -> Any:
 
 @EACH
 def test_a_class_makes_what_it_makes_alone_goes_beyond_and_stays_as_it_was(family: TinyPipeline) -> None:
-    pipe: Any = family.build()
+    pipe: Any = family.shared()
     height, width = family.native
     before, components = plain(pipe, family), {name: id(part) for name, part in pipe.components.items()}
     settings = {**family.inputs, "num_inference_steps": 3, "output_type": "latent", "generator": seeded(5)}

@@ -9,16 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers import (
-    DiffusionPipeline,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-    TextToVideoSDPipeline,
-    UNet3DConditionModel,
-)
+from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline, TextToVideoSDPipeline
 
-from .parts import TEXT_DIM, autoencoder, clip_text, clip_text_projected, clip_tokenizer, quiet
-from .unets import ddim, stable_diffusion_xl, unet_2d
+from .parts import TEXT_DIM, autoencoder, quiet
+from .unets import TIME_IDS, modelscope, stable_diffusion, stable_diffusion_xl, unet_2d
 
 LEVELS: dict[str, Any] = dict(
     sample_size=512,  # of its tiles
@@ -32,67 +26,33 @@ TWO_LEVELS: dict[str, Any] = dict(block_out_channels=(8, 8), layers_per_block=1,
 
 def picture_model() -> StableDiffusionPipeline:
     """Stable Diffusion 1.5's class and native size, 512 pixels."""
-    return StableDiffusionPipeline(
-        vae=autoencoder(**LEVELS),
-        text_encoder=clip_text(),
-        tokenizer=clip_tokenizer(),
-        unet=unet_2d(
-            sample_size=16,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            **TWO_LEVELS,
-        ),
-        scheduler=ddim(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
+    unet = unet_2d(
+        sample_size=16,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        **TWO_LEVELS,
     )
+    own = {**stable_diffusion().components, "vae": autoencoder(**LEVELS), "unet": unet}
+    return StableDiffusionPipeline(**own, requires_safety_checker=False)
 
 
 def large_picture_model() -> StableDiffusionXLPipeline:
     """SDXL's class and native size, 1024 pixels."""
-    parts = stable_diffusion_xl()
     unet = unet_2d(
         sample_size=32,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         transformer_layers_per_block=1,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=4,
-        projection_class_embeddings_input_dim=6 * 4 + TEXT_DIM,
+        **TIME_IDS,
         **{**TWO_LEVELS, "cross_attention_dim": 2 * TEXT_DIM},
     )
-    return StableDiffusionXLPipeline(
-        vae=autoencoder(**{**LEVELS, "scaling_factor": 0.13025}),
-        text_encoder=clip_text(TEXT_DIM),
-        text_encoder_2=clip_text_projected(TEXT_DIM),
-        tokenizer=clip_tokenizer(),
-        tokenizer_2=clip_tokenizer(),
-        unet=unet,
-        scheduler=parts.scheduler,
-        add_watermarker=False,
-    )
+    own = {"vae": autoencoder(**{**LEVELS, "scaling_factor": 0.13025}), "unet": unet}
+    return StableDiffusionXLPipeline(**{**stable_diffusion_xl().components, **own}, add_watermarker=False)
 
 
 def clip_model() -> TextToVideoSDPipeline:
     """ModelScope's class and native size, 256 pixels."""
-    unet = UNet3DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 8),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
-        up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
-        cross_attention_dim=TEXT_DIM,
-        attention_head_dim=4,
-        norm_num_groups=4,
-    )
-    return TextToVideoSDPipeline(
-        vae=autoencoder(**LEVELS),
-        text_encoder=clip_text(),
-        tokenizer=clip_tokenizer(),
-        unet=unet,
-        scheduler=ddim(),
-    )
+    return TextToVideoSDPipeline(**{**modelscope().components, "vae": autoencoder(**LEVELS)})
 
 
 MODELS: dict[str, Callable[[], DiffusionPipeline]] = {

@@ -13,7 +13,6 @@ from diffusers import (
     ControlNetUnionModel,
     FlowMatchEulerDiscreteScheduler,
     Kandinsky5T2IPipeline,
-    Kandinsky5Transformer3DModel,
     Krea2Pipeline,
     Krea2Transformer2DModel,
     LuminaNextDiT2DModel,
@@ -30,8 +29,8 @@ from diffusers import (
 )
 
 from .dits import LISTED, MASKED, z_image
-from .more_videos import KANDINSKY, NO_SECOND_TEXT
-from .packed import qwen_image, shifting_scheduler
+from .more_videos import KANDINSKY, NO_SECOND_TEXT, kandinsky_transformer
+from .packed import JOINT, qwen_image, shifting_scheduler
 from .parts import (
     NATIVE,
     NO_TEXT,
@@ -69,13 +68,10 @@ def prx() -> PRXPipeline:
 def ovis_image() -> OvisImagePipeline:
     """OvisImagePipeline, packed like Flux, with classifier-free guidance."""
     transformer = OvisImageTransformer2DModel(
-        in_channels=16,
+        **JOINT,
         out_channels=16,
         num_layers=1,
         num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=TEXT_DIM,
         axes_dims_rope=(4, 4, 8),
     )
     return OvisImagePipeline(transformer=transformer, scheduler=shifting_scheduler(), vae=flow_autoencoder(), **NO_TEXT)
@@ -149,13 +145,10 @@ def krea2() -> Krea2Pipeline:
 def nucleus_moe() -> NucleusMoEImagePipeline:
     """NucleusMoEImagePipeline: a mixture of experts, Qwen-Image's autoencoder."""
     transformer = NucleusMoEImageTransformer2DModel(
-        in_channels=16,
+        **JOINT,
         out_channels=4,
         num_layers=2,
-        attention_head_dim=16,
-        num_attention_heads=2,
         num_key_value_heads=2,
-        joint_attention_dim=TEXT_DIM,
         axes_dims_rope=(4, 6, 6),
         dense_moe_strategy="leave_first_block_dense",
         num_experts=2,
@@ -172,20 +165,8 @@ def nucleus_moe() -> NucleusMoEImagePipeline:
 
 def kandinsky_5_image() -> Kandinsky5T2IPipeline:
     """Kandinsky5T2IPipeline; the one size of its list is its native one."""
-    transformer = Kandinsky5Transformer3DModel(
-        in_visual_dim=4,
-        out_visual_dim=4,
-        in_text_dim=TEXT_DIM,
-        in_text_dim2=TEXT_DIM,
-        time_dim=16,
-        model_dim=32,
-        ff_dim=32,
-        num_text_blocks=1,
-        num_visual_blocks=1,
-        axes_dims=(4, 6, 6),
-    )
     pipe = Kandinsky5T2IPipeline(
-        transformer=transformer,
+        transformer=kandinsky_transformer(),
         vae=autoencoder(scaling_factor=0.3611),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         **NO_SECOND_TEXT,

@@ -108,9 +108,9 @@ def motif_video() -> MotifVideoPipeline:
     )
 
 
-def kandinsky_5_video() -> Kandinsky5T2VPipeline:
-    """Kandinsky5T2VPipeline, which is shown a clip to go on from, as the published ones are."""
-    transformer = Kandinsky5Transformer3DModel(
+def kandinsky_transformer(**config: Any) -> Kandinsky5Transformer3DModel:
+    """One block for the text and one for the picture or clip."""
+    return Kandinsky5Transformer3DModel(
         in_visual_dim=4,
         out_visual_dim=4,
         in_text_dim=TEXT_DIM,
@@ -121,10 +121,14 @@ def kandinsky_5_video() -> Kandinsky5T2VPipeline:
         num_text_blocks=1,
         num_visual_blocks=1,
         axes_dims=(4, 6, 6),
-        visual_cond=True,
+        **config,
     )
+
+
+def kandinsky_5_video() -> Kandinsky5T2VPipeline:
+    """Kandinsky5T2VPipeline, which is shown a clip to go on from, as the published ones are."""
     return Kandinsky5T2VPipeline(
-        transformer=transformer,
+        transformer=kandinsky_transformer(visual_cond=True),
         vae=hunyuan_autoencoder(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0),
         **NO_SECOND_TEXT,

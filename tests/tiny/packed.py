@@ -3,6 +3,8 @@
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false
 # diffusers re-exports lazily, and annotates `tuple[int]` or a class where a longer tuple or None is meant.
 
+from typing import Any
+
 import torch
 from diffusers import (
     AutoencoderKLFlux2,
@@ -21,7 +23,22 @@ from diffusers import (
     QwenImageTransformer2DModel,
 )
 
-from .parts import NATIVE, NO_TEXT, TEXT_DIM, TEXT_TOKENS, TinyPipeline, embeds, flow_autoencoder, text_inputs, twin_of
+from .parts import (
+    FOUR_LEVELS,
+    NATIVE,
+    NO_TEXT,
+    TEXT_DIM,
+    TEXT_TOKENS,
+    TinyPipeline,
+    embeds,
+    flow_autoencoder,
+    text_inputs,
+    twin_of,
+)
+
+JOINT: dict[str, Any] = dict(  # of transformers that attend to patches of four latent pixels and to text together
+    in_channels=16, attention_head_dim=16, num_attention_heads=2, joint_attention_dim=TEXT_DIM
+)
 
 
 def shifting_scheduler() -> FlowMatchEulerDiscreteScheduler:
@@ -32,12 +49,9 @@ def shifting_scheduler() -> FlowMatchEulerDiscreteScheduler:
 def flux() -> FluxPipeline:
     """FluxPipeline with guidance embedding, as the dev model has it."""
     transformer = FluxTransformer2DModel(
-        in_channels=16,
+        **JOINT,
         num_layers=1,
         num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=TEXT_DIM,
         pooled_projection_dim=TEXT_DIM,
         guidance_embeds=True,
         axes_dims_rope=(4, 4, 8),
@@ -55,12 +69,9 @@ def flux() -> FluxPipeline:
 def chroma() -> ChromaPipeline:
     """ChromaPipeline: Flux without pooled embeddings, with classifier-free guidance and a text mask."""
     transformer = ChromaTransformer2DModel(
-        in_channels=16,
+        **JOINT,
         num_layers=1,
         num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=TEXT_DIM,
         axes_dims_rope=(4, 4, 8),
         approximator_num_channels=16,
         approximator_hidden_dim=32,
@@ -77,12 +88,9 @@ def chroma() -> ChromaPipeline:
 def qwen_image() -> QwenImagePipeline:
     """QwenImagePipeline with its video autoencoder; latent means and deviations are not trivial."""
     transformer = QwenImageTransformer2DModel(
-        in_channels=16,
+        **JOINT,
         out_channels=4,
         num_layers=2,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=TEXT_DIM,
         axes_dims_rope=(4, 6, 6),
     )
     vae = AutoencoderKLQwenImage(
@@ -100,23 +108,13 @@ def qwen_image() -> QwenImagePipeline:
 def flux2() -> Flux2Pipeline:
     """Flux2Pipeline; its latents are normalised by the autoencoder's batch-norm statistics."""
     transformer = Flux2Transformer2DModel(
-        in_channels=16,
+        **JOINT,
         num_layers=1,
         num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=TEXT_DIM,
         timestep_guidance_channels=32,
         axes_dims_rope=(4, 4, 4, 4),
     )
-    vae = AutoencoderKLFlux2(
-        block_out_channels=(4, 4, 4, 4),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=1,
-        norm_num_groups=2,
-        latent_channels=4,
-    )
+    vae = AutoencoderKLFlux2(**FOUR_LEVELS)
     torch.nn.init.normal_(vae.bn.running_mean)
     torch.nn.init.uniform_(vae.bn.running_var, 0.5, 2.0)
     return Flux2Pipeline(transformer=transformer, scheduler=shifting_scheduler(), vae=vae, **NO_TEXT)

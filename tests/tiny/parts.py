@@ -53,6 +53,15 @@ class TinyPipeline:
             torch.manual_seed(0)
             return quiet(self.make())
 
+    def shared(self) -> DiffusionPipeline:
+        """One pipeline for all tests of a process that leave it as they found it: built once."""
+        if self.make not in _SHARED:
+            _SHARED[self.make] = self.build()
+        return _SHARED[self.make]
+
+
+_SHARED: dict[Callable[[], DiffusionPipeline], DiffusionPipeline] = {}
+
 
 def quiet(pipe: Pipeline) -> Pipeline:
     """The pipeline itself, its networks in eval mode and its progress bar off."""
@@ -127,19 +136,19 @@ def clip_text_projected(hidden_size: int = TEXT_DIM) -> CLIPTextModelWithProject
     return CLIPTextModelWithProjection(clip_text_config(hidden_size))
 
 
+FOUR_LEVELS: dict[str, Any] = dict(
+    block_out_channels=(4, 4, 4, 4),
+    down_block_types=("DownEncoderBlock2D",) * 4,
+    up_block_types=("UpDecoderBlock2D",) * 4,
+    layers_per_block=1,
+    norm_num_groups=2,
+    latent_channels=4,
+)
+
+
 def autoencoder(**config: Any) -> AutoencoderKL:
     """Four levels, so 8 pixels a latent pixel as in the real ones; 4 channels unless `config` says otherwise."""
-    settings: dict[str, Any] = dict(
-        block_out_channels=(4, 4, 4, 4),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=1,
-        norm_num_groups=2,
-        latent_channels=4,
-        scaling_factor=0.18215,
-        sample_size=64,
-    )
-    return AutoencoderKL(**(settings | config))
+    return AutoencoderKL(**{**FOUR_LEVELS, "scaling_factor": 0.18215, "sample_size": 64, **config})
 
 
 def flow_autoencoder(**config: Any) -> AutoencoderKL:

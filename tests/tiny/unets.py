@@ -27,6 +27,11 @@ from diffusers import (
 from .parts import NATIVE, TEXT_DIM, TinyPipeline, autoencoder, clip_text, clip_text_projected, clip_tokenizer, twin_of
 
 CHANNELS = (8, 8, 16, 16)
+TIME_IDS: dict[str, Any] = dict(  # SDXL's network is told six sizes and a pooled text
+    addition_embed_type="text_time",
+    addition_time_embed_dim=4,
+    projection_class_embeddings_input_dim=6 * 4 + TEXT_DIM,
+)
 PROMPT = {"prompt": "a red house at night", "negative_prompt": "blurry"}
 
 
@@ -44,11 +49,11 @@ def ddim(**config: Any) -> DDIMScheduler:
 
 
 def unet_2d(**config: Any) -> UNet2DConditionModel:
-    """Four resolution levels with the skip structure of SD 2.1."""
+    """Four resolution levels with attention where SD 2.1 has it; one layer a level, where that has two."""
     settings: dict[str, Any] = dict(
         sample_size=16,
         block_out_channels=CHANNELS,
-        layers_per_block=2,
+        layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
         cross_attention_dim=TEXT_DIM,
@@ -110,9 +115,7 @@ def stable_diffusion_xl() -> StableDiffusionXLPipeline:
             up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
             transformer_layers_per_block=(1, 1, 2),
             cross_attention_dim=2 * TEXT_DIM,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=4,
-            projection_class_embeddings_input_dim=6 * 4 + TEXT_DIM,
+            **TIME_IDS,
         ),
         scheduler=EulerDiscreteScheduler(
             beta_start=0.00085,

@@ -17,18 +17,14 @@ from selfcascade.base_models.frames import fold, frames_at_once, over_frames, un
 from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.stage_schedules import linear_sigmas
 from selfcascade.cascade import Size
+from selfcascade.options.checks import OptionError, is_whole
 
 if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin
 
 LATENT_KEYS = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
-FACTOR_NAMES = (
-    "vae_scale_factor",
-    "vae_scale_factor_spatial",
-    "vae_spatial_compression_ratio",
-    "vae_spatial_scale_factor",
-)
-FRAME_STEP_NAMES = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio", "vae_temporal_scale_factor")
+FACTOR_NAMES = ("vae_scale_factor", "vae_scale_factor_spatial", "vae_spatial_compression_ratio")
+FRAME_STEP_NAMES = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio")
 
 
 class Family:
@@ -44,6 +40,8 @@ class Family:
         clip_vae: Whether an image model's VAE wants clips, and so is given clips of one frame.
         token_side: Latent pixels per token and side; None reads `patch_size` off the denoiser, 1 where it has none.
         least_multiple: Heights and widths are multiples of this many pixels at least.
+        counts_signal: Whether its timesteps rise with the picture, from noise, and it predicts z_0 - eps.
+        flow: Whether the model predicts a flow, eps - z_0; None where its pipeline's signature names such a scheduler.
         stated_size: (height, width) in pixels the published models were trained at, where no configuration says.
         output_name: Where the pipeline's output has its pictures or clips; None is "frames" for video, else "images".
         guided_by: What sets the weight of the prompt where no `guidance_scale` does; None where one does.
@@ -59,6 +57,8 @@ class Family:
     clip_vae: ClassVar[bool] = False
     token_side: ClassVar[int | None] = None
     least_multiple: ClassVar[int] = 1
+    flow: ClassVar[bool | None] = None
+    counts_signal: ClassVar[bool] = False
     stated_size: ClassVar[tuple[int, int] | None] = None
     output_name: ClassVar[str | None] = None
     guided_by: ClassVar[str | None] = None
@@ -111,16 +111,16 @@ class Family:
         """The size the model was trained at, as its configuration says.
 
         Raises:
-            ValueError: The configuration does not say.
+            OptionError: The configuration does not say.
         """
         if self.stated_size is not None:
             return Size(*self.stated_size)
         stated = self.denoiser.config.get("sample_size") or getattr(self.pipe, "default_sample_size", None)
-        if stated is None:
-            raise ValueError(f"{self.name} does not state its native size; pass native_size=(height, width)")
-        sample: int | list[int] = stated
-        height, width = (sample, sample) if isinstance(sample, int) else sample
-        return Size(height * self.factor, width * self.factor)
+        sides: Any = [stated, stated] if isinstance(stated, int) else stated
+        if stated is None or len(sides) != 2 or not all(is_whole(side) for side in sides):
+            how = "does not state its native size" if stated is None else f"states the native size {stated!r}"
+            raise OptionError(f"{self.name} {how}; give {{native_size}}, its height and width in pixels")
+        return Size(sides[0] * self.factor, sides[1] * self.factor)
 
     @property
     def position_tokens(self) -> int | None:

@@ -107,7 +107,7 @@ class QwenImage21(QwenImage):
 
     def to_spatial(self, latents: Tensor, size: Size) -> Tensor:
         height, width = self.latent_size(size)
-        return latents.transpose(1, 2).unflatten(2, (height, width))
+        return latents.transpose(1, 2).reshape(len(latents), -1, height, width)
 
     def from_spatial(self, z: Tensor) -> Tensor:
         return z.flatten(2).transpose(1, 2)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from selfcascade.base_models.protocols import Scheduler
-from selfcascade.base_models.stage_scheduler import noise_timesteps, stage_scheduler, training_steps
+from selfcascade.base_models.stage_scheduler import matched_step, noise_timesteps, stage_scheduler, training_steps
 from selfcascade.options.checks import OptionError
 
 Sigmas = Callable[[int], Sequence[float]]
@@ -22,16 +23,54 @@ Sigmas = Callable[[int], Sequence[float]]
 NOISE_SHARE = 0.95  # of T: from here on a stage would start from hardly anything but noise
 
 
-def takes_sigmas(scheduler: Scheduler) -> bool:
-    """Whether it is a flow's, whose pipelines give it sigmas of their own."""
-    return (
-        not hasattr(scheduler, "alphas_cumprod") and "sigmas" in inspect.signature(scheduler.set_timesteps).parameters
-    )
+class Schedules(Protocol):
+    """The schedules of a model, of any number of steps: all that planning must know of them."""
+
+    @property
+    def training_steps(self) -> int:
+        """T, the number of training timesteps."""
+        ...
+
+    def last_timesteps(self, steps: int) -> list[float]:
+        """The last timestep of so many steps, in each way that they may be asked for; none where that is not known."""
+        ...
+
+    def matched_step(self, step: int, ratio: float) -> int:
+        """The timestep that hides as much of a picture with `ratio` times the pixels as `step` of a native one."""
+        ...
 
 
 def linear_sigmas(steps: int) -> Sequence[float]:
     """The sigmas that Flux's pipeline and all that are built like it give their scheduler."""
     return np.linspace(1.0, 1 / steps, steps).tolist()
+
+
+@dataclass(frozen=True)
+class SchedulerSchedules:
+    """Schedules of a diffusers scheduler, which is not changed, and what its pipeline gives one of a flow."""
+
+    scheduler: Scheduler
+    sigmas: Sigmas = linear_sigmas
+
+    @property
+    def training_steps(self) -> int:
+        """As `stage_scheduler.training_steps`."""
+        return training_steps(self.scheduler)
+
+    def last_timesteps(self, steps: int) -> list[float]:
+        """As `last_timesteps`."""
+        return last_timesteps(self.scheduler, steps, self.sigmas)
+
+    def matched_step(self, step: int, ratio: float) -> int:
+        """As `stage_scheduler.matched_step`."""
+        return matched_step(self.scheduler, step, ratio)
+
+
+def takes_sigmas(scheduler: Scheduler) -> bool:
+    """Whether it is a flow's, whose pipelines give it sigmas of their own."""
+    return (
+        not hasattr(scheduler, "alphas_cumprod") and "sigmas" in inspect.signature(scheduler.set_timesteps).parameters
+    )
 
 
 def last_timesteps(scheduler: Scheduler, steps: int, sigmas: Sigmas = linear_sigmas) -> list[float]:
@@ -55,47 +94,24 @@ def last_timesteps(scheduler: Scheduler, steps: int, sigmas: Sigmas = linear_sig
     return [_last(scheduler, way) for way in ways]
 
 
-def shortened(scheduler: Scheduler, steps: int, share: float, pivot_step: int, sigmas: Sigmas = linear_sigmas) -> int:
+def shortened(schedules: Schedules, steps: int, share: float, pivot_step: int) -> int:
     """That share of the steps, or as many more, up to all, as it takes to have one at or below K."""
     least = max(1, round(share * steps))
-    lasts = ((few, last_timesteps(scheduler, few, sigmas)) for few in range(least, steps))
-    enough = (few for few, last in lasts if max(last, default=0.0) <= pivot_step)
+    enough = (few for few in range(least, steps) if max(schedules.last_timesteps(few), default=0.0) <= pivot_step)
     return next(enough, steps)
 
 
-def reachable(scheduler: Scheduler, steps: int, pivot_step: int, chosen: bool, sigmas: Sigmas = linear_sigmas) -> int:
-    """K, or where so few steps leave none at or below it, the lowest K that leaves one.
+def lowest_pivot(limit: int, steps: int, last: float) -> int:
+    """The lowest K in (0, T] that leaves a step, the last one at this timestep.
 
     Args:
-        scheduler: The pipeline's.
-        steps: Steps of the stage's whole schedule.
-        pivot_step: K.
-        chosen: Whether the caller asked for that K, which is then not changed.
-        sigmas: As in `last_timesteps`.
-
-    Raises:
-        OptionError: No step is left at the chosen K, or none at all but one that starts from pure noise.
-    """
-    last = last_timesteps(scheduler, steps, sigmas)
-    if not last or max(last) <= pivot_step:
-        return pivot_step
-    if chosen and min(last) <= pivot_step:  # the pipeline knows, and is asked before anything runs
-        return pivot_step
-    if chosen:
-        raise OptionError(
-            f"{{pivot_step}} {pivot_step} leaves no step to run: the last of {steps} scheduled steps is at "
-            f"{min(last):g}; raise {{pivot_step}} or {{num_inference_steps}}"
-        )
-    return lowest_pivot(scheduler, steps, max(last))
-
-
-def lowest_pivot(scheduler: Scheduler, steps: int, last: float) -> int:
-    """The lowest K that leaves a step, the last one at this timestep.
+        limit: T.
+        steps: Steps of the schedule.
+        last: Its last timestep.
 
     Raises:
         OptionError: That step would start from hardly anything but noise.
     """
-    limit = training_steps(scheduler)
     if last > NOISE_SHARE * limit:
         raise OptionError(
             f"{{num_inference_steps}} {steps} leaves a stage above the base none but the step from pure noise, at "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -68,7 +69,7 @@ class SanaVideo(Family):
     """Sana-Video: (B, C, F, h, w), with the autoencoder of Wan, of LTX 2 or Sana's own."""
 
     classes = ("SanaVideoPipeline",)
-    video = True
+    video = flow = True
     frames_name = "frames"
     least_multiple = 32
 
@@ -104,15 +105,26 @@ class Mochi(Family):
     """Mochi: (B, C, F, h, w), each channel with its own mean and deviation; its timesteps count from noise."""
 
     classes = ("MochiPipeline",)
-    video = True
+    video = counts_signal = True
     stated_size = (480, 848)
 
+    @property
+    def factor(self) -> int:
+        return self.pipe.vae_spatial_scale_factor
+
+    @property
+    def frames_each(self) -> int:
+        return self.pipe.vae_temporal_scale_factor
+
     def sigmas(self, steps: int) -> Sequence[float]:
-        from diffusers.pipelines.mochi.pipeline_mochi import linear_quadratic_schedule  # imports transformers
+        # Here, as it imports transformers.
+        from diffusers.pipelines.mochi.pipeline_mochi import (
+            linear_quadratic_schedule,  # pyright: ignore[reportUnknownVariableType]
+        )
 
         if steps == 1:
             raise OptionError(f"{{num_inference_steps}} must be at least 2 for {self.name}, not 1")
-        return linear_quadratic_schedule(steps, 0.025)
+        return cast("list[float]", linear_quadratic_schedule(steps, 0.025))
 
 
 class EasyAnimate(Family):
@@ -167,6 +179,7 @@ class MotifVideo(Family):
     classes = ("MotifVideoPipeline",)
     video = True
     guided_by = GUIDER
+    flow = True
     stated_size = (736, 1280)
 
 

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from selfcascade.cli.flags import as_flags
 from selfcascade.options.checks import OptionError
+from selfcascade.processes.errors import TogetherError
 
 BAD_INPUT, FAILURE, INTERRUPTED = 2, 1, 130
 MAX_LINE = 500
@@ -42,6 +43,10 @@ class OneLineErrors(TyperGroup):
             _end(BAD_INPUT, error.format_message(), error)
         except OptionError as error:
             _end(BAD_INPUT, as_flags(error), error)
+        except TogetherError as error:
+            if not error.is_main:  # one of the processes says it for all
+                sys.exit(BAD_INPUT)
+            _end(BAD_INPUT, str(error), error)
         except ValueError as error:
             _end(BAD_INPUT, str(error), error)
         except Exception as error:  # whatever a model can raise

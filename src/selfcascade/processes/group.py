@@ -1,0 +1,168 @@
+"""The processes that a launcher started together: accelerate's, torchrun, mpirun, or srun with one of them."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from accelerate import PartialState
+
+from selfcascade.processes.errors import TogetherError
+
+T = TypeVar("T")
+
+# One process may judge thirty thousand pictures while the others wait; those that die are noticed at once all the same.
+PATIENCE = timedelta(days=7)
+# Where launchers say how many processes they have started; of Slurm's the step's count is the one that `srun` started.
+LAUNCHED = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+# Without one of these a process does not know which of them it is.
+PLACES = ("RANK", "LOCAL_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK")
+SLURM = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
+
+
+class Processes:
+    """One process's place among those of a run, and what they do together.
+
+    Every method must be called by all of them, in the same order. None of them ends in a time-out while another process
+    works, however long.
+
+    Attributes:
+        process_index, num_processes, is_main_process: As accelerate calls them.
+        device: The one that this process computes on.
+    """
+
+    def __init__(self, index: int = 0, count: int = 1, device: torch.device | None = None, group: Any = None) -> None:
+        self.process_index, self.num_processes, self.is_main_process = index, count, index == 0
+        self.device, self._group = device or torch.device("cpu"), group
+
+    def wait_for_everyone(self) -> None:
+        """Returns when all processes have come here."""
+        self.gathered(None)
+
+    def gathered(self, value: Any) -> list[Any]:
+        """The values of all processes, in their order."""
+        if self.num_processes == 1:
+            return [value]
+        found: list[Any] = [None] * self.num_processes
+        dist.all_gather_object(found, value, self._group)
+        return found
+
+    def from_main(self, value: T) -> T:
+        """The main process's value."""
+        return self.gathered(value if self.is_main_process else None)[0]
+
+    def tensors_from_main(self, tensors: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
+        """The main process's tensors by name, on the CPU; the other processes give None."""
+        if self.num_processes == 1:
+            return dict(tensors or {})
+        kinds = None if tensors is None else [(name, value.shape, value.dtype) for name, value in tensors.items()]
+        found: dict[str, torch.Tensor] = {}
+        for name, shape, dtype in self.from_main(kinds) or []:
+            given = None if tensors is None else tensors[name].detach().cpu().contiguous()
+            found[name] = torch.empty(shape, dtype=dtype) if given is None else given
+            dist.broadcast(found[name], 0, group=self._group)
+        return found
+
+    def together(self, work: Callable[[], T]) -> T:
+        """What `work` returns here, once it has succeeded in every process.
+
+        Raises:
+            TogetherError: It failed in one of several processes; all of them say which, and why.
+        """
+        if self.num_processes == 1:
+            return work()
+        value: Any = None
+        failure: Exception | None = None
+        try:
+            value = work()
+        except Exception as error:
+            failure = error
+        words = None if failure is None else str(failure) if isinstance(failure, ValueError) else _named(failure)
+        found = self.gathered((platform.node(), words))
+        if all(said is None for _, said in found):
+            return value
+        if failure is not None and all(said == words for _, said in found):
+            raise TogetherError(str(words), self.is_main_process) from failure
+        places = [f"process {index} on {host}: {said}" for index, (host, said) in enumerate(found) if said is not None]
+        raise TogetherError("; ".join(places), self.is_main_process) from failure
+
+    def main_alone(self, work: Callable[[], object]) -> None:
+        """Lets the main process do something, for which the others wait, and with whose failure all end."""
+        self.together(work if self.is_main_process else lambda: None)
+
+    def check_agreement(self, facts: Mapping[str, Any]) -> None:
+        """Raises TogetherError unless all processes hold the same; the sentence names what differs, and where.
+
+        Args:
+            facts: By name, values that are compared by what they print.
+        """
+        found = self.gathered((platform.node(), {name: str(value) for name, value in facts.items()}))
+        names = list(dict.fromkeys(name for _, own in found for name in own))
+        differing = [name for name in names if len({own.get(name) for _, own in found}) > 1]
+        if not differing:
+            return
+        words = [
+            f"{name} is {_by_value([(host, own.get(name, 'missing')) for host, own in found])}" for name in differing
+        ]
+        raise TogetherError(f"the processes of this run do not agree: {'; '.join(words)}", self.is_main_process)
+
+
+def join() -> Processes:
+    """The processes that were launched together; on CPUs their group is made with gloo.
+
+    Raises:
+        ValueError: A launcher has started several, and they form no group, so that each would take itself for the only
+            one.
+    """
+    name, count = _said(os.environ)
+    placed = any(place in os.environ for place in PLACES)
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    on_cpu = on_cpu or (count > 1 and placed and not torch.accelerator.is_available())
+    state = PartialState(cpu=on_cpu) if placed or count == 1 else None
+    if state is None or count > state.num_processes:
+        raise ValueError(
+            f"{name} says that {count} processes were started, but they form no group and would overwrite each other's "
+            f"work; start them by accelerate launch or torchrun, or a single one with {name}=1"
+        )
+    group = None if state.num_processes == 1 else _patient(dist.group.WORLD)
+    return Processes(state.process_index, state.num_processes, state.device, group)
+
+
+@functools.lru_cache(maxsize=1)
+def _patient(world: Any) -> Any:
+    """A group of the same processes in which waiting does not end; on CPUs, so that no accelerator is kept busy."""
+    return dist.new_group(backend="gloo", timeout=PATIENCE)
+
+
+def _said(environment: Mapping[str, str]) -> tuple[str, int]:
+    """How many processes a launcher says it has started, and where it says so."""
+    slurm = next((name for name in SLURM if name in environment), SLURM[-1])
+    counts = {name: _whole(environment.get(name)) for name in (*LAUNCHED, slurm)}
+    name = max(counts, key=lambda name: counts[name])
+    return name, counts[name]
+
+
+def _whole(text: str | None) -> int:
+    return int(text) if text is not None and text.isdecimal() else 1
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _by_value(found: Sequence[tuple[str, str]]) -> str:
+    """The values that processes hold, each with the processes that hold it."""
+    holders: dict[str, list[str]] = {}
+    for index, (host, value) in enumerate(found):
+        holders.setdefault(value, []).append(f"{index} on {host}")
+    parts = []
+    for value, places in holders.items():
+        more = f" and {len(places) - 2} more" if len(places) > 2 else ""
+        parts.append(f"{value} in process {', '.join(places[:2])}{more}")
+    return ", ".join(parts)
