@@ -21,8 +21,14 @@ from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.renoising import add_noise_at_start, noise_like
 from selfcascade.base_models.request import Request
 from selfcascade.base_models.resizing import lanczos, resize_latents
-from selfcascade.base_models.stage_scheduler import ScheduleKnown, StageScheduler, stage_scheduler
-from selfcascade.base_models.stage_schedules import takes_sigmas
+from selfcascade.base_models.stage_scheduler import (
+    NoStepLeft,
+    ScheduleKnown,
+    StageScheduler,
+    stage_scheduler,
+    training_steps,
+)
+from selfcascade.base_models.stage_schedules import lowest_pivot, takes_sigmas
 from selfcascade.cascade import Sample, Size, Stage
 
 UPSAMPLINGS = ("latent-bilinear", "latent-bicubic", "rgb")
@@ -90,6 +96,8 @@ class PipelineBaseModel:
         accepted = inspect.signature(self.pipe.__call__).parameters
         fixed = {name: value for name, value in family.fixed_arguments.items() if name in accepted}
         self.arguments: dict[str, Any] = {**fixed, **request.pipeline_arguments()}
+        if "num_frames" in self.arguments:
+            self.arguments[family.frames_name] = self.arguments.pop("num_frames")
         has_encoder = hasattr(self.pipe, "encode_prompt")
         self.encode_prompt = remembering(self.pipe.encode_prompt) if has_encoder else None
 
@@ -116,21 +124,38 @@ class PipelineBaseModel:
         dtype = latents.dtype if kept else self.family.denoiser.dtype
         return PipelineSample(latents.to(self.pipe._execution_device, dtype), base_shift=scheduler.mu)
 
-    def check_schedules(self, stages: Sequence[Stage]) -> None:
-        """Asks the pipeline for every stage's schedule, where its scheduler alone does not say; nothing is sampled.
+    def with_steps(self, stages: Sequence[Stage], chosen: bool) -> Sequence[Stage]:
+        """The stages, each with a step to run; nothing is sampled.
+
+        Where the scheduler alone does not say, the pipeline is asked for the schedule of each.
+
+        Args:
+            stages: The plan.
+            chosen: Whether the caller asked for K, which is then not changed; else it is raised to the lowest that
+                leaves a step.
 
         Raises:
-            ValueError: A stage would have no step to run.
+            ValueError: A stage would have no step to run, or none but one from pure noise.
         """
         asked = {"timesteps", "sigmas"} & self.arguments.keys()
         if stages[-1].pivot_step is None or not (asked or takes_sigmas(self.pipe.scheduler)):
-            return
+            return stages
+        known: list[Stage] = []
+        limit = training_steps(self.pipe.scheduler)
         mu, random = 0.0, self.request.cloned_generator()
         with torch.random.fork_rng():  # pyright: ignore[reportUnknownMemberType]
             for stage in stages:
                 scheduler = stage_scheduler(self.pipe.scheduler, stage.pivot_step, mu)
-                self._find_schedule(scheduler, stage, {} if random is None else {"generator": random})
+                try:
+                    self._find_schedule(scheduler, stage, {} if random is None else {"generator": random})
+                except NoStepLeft as error:
+                    if chosen:
+                        raise
+                    lowest = lowest_pivot(limit, stage.num_inference_steps, error.last)
+                    stage = replace(stage, pivot_step=lowest)
                 mu = scheduler.mu if stage.pivot_step is None else mu
+                known.append(stage)
+        return known
 
     def upsample(self, pivot: PipelineSample, size: Size) -> Tensor:
         """The pivot at the size's latents, each frame by itself; unchanged where it has that size already."""

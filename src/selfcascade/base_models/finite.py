@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from selfcascade.base_models.borrowing import replacing_attributes
+from selfcascade.base_models.family import Family
 from selfcascade.base_models.protocols import Pipeline
 from selfcascade.cascade import Size
 
@@ -21,13 +22,13 @@ def check_finite(values: Tensor, pipe: Pipeline, what: str) -> None:
 
 
 @contextlib.contextmanager
-def checking_pixels(pipe: Pipeline) -> Generator[None]:
+def checking_pixels(family: Family) -> Generator[None]:
     """Within it, pixels that the VAE decodes must be finite; in a picture they would be black, and nobody told.
 
     Raises:
         FloatingPointError: They are not; the sentence says what to try.
     """
-    vae: Any = getattr(pipe, "vae", None)
+    vae, pipe = family.vae, family.pipe
     if vae is None:
         yield
         return

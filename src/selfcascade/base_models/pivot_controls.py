@@ -43,6 +43,11 @@ class PivotSettings:
     attention: str = "full"
 
 
+def counts_signal(scheduler: Scheduler) -> bool:
+    """Whether its timesteps and sigmas rise with the picture, from noise at 0, as Mochi's do."""
+    return bool(scheduler.config.get("invert_sigmas"))
+
+
 def check_anchorable(scheduler: Scheduler) -> None:
     """Raises OptionError unless the scheduler's prediction type and the noise level of each of its steps are known."""
     name, kind = type(scheduler).__name__, _prediction_type(scheduler)
@@ -162,7 +167,7 @@ def x_0_weights(scheduler: Scheduler, timestep: float | Tensor) -> tuple[float, 
 
         epsilon        o = eps                             a = 1 / alpha      b = -sigma / alpha
         v_prediction   o = (alpha eps - sigma z_0) / n     a = alpha / n^2    b = -sigma / n
-        flow           o = eps - z_0, alpha = 1 - sigma    a = 1              b = -sigma
+        flow           o = eps - z_0, alpha = 1 - sigma    a = 1              b = -sigma; + where o = z_0 - eps
         sample         o = z_0                             a = 0              b = 1
     """
     kind = _prediction_type(scheduler)
@@ -174,7 +179,7 @@ def x_0_weights(scheduler: Scheduler, timestep: float | Tensor) -> tuple[float, 
     if kind == "v_prediction":
         square = alpha**2 + sigma**2
         return alpha / square, -sigma / square**0.5
-    return 1.0, -sigma
+    return 1.0, sigma if counts_signal(scheduler) else -sigma
 
 
 def noise_weights(scheduler: Scheduler, timestep: float | Tensor) -> tuple[float, float]:
@@ -185,6 +190,8 @@ def noise_weights(scheduler: Scheduler, timestep: float | Tensor) -> tuple[float
     def mixed(z_0: Tensor, noise: Tensor) -> float:
         if hasattr(scheduler, "add_noise"):
             return float(scheduler.add_noise(z_0, noise, timesteps))
+        if counts_signal(scheduler):
+            return float(scheduler.scale_noise(noise, timesteps, z_0))
         return float(scheduler.scale_noise(z_0, timesteps, noise))
 
     return mixed(one, zero), mixed(zero, one)

@@ -9,6 +9,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
+from selfcascade.base_models.pivot_controls import counts_signal
 from selfcascade.base_models.request import Generators
 from selfcascade.base_models.stage_scheduler import StageScheduler, whole_schedule
 
@@ -25,6 +26,8 @@ def add_noise_at_start(scheduler: StageScheduler, z_0: Tensor, noise: Tensor) ->
     with whole_schedule(scheduler):
         if hasattr(scheduler, "add_noise"):
             return scheduler.add_noise(z_0, noise, timestep.repeat(len(z_0)))
+        if counts_signal(scheduler):  # its sigma is the share of the picture
+            return scheduler.scale_noise(noise, timestep, z_0)
         return scheduler.scale_noise(z_0, timestep, noise)
 
 

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from selfcascade.base_models.family import Family
+from selfcascade.base_models.pivot_controls import counts_signal
 from selfcascade.base_models.protocols import Scheduler
 from selfcascade.base_models.stage_scheduler import numbers_steps
 
@@ -31,7 +32,13 @@ def check_scheduler(family: Family) -> None:
             f"scheduler {kind} is for models that predict a flow, which {name} does not; use the scheduler that came "
             "with the model, or another of that kind, such as DDIMScheduler or EulerDiscreteScheduler"
         )
-    if not numbers_steps(scheduler):
+    signal = counts_signal(scheduler)
+    if family.counts_signal and not signal:
+        raise ValueError(
+            f"scheduler {kind} counts from picture to noise, and {name} from noise to picture; "
+            f"use pipe.scheduler = {FLOW}.from_config(pipe.scheduler.config, invert_sigmas=True)"
+        )
+    if not numbers_steps(scheduler) or (signal and not family.counts_signal):
         again = "(pipe.scheduler.config, invert_sigmas=False)" if flow else "(pipe.scheduler.config)"
         raise ValueError(
             f"scheduler {kind} does not number its steps by training timesteps or adds no noise at one, so no stage "

@@ -70,9 +70,9 @@ def grids(family: Family, native: Size, size: Size, pivot: Tensor) -> tuple[Grid
     if pivot.ndim == 4 or family.framewise:
         return Grid(1, height, width), Grid(1, *window)
     frames = pivot.shape[2]
-    stated = inspect.signature(family.pipe.__call__).parameters["num_frames"].default
-    made_for = (stated - 1) // family.frame_step + 1 if isinstance(stated, int) else frames
-    return Grid(frames, height, width), Grid(made_for, *window)
+    stated = inspect.signature(family.pipe.__call__).parameters[family.frames_name].default
+    made_for = family.latent_frames(stated) if isinstance(stated, int) else frames
+    return Grid(frames // family.frame_patch, height, width), Grid(made_for // family.frame_patch, *window)
 
 
 def window_sides(native: Size, size: Size, height: int, width: int) -> tuple[int, int]:

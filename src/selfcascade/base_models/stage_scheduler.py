@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 
 from torch import Tensor
 
-from selfcascade.base_models.pivot_controls import Anchor
+from selfcascade.base_models.pivot_controls import Anchor, counts_signal
 from selfcascade.base_models.protocols import Scheduler
 from selfcascade.options.checks import is_whole
 
@@ -43,6 +43,21 @@ REFUSED = frozenset(
 )
 # Schedules end at 0 or at the smallest sigma of training, 0.03 for Stable Diffusion.
 LAST_SIGMA = 0.1
+
+
+class NoStepLeft(ValueError):
+    """Raised where no scheduled step lies at or below K.
+
+    Attributes:
+        last: The last scheduled timestep, counted as training does.
+    """
+
+    def __init__(self, pivot_step: int, steps: int, last: float) -> None:
+        self.last = last
+        super().__init__(
+            f"pivot_step {pivot_step} leaves no step to run: the last of {steps} scheduled steps is at {last:g}; "
+            "raise pivot_step or num_inference_steps"
+        )
 
 
 class ScheduleKnown(Exception):
@@ -110,13 +125,18 @@ def numbers_steps(scheduler: Scheduler) -> bool:
     noises = hasattr(scheduler, "add_noise") or hasattr(scheduler, "scale_noise")
     own = inspect.signature(kind.__init__).parameters  # a configuration keeps what another class was told
     config = {name: scheduler.config.get(name) for name in own}
-    counts_signal = config.get("invert_sigmas")  # its timesteps rise with the signal, as Mochi's do
-    return noises and not (kind.__name__ in REFUSED or counts_signal or config.get("timestep_type") == "continuous")
+    return noises and not (kind.__name__ in REFUSED or config.get("timestep_type") == "continuous")
 
 
 def training_steps(scheduler: Scheduler) -> int:
     """T, the number of training timesteps."""
     return int(scheduler.config.get("num_train_timesteps", 1000))
+
+
+def noise_timesteps(scheduler: Scheduler) -> Tensor:
+    """Its timesteps, (n,), counted as training does: T is noise, 0 is the picture."""
+    timesteps = scheduler.timesteps
+    return training_steps(scheduler) - timesteps if counts_signal(scheduler) else timesteps
 
 
 def matched_step(scheduler: Scheduler, step: int, ratio: float) -> int:
@@ -220,7 +240,7 @@ def _check_timesteps(scheduler: StageScheduler) -> None:
         )
     sigmas = getattr(scheduler, "sigmas", None)
     if isinstance(sigmas, Tensor) and sigmas.ndim == 1:
-        last = float(sigmas[-1])
+        last = 1 - float(sigmas[-1]) if counts_signal(scheduler) else float(sigmas[-1])
         if last > LAST_SIGMA:
             raise ValueError(
                 f"sigmas end at {last:g}, so a stage would hand on noisy latents; end them at 0, or use "
@@ -230,17 +250,14 @@ def _check_timesteps(scheduler: StageScheduler) -> None:
 
 def _keep_tail(scheduler: StageScheduler) -> None:
     """Shows the pipeline the steps at or below K, and keeps the whole schedule for the scheduler's own arithmetic."""
-    timesteps, order = scheduler.timesteps, getattr(scheduler, "order", 1)
+    timesteps, order = noise_timesteps(scheduler), getattr(scheduler, "order", 1)
     scheduler.first_index, scheduler.whole = 0, {}
     scheduler.steps_run, scheduler.stage_latents = 0, None
     if scheduler.pivot_step is None:
         return
     below = [index for index in range(0, len(timesteps), order) if float(timesteps[index]) <= scheduler.pivot_step]
     if not below:
-        raise ValueError(
-            f"pivot_step {scheduler.pivot_step} leaves no step to run: the last of {len(timesteps)} scheduled steps "
-            f"is at {float(timesteps[-1]):g}; raise pivot_step or num_inference_steps"
-        )
+        raise NoStepLeft(scheduler.pivot_step, len(timesteps), float(timesteps[-1]))
     scheduler.first_index = below[0]
     for name in ("timesteps", "sigmas"):
         values = getattr(scheduler, name, None)

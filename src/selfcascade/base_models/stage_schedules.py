@@ -7,13 +7,20 @@ scheduler alone is then an estimate, and `PipelineBaseModel.check_schedules` ask
 from __future__ import annotations
 
 import inspect
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from selfcascade.base_models.protocols import Scheduler
-from selfcascade.base_models.stage_scheduler import matched_step, stage_scheduler, training_steps
+from selfcascade.base_models.stage_scheduler import matched_step, noise_timesteps, stage_scheduler, training_steps
+from selfcascade.options.checks import OptionError
+
+Sigmas = Callable[[int], Sequence[float]]
+
+NOISE_SHARE = 0.95  # of T: from here on a stage would start from hardly anything but noise
 
 
 class Schedules(Protocol):
@@ -33,11 +40,17 @@ class Schedules(Protocol):
         ...
 
 
+def linear_sigmas(steps: int) -> Sequence[float]:
+    """The sigmas that Flux's pipeline and all that are built like it give their scheduler."""
+    return np.linspace(1.0, 1 / steps, steps).tolist()
+
+
 @dataclass(frozen=True)
 class SchedulerSchedules:
-    """Schedules of a diffusers scheduler, which is not changed."""
+    """Schedules of a diffusers scheduler, which is not changed, and what its pipeline gives one of a flow."""
 
     scheduler: Scheduler
+    sigmas: Sigmas = linear_sigmas
 
     @property
     def training_steps(self) -> int:
@@ -46,7 +59,7 @@ class SchedulerSchedules:
 
     def last_timesteps(self, steps: int) -> list[float]:
         """As `last_timesteps`."""
-        return last_timesteps(self.scheduler, steps)
+        return last_timesteps(self.scheduler, steps, self.sigmas)
 
     def matched_step(self, step: int, ratio: float) -> int:
         """As `stage_scheduler.matched_step`."""
@@ -60,7 +73,7 @@ def takes_sigmas(scheduler: Scheduler) -> bool:
     )
 
 
-def last_timesteps(scheduler: Scheduler, steps: int) -> list[float]:
+def last_timesteps(scheduler: Scheduler, steps: int, sigmas: Sigmas = linear_sigmas) -> list[float]:
     """The last timestep of so many steps, in each of the ways that pipelines ask for them; none where only they know.
 
     A dynamic shift is taken to be the largest, which leaves the fewest steps at low noise.
@@ -68,6 +81,7 @@ def last_timesteps(scheduler: Scheduler, steps: int) -> list[float]:
     Args:
         scheduler: The pipeline's; it is not changed.
         steps: Steps of the whole schedule.
+        sigmas: From a number of steps to what the pipeline gives a flow's scheduler.
 
     Raises:
         ValueError: The scheduler has no such schedule.
@@ -76,7 +90,7 @@ def last_timesteps(scheduler: Scheduler, steps: int) -> list[float]:
     ways: list[dict[str, Any]] = [] if dynamic else [{"num_inference_steps": steps}]
     if takes_sigmas(scheduler):
         shift = {"mu": scheduler.config.get("max_shift") or 0.0} if dynamic else {}
-        ways.append({"sigmas": np.linspace(1.0, 1 / steps, steps), **shift})  # Flux and all that are built like it
+        ways.append({"sigmas": sigmas(steps), **shift})
     return [_last(scheduler, way) for way in ways]
 
 
@@ -87,7 +101,26 @@ def shortened(schedules: Schedules, steps: int, share: float, pivot_step: int) -
     return next(enough, steps)
 
 
+def lowest_pivot(limit: int, steps: int, last: float) -> int:
+    """The lowest K in (0, T] that leaves a step, the last one at this timestep.
+
+    Args:
+        limit: T.
+        steps: Steps of the schedule.
+        last: Its last timestep.
+
+    Raises:
+        OptionError: That step would start from hardly anything but noise.
+    """
+    if last > NOISE_SHARE * limit:
+        raise OptionError(
+            f"{{num_inference_steps}} {steps} leaves a stage above the base none but the step from pure noise, at "
+            f"{last:g} of {limit}; give more"
+        )
+    return max(1, math.ceil(last))
+
+
 def _last(scheduler: Scheduler, way: dict[str, Any]) -> float:
     whole = stage_scheduler(scheduler, None)
     whole.set_timesteps(**way)
-    return float(whole.timesteps.min())
+    return float(noise_timesteps(whole).min())

@@ -43,7 +43,7 @@ def apply(
         ValueError: The pipeline is not supported, or an option is unknown or out of range.
     """
     cascade = SelfCascade(pipe, upsamplers, native_size, family)
-    read_call(pipe, "__call__", options)
+    read_call(cascade.family, "__call__", options)
     carrier: Any = pipe  # pyright knows no protocol's class
     carrier.__class__ = _applied_class(plain_class(type(pipe)), cascade, options)
     return pipe

@@ -10,9 +10,9 @@ from typing import Any, Literal, cast, overload
 import torch
 from torch import Tensor
 
+from selfcascade.base_models.autoencoders import tiling
 from selfcascade.base_models.decoding import decode_latents
 from selfcascade.base_models.driver import PipelineBaseModel, PipelineSample, StageContext
-from selfcascade.base_models.family import vae_tiling
 from selfcascade.base_models.finite import checking_pixels
 from selfcascade.base_models.given_pivot import taken_up
 from selfcascade.base_models.image_pivot import image_pivot
@@ -114,7 +114,7 @@ class SelfCascade(Planner):
         Raises:
             ValueError: An argument is out of range, or a keyword of neither this nor the pipeline.
         """
-        options, arguments = read_call(self.pipe, "__call__", given)
+        options, arguments = read_call(self.family, "__call__", given)
         stages = self._plan(options)
         request = Request(prompt, options.generator, options.output_type, arguments)
         pivot = cast("Tensor", options.pivot)
@@ -182,7 +182,7 @@ class SelfCascade(Planner):
         Raises:
             ValueError: An argument is out of range, or the target has fewer pixels than the image.
         """
-        options, arguments = read_call(self.pipe, "upscale", given)
+        options, arguments = read_call(self.family, "upscale", given)
         clip, picture = cast("Clips", image), cast("Pictures", image)
         pixels = clips_of(clip).transpose(1, 2) if self.family.video else pixels_of(picture)
         if self.family.video:
@@ -192,7 +192,8 @@ class SelfCascade(Planner):
         target = enlarged_size(own, self.multiple, options)
         sizes, before = sizes_from(own, target, self.native_size, self.multiple)
         stages = self._stages(sizes, 0, options)
-        words = prompt or "" if prompt is not None or "prompt_embeds" not in arguments else None
+        embedded = any(name.startswith("prompt_embeds") for name in arguments)
+        words = prompt or "" if prompt is not None or not embedded else None
         request = Request(words, options.generator, options.output_type, arguments)
         request = request.for_pictures(len(pixels), self.family.video)
         base = self._base(request, options)
@@ -238,8 +239,8 @@ class SelfCascade(Planner):
         options: Options,
     ) -> SelfCascadeOutput | tuple[Any, list[StageResult[PipelineSample]]]:
         tiled = stages[-1].size.area >= TILING_AREA if options.vae_tiling is None else options.vae_tiling
-        with vae_tiling(self.pipe, tiled), checking_pixels(self.pipe), torch.no_grad():
-            base.check_schedules(stages)
+        with tiling(self.family.vae, tiled), checking_pixels(self.family), torch.no_grad():
+            stages = base.with_steps(stages, chosen=options.pivot_step is not None)
             results = list(self_cascade(base, stages, None if pivot is None else pivot()))
             last = results[-1].sample
             chunk = base.arguments.get("decode_chunk_size")

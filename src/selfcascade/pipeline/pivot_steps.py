@@ -6,16 +6,14 @@ In this order: the caller's `pivot_step`; the step that feature upsamplers were 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast
 
-from selfcascade.base_models.stage_schedules import Schedules
+from selfcascade.base_models.stage_schedules import Schedules, lowest_pivot
 from selfcascade.cascade import Size
 from selfcascade.options.checks import OptionError
 from selfcascade.options.presets import PRESETS, Preset
 
-NOISE_SHARE = 0.95  # of T: from here on a stage would start from hardly anything but noise
 Value = TypeVar("Value")
 
 
@@ -79,18 +77,12 @@ def reachable(schedules: Schedules, steps: int, pivot_step: int, chosen: bool) -
         return pivot_step
     if chosen and min(last) <= pivot_step:  # the pipeline knows, and is asked before anything runs
         return pivot_step
-    lowest, limit = math.ceil(max(last)), schedules.training_steps
     if chosen:
         raise OptionError(
             f"{{pivot_step}} {pivot_step} leaves no step to run: the last of {steps} scheduled steps is at "
             f"{min(last):g}; raise {{pivot_step}} or {{num_inference_steps}}"
         )
-    if lowest > NOISE_SHARE * limit:
-        raise OptionError(
-            f"{{num_inference_steps}} {steps} leaves a stage above the base none but the step from pure noise, at "
-            f"{max(last):g} of {limit}; give more"
-        )
-    return lowest
+    return lowest_pivot(schedules.training_steps, steps, max(last))
 
 
 def per_stage(name: str, value: Value | tuple[Value, ...], count: int) -> list[Value]:

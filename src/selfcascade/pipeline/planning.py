@@ -101,6 +101,9 @@ class Planner:
     def _stages(self, sizes: Sequence[Size], first_pivot: int, options: Options) -> tuple[Stage, ...]:
         check_scheduler(self.family)  # it may have been replaced since
         self.family.check_size(sizes[-1])
+        guided = options.guidance_scale is not None or self.defaults.guidance_scale is not None
+        if guided and (instead := self.family.guided_by) is not None:
+            raise OptionError(f"{{guidance_scale}} is no keyword of {self.family.name}; use {instead}")
         preset = self._chosen(options)
         if preset.anchor > 0:
             check_anchorable(self.pipe.scheduler)
@@ -109,7 +112,7 @@ class Planner:
     @property
     def schedules(self) -> SchedulerSchedules:
         """Those of the scheduler that the pipeline has now."""
-        return SchedulerSchedules(self.pipe.scheduler)
+        return SchedulerSchedules(self.pipe.scheduler, self.family.sigmas)
 
     def _chosen(self, options: Options) -> Preset:
         return with_changes(self.preset(options.preset), options)
