@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
@@ -242,7 +243,7 @@ def test_cached_latents_give_the_same_weights_and_spare_the_encoder(tmp_path: Pa
     assert damaged.cache is not None and damaged.cache.misses > 0
     dark = Stream(ScenesSource(SIZE), (SIZE,), 0)
     cropped = dark._cropped
-    dark._cropped = lambda *place: (-torch.ones(3, 64, 64), cropped(*place)[1])  # type: ignore[method-assign]
+    dark._cropped = lambda *place: (np.zeros((64, 64, 3), np.uint8), cropped(*place)[1])  # type: ignore[method-assign]
     other = Trainer(SD.build(), settings(tmp_path / "other", cache_latents=str(tmp_path / "cache")), dark)
     other.run()
     assert other.cache is not None and other.cache.misses == 2  # other pictures under the same names, all alike
