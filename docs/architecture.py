@@ -56,6 +56,10 @@ ROOMS = {
         "ways to reach the target size behind one protocol, a file each",
         ("base_models", "cascade", "models", "options", "pipeline"),
     ),
+    "making": Room(
+        "from options to pictures or clips and their records, one or several at a time",
+        ("media", "methods", "models", "options", "pipeline"),
+    ),
     "cost": Room(
         "TFLOPs, memory and seconds of a plan, before it runs", ("base_models", "cascade", "options", "pipeline")
     ),
@@ -88,9 +92,21 @@ ROOMS = {
     ),
     "cli": Room(
         "the commands, one module each, without logic of their own",
-        ("cost", "experiments", "media", "methods", "models", "options", "pipeline", "processes", "report", "training"),
+        (
+            "cost",
+            "experiments",
+            "making",
+            "media",
+            "methods",
+            "models",
+            "options",
+            "pipeline",
+            "processes",
+            "report",
+            "training",
+        ),
     ),
-    "demo": Room("`make demo`", ("cli", "media", "options")),
+    "demo": Room("`make demo`", ("cli", "making", "media", "options")),
     "__main__": Room("`python -m selfcascade`", ("cli",)),
 }
 

@@ -12,8 +12,9 @@ from PIL import Image
 
 from clip_files import write_clip
 from command_line import made, record, refuse, run, start, succeed
-from selfcascade.cli.making import Made, make
+from selfcascade.cli.making import make
 from selfcascade.cli.saving import check_of_clips
+from selfcascade.making import Made
 from selfcascade.media.save_clips import save_clip, write_webp
 from selfcascade.media.video_files import read_clip
 from selfcascade.options import Options

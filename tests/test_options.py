@@ -17,7 +17,8 @@ from cascade_runs import SD, seeded
 from selfcascade import METHODS, Preset, SelfCascade
 from selfcascade.cli import app
 from selfcascade.cli.flags import as_flags, help_of, with_options
-from selfcascade.cli.records import KIND, gather, read_options
+from selfcascade.cli.records import gather, read_options
+from selfcascade.making import KIND
 from selfcascade.options import MAKE, PLAN, Options, Use, hints, uses
 from selfcascade.options.checks import MAX_SIDE, OptionError, Share
 from selfcascade.training.config import TrainingConfig
@@ -138,9 +139,13 @@ def test_scale_stands_for_height_and_width(cascade: Any) -> None:
     assert cascade.plan(scale=3) == cascade.plan(384, 384)
     assert cascade.plan(scale=2.51)[-1].size == (320, 320)  # to the nearest multiple of 8
     assert cascade.plan(scale=1) == cascade.plan(128, 128)
+    assert cascade.plan(pixels=9) == cascade.plan(scale=3)  # by the number of pixels, not by the sides
     for size in ({"height": 256}, {"width": 256}):
-        with pytest.raises(OptionError, match=r"^scale cannot be given with height or width"):
-            cascade.plan(scale=2, **size)
+        for ratio in ("scale", "pixels"):
+            with pytest.raises(OptionError, match=rf"^{ratio} cannot be given with height or width"):
+                cascade.plan(**{ratio: 2}, **size)
+    with pytest.raises(OptionError, match=r"^scale cannot be given with pixels"):
+        cascade.plan(scale=2, pixels=4)
     settings: dict[str, Any] = {"num_inference_steps": 2, "output_type": "latent"}
     own = torch.rand(1, 3, 96, 128, generator=seeded())
     scaled, sized = (

@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from selfcascade.cli.making import Made, load, make, upsamplers_of
-from selfcascade.cli.records import TUNED
+from selfcascade.cli.making import make
+from selfcascade.making import TUNED, Made, load, upsamplers_of
 from selfcascade.media.grids import Panel, picture_grid
 from selfcascade.media.save_pictures import SCHEMA, check_output, parameters_text, save_picture, versions
 from selfcascade.options import Options

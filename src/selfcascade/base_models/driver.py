@@ -13,7 +13,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
-from selfcascade.base_models.borrowing import remembering, replacing_attributes, stage_attributes
+from selfcascade.base_models.borrowing import plain_class, remembering, replacing_attributes, stage_attributes
 from selfcascade.base_models.decoding import Decoded, decode_clips
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.finite import check_finite
@@ -221,7 +221,8 @@ class PipelineBaseModel:
         if self.encode_prompt is not None:
             lent["encode_prompt"] = self.encode_prompt
         with replacing_attributes(self.pipe, lent):
-            return self.pipe.__call__(**{**self._stage_arguments(scheduler, stage), **more})
+            call = plain_class(type(self.pipe)).__call__
+            return call(self.pipe, **{**self._stage_arguments(scheduler, stage), **more})
 
     def _stage_arguments(self, scheduler: StageScheduler, stage: Stage) -> dict[str, Any]:
         arguments: dict[str, Any] = {**self.arguments, **self.family.size_arguments(stage.size)}

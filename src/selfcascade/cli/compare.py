@@ -11,8 +11,9 @@ from rich.table import Table
 from selfcascade.cli.console import Debug, show, tell
 from selfcascade.cli.files import Force, Output
 from selfcascade.cli.flags import with_options
-from selfcascade.cli.making import Made, load, make, upsamplers_of
-from selfcascade.cli.records import TUNED, check_method, check_prompt, gather
+from selfcascade.cli.making import make
+from selfcascade.cli.records import check_method, check_prompt, gather
+from selfcascade.making import TUNED, Made, load, upsamplers_of
 from selfcascade.media.grids import Panel, picture_grid
 from selfcascade.media.save_pictures import SCHEMA, check_output, parameters_text, save_picture, versions
 from selfcascade.options import Options

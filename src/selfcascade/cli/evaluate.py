@@ -41,8 +41,8 @@ def evaluate(
 
     `accelerate launch -m selfcascade.cli evaluate ...` shares the sampling between processes.
     """
-    from selfcascade.cli.making import quiet_libraries
     from selfcascade.experiments import read_shared, runs_of
+    from selfcascade.making import quiet_libraries
 
     quiet_libraries()
     changes: dict[str, Any] = {"data": data, "train_data": train_data, "detector": detector}

@@ -8,10 +8,11 @@ from typing import Any
 from selfcascade.cli.console import Debug, note, tell
 from selfcascade.cli.files import AnyOutput, Count, Force, Record, Sheet
 from selfcascade.cli.flags import with_options
-from selfcascade.cli.making import Made, load, make
+from selfcascade.cli.making import make
 from selfcascade.cli.records import check_method, check_prompt, gather
 from selfcascade.cli.saving import check_spares_source, check_target, save, target
 from selfcascade.cli.sources import read_source, source_for
+from selfcascade.making import Made, load
 from selfcascade.options import Options
 
 
@@ -44,7 +45,7 @@ def upscale(
     force: Force = False,
     debug: Debug = False,
 ) -> None:
-    """Enlarge your own picture or clip, twice a side unless --scale, or --height and --width, say otherwise."""
+    """Enlarge your own picture or clip, twice a side unless --scale, --pixels, --height or --width say otherwise."""
     options, _ = gather(given, output=output)
     _write(options, count, output, "upscaled", force, sheet)
 

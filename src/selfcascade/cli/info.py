@@ -8,8 +8,8 @@ from rich.table import Table
 
 from selfcascade.cli.console import Debug, show
 from selfcascade.cli.flags import with_options
-from selfcascade.cli.making import load
 from selfcascade.cli.records import gather
+from selfcascade.making import load
 from selfcascade.media.save_pictures import versions
 from selfcascade.options import Options
 

@@ -10,9 +10,9 @@ from rich.table import Table
 from selfcascade.cli.console import Debug, note, show
 from selfcascade.cli.files import MAX_COUNT
 from selfcascade.cli.flags import with_options
-from selfcascade.cli.making import load
 from selfcascade.cli.records import check_method, gather
 from selfcascade.cli.saving import check_of_clips
+from selfcascade.making import load
 
 Batch = Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="Pictures or clips made at once.")]
 

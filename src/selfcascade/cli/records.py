@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from selfcascade.cli.sources import is_clip
+from selfcascade.making import CLIP_KIND, KIND, TUNED, has_preset
 from selfcascade.media.save_pictures import read_record
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError, shown
 from selfcascade.options.presets import Preset
 
-KIND, CLIP_KIND = "selfcascade.picture", "selfcascade.clip"
 RECORD_KEYS = frozenset({"schema", "kind", "settings", "result", "versions"})
 RENAMED = {"frames": "num_frames"}  # in records of versions before 0.2
-TUNED = "self-cascade-tuned"
 OF_CLIPS = ("num_frames", "fps", "start", "shared_noise")
 # What a record spells out of a preset, and another preset is to replace.
 OF_PRESETS = frozenset({"pivot_step"} | {field.name for field in dataclasses.fields(Preset)}) & set(
@@ -53,9 +52,9 @@ def gather(
         given["model"] = "bundled-video"
     options, sha256 = (kind(**given), None) if source is None else read_options(source, kind)
     replaced: dict[str, Any] = {name: None for name in OF_PRESETS} if "preset" in given else {}
-    if {"height", "width", "scale"} & set(given):
+    if {"height", "width", "scale", "pixels"} & set(given):
         replaced["pivot_step"] = None  # one value a stage, and another size can have other stages
-    if "scale" in given:
+    if {"scale", "pixels"} & set(given):
         replaced |= {"height": None, "width": None}
     if "method" in given:
         replaced |= dict.fromkeys(_not_taken(given["method"], options))
@@ -92,11 +91,6 @@ def read_options(path: Path, kind: type[Options] = Options) -> tuple[Options, st
 def migrated(options: Options) -> Options:
     """Options of a version that recorded those, too, that the method then left out."""
     return options.changed(**dict.fromkeys(_not_taken(options.method, options)))
-
-
-def has_preset(options: Options) -> bool:
-    """Whether a preset says how its stages run; upsamplers and other methods have settings of their own."""
-    return options.method == "self-cascade" or bool(options.in_cascade)
 
 
 def check_prompt(options: Options) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from selfcascade.cli.making import Made
 from selfcascade.cli.records import OF_CLIPS
+from selfcascade.making import Made
 from selfcascade.media.frame_rates import DEFAULT_FPS
 from selfcascade.media.save_clips import CLIP_OUTPUTS, check_clip_output, save_clip, save_sheet
 from selfcascade.media.save_pictures import EXTENSIONS, check_output, save_picture

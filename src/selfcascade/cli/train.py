@@ -18,7 +18,7 @@ def _train(debug: bool = False, **given: Any) -> None:
     chosen = {name: value for name, value in given.items() if value is not None and value != []}
     config = make_config(chosen)
 
-    from selfcascade.cli.making import quiet_libraries
+    from selfcascade.making import quiet_libraries
     from selfcascade.training.launch import run_training
 
     quiet_libraries()

@@ -51,6 +51,14 @@ class SelfCascadeOutput:
     nsfw_content_detected: list[bool] | None = None
     pivot_settings: PivotSettings | None = None
 
+    def __getitem__(self, key: int | str) -> Any:
+        """As diffusers' outputs have it: 0 is the pictures or clips, and a name the attribute of that name."""
+        return (
+            getattr(self, key)
+            if isinstance(key, str)
+            else (self.frames if self.images is None else self.images, self.stages)[key]
+        )
+
 
 def read_call(pipe: Any, call: str, given: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
     """The options of a call of `SelfCascade`, and the keywords that are its pipeline's.

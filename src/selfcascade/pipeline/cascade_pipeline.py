@@ -65,6 +65,7 @@ class SelfCascade(Planner):
         height: int | None = None,
         width: int | None = None,
         scale: float | None = None,
+        pixels: float | None = None,
         num_inference_steps: int | Sequence[int] | None = None,
         pivot_step: int | Sequence[int] | None = None,
         preset: str | Preset | None = None,
@@ -96,8 +97,8 @@ class SelfCascade(Planner):
 
         Args:
             prompt: One or several; None where `prompt_embeds` are given.
-            height, width, scale, num_inference_steps, pivot_step, preset, upsampling, anchor, energy, attention,
-                guidance_scale: As in `plan`.
+            height, width, scale, pixels, num_inference_steps, pivot_step, preset, upsampling, anchor, energy,
+                attention, guidance_scale: As in `plan`.
             generator: Source of every random draw; a list gives each picture its own.
             output_type: "pil", "np", "pt" or "latent".
             return_dict: False returns the tuple (pictures, stages).
@@ -133,6 +134,7 @@ class SelfCascade(Planner):
         height: int | None = None,
         width: int | None = None,
         scale: float | None = None,
+        pixels: float | None = None,
         num_inference_steps: int | Sequence[int] | None = None,
         pivot_step: int | Sequence[int] | None = None,
         preset: str | Preset | None = None,
@@ -168,7 +170,7 @@ class SelfCascade(Planner):
             prompt: What the image shows; None is the empty prompt, unless `prompt_embeds` are given.
             height, width: Pixels; where one is given, the other follows from the image's ratio; twice the image's where
                 neither is.
-            scale: Instead of height and width: the image's sides times this.
+            scale, pixels: Instead of height and width: the image's sides, or the number of its pixels, times this.
             The others: as in `__call__`.
 
         Raises:

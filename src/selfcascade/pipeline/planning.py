@@ -75,6 +75,7 @@ class Planner:
         guidance_scale: float | Sequence[float] | None = None,
         *,
         scale: float | None = None,
+        pixels: float | None = None,
         upsampling: Upsampling | None = None,
         anchor: float | None = None,
         energy: float | None = None,
@@ -89,13 +90,16 @@ class Planner:
             preset: A name of `selfcascade.PRESETS`, or a `Preset` of your own.
             guidance_scale: For all stages or one value a stage.
             scale: Instead of height and width: the native sides times this, 1 or more, rounded to what the model makes.
+            pixels: The same by the number of pixels: 4 is a scale of 2.
             upsampling, anchor, energy, attention: In the places of the preset's, as in `Preset`.
             None of any of them is the default in docs/options.md.
 
         Raises:
             ValueError: An argument is out of range; the sentence names it.
         """
-        given: dict[str, Any] = dict(height=height, width=width, scale=scale, preset=preset, pivot_step=pivot_step)
+        given: dict[str, Any] = dict(
+            height=height, width=width, scale=scale, pixels=pixels, preset=preset, pivot_step=pivot_step
+        )
         given |= dict(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale)
         given |= dict(upsampling=upsampling, anchor=anchor, energy=energy, attention=attention)
         return self._plan(Options(**given))
@@ -136,7 +140,7 @@ def target_size(native: Size, multiple: int, options: Options) -> Size:
     Raises:
         OptionError: A side that is given is not such a multiple.
     """
-    scale = 2.0 if options.scale is None else options.scale
+    scale = 2.0 if options.side_scale is None else options.side_scale
     sides: dict[str, int] = {}
     for name, given, own in zip(("height", "width"), (options.height, options.width), native, strict=True):
         side = max(1, round(scale * own / multiple)) * multiple if given is None else given

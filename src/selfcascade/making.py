@@ -1,0 +1,286 @@
+"""From options to pictures or clips and their records; what the commands that make some share."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from selfcascade.media.frame_rates import DEFAULT_FPS
+from selfcascade.media.images import pixels_sha256
+from selfcascade.media.save_clips import clip_sha256
+from selfcascade.media.save_pictures import SCHEMA, parameters_text, versions
+from selfcascade.options import Options
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from selfcascade.pipeline import SelfCascade
+
+KIND, CLIP_KIND = "selfcascade.picture", "selfcascade.clip"
+TUNED = "self-cascade-tuned"
+OF_THE_CASCADE = ("native_size", "num_frames", "upsamplers")
+
+
+@dataclass(frozen=True)
+class Made:
+    """A picture, the options it was made with (nothing left to defaults), and what its stages did.
+
+    Attributes:
+        image: The picture, or a clip's first frame.
+        seconds: What it took; of several that were made together, what all of them did.
+        frames: Number of frames in a clip; None for a picture.
+        flagged: Whether the model's own safety checker has blacked it out.
+    """
+
+    image: Image.Image
+    options: Options
+    stages: list[dict[str, Any]]
+    seconds: float
+    sampler: str
+    frames: list[Image.Image] | None = None
+    flagged: bool = False
+
+    def record(self) -> dict[str, Any]:
+        """What the sidecar holds."""
+        clip = {} if self.frames is None else {"frames": len(self.frames), "fps": self.options.fps}
+        result = {
+            "sha256": pixels_sha256(self.image) if self.frames is None else clip_sha256(self.frames),
+            **clip,
+            "height": self.image.height,
+            "width": self.image.width,
+            "seconds": self.seconds,
+            "stages": self.stages,
+        }
+        settings = self.options.as_record()
+        kind = KIND if self.frames is None else CLIP_KIND
+        return {"schema": SCHEMA, "kind": kind, "settings": settings, "result": result, "versions": versions()}
+
+    def parameters(self) -> str:
+        """What other tools read."""
+        options, pivots = self.options, _each(self.options.pivot_step)
+        sizes = " ".join(f"{stage['width']}x{stage['height']}" for stage in self.stages)
+        fields = {
+            "Steps": _each(options.num_inference_steps),
+            "Sampler": self.sampler,
+            "CFG scale": _each(options.guidance_scale),
+            "Seed": options.seed,
+            "Size": f"{self.image.width}x{self.image.height}",
+            "Frames": options.num_frames,
+            "FPS": None if options.fps is None else f"{options.fps:g}",
+            "Model": options.model,
+            "Method": options.method,
+            "Upsamplers": options.upsamplers if options.method == TUNED else None,
+            "Hires upscaler": options.upsampling if pivots else None,
+            "Hires stages": sizes if pivots else None,
+            "Hires pivot steps": pivots,
+            "Shared noise": options.shared_noise,
+            "Version": f"selfcascade {versions()['selfcascade']}",
+        }
+        return parameters_text(options.prompt, options.negative_prompt, fields)
+
+
+def load(options: Options, video: bool = False) -> tuple[SelfCascade, Options]:
+    """The options' model, ready to run, and the options with the model's defaults filled in.
+
+    Args:
+        options: As given.
+        video: Whether a model that makes video will do.
+
+    Raises:
+        ValueError: There is no such model, or it makes no pictures.
+    """
+    cascade, options = load_cascade(options)
+    if cascade.family.video and not video:
+        raise ValueError(f"model {options.model!r} makes video, and this command makes pictures; use `generate`")
+    return cascade, completed(cascade, options)
+
+
+def load_cascade(options: Options) -> tuple[SelfCascade, Options]:
+    """The options' model, ready to run, and the options with the upsamplers that it has."""
+    from selfcascade import SelfCascade, load_model
+    from selfcascade.models import load_upsamplers
+
+    quiet_libraries()
+    pipe = load_model(options.model, options.device, options.dtype)
+    pipe.set_progress_bar_config(disable=True)
+    name = upsamplers_of(options) if options.method == TUNED or options.upsamplers is not None else None
+    upsamplers = None if name is None else load_upsamplers(name)
+    return SelfCascade(pipe, upsamplers, options.native_size), options.changed(upsamplers=name)
+
+
+def completed(cascade: SelfCascade, options: Options) -> Options:
+    """The options with the model's defaults filled in, checked as far as it can be before a step is run.
+
+    Raises:
+        OptionError: The model does not make what they ask for.
+    """
+    from selfcascade.pipeline.calls import check_clips
+
+    pipe, own = cascade.pipe, cascade.defaults
+    guidance = _default_guidance(pipe) if own.guidance_scale is None else own.guidance_scale
+    options = options.changed(
+        num_inference_steps=options.num_inference_steps or own.num_inference_steps,
+        guidance_scale=guidance if options.guidance_scale is None else options.guidance_scale,
+        device=str(pipe.device),
+        dtype=str(pipe.dtype).removeprefix("torch."),
+    )
+    if cascade.family.video and options.image is None:
+        options = options.changed(
+            num_frames=options.num_frames or _default_frames(pipe), fps=options.fps or DEFAULT_FPS
+        )
+        check_clips(cascade.family, options.num_frames, options.shared_noise or 0.0)
+    if options.image is None:
+        size = cascade.plan(**options.keywords("plan"))[-1].size  # refuses bad sizes before the first step
+        options = options.changed(height=size.height, width=size.width, scale=None, pixels=None)
+    return options
+
+
+def upsamplers_of(options: Options) -> str | None:
+    """The upsamplers that the tuned version takes: those given, or the bundled models' best."""
+    from selfcascade.models import BUNDLED_MODELS, bundled_upsamplers
+
+    if options.upsamplers is None and options.model in BUNDLED_MODELS:
+        return next(iter(bundled_upsamplers()), None)
+    return options.upsamplers
+
+
+def has_preset(options: Options) -> bool:
+    """Whether a preset says how its stages run; upsamplers and other methods have settings of their own."""
+    return options.method == "self-cascade" or bool(options.in_cascade)
+
+
+def make(
+    cascade: SelfCascade,
+    options: Options,
+    source: Any = None,
+    callback: Callable[..., dict[str, Any]] | None = None,
+) -> Made:
+    """One picture or clip: the same whatever was made before it.
+
+    Args:
+        cascade: From `load`.
+        options: From `load`.
+        source: For options with an image, what `cli.sources.source_for` gave.
+        callback: As in diffusers' `callback_on_step_end`.
+    """
+    return _make(cascade, [options], source, callback)[0]
+
+
+def make_together(cascade: SelfCascade, group: Sequence[Options]) -> list[Made]:
+    """Several pictures or clips in one call of the pipeline.
+
+    Each differs from the one that is made alone by less than a step of 8 bits in nearly all pixels: sums over another
+    batch size come in another order.
+
+    Args:
+        cascade: From `load`.
+        group: From `completed`; they differ in their prompts and seeds alone, and all or none have a negative prompt.
+    """
+    return _make(cascade, group, None, None)
+
+
+def _make(
+    cascade: SelfCascade, group: Sequence[Options], source: Any, callback: Callable[..., dict[str, Any]] | None
+) -> list[Made]:
+    from selfcascade import METHODS
+
+    began, first = time.perf_counter(), group[0]
+    arguments = _arguments(cascade, group, callback)
+    prompt: Any = first.prompt if len(group) == 1 else [options.prompt for options in group]
+    if source is not None:
+        output = cascade.upscale(source, prompt, **arguments)
+    else:
+        arguments |= {"upsamplers": cascade.upsamplers} if first.method == TUNED else {}
+        output = METHODS[first.method](cascade.pipe, prompt, **arguments)
+    seconds = round(time.perf_counter() - began, 3)
+    stages = [
+        {
+            "height": result.size.height,
+            "width": result.size.width,
+            "pivot_step": result.pivot_step,
+            "steps": result.steps,
+            "seconds": round(result.seconds, 3),
+        }
+        for result in output.stages
+    ]
+    sampler = type(cascade.pipe.scheduler).__name__.removesuffix("Scheduler")
+    flagged = output.nsfw_content_detected or [False] * len(group)
+    made = []
+    for index, options in enumerate(group):
+        frames = output.frames[index] if cascade.family.video else None
+        image = output.images[index] if frames is None else frames[0]
+        used = _used(cascade, options, output, image, frames)
+        made.append(Made(image, used, stages, seconds, sampler, frames, bool(flagged[index])))
+    return made
+
+
+def _used(cascade: SelfCascade, options: Options, output: Any, image: Any, frames: Any) -> Options:
+    """The options with what the stages say that they were."""
+    settings = output.pivot_settings
+    pivots = tuple(result.pivot_step for result in output.stages if result.pivot_step is not None)
+    return options.changed(
+        preset=options.preset or (cascade.default_preset if has_preset(options) else None),
+        height=image.height,
+        width=image.width,
+        scale=None,
+        pixels=None,
+        pivot_step=pivots or None,
+        upsampling=None if settings is None else settings.upsampling,
+        num_frames=None if frames is None else len(frames),
+        anchor=None if settings is None else settings.anchor,
+        energy=None if settings is None else settings.energy,
+        attention=None if settings is None else settings.attention,
+    )
+
+
+def quiet_libraries() -> None:
+    """Turns off the libraries' own progress bars and remarks, which would end up between ours."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore", FutureWarning)
+
+
+def _arguments(
+    cascade: SelfCascade, group: Sequence[Options], callback: Callable[..., dict[str, Any]] | None
+) -> dict[str, Any]:
+    import torch
+
+    arguments: dict[str, Any] = group[0].keywords()
+    if group[0].image is not None:  # the clip has its own length, and the cascade has the rest
+        arguments = {name: value for name, value in arguments.items() if name not in OF_THE_CASCADE}
+    # Drawn on the CPU, so that a seed means the same noise on every device.
+    generators = [torch.Generator("cpu").manual_seed(options.seed) for options in group]
+    arguments["generator"] = generators if len(group) > 1 else generators[0]
+    if len(group) > 1 and group[0].negative_prompt is not None:
+        arguments["negative_prompt"] = [options.negative_prompt for options in group]
+    # ModelScope's pipeline is older than this callback: no bar there.
+    if callback is not None and "callback_on_step_end" in inspect.signature(cascade.pipe.__call__).parameters:
+        arguments["callback_on_step_end"] = callback
+    return arguments
+
+
+def _each(value: Any) -> str | None:
+    """A value, or those of several stages, as other tools read them."""
+    return None if value is None else " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _default_frames(pipe: Any) -> int | None:
+    parameter = inspect.signature(pipe.__call__).parameters.get("num_frames")
+    if parameter is not None and isinstance(parameter.default, int):
+        return parameter.default
+    return getattr(getattr(pipe, "transformer", None), "config", {}).get("sample_frames")
+
+
+def _default_guidance(pipe: Any) -> float | None:
+    parameter = inspect.signature(pipe.__call__).parameters.get("guidance_scale")
+    return parameter.default if parameter is not None and isinstance(parameter.default, (int, float)) else None
