@@ -108,10 +108,10 @@ def written(folder: Path, step: int) -> Iterator[None]:
     """Within it what the disk does not take ends the run with one sentence; earlier checkpoints are as they were."""
     try:
         yield
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors has its own for a full disk
         found = latest_whole(folder)
         remedy = "" if found is None else f"; go on from {found.name} by resume_from_checkpoint 'latest'"
-        words = f"{error.strerror or error}{remedy}"
+        words = f"{getattr(error, 'strerror', None) or error}{remedy}"
         raise ValueError(f"output_dir {str(folder)!r} cannot be written at step {step}: {words}") from error
 
 

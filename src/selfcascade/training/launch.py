@@ -44,6 +44,7 @@ def run_training(config: TrainingConfig, announce: Callable[[str], None] = lambd
         if processes.is_main_process:
             announce(description(trainer))
         trainer.run()
+    trainer.accelerator.state.destroy_process_group()
     return trainer
 
 

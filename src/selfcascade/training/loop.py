@@ -172,7 +172,8 @@ class Trainer:
                     break
         if self.step == config.max_train_steps:
             self._save_weights()
-        self.accelerator.end_training()
+        for tracker in self.accelerator.trackers:  # the processes stay together: an evaluation may go on with them
+            tracker.finish()
 
     def _optimizer_step(self, batches: Iterator[tuple[Batch, int]]) -> float:
         """One step on `gradient_accumulation_steps` batches of each lane; its mean loss on this process."""
