@@ -43,7 +43,12 @@ ROOMS = {
     "upsamplers": Room(
         "the tuned version's modules (phi_n), and the hooks that read and add skip features", ("base_models", "options")
     ),
-    "models": Room("models and upsamplers by name", ("upsamplers",)),
+    "loading": Room(
+        "what is loaded beside a model's folder (checkpoints, LoRA, ControlNet, IP-Adapter), and how a pipeline runs",
+        ("base_models", "media", "options"),
+    ),
+    "model_files": Room("whether a model's folder is whole, before and after a library has read it", ("options",)),
+    "models": Room("models and upsamplers by name", ("loading", "model_files", "options", "upsamplers")),
     "data": Room(
         "scenes, folders of pictures or clips, tar shards, tables of clips; deterministic, resumable batches",
         ("cascade", "media"),
@@ -58,7 +63,11 @@ ROOMS = {
     ),
     "making": Room(
         "from options to pictures or clips and their records, one or several at a time",
-        ("media", "methods", "models", "options", "pipeline"),
+        ("loading", "media", "methods", "models", "options", "pipeline"),
+    ),
+    "recorded": Room(
+        "options from the record of an earlier picture or clip",
+        ("making", "media", "methods", "options"),
     ),
     "cost": Room(
         "TFLOPs, memory and seconds of a plan, before it runs", ("base_models", "cascade", "options", "pipeline")
@@ -88,7 +97,11 @@ ROOMS = {
     ),
     "report": Room(
         "results as tables, plots, pictures and a page to browse",
-        ("evaluation", "media", "methods", "metrics", "models"),
+        ("evaluation", "media", "methods", "metrics", "models", "options"),
+    ),
+    "web": Room(
+        "the page that `selfcascade web` serves: a studio that makes, tabs that ask it, a gate before the server",
+        ("base_models", "cascade", "cost", "making", "media", "methods", "models", "options", "pipeline", "recorded"),
     ),
     "cli": Room(
         "the commands, one module each, without logic of their own",
@@ -102,8 +115,10 @@ ROOMS = {
             "options",
             "pipeline",
             "processes",
+            "recorded",
             "report",
             "training",
+            "web",
         ),
     ),
     "demo": Room("`make demo`", ("cli", "making", "media", "options")),

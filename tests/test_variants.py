@@ -35,7 +35,7 @@ def plain(pipe: Any, family: TinyPipeline) -> np.ndarray:
 
 @EACH
 def test_one_stage_is_the_plain_pipeline_and_two_leave_it_as_it_was(family: TinyPipeline) -> None:
-    pipe: Any = family.build()
+    pipe: Any = family.shared()
     height, width = family.native
     before, components = plain(pipe, family), {name: id(part) for name, part in pipe.components.items()}
     settings = {**family.inputs, "num_inference_steps": 3, "output_type": "latent", "generator": seeded(5)}
@@ -63,8 +63,8 @@ def test_four_times_a_side_with_the_papers_preset(family: TinyPipeline) -> None:
     if family.name in ENDING:
         most = ENDING[family.name]
         with pytest.raises(ValueError, match=f"whose positions end at {most} pixels a side"):
-            run(family.build(), family, scale=4, preset="paper")
+            run(family.shared(), family, scale=4, preset="paper")
         return
-    out = run(family.build(), family, scale=4, preset="paper")
+    out = run(family.shared(), family, scale=4, preset="paper")
     assert [stage.size.height // family.native[0] for stage in out.stages] == [1, 2, 4]
     assert all(stage.latents.isfinite().all() for stage in out.stages)

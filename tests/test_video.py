@@ -13,9 +13,10 @@ from cascade_runs import SETTINGS, run, seeded
 from selfcascade import FeatureUpsamplers, SelfCascade
 from selfcascade.base_models import frames
 from selfcascade.base_models.driver import PipelineBaseModel, PipelineSample
-from selfcascade.base_models.frames import frames_at_once, join_parts, mixed_noise, over_frames
+from selfcascade.base_models.frames import frames_at_once, join_parts, over_frames
 from selfcascade.base_models.image_pivot import image_pivot
 from selfcascade.base_models.pivot_controls import PivotSettings
+from selfcascade.base_models.renoising import mixed_noise
 from selfcascade.base_models.request import Request
 from selfcascade.base_models.resizing import as_floats, lanczos
 from selfcascade.cascade import Size

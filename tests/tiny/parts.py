@@ -48,6 +48,15 @@ class TinyPipeline:
             torch.manual_seed(0)
             return quiet(self.make())
 
+    def shared(self) -> DiffusionPipeline:
+        """One pipeline for all tests of a process that leave it as they found it: built once."""
+        if self.make not in _SHARED:
+            _SHARED[self.make] = self.build()
+        return _SHARED[self.make]
+
+
+_SHARED: dict[Callable[[], DiffusionPipeline], DiffusionPipeline] = {}
+
 
 def quiet(pipe: Pipeline) -> Pipeline:
     """The pipeline itself, its networks in eval mode and its progress bar off."""

@@ -10,19 +10,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
 from selfcascade.base_models.borrowing import plain_class, remembering, replacing_attributes, stage_attributes
 from selfcascade.base_models.decoding import Decoded, decode_clips
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.finite import check_finite
-from selfcascade.base_models.frames import mixed_noise
 from selfcascade.base_models.pivot_controls import Anchor, PivotSettings, restore_energy
 from selfcascade.base_models.protocols import Pipeline
+from selfcascade.base_models.renoising import add_noise_at_start, noise_like
 from selfcascade.base_models.request import Request
 from selfcascade.base_models.resizing import lanczos, resize_latents
-from selfcascade.base_models.stage_scheduler import ScheduleKnown, StageScheduler, add_noise_at_start, stage_scheduler
+from selfcascade.base_models.stage_scheduler import ScheduleKnown, StageScheduler, stage_scheduler
 from selfcascade.base_models.stage_schedules import takes_sigmas
 from selfcascade.cascade import Sample, Size, Stage
 
@@ -149,16 +148,10 @@ class PipelineBaseModel:
         return self.family.encode(lanczos(self.family.decode(z_0), size)).to(z_0.dtype)
 
     def renoise(self, z_up: Tensor, stage: Stage, pivot: PipelineSample) -> NoisyLatents:
-        """z_K at the first scheduled step at or below K, with noise from the caller's generators."""
+        """z_K at the first scheduled step at or below K (eq. 6), with noise from the caller's generators."""
         scheduler = stage_scheduler(self.pipe.scheduler, stage.pivot_step, pivot.base_shift)
         self._find_schedule(scheduler, stage, {"latents": self.family.from_spatial(z_up)})
-        swapped, generator = self.family.frames_first, self.request.generator
-        shape = z_up.transpose(1, 2).shape if swapped else z_up.shape  # as the pipeline draws its own
-        noise = randn_tensor(shape, generator, z_up.device, z_up.dtype)
-        noise = noise.transpose(1, 2) if swapped else noise
-        if self.settings.shared_noise > 0:
-            one_frame = randn_tensor((*z_up.shape[:2], 1, *z_up.shape[3:]), generator, z_up.device, z_up.dtype)
-            noise = mixed_noise(noise, one_frame, self.settings.shared_noise)
+        noise = noise_like(z_up, self.request.generator, self.family.frames_first, self.settings.shared_noise)
         return NoisyLatents(add_noise_at_start(scheduler, z_up, noise).to(z_up.dtype), z_up, scheduler)
 
     def denoise(self, z_K: NoisyLatents, stage: Stage, pivot: PipelineSample) -> PipelineSample:

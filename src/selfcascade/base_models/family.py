@@ -16,6 +16,7 @@ from torch import Tensor
 from selfcascade.base_models.frames import fold, frames_at_once, over_frames, unfold
 from selfcascade.base_models.protocols import Pipeline
 from selfcascade.cascade import Size
+from selfcascade.options.checks import OptionError, is_whole
 
 if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin
@@ -37,6 +38,7 @@ class Family:
         clip_vae: Whether an image model's VAE wants clips, and so is given clips of one frame.
         token_side: Latent pixels per token and side; None reads `patch_size` off the denoiser, 1 where it has none.
         least_multiple: Heights and widths are multiples of this many pixels at least.
+        flow: Whether the model predicts a flow, eps - z_0; None where its pipeline's signature names such a scheduler.
         stated_size: (height, width) in pixels the published models were trained at, where no configuration says.
         output_name: Where the pipeline's output has its pictures or clips; None is "frames" for video, else "images".
         fixed_arguments: Passed to every call of a pipeline that accepts them.
@@ -50,6 +52,7 @@ class Family:
     clip_vae: ClassVar[bool] = False
     token_side: ClassVar[int | None] = None
     least_multiple: ClassVar[int] = 1
+    flow: ClassVar[bool | None] = None
     stated_size: ClassVar[tuple[int, int] | None] = None
     output_name: ClassVar[str | None] = None
     fixed_arguments: ClassVar[Mapping[str, object]] = {"use_resolution_binning": False}
@@ -96,16 +99,16 @@ class Family:
         """The size the model was trained at, as its configuration says.
 
         Raises:
-            ValueError: The configuration does not say.
+            OptionError: The configuration does not say.
         """
         if self.stated_size is not None:
             return Size(*self.stated_size)
         stated = self.denoiser.config.get("sample_size") or getattr(self.pipe, "default_sample_size", None)
-        if stated is None:
-            raise ValueError(f"{self.name} does not state its native size; pass native_size=(height, width)")
-        sample: int | list[int] = stated
-        height, width = (sample, sample) if isinstance(sample, int) else sample
-        return Size(height * self.factor, width * self.factor)
+        sides: Any = [stated, stated] if isinstance(stated, int) else stated
+        if stated is None or len(sides) != 2 or not all(is_whole(side) for side in sides):
+            how = "does not state its native size" if stated is None else f"states the native size {stated!r}"
+            raise OptionError(f"{self.name} {how}; give {{native_size}}, its height and width in pixels")
+        return Size(sides[0] * self.factor, sides[1] * self.factor)
 
     @property
     def position_tokens(self) -> int | None:

@@ -7,16 +7,50 @@ scheduler alone is then an estimate, and `PipelineBaseModel.check_schedules` ask
 from __future__ import annotations
 
 import inspect
-import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from selfcascade.base_models.protocols import Scheduler
-from selfcascade.base_models.stage_scheduler import stage_scheduler, training_steps
-from selfcascade.options.checks import OptionError
+from selfcascade.base_models.stage_scheduler import matched_step, stage_scheduler, training_steps
 
-NOISE_SHARE = 0.95  # of T: from here on a stage would start from hardly anything but noise
+
+class Schedules(Protocol):
+    """The schedules of a model, of any number of steps: all that planning must know of them."""
+
+    @property
+    def training_steps(self) -> int:
+        """T, the number of training timesteps."""
+        ...
+
+    def last_timesteps(self, steps: int) -> list[float]:
+        """The last timestep of so many steps, in each way that they may be asked for; none where that is not known."""
+        ...
+
+    def matched_step(self, step: int, ratio: float) -> int:
+        """The timestep that hides as much of a picture with `ratio` times the pixels as `step` of a native one."""
+        ...
+
+
+@dataclass(frozen=True)
+class SchedulerSchedules:
+    """Schedules of a diffusers scheduler, which is not changed."""
+
+    scheduler: Scheduler
+
+    @property
+    def training_steps(self) -> int:
+        """As `stage_scheduler.training_steps`."""
+        return training_steps(self.scheduler)
+
+    def last_timesteps(self, steps: int) -> list[float]:
+        """As `last_timesteps`."""
+        return last_timesteps(self.scheduler, steps)
+
+    def matched_step(self, step: int, ratio: float) -> int:
+        """As `stage_scheduler.matched_step`."""
+        return matched_step(self.scheduler, step, ratio)
 
 
 def takes_sigmas(scheduler: Scheduler) -> bool:
@@ -46,42 +80,11 @@ def last_timesteps(scheduler: Scheduler, steps: int) -> list[float]:
     return [_last(scheduler, way) for way in ways]
 
 
-def shortened(scheduler: Scheduler, steps: int, share: float, pivot_step: int) -> int:
+def shortened(schedules: Schedules, steps: int, share: float, pivot_step: int) -> int:
     """That share of the steps, or as many more, up to all, as it takes to have one at or below K."""
     least = max(1, round(share * steps))
-    enough = (few for few in range(least, steps) if max(last_timesteps(scheduler, few), default=0.0) <= pivot_step)
+    enough = (few for few in range(least, steps) if max(schedules.last_timesteps(few), default=0.0) <= pivot_step)
     return next(enough, steps)
-
-
-def reachable(scheduler: Scheduler, steps: int, pivot_step: int, chosen: bool) -> int:
-    """K, or where so few steps leave none at or below it, the lowest K that leaves one.
-
-    Args:
-        scheduler: The pipeline's.
-        steps: Steps of the stage's whole schedule.
-        pivot_step: K.
-        chosen: Whether the caller asked for that K, which is then not changed.
-
-    Raises:
-        OptionError: No step is left at the chosen K, or none at all but one that starts from pure noise.
-    """
-    last = last_timesteps(scheduler, steps)
-    if not last or max(last) <= pivot_step:
-        return pivot_step
-    if chosen and min(last) <= pivot_step:  # the pipeline knows, and is asked before anything runs
-        return pivot_step
-    lowest, limit = math.ceil(max(last)), training_steps(scheduler)
-    if chosen:
-        raise OptionError(
-            f"{{pivot_step}} {pivot_step} leaves no step to run: the last of {steps} scheduled steps is at "
-            f"{min(last):g}; raise {{pivot_step}} or {{num_inference_steps}}"
-        )
-    if lowest > NOISE_SHARE * limit:
-        raise OptionError(
-            f"{{num_inference_steps}} {steps} leaves a stage above the base none but the step from pure noise, at "
-            f"{max(last):g} of {limit}; give more"
-        )
-    return lowest
 
 
 def _last(scheduler: Scheduler, way: dict[str, Any]) -> float:

@@ -66,6 +66,7 @@ class Sana(Family):
     """Sana: a 32-fold autoencoder."""
 
     classes = ("SanaPipeline", "SanaPAGPipeline")
+    flow = True
     least_multiple = 32
 
 
@@ -138,6 +139,7 @@ class Wan(Family):
 
     classes = ("WanPipeline", "WanVACEPipeline", "SkyReelsV2Pipeline")
     video = True
+    flow = True
     least_multiple = 16
     stated_size = (480, 832)
 

@@ -35,6 +35,7 @@ class MotifVideo(Family):
 
     classes = ("MotifVideoPipeline",)
     video = True
+    flow = True
     stated_size = (736, 1280)
 
 

@@ -18,6 +18,7 @@ from selfcascade.data.scenes import (
     sample_moving_scene,
     sample_scene,
 )
+from selfcascade.media.frame_rates import DEFAULT_FPS
 
 EPOCH = 1_000_000
 HELD_OUT_FIRST = 60_000_000
@@ -66,7 +67,7 @@ class MovingScenesSource(Source):
             `fps` is not above 0.
     """
 
-    def __init__(self, size: Size, frames: int = 16, fps: float = 8.0, held_out: bool = False) -> None:
+    def __init__(self, size: Size, frames: int = 16, fps: float = DEFAULT_FPS, held_out: bool = False) -> None:
         if not 0 < fps < float("inf"):
             raise DataError(f"fps must be a number above 0, not {fps}")
         if not 0 < frames / fps <= SECONDS:

@@ -46,14 +46,15 @@ CLIPS: Names = GENERATE | UPSCALE
 MAKE: Names = PICTURES | CLIPS
 PLAN: Names = MAKE | {"plan"}
 SAMPLE: Names = PLAN | {"evaluate"}
-MODEL: Names = PLAN | {"info"}
+MODEL: Names = PLAN | {"info", "web"}
 CALLS: Names = frozenset({"__call__", "upscale"})
 PLANNED: Names = CALLS | {"plan"}
 
-# Options of one kind: of the stages' plan, of stages with a pivot, of the model, of one method, of Python alone.
+# Options of one kind: of the stages' plan, of stages with a pivot, of the model, of what is added to it, ...
 planned = functools.partial(Use, commands=PLAN, calls=PLANNED)
 of_cascade = functools.partial(planned, unless="the preset's", taken_by="cascade")
 of_model = functools.partial(Use, commands=MODEL, passed=False)
+of_addition = functools.partial(Use, commands=PLAN, passed=False)
 of_source = functools.partial(Use, taken_by="image", passed=False)
 of_method = functools.partial(Use, commands=PICTURES, taken_by="")
 of_python = functools.partial(Use, calls=CALLS, recorded=False)

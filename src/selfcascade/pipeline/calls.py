@@ -13,6 +13,7 @@ from torch import Tensor
 from selfcascade.base_models.driver import PipelineSample
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.pivot_controls import PivotSettings
+from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.request import Request
 from selfcascade.cascade import Stage, StageResult
 from selfcascade.options import Options, uses
@@ -60,7 +61,7 @@ class SelfCascadeOutput:
         )
 
 
-def read_call(pipe: Any, call: str, given: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
+def read_call(pipe: Pipeline, call: str, given: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
     """The options of a call of `SelfCascade`, and the keywords that are its pipeline's.
 
     Args:
@@ -90,7 +91,7 @@ def signed_as_overloaded(function: Function) -> Function:
     return function
 
 
-def keywords_of(pipe: Any) -> set[str]:
+def keywords_of(pipe: Pipeline) -> set[str]:
     """Names in the signature of a pipeline's call, and in those that its classes pass keywords on to."""
     calls = [kind.__call__ for kind in type(pipe).__mro__ if "__call__" in vars(kind)]
     found = [parameter for call in calls for parameter in inspect.signature(call).parameters.values()]
@@ -125,7 +126,7 @@ def check_call(request: Request, scale: float, tuned: bool) -> None:
         raise OptionError("{upsampler_scale} is for the tuned version; give {upsamplers}, or leave it out")
 
 
-def check_clips(family: Family, frames: Any, shared_noise: Any) -> None:
+def check_clips(family: Family, frames: int | None, shared_noise: float) -> None:
     """Raises ValueError, naming the argument, if the model makes no such clips.
 
     Args:

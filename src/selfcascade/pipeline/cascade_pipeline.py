@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, cast, overload
 
 import torch
 from torch import Tensor
@@ -16,11 +16,11 @@ from selfcascade.base_models.family import vae_tiling
 from selfcascade.base_models.finite import checking_pixels
 from selfcascade.base_models.given_pivot import taken_up
 from selfcascade.base_models.image_pivot import image_pivot
-from selfcascade.base_models.pivot_controls import PivotSettings, check_anchorable
+from selfcascade.base_models.pivot_controls import PivotSettings
 from selfcascade.base_models.request import Request
 from selfcascade.base_models.stage_attention import attending_locally, attention_of
 from selfcascade.cascade import Size, Stage, StageResult, self_cascade
-from selfcascade.media.images import clips_of, pixels_of
+from selfcascade.media.images import Clips, Pictures, clips_of, pixels_of
 from selfcascade.options import Options, OutputType
 from selfcascade.options.presets import Attention, Preset, Upsampling
 from selfcascade.pipeline.calls import (
@@ -105,7 +105,7 @@ class SelfCascade(Planner):
             vae_tiling: Whether the last stage is decoded in tiles; None: from 2048 x 2048 pixels on.
             upsampler_scale: Strength of the feature upsamplers; None is 1, and 0 the tuning-free version, bit for bit.
             shared_noise: For video, the share in [0, 1] of the renoise variance that all frames have in common
-                (`base_models.frames.mixed_noise`); None is 0. The base stage's noise is always the pipeline's own.
+                (`base_models.renoising.mixed_noise`); None is 0. The base stage's noise is always the pipeline's own.
             pivot: z_0 of an earlier call's stage, `out.stages[r].latents`: that stage and those before are not run
                 again. So a base sample can be chosen first, and enlarged afterwards.
             arguments: Passed to the pipeline as they are, at every stage; its signature must name them.
@@ -117,7 +117,7 @@ class SelfCascade(Planner):
         options, arguments = read_call(self.pipe, "__call__", given)
         stages = self._plan(options)
         request = Request(prompt, options.generator, options.output_type, arguments)
-        pivot: Any = options.pivot
+        pivot = cast("Tensor", options.pivot)
         after, request = taken_up(pivot, stages, request, self.family)
         base = self._base(request, options)
         check_has_pivot(options, stages)
@@ -127,7 +127,7 @@ class SelfCascade(Planner):
     @overload
     def upscale(
         self,
-        image: Any,
+        image: Pictures | Clips,
         /,
         prompt: str | list[str] | None = None,
         *,
@@ -154,12 +154,18 @@ class SelfCascade(Planner):
 
     @overload
     def upscale(
-        self, image: Any, /, prompt: str | list[str] | None = None, *, return_dict: Literal[False], **arguments: Any
+        self,
+        image: Pictures | Clips,
+        /,
+        prompt: str | list[str] | None = None,
+        *,
+        return_dict: Literal[False],
+        **arguments: Any,
     ) -> tuple[Any, list[StageResult[PipelineSample]]]: ...
 
     @signed_as_overloaded
     def upscale(
-        self, image: Any, /, prompt: str | list[str] | None = None, **given: Any
+        self, image: Pictures | Clips, /, prompt: str | list[str] | None = None, **given: Any
     ) -> SelfCascadeOutput | tuple[Any, list[StageResult[PipelineSample]]]:
         """The user's own image or clip as the first pivot: larger, with new detail, in the same composition.
 
@@ -177,7 +183,8 @@ class SelfCascade(Planner):
             ValueError: An argument is out of range, or the target has fewer pixels than the image.
         """
         options, arguments = read_call(self.pipe, "upscale", given)
-        pixels = clips_of(image).transpose(1, 2) if self.family.video else pixels_of(image)
+        clip, picture = cast("Clips", image), cast("Pictures", image)
+        pixels = clips_of(clip).transpose(1, 2) if self.family.video else pixels_of(picture)
         if self.family.video:
             check_length(arguments, pixels.shape[2])
             arguments["num_frames"] = pixels.shape[2]
@@ -197,8 +204,6 @@ class SelfCascade(Planner):
         shared_noise = options.shared_noise or 0.0
         check_call(request, scale, tuned=self.upsamplers is not None)
         check_clips(self.family, request.arguments.get("num_frames"), shared_noise)
-        if preset.anchor > 0:
-            check_anchorable(self.pipe.scheduler)
         attention = attention_of(self.family, preset.attention, asked=options.attention is not None)
         settings = PivotSettings(preset.upsampling, preset.anchor, preset.energy, shared_noise, attention)
         return PipelineBaseModel(self.family, request, settings, self._contexts(options, scale, attention))

@@ -140,7 +140,6 @@ class OutputLock:
                 raise self._refusal(owner, gone)
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(asdict(here)).encode(), 0)
-        os.fsync(handle)
 
     def _refusal(self, owner: Owner | None, gone: bool | None) -> LockedError:
         who = "another process" if owner is None else f"process {owner.pid} on {owner.host} since {owner.since}"

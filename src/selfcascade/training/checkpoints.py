@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from selfcascade.options.checks import is_whole
+from selfcascade.options.json_files import parse_json
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -129,10 +130,10 @@ def load_checkpoint(place: Path) -> Checkpoint:
             if name.endswith(".safetensors")
         }
         state = json.loads((place / "state.json").read_text())
-    except (OSError, SafetensorError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{place.name} cannot be read: {error}{_offer(place)}") from error
     except CheckpointError as error:
         raise CheckpointError(f"{error}{_offer(place)}") from error
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{place.name} cannot be read: {error}{_offer(place)}") from error
     return Checkpoint(manifest["step"], tensors, state)
 
 
@@ -222,12 +223,12 @@ def _is_whole(place: Path, name: str) -> bool:
 def _verified(place: Path, name: str | None = None) -> dict[str, Any]:
     path = place / MANIFEST
     try:
-        manifest = json.loads(path.read_text())
+        manifest = parse_json(path.read_text())
         files, step, schema = manifest["files"], manifest["step"], manifest["schema"]
         files = {name: {"bytes": int(file["bytes"]), "sha256": str(file["sha256"])} for name, file in files.items()}
     except FileNotFoundError:
         raise CheckpointError(f"{place.name}/{MANIFEST} is missing") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{place.name}/{MANIFEST} is damaged ({type(error).__name__})") from None
     if schema != SCHEMA:
         raise CheckpointError(f"{place.name} has format {schema!r}, and this version reads {SCHEMA}")

@@ -79,9 +79,12 @@ def _resume(trainer: Trainer, wanted: str) -> list[Any] | None:
     found = processes.from_main(None if own is None else (own[0], own[1].step, own[1].state))
     if found is None:
         trainer.announce(f"no checkpoint is in {str(config.folder)!r} yet; training starts at step 0")
+        processes.main_alone(lambda: trainer.curve.keep_up_to(0))
         return None
     name, step, state = found
-    flat = None if own is None else {(part, key): v for part, t in own[1].tensors.items() for key, v in t.items()}
+    flat: dict[Any, Any] | None = (
+        None if own is None else {(part, key): v for part, t in own[1].tensors.items() for key, v in t.items()}
+    )
     tensors: dict[str, dict[str, Any]] = {}
     for (part, key), value in processes.tensors_from_main(flat).items():
         tensors.setdefault(part, {})[key] = value

@@ -192,11 +192,20 @@ class Curve:
         self._unwritten = ""
 
     def rows(self) -> list[dict[str, float]]:
-        """All rows; a last one that a kill cut short is left out."""
+        """All rows; a last one that a kill cut short is left out.
+
+        Raises:
+            ValueError: Another one is damaged.
+        """
         if not self.path.exists():
             return []
         lines = self.path.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        try:
+            return [json.loads(line) for line in lines if line.endswith("\n")]
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"the log {str(self.path)!r} has a damaged line: {error}; delete it or the line"
+            ) from error
 
     def keep_up_to(self, step: int) -> None:
         """Drops the rows of steps that a resumed run makes again."""
