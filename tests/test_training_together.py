@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
+from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from cascade_runs import SD
@@ -24,6 +27,7 @@ from selfcascade.processes import LockedError, OutputLock, TogetherError
 from selfcascade.training import Trainer, agreement, checkpoints
 from selfcascade.training import start as beginning
 from selfcascade.training.checkpoints import CheckpointError, list_checkpoints, load_checkpoint
+from selfcascade.training.sharded import whole
 from training_runs import SIZE, equal, settings, trained, weights
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
@@ -248,3 +252,29 @@ def test_an_output_folder_that_is_removed_is_made_anew(tmp_path: Path) -> None:
     assert equal(weights(trainer), weights(whole)) and (folder / "diffusion_pytorch_model.safetensors").exists()
     assert [path.name for path in list_checkpoints(folder)] == ["checkpoint-000004"]
     assert json.loads((folder / "curve.jsonl").read_text().splitlines()[-1])["step"] == 4
+
+
+def test_two_processes_that_share_the_weights_take_the_steps_of_one_and_resume_bit_for_bit(tmp_path: Path) -> None:
+    """FSDP2; accelerate turns it on for accelerators alone, so these CPUs say that they are some."""
+    shared = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
+    shared["FSDP_TRANSFORMER_CLS_TO_WRAP"] = "BasicTransformerBlock"
+
+    def run(folder: str, processes: int, **options: Any) -> dict[str, np.ndarray]:
+        def work(_: int) -> dict[str, np.ndarray]:
+            if processes > 1:
+                PartialState(cpu=True)
+                PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+            given = {"method": "full", "max_train_steps": 3, "learning_rate": 1e-3, **options}
+            made = trained(tmp_path / folder, **given)
+            assert made.sharded == (processes > 1)
+            return {name: whole(value).numpy() for name, value in weights(made).items()}
+
+        return in_processes(work, processes, **(shared if processes > 1 else {}))[0]
+
+    one, two = run("one", 1, train_batch_size=2), run("two", 2, train_batch_size=1)
+    assert all(np.allclose(two[name], value, atol=2e-5) for name, value in one.items())  # a fiftieth of a step
+    run("cut", 2, train_batch_size=1, stop_after=2)
+    again = run("cut", 2, train_batch_size=1, resume_from_checkpoint="latest")
+    assert all(np.array_equal(again[name], value) for name, value in two.items())
+    saved = UNet2DConditionModel.from_pretrained(tmp_path / "two", subfolder="unet")
+    assert all(np.array_equal(two[name], value.detach().numpy()) for name, value in saved.named_parameters())
