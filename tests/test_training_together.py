@@ -254,6 +254,7 @@ def test_an_output_folder_that_is_removed_is_made_anew(tmp_path: Path) -> None:
     assert json.loads((folder / "curve.jsonl").read_text().splitlines()[-1])["step"] == 4
 
 
+@pytest.mark.slow
 def test_two_processes_that_share_the_weights_take_the_steps_of_one_and_resume_bit_for_bit(tmp_path: Path) -> None:
     """FSDP2; accelerate turns it on for accelerators alone, so these CPUs say that they are some."""
     shared = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
