@@ -74,7 +74,7 @@ ROOMS = {
     ),
     "training": Room(
         "the loop, its objective, checkpoints",
-        ("base_models", "cascade", "data", "media", "models", "options", "pipeline", "upsamplers"),
+        ("base_models", "cascade", "data", "media", "models", "options", "pipeline", "processes", "upsamplers"),
     ),
     "evaluation": Room(
         "benchmarks (prompts and real samples), sampling for them, and evaluators that turn samples into figures",

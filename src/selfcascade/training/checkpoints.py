@@ -12,7 +12,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,18 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int | None = Non
             old.rename(gone)
             shutil.rmtree(gone)
     return place
+
+
+@contextmanager
+def written(folder: Path, step: int) -> Iterator[None]:
+    """Within it what the disk does not take ends the run with one sentence; earlier checkpoints are as they were."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:  # safetensors has its own for a full disk
+        found = latest_whole(folder)
+        remedy = "" if found is None else f"; go on from {found.name} by resume_from_checkpoint 'latest'"
+        words = f"{getattr(error, 'strerror', None) or error}{remedy}"
+        raise ValueError(f"output_dir {str(folder)!r} cannot be written at step {step}: {words}") from error
 
 
 def load_checkpoint(place: Path) -> Checkpoint:
