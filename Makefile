@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+COMFYUI_PYTHON ?= $(BIN)/python
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 export HF_HUB_OFFLINE ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format experiments experiments-quick report benchmarks bundled clean
+.PHONY: help setup demo web test test-slow test-web test-comfyui lint format experiments experiments-quick report benchmarks bundled clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,11 +26,23 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## Make outputs/demo.png: base, direct and self-cascade at 4x and 16x the pixels
 	$(BIN)/python -m selfcascade.demo
 
+web: $(READY) ## Serve the page on http://127.0.0.1:7860
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[web]'
+	$(BIN)/selfcascade web
+
 test: lint ## Lint, check types, run the tests on all cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 test-slow: $(READY) ## Run the tests that take long
 	$(BIN)/python -m pytest -m slow
+
+test-web: $(READY) ## Test the page's server, and the page in a headless Chromium that is installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[web,test-web]'
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest tests/test_web_server.py tests/test_web_browser.py -m "browser or not browser"
+
+test-comfyui: $(READY) ## Check the ComfyUI nodes on a checkout: COMFYUI_PATH=DIR, COMFYUI_PYTHON=its python
+	@test -f "$(COMFYUI_PATH)/main.py" || { echo "COMFYUI_PATH must be a folder with ComfyUI in it, not '$(COMFYUI_PATH)'"; exit 2; }
+	PYTHONPATH=src $(COMFYUI_PYTHON) -m pytest tests/test_comfyui_checkout.py tests/test_comfyui_families.py
 
 lint: $(READY) ## Check style and types
 	$(BIN)/ruff check .

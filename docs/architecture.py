@@ -43,7 +43,12 @@ ROOMS = {
     "upsamplers": Room(
         "the tuned version's modules (phi_n), and the hooks that read and add skip features", ("base_models", "options")
     ),
-    "models": Room("models and upsamplers by name", ("upsamplers",)),
+    "loading": Room(
+        "what is loaded beside a model's folder (checkpoints, LoRA, ControlNet, IP-Adapter), and how a pipeline runs",
+        ("base_models", "media", "options"),
+    ),
+    "model_files": Room("whether a model's folder is whole, before and after a library has read it", ("options",)),
+    "models": Room("models and upsamplers by name", ("loading", "model_files", "options", "upsamplers")),
     "data": Room(
         "scenes, folders of pictures or clips, tar shards, tables of clips; deterministic, resumable batches",
         ("cascade", "media"),
@@ -58,7 +63,11 @@ ROOMS = {
     ),
     "making": Room(
         "from options to pictures or clips and their records, one or several at a time",
-        ("media", "methods", "models", "options", "pipeline"),
+        ("loading", "media", "methods", "models", "options", "pipeline"),
+    ),
+    "recorded": Room(
+        "options from the record of an earlier picture or clip",
+        ("making", "media", "methods", "options"),
     ),
     "batch": Room(
         "a file of prompts as pictures or clips: its rows, what is made of them and by whom, shards that survive kills",
@@ -69,7 +78,7 @@ ROOMS = {
     ),
     "training": Room(
         "the loop, its objective, checkpoints",
-        ("base_models", "cascade", "data", "media", "models", "options", "pipeline", "upsamplers"),
+        ("base_models", "cascade", "data", "media", "models", "options", "pipeline", "processes", "upsamplers"),
     ),
     "evaluation": Room(
         "benchmarks (prompts and real samples), sampling for them, and evaluators that turn samples into figures",
@@ -92,7 +101,11 @@ ROOMS = {
     ),
     "report": Room(
         "results as tables, plots, pictures and a page to browse",
-        ("evaluation", "media", "methods", "metrics", "models"),
+        ("evaluation", "media", "methods", "metrics", "models", "options"),
+    ),
+    "web": Room(
+        "the page that `selfcascade web` serves: a studio that makes, tabs that ask it, a gate before the server",
+        ("base_models", "cascade", "cost", "making", "media", "methods", "models", "options", "pipeline", "recorded"),
     ),
     "cli": Room(
         "the commands, one module each, without logic of their own",
@@ -107,8 +120,10 @@ ROOMS = {
             "options",
             "pipeline",
             "processes",
+            "recorded",
             "report",
             "training",
+            "web",
         ),
     ),
     "demo": Room("`make demo`", ("cli", "making", "media", "options")),

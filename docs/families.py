@@ -8,16 +8,66 @@ writes docs/families.md.
 from __future__ import annotations
 
 import importlib
+import inspect
+import re
 import sys
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import diffusers
 from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 
 from selfcascade.base_models import FAMILIES, UNSERVED
 
 PAGE = Path(__file__).with_suffix(".md")
 TESTS = Path(__file__).parents[1] / "tests"
+# Entries of AutoPipelineForText2Image only where sentencepiece is installed.
+KOLORS = ("KolorsPipeline", "KolorsPAGPipeline")
+IMAGES = tuple(dict.fromkeys((*(kind.__name__ for kind in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()), *KOLORS)))
+# What `text_to_video` finds in diffusers 0.42.1.
+CLIPS = (
+    "AllegroPipeline",
+    "AnimateDiffControlNetPipeline",
+    "AnimateDiffPAGPipeline",
+    "AnimateDiffPipeline",
+    "AnimateDiffSDXLPipeline",
+    "AnimateDiffSparseControlNetPipeline",
+    "AnyFlowFARPipeline",
+    "AnyFlowPipeline",
+    "CogVideoXPipeline",
+    "Cosmos2_5_PredictBasePipeline",
+    "Cosmos3OmniPipeline",
+    "CosmosTextToWorldPipeline",
+    "EasyAnimateControlPipeline",
+    "EasyAnimatePipeline",
+    "HeliosPipeline",
+    "HeliosPyramidPipeline",
+    "HunyuanVideo15Pipeline",
+    "HunyuanVideoPipeline",
+    "Kandinsky5T2VPipeline",
+    "Kandinsky6TI2VAPipeline",
+    "LTX2ConditionPipeline",
+    "LTX2DFRPipeline",
+    "LTX2DFRTemporalRefinePipeline",
+    "LTX2HDRPipeline",
+    "LTX2InContextPipeline",
+    "LTX2Pipeline",
+    "LTXConditionPipeline",
+    "LTXPipeline",
+    "LattePipeline",
+    "MochiPipeline",
+    "MotifVideoPipeline",
+    "SanaVideoPipeline",
+    "SkyReelsV2DiffusionForcingPipeline",
+    "SkyReelsV2Pipeline",
+    "TextToVideoSDPipeline",
+    "TextToVideoZeroPipeline",
+    "TextToVideoZeroSDXLPipeline",
+    "WanPipeline",
+    "WanVACEPipeline",
+)
+LENGTHS = {"num_frames", "frames", "video_length"}
+NOT_OF_TEXT = re.compile("ImageToVideo|Image2Video|VideoToVideo|VideoToWorld|(?<!T)I2V|Inpaint|Upsample")
 NETWORKS = {"unet": "U-Net", "dit": "transformer"}
 
 
@@ -33,17 +83,29 @@ def tiny_pipelines() -> dict[str, list[Any]]:
     return found
 
 
+def text_to_video() -> tuple[str, ...]:
+    """Classes of diffusers that make a clip of a prompt, and need no picture or clip for it; takes half a minute."""
+    names = [name for name in dir(diffusers) if name.endswith("Pipeline") and not NOT_OF_TEXT.search(name)]
+    found: list[str] = []
+    for name in names:
+        call = inspect.signature(getattr(diffusers, name).__call__).parameters
+        needed = {key for key, value in call.items() if value.default is inspect.Parameter.empty} - {"self", "prompt"}
+        if "prompt" in call and LENGTHS & call.keys() and not needed - {"kwargs"}:
+            found.append(name)
+    return tuple(found)
+
+
 def page() -> str:
     """The whole page."""
     served = {name: family for family in FAMILIES for name in family.classes}
     tiny = tiny_pipelines()
-    images = [kind.__name__ for kind in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()]
-    count = sum(name in served for name in images)
+    images, clips = (sum(name in served for name in names) for names in (IMAGES, CLIPS))
     lines = [
         "# Pipelines",
         "",
         "`SelfCascade(pipe)` drives a pipeline of diffusers through a family, a small class that says what differs. "
-        f"{len(served)} classes are served; of the {len(images)} of `AutoPipelineForText2Image` it is {count}.",
+        f"{len(served)} classes are served: {images} of the {len(IMAGES)} of `AutoPipelineForText2Image`, and "
+        f"{clips} of the {len(CLIPS)} that make clips of a prompt alone.",
         "",
         "Each class under contract is built with random weights from a small copy of its own configuration. One stage "
         "then is the plain pipeline, bit for bit; cascades to other ratios and to four times a side run, as far as its "

@@ -9,10 +9,27 @@ from torch import Tensor
 
 from selfcascade import METHODS, SelfCascade
 from tiny import TINY, TinyPipeline
+from tiny.unets import stable_diffusion, unet_2d
 
 FAMILIES = pytest.mark.parametrize("family", TINY.values(), ids=TINY.keys())
 SD = TINY["stable-diffusion"]
 SMALL = dataclasses.replace(SD, native=(64, 64))
+
+
+def two_levels() -> Any:
+    """Stable Diffusion with half the levels: what is at stake is the scheduler's arithmetic."""
+    pipe: Any = stable_diffusion()
+    pipe.unet = unet_2d(
+        sample_size=8,
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )
+    return pipe
+
+
+QUICK = dataclasses.replace(SD, make=two_levels, native=(64, 64))
 # The paper's preset: nothing but the algorithm, to which tests add what they are about.
 SETTINGS: dict[str, Any] = {"num_inference_steps": 4, "output_type": "latent", "preset": "paper"}
 

@@ -9,6 +9,14 @@ import torch
 from tiny import TINY
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is cached of data goes where the tests' own files are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SELFCASCADE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")

@@ -1,11 +1,15 @@
 """The code blocks of the documents, and the small world that they run in: models, data and files by the names used."""
 
+import atexit
 import csv
+import functools
 import io
 import json
 import re
 import shlex
+import shutil
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +46,8 @@ SUBSTITUTIONS: dict[str, tuple[str, str]] = {
 LEFT_OUT: dict[str, str] = {
     "make ": "sets up an environment, or runs these very tests; its targets are looked up instead",
     ".venv/bin/pre-commit ": "changes the repository's hooks",
+    "selfcascade web": "serves until it is stopped; its options are looked up instead",
+    "pip install 'selfcascade[web]'": "installs from an index",
     "class ZImage(Family)": "is quoted from the package",
 }
 
@@ -86,12 +92,22 @@ def substituted(text: str) -> str:
     return text
 
 
+@functools.cache
+def saved(name: str) -> Path:
+    """The stand-in for a Hub id in a folder that lasts as long as the process."""
+    folder = Path(tempfile.mkdtemp(prefix="selfcascade-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    build(name).save_pretrained(folder)
+    return folder
+
+
 def furnish(folder: Path, page: Path, models_only: bool = False) -> None:
     """Puts the models and files that a page names into a folder."""
     text = page.read_text()
     for name in MODELS:
         if name in text:
-            build(name).save_pretrained(folder / name)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).symlink_to(saved(name))
     (folder / "experiments").symlink_to(ROOT / "experiments")
     for name, make in FILES.items():
         if name in text and not models_only:

@@ -21,7 +21,7 @@ BAD = [
 @pytest.mark.parametrize(("name", "value"), BAD)
 def test_bad_numbers_are_refused_by_name(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^{name} must be"):
-        run(SD.build(), **{name: value})
+        run(SD.shared(), **{name: value})
 
 
 @pytest.mark.parametrize("name", ["num_inference_steps", "pivot_step", "guidance_scale"])
@@ -29,7 +29,7 @@ def test_bad_numbers_are_refused_by_name(name: str, value: Any) -> None:
 def test_bad_numbers_are_refused_in_lists_too(name: str, value: Any) -> None:
     values = [value] if name == "pivot_step" else [5, value]
     with pytest.raises(ValueError, match=f"^{name} must be"):
-        run(SD.build(), **{name: values})
+        run(SD.shared(), **{name: values})
 
 
 @pytest.mark.parametrize(
@@ -51,4 +51,4 @@ def test_bad_numbers_are_refused_in_lists_too(name: str, value: Any) -> None:
 )
 def test_bad_arguments_are_refused_in_a_sentence(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
-        run(SD.build(), **options)
+        run(SD.shared(), **options)

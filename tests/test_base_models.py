@@ -26,21 +26,29 @@ STATED |= {"wan": (480, 832), "ltx": (512, 704)}
 
 
 @FAMILIES
-@pytest.mark.parametrize("upsampling", ["latent-bilinear", "latent-bicubic", "rgb"])
-def test_every_family_runs_two_stages_and_repeats_them(family: TinyPipeline, upsampling: str) -> None:
-    pipe = family.build()
+def test_every_family_runs_two_stages_and_repeats_them(family: TinyPipeline) -> None:
+    pipe = family.shared()
     assert SelfCascade(pipe).native_size == STATED.get(family.name, family.native)
-    first = run(pipe, family, upsampling=upsampling)
-    second = run(pipe, family, upsampling=upsampling)
-    latents = first.stages[1].latents
-    assert latents.isfinite().all()
-    assert latents.shape[-1] == 2 * first.stages[0].latents.shape[-1]
-    assert torch.equal(latents, second.stages[1].latents)
+    made = [run(pipe, family, upsampling=name).stages for name in ("latent-bilinear", "rgb", "rgb")]
+    for base, last in made:
+        assert last.latents.isfinite().all()
+        assert last.latents.shape[-1] == 2 * base.latents.shape[-1]
+    bilinear, rgb, again = (stages[1].latents for stages in made)
+    assert torch.equal(rgb, again) and not torch.equal(rgb, bilinear)
+
+
+@pytest.mark.parametrize("name", ["stable-diffusion", "flux", "animatediff", "wan"])
+def test_bicubic_latents_are_a_way_of_their_own(name: str) -> None:
+    family = TINY[name]
+    bilinear, bicubic = (
+        run(family.shared(), family, upsampling=f"latent-{kind}").stages[1].latents for kind in ("bilinear", "bicubic")
+    )
+    assert bicubic.isfinite().all() and not torch.equal(bicubic, bilinear)
 
 
 @FAMILIES
 def test_last_latents_are_the_same_whether_decoded_or_not(family: TinyPipeline) -> None:
-    pipe = family.build()
+    pipe = family.shared()
     height, width = 3 * family.native[0] // 2, 5 * family.native[1] // 2
     decoded = run(pipe, family, height=height, width=width, output_type="pt")
     assert (decoded.frames if family.video else decoded.images).shape[-2:] == (height, width)
@@ -51,9 +59,9 @@ def test_last_latents_are_the_same_whether_decoded_or_not(family: TinyPipeline) 
 
 @FAMILIES
 def test_the_familys_decode_and_encode_are_inverse_scalings(family: TinyPipeline) -> None:
-    pipe: Any = family.build()
+    pipe: Any = family.shared()
     cascade = SelfCascade(pipe, native_size=family.native)
-    z = run(pipe, family).stages[0].latents
+    z = run(pipe, family, scale=1, num_inference_steps=1).stages[0].latents
     there_and_back = cascade.family.from_vae(cascade.family.to_vae(z))
     torch.testing.assert_close(there_and_back, z, rtol=1e-5, atol=1e-5)
     spatial = cascade.family.from_spatial(z)
@@ -89,7 +97,8 @@ def test_unsupported_schedulers_are_refused_with_what_to_use(scheduler: Any) -> 
     pipe: Any = SD.build()
     pipe.scheduler = scheduler
     name = type(scheduler).__name__
-    with pytest.raises(ValueError, match=rf"^{name} does not number .* use pipe.scheduler = DDIMScheduler"):
+    words = "does not number .* use pipe.scheduler = DDIMScheduler|is for models that predict a flow, .*; use"
+    with pytest.raises(ValueError, match=rf"^scheduler {name} ({words})"):
         SelfCascade(pipe)
 
 
@@ -98,17 +107,17 @@ def test_unsupported_pipelines_are_refused_with_what_to_use() -> None:
         SelfCascade(object())
     assert SD.twin is not None
     with pytest.raises(ValueError, match=r"StableDiffusionImg2ImgPipeline is not supported as a base model"):
-        SelfCascade(SD.twin(SD.build()))
+        SelfCascade(SD.twin(SD.shared()))
     with pytest.raises(ValueError, match="native must be two whole numbers from 1 to 16384, not 128"):
-        SelfCascade(SD.build(), native_size=128)  # type: ignore[arg-type]
+        SelfCascade(SD.shared(), native_size=128)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="upsamplers must be FeatureUpsamplers or None, not str"):
-        SelfCascade(SD.build(), upsamplers="full")  # type: ignore[arg-type]
+        SelfCascade(SD.shared(), upsamplers="full")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("name", "most"), [("auraflow", 512), ("stable-diffusion-3", 2048)])
 def test_sizes_beyond_the_models_positions_are_refused_while_planning(name: str, most: int) -> None:
     family = TINY[name]
-    pipe: Any = family.build()
+    pipe: Any = family.shared()
     assert run(pipe, family, height=64, width=most, num_inference_steps=2).images.shape[-1] == most // 8
     cascade = SelfCascade(pipe, native_size=family.native)
     assert cascade.plan(most, most)[-1].size == (most, most)
@@ -121,7 +130,7 @@ def test_sizes_beyond_the_models_positions_are_refused_while_planning(name: str,
 
 def test_too_many_steps_for_the_schedule_are_refused() -> None:
     with pytest.raises(ValueError, match="use fewer"):
-        run(SD.build(), num_inference_steps=1000)
+        run(SD.shared(), num_inference_steps=1000)
 
 
 def test_a_pivot_step_below_the_schedule_is_refused() -> None:

@@ -3,11 +3,10 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -154,34 +153,31 @@ def test_at_least_one_is_kept(tmp_path: Path, keep: int) -> None:
         save_checkpoint(tmp_path, checkpoint_at(1), keep=keep)
 
 
-SAVER = """
-import sys
-from pathlib import Path
-from checkpoint_files import checkpoint_at
-from selfcascade.training.checkpoints import save_checkpoint
-step = int(sys.argv[2])
-while True:
-    step += 1
-    save_checkpoint(Path(sys.argv[1]), checkpoint_at(step, 200_000), keep=2)
-    print(step, flush=True)
-"""
+def saving(folder: Path, step: int) -> tuple[int, BinaryIO]:
+    """A forked process that saves checkpoints one after another, and what it says: the step of each that is there."""
+    reading, writing = os.pipe()
+    process = os.fork()
+    if process == 0:
+        while True:
+            step += 1
+            save_checkpoint(folder, checkpoint_at(step, 200_000), keep=2)
+            os.write(writing, f"{step}\n".encode())
+    os.close(writing)
+    return process, os.fdopen(reading, "rb")
 
 
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 def test_killed_at_ten_moments_of_saving_each_time_it_goes_on_from_a_whole_one(tmp_path: Path) -> None:
     step, rng = 0, torch.Generator().manual_seed(0)
     for _ in range(10):
-        process = subprocess.Popen(
-            [sys.executable, "-c", SAVER, str(tmp_path), str(step)],
-            cwd=Path(__file__).parent,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout is not None
-        said = int(process.stdout.readline())
+        process, output = saving(tmp_path, step)
+        said = int(output.readline())
         time.sleep(float(torch.rand((), generator=rng)) * 0.05)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        said = max([said, *(int(line) for line in process.stdout.read().split())])
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        with output:
+            said = max([said, *(int(line) for line in output.read().split())])
         remove_unfinished(tmp_path)
         assert all(path.name.startswith("checkpoint-") and "." not in path.name for path in tmp_path.iterdir())
         place = find_checkpoint(tmp_path, "latest")

@@ -47,18 +47,20 @@ CASES = {
     "small native": "--native-size 64x64 --height 128 --width 128",
     "direct": "--method direct --dtype float32 --device cpu",
 }
+# Read from the picture's own text too, which holds the same record.
+WITH_PICTURE = CASES["all"], CASES["direct"]
 
 
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES.keys())
-@pytest.mark.parametrize("extension", [".json", ".png"])
-def test_a_record_gives_the_same_pixels(options: str, extension: str) -> None:
+def test_a_record_gives_the_same_pixels(options: str) -> None:
     (first,) = succeed("generate", "a house 🏠, at night", *WITH_MODEL, *options.split(), "--output", "first.png")
-    result = run("generate", "--from", Path(first).with_suffix(extension), "--output", "again.png")
-    assert result.exit_code == 0
-    assert f"the pixels are the same as recorded in {Path(first).with_suffix(extension)}" in result.stderr
-    assert Image.open("again.png").tobytes() == Image.open(first).tobytes()
-    assert Path("again.png").read_bytes() == Path(first).read_bytes()
-    assert record("again.png")["settings"] == record(first)["settings"]
+    recorded = [Path(first).with_suffix(".json"), *([Path(first)] if options in WITH_PICTURE else [])]
+    for source in recorded:
+        result = run("generate", "--from", source, "--output", "again.png", "--force")
+        assert result.exit_code == 0
+        assert f"the pixels are the same as recorded in {source}" in result.stderr
+        assert Path("again.png").read_bytes() == Path(first).read_bytes()
+        assert record("again.png")["settings"] == record(first)["settings"]
 
 
 def test_a_record_with_other_options_is_another_picture() -> None:
@@ -194,7 +196,7 @@ def test_a_prompt_the_model_cannot_hold_is_remarked_on() -> None:
 
 
 def test_ctrl_c_ends_with_130_and_leaves_nothing(tmp_path: Path) -> None:
-    process = start("generate", "a house", "--model", "sd", "--steps", "60", "--count", "1000", "--output", "out/a.png")
+    process = start("generate", "a house", "--model", "sd", "--steps", "8", "--count", "1000", "--output", "out/a.png")
     assert process.stdout is not None
     first = process.stdout.readline()
     time.sleep(0.5)

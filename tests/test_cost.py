@@ -50,7 +50,7 @@ def tflops(pipe: Any, stage: Stage, **options: Any) -> float:
 @pytest.mark.parametrize("name", KNOWN)
 @pytest.mark.parametrize("shape", [(1, 16, 16), (2, 24, 16)])
 def test_flops_on_meta_are_those_of_the_real_unet(name: str, shape: tuple[int, int, int]) -> None:
-    unet = TINY[name].build().unet
+    unet = TINY[name].shared().unet
     # Spelled out, attention is two matrix products; the counter does not know the CPU's fused kernel.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         unet_forward()(unet, shape)
@@ -61,7 +61,7 @@ def test_flops_on_meta_are_those_of_the_real_unet(name: str, shape: tuple[int, i
 
 @pytest.mark.parametrize("name", KNOWN_CLIPS)
 def test_flops_of_a_clip_are_those_of_the_real_unet(name: str) -> None:
-    unet, shape = TINY[name].build().unet, (2, 8, 16)
+    unet, shape = TINY[name].shared().unet, (2, 8, 16)
     counts = []
     for frames in (1, 3):
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -72,7 +72,7 @@ def test_flops_of_a_clip_are_those_of_the_real_unet(name: str) -> None:
 
 
 def test_a_clip_is_decoded_a_few_frames_at_a_time() -> None:
-    pipe: Any = TINY["animatediff"].build()
+    pipe: Any = TINY["animatediff"].shared()
     pieces = Coders(pipe, pipe.vae, 1, 10, tiled=False)._pieces(Size(512, 512), 10, 4)
     assert pieces == {(4, 64, 64): 2, (2, 64, 64): 1}
     two, four = (estimate(pipe, [base_stage(64)], frames=frames)[0] for frames in (2, 4))
@@ -85,10 +85,10 @@ def test_a_clip_is_decoded_a_few_frames_at_a_time() -> None:
 
 
 def test_attention_is_four_n_n_c_a_layer() -> None:
-    config = TINY["stable-diffusion"].build().unet.config
+    config = TINY["stable-diffusion"].shared().unet.config
     cost = unet_cost(config, 32, 32)
     # (tokens, channels, transformer blocks) of each resolution; all attend to themselves and to 77 tokens of text.
-    levels = ((1024, 8, 2 + 3), (256, 8, 2 + 3), (64, 16, 2 + 3), (16, 16, 1))
+    levels = ((1024, 8, 1 + 2), (256, 8, 1 + 2), (64, 16, 1 + 2), (16, 16, 1))
     assert cost.attention_flops == sum(4 * n * (n + 77) * channels * blocks for n, channels, blocks in levels)
 
 
@@ -119,7 +119,7 @@ def test_peak_of_a_layer_does_not_count_its_weights() -> None:
 
 
 def test_attention_holds_no_square_of_tokens() -> None:
-    config = TINY["stable-diffusion"].build().unet.config
+    config = TINY["stable-diffusion"].shared().unet.config
     tokens, heads = 64 * 64, config.attention_head_dim
     assert unet_cost(config, 64, 64).peak_bytes < 4 * heads * tokens**2
     query = torch.empty(1, heads, tokens, 4, device="meta")
@@ -130,7 +130,7 @@ def test_attention_holds_no_square_of_tokens() -> None:
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_peak_on_meta_is_that_of_the_real_networks(name: str) -> None:
-    pipe = TINY[name].build()
+    pipe = TINY[name].shared()
     for network, call in ((pipe.unet, unet_forward()), (pipe.vae, vae_decode)):
         with torch.no_grad(), LiveBytes() as memory:
             call(network, (2, 32, 32))
@@ -140,7 +140,7 @@ def test_peak_on_meta_is_that_of_the_real_networks(name: str) -> None:
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_cost_of_a_cascade(name: str) -> None:
-    pipe = TINY[name].build()
+    pipe = TINY[name].shared()
     stages = SelfCascade(pipe).plan(256, 256, num_inference_steps=10, preset="paper")
     base, last = estimate(pipe, stages)
     assert (base.steps, last.steps) == (10, 7)
@@ -158,14 +158,14 @@ def test_cost_of_a_cascade(name: str) -> None:
 
 
 def test_flops_are_linear_in_steps_and_batch() -> None:
-    pipe = TINY["stable-diffusion"].build()
+    pipe = TINY["stable-diffusion"].shared()
     ten, forty = (tflops(pipe, base_stage(count=2, num_inference_steps=n)) for n in (10, 40))
     assert forty == pytest.approx(4 * ten)
     assert tflops(pipe, base_stage(count=2), batch=3) == pytest.approx(3 * ten)
 
 
 def test_seconds_beyond_the_timed_go_by_flops() -> None:
-    pipe = TINY["stable-diffusion"].build()
+    pipe = TINY["stable-diffusion"].shared()
     small, large = estimate(pipe, [base_stage(128, count=3), base_stage(256, count=3)])
     assert small.seconds and small.tflops and large.seconds and large.tflops
     assert large.seconds / small.seconds == pytest.approx(large.tflops / small.tflops)
@@ -181,7 +181,7 @@ def test_a_timing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_guidance_doubles_the_work() -> None:
-    pipe = TINY["stable-diffusion"].build()
+    pipe = TINY["stable-diffusion"].shared()
     stages = [base_stage(count=2, guidance_scale=scale) for scale in (None, 7.5, 1.0)]
     default, guided, alone = (tflops(pipe, stage) for stage in stages)
     assert default == guided == pytest.approx(2 * alone)
@@ -213,7 +213,7 @@ def counted(pipe: Any, run: Any) -> int:
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_pivots_in_rgb_cost_their_decoding_and_encoding(name: str) -> None:
-    pipe: Any = TINY[name].build()
+    pipe: Any = TINY[name].shared()
     stages = SelfCascade(pipe).plan(512, 512, num_inference_steps=10, preset="paper")
     plain, rgb = (estimate(pipe, stages, upsampling=upsampling) for upsampling in ("latent-bilinear", "rgb"))
     assert plain[0] == rgb[0]
@@ -226,7 +226,7 @@ def test_pivots_in_rgb_cost_their_decoding_and_encoding(name: str) -> None:
 
 
 def test_an_own_picture_costs_its_encoding() -> None:
-    pipe: Any = TINY["stable-diffusion"].build()
+    pipe: Any = TINY["stable-diffusion"].shared()
     first = dataclasses.replace(tail(), index=0, count=1)
     (upscaled,) = estimate(pipe, [first])
     denoised = upscaled.steps * unet_tflops(pipe.unet.config, 16, 16, 2)
@@ -236,7 +236,7 @@ def test_an_own_picture_costs_its_encoding() -> None:
 
 
 def test_the_pipeline_is_left_as_it_was() -> None:
-    pipe = TINY["stable-diffusion"].build()
+    pipe = TINY["stable-diffusion"].shared()
     scheduler, config, state = pipe.scheduler, dict(pipe.scheduler.config), torch.get_rng_state()
     timesteps = pipe.scheduler.timesteps.clone()
     estimate(pipe, SelfCascade(pipe).plan(256, 256))
@@ -249,14 +249,14 @@ def test_the_pipeline_is_left_as_it_was() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(TINY) - {*KNOWN, *KNOWN_CLIPS}))
 def test_other_families_are_not_guessed(name: str) -> None:
-    pipe = TINY[name].build()
+    pipe = TINY[name].shared()
     (cost,) = estimate(pipe, [tail(num_inference_steps=10)])
     assert (cost.tflops, cost.seconds, cost.peak_bytes) == (None, None, None)
     assert 1 <= cost.steps <= 10
 
 
 def test_steps_of_a_schedule_only_the_pipeline_knows() -> None:
-    scheduler = TINY["flux"].build().scheduler
+    scheduler = TINY["flux"].shared().scheduler
     assert scheduler.config.use_dynamic_shifting
     assert scheduled_steps(scheduler, tail(num_inference_steps=15)) == 11  # ceil(10.5)
     assert scheduled_steps(scheduler, base_stage(num_inference_steps=15)) == 15
@@ -265,10 +265,10 @@ def test_steps_of_a_schedule_only_the_pipeline_knows() -> None:
 @pytest.mark.parametrize("batch", [0, -1, 1.5, True, "2"])
 def test_bad_batch(batch: Any) -> None:
     with pytest.raises(ValueError, match="batch must be a positive whole number"):
-        estimate(TINY["stable-diffusion"].build(), [], batch=batch)
+        estimate(TINY["stable-diffusion"].shared(), [], batch=batch)
 
 
 def test_bad_unet_config() -> None:
-    config = dict(TINY["stable-diffusion"].build().unet.config) | {"class_embed_type": "timestep"}
+    config = dict(TINY["stable-diffusion"].shared().unet.config) | {"class_embed_type": "timestep"}
     with pytest.raises(ValueError, match="unet_config"):
         unet_tflops(config, 8, 8)

@@ -5,7 +5,7 @@ import io
 import itertools
 import json
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from selfcascade.cascade import Size
 from selfcascade.data import (
     Batch,
     DataError,
+    Entry,
+    Fingerprint,
     FolderSource,
     Position,
     ScenesSource,
@@ -229,16 +231,22 @@ class EpochDone(Exception):
     pass
 
 
-class OneEpoch:
+class OneEpoch(Source):
     """A source that ends."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
 
-    def entries(self, seed: int, epoch: int, first: int = 0) -> Iterator[Any]:
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def entry(self, seed: int, epoch: int, index: int) -> Entry:
         if epoch:
             raise EpochDone
-        return self.source.entries(seed, epoch, first)
+        return self.source.entry(seed, epoch, index)
+
+    def fingerprint(self) -> Fingerprint:
+        return self.source.fingerprint()
 
 
 @pytest.mark.parametrize("fault", SHARD_FAULTS)

@@ -19,6 +19,8 @@ from selfcascade.data import (
     ClipFiles,
     ClipTableSource,
     DataError,
+    Entry,
+    Fingerprint,
     FolderSource,
     MovingScenesSource,
     Position,
@@ -122,12 +124,16 @@ def test_the_place_in_time_and_space_comes_from_seed_epoch_and_key(tmp_path: Pat
 
 
 def test_all_frames_of_a_clip_are_cropped_alike() -> None:
-    class One:
-        def entries(self, seed: int, epoch: int, first: int = 0) -> Any:
-            from selfcascade.data import Entry
+    class One(Source):
+        def __len__(self) -> int:
+            return 1
 
+        def entry(self, seed: int, epoch: int, index: int) -> Entry:
             across = np.arange(60, dtype=np.uint8)[None, None, :, None]
-            yield from [Entry("a", "a", lambda: np.broadcast_to(across * 4, (3, 40, 60, 3)).copy())][first:]
+            return Entry("a", "a", lambda: np.broadcast_to(across * 4, (3, 40, 60, 3)).copy())
+
+        def fingerprint(self) -> Fingerprint:
+            return Fingerprint(1, 0, "a")
 
     for batch in itertools.islice(Stream(One(), (SIDE,)).batches(1), 3):
         assert torch.equal(batch.pixels[0, 0], batch.pixels[0, 1]) and torch.equal(

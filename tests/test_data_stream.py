@@ -3,7 +3,6 @@
 import functools
 import itertools
 import json
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -13,23 +12,39 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from selfcascade.cascade import Size
-from selfcascade.data import Batch, DataError, Entry, Position, ScenesSource, Skip, Stream, open_source
+from selfcascade.data import (
+    Batch,
+    DataError,
+    Entry,
+    Fingerprint,
+    Position,
+    ScenesSource,
+    Skip,
+    Source,
+    Stream,
+    open_source,
+)
 from selfcascade.data.scenes import is_held_out, sample_scene
 
 SIDE, WIDE = Size(16, 16), Size(8, 32)
 SHAPES = {"square": (20, 18), "wide": (40, 10), "damaged": None, "small": (9, 9)}
 
 
-class Collection:
+class Collection(Source):
     """Samples of the shapes named, in an order of seed and epoch."""
 
     def __init__(self, shapes: list[str]) -> None:
         self.shapes = shapes
 
-    def entries(self, seed: int, epoch: int, first: int = 0) -> Iterator[Entry | Skip]:
-        for number in np.random.default_rng([seed, epoch]).permutation(len(self.shapes))[first:]:
-            load = functools.partial(self._load, int(number))
-            yield Entry(f"{number}", f"{self.shapes[number]} {number}", load)
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def entry(self, seed: int, epoch: int, index: int) -> Entry:
+        number = int(np.random.default_rng([seed, epoch]).permutation(len(self.shapes))[index])
+        return Entry(f"{number}", f"{self.shapes[number]} {number}", functools.partial(self._load, number))
+
+    def fingerprint(self) -> Fingerprint:
+        return Fingerprint(len(self), 0, " ".join(self.shapes))
 
     def _load(self, number: int) -> Image.Image:
         shape = SHAPES[self.shapes[number]]

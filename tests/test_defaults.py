@@ -10,7 +10,7 @@ import torch
 from diffusers import KDPM2DiscreteScheduler, StableDiffusionPipeline
 from PIL import Image
 
-from cascade_runs import FAMILIES, SD, run, seeded
+from cascade_runs import FAMILIES, QUICK, SD, run, seeded
 from command_line import WITH_MODEL, record, succeed
 from command_line import run as run_command
 from selfcascade import PRESETS, SelfCascade, load_bundled, load_model
@@ -23,16 +23,16 @@ pytestmark = pytest.mark.usefixtures("workplace")
 OWN = {"num_inference_steps": 3, "guidance_scale": 2.5, "preset": "rgb", "native_size": [64, 96]}
 
 
-def with_defaults(folder: Path, text: str, family: TinyPipeline = SD) -> Path:
+def with_defaults(folder: Path, text: str, family: TinyPipeline = QUICK) -> Path:
     """A model's folder with this as its selfcascade.json."""
-    family.build().save_pretrained(folder)
+    family.shared().save_pretrained(folder)
     (folder / "selfcascade.json").write_text(text)
     return folder
 
 
 @FAMILIES
 def test_the_default_is_the_preset_that_measured_best(family: TinyPipeline) -> None:
-    pipe: Any = family.build()
+    pipe: Any = family.shared()
     assert DEFAULT_PRESET == "quality" == SelfCascade(pipe, native_size=family.native).default_preset
     made = run(pipe, family, preset=None, num_inference_steps=10)  # with fewer, a shifted flow has none below K
     quality = PRESETS[DEFAULT_PRESET]
@@ -103,7 +103,7 @@ def test_a_pipeline_made_of_another_keeps_its_defaults(tmp_path: Path, monkeypat
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert defaults_of(pipe) == defaults_of(other) == ModelDefaults(**{**OWN, "native_size": (64, 96)})
-    assert defaults_of(SD.build()) == ModelDefaults()
+    assert defaults_of(SD.shared()) == ModelDefaults()
 
 
 @pytest.mark.parametrize(
@@ -154,4 +154,4 @@ def test_upsamplers_keep_the_preset_they_were_trained_for(tmp_path: Path) -> Non
     upsamplers = FeatureUpsamplers.from_unet(pipe.unet, "micro", 650)
     assert SelfCascade(pipe, upsamplers).plan()[1].pivot_step == 650
     assert SelfCascade(pipe).plan()[1].pivot_step == round(1000 * PRESETS["fast"].pivot_share)
-    assert SelfCascade(TINY["animatediff"].build()).plan()[1].pivot_step == 500
+    assert SelfCascade(TINY["animatediff"].shared()).plan()[1].pivot_step == 500

@@ -96,7 +96,7 @@ def test_levels_shares_and_factors_are_those_of_the_paper_for_stable_diffusion()
     assert [default_share(2), round(default_share(4), 2)] == [0.4, 0.74]
     assert [level_factor(Factor(2, 2), level, 4) for level in range(4)] == [(1, 1), (2, 2), (2, 2), (2, 2)]
     assert [level_factor(Factor(4, 2), level, 4) for level in range(4)] == [(1, 1), (2, 2), (3, 2), (4, 2)]
-    unet = SD.build().unet
+    unet = SD.shared().unet
     found = convolution_levels(unet, "scalecrafter")
     names = {module: name for name, module in unet.named_modules()}
     last = len(unet.down_blocks) - 1
@@ -136,7 +136,7 @@ def resized(module: Any, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def test_guidance_is_noise_damped_at_four_times_a_side() -> None:
-    pipe: Any = SD.build()
+    pipe: Any = SD.shared()
     x = torch.randn(2, 4, 32, 32, generator=seeded())
     words = torch.randn(2, 6, pipe.unet.config.cross_attention_dim, generator=seeded(1))
     pipe._guidance_scale = 5.0
@@ -167,7 +167,7 @@ def test_scalecrafter_refuses_what_it_cannot_dilate() -> None:
 
 
 def test_hidiffusion_gives_the_deep_levels_the_trained_size_early_and_the_whole_one_late() -> None:
-    pipe: Any = SD.build()
+    pipe: Any = SD.shared()
     seen: list[tuple[int, int]] = []
     hook = pipe.unet.mid_block.register_forward_hook(lambda _, args, out: seen.append(tuple(out.shape[-2:])))
     sized = {"height": 2 * SD.native[0], "width": 2 * SD.native[1], "native_size": SD.native}
@@ -181,7 +181,7 @@ def test_hidiffusion_gives_the_deep_levels_the_trained_size_early_and_the_whole_
 
 @torch.no_grad()
 def test_windowed_attention_is_attention_in_each_shifted_window() -> None:
-    pipe: Any = SD.build()
+    pipe: Any = SD.shared()
     layers = spatial_attention(pipe.unet, "test")
     layer = min(layers, key=lambda one: layers[one])
     side, width = 16, layer.to_q.in_features
@@ -215,7 +215,7 @@ def test_a_step_is_carried_to_a_larger_size_at_the_same_signal_to_noise_ratio_ti
 
 
 def test_restart_late_is_the_cascade_with_its_settings_and_takes_others() -> None:
-    pipe: Any = SD.build()
+    pipe: Any = SD.shared()
     sized = {"height": 2 * SD.native[0], "width": 2 * SD.native[1]}
     settings: dict[str, Any] = {"num_inference_steps": 8, "output_type": "latent", **sized}
     made = METHODS["restart-late"](pipe, "a", generator=seeded(), native_size=SD.native, **settings)
@@ -229,7 +229,7 @@ def test_restart_late_is_the_cascade_with_its_settings_and_takes_others() -> Non
 
 
 def test_lanczos_is_the_base_sample_enlarged() -> None:
-    pipe: Any = SD.build()
+    pipe: Any = SD.shared()
     settings: dict[str, Any] = {"num_inference_steps": 2, "native_size": SD.native}
     small = METHODS["direct"](pipe, "a", height=128, width=128, generator=seeded(), **settings).images[0]
     made = METHODS["lanczos"](pipe, "a", height=256, width=256, generator=seeded(), **settings)

@@ -37,8 +37,8 @@ def renders(prompts: PromptSet, side: int) -> torch.Tensor:
 
 
 def test_real_renders_are_read_right_and_flawed_ones_by_the_patches(cache: Path) -> None:
-    prompts = scene_prompts(40)
-    evaluator = SceneEvaluator(128, 128, cache, real_count=200, draws=20)
+    prompts = scene_prompts(30)
+    evaluator = SceneEvaluator(128, 128, cache, real_count=100, draws=8)
     pictures = renders(prompts, 128)
     real = evaluator.evaluate(pictures, prompts)
     soft = interpolate(interpolate(pictures, scale_factor=0.5, mode="area"), scale_factor=2, mode="bilinear")
@@ -52,11 +52,11 @@ def test_real_renders_are_read_right_and_flawed_ones_by_the_patches(cache: Path)
     assert real["fid"][1] <= real["fid"][0] <= real["fid"][2]
     assert all(0.8 < band < 1.25 for band in real["detail"])
     assert soft["detail"][0] < 0.3
-    base = interpolate(renders(scene_prompts(40, 51_000_000), 128), scale_factor=0.5, mode="area")
+    base = interpolate(renders(scene_prompts(30, 51_000_000), 128), scale_factor=0.5, mode="area")
     near, far = (evaluator.evaluate(one, prompts, base) for one in (pictures, torch.rand_like(pictures)))
     assert near["fid_b"][0] < 0.5 * far["fid_b"][0] and near["kid_b"][0] < far["kid_b"][0]
     assert near["fid"] == real["fid"]
-    wide = SceneEvaluator(64, 128, cache, real_count=40, draws=4).evaluate(pictures[..., :64, :], prompts)
+    wide = SceneEvaluator(64, 128, cache, real_count=30, draws=4).evaluate(pictures[..., :64, :], prompts)
     assert "composition" not in wide and wide["repetition"]["mean"] > 0
     with pytest.raises(ValueError, match=r"\(128, 128\) pixels"):
         evaluator.evaluate(pictures[..., :64], prompts)
@@ -123,7 +123,7 @@ def test_only_missing_results_are_made(tmp_path: Path) -> None:
     settings = {
         "training": {"method": "upsamplers"},
         "samplings": {"cascade": {"pivot_step": 600}},
-        "real_pictures": 30,
+        "real_pictures": 8,
         "base_pictures": 4,
         "at_steps": [0, 2, 3],
         "samples": [3],
@@ -160,15 +160,25 @@ def test_only_missing_results_are_made(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["table1", "ratios"])
-def test_the_committed_suites_run_in_miniature_and_their_report_has_every_method(name: str, tmp_path: Path) -> None:
-    suite = SUITE.parent / name
-    few = ["--pictures", "2", "--steps", "4", "--real-pictures", "20"]
-    succeed("evaluate", str(suite), "--seed", "0", *few, "--runs", str(tmp_path / "runs"), "--output", str(tmp_path))
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("table1", ("lanczos", "self-cascade-quality", "tuned-micro")),
+        pytest.param("table1", (), marks=pytest.mark.slow),
+        pytest.param("ratios", (), marks=pytest.mark.slow),
+    ],
+)
+def test_the_committed_suites_run_in_miniature_and_their_report_has_every_method(
+    name: str, rows: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Whole suites take minutes; one row that only enlarges, one of the cascade and one that trains take seconds."""
+    suite, output = SUITE.parent / name, ["--runs", str(tmp_path / "runs"), "--output", str(tmp_path)]
+    few = ["--pictures", "2", "--steps", "2", "--real-pictures", "8"]
+    succeed("evaluate", str(suite), *rows, "--seed", "0", *few, *output)
     succeed("report", str(tmp_path), "--output", str(tmp_path / "report"))
     table = (tmp_path / "report/README.md").read_text()
     found = {line.split("|")[1].split(",")[0].strip() for line in table.splitlines() if line.startswith("| ")}
-    assert {path.stem for path in suite.glob("*.json")} <= found
+    assert {*rows} <= found if rows else {path.stem for path in suite.glob("*.json")} <= found
 
 
 @pytest.mark.parametrize("name", ["micro", "full", "lora-r4", "lora-r32", "full-ft"])

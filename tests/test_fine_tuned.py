@@ -11,9 +11,10 @@ from cascade_runs import SD, sampled, seeded
 from tiny import add_tiny_lora
 
 
-@pytest.fixture
-def fine_tuned(tmp_path: Path) -> dict[str, Path]:
+@pytest.fixture(scope="module")
+def fine_tuned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A folder of weights for each method that is fine-tuned."""
+    tmp_path = tmp_path_factory.mktemp("weights")
     whole: Any = SD.build()
     adapted: Any = add_tiny_lora(SD.build())  # type: ignore[arg-type]
     for parameter in whole.unet.parameters():
@@ -30,7 +31,7 @@ def fine_tuned(tmp_path: Path) -> dict[str, Path]:
 def test_lent_weights_are_given_back_after_an_error(
     error: type[BaseException], name: str, in_cascade: bool, fine_tuned: dict[str, Path]
 ) -> None:
-    pipe: Any = SD.build()
+    pipe: Any = SD.shared()
     before = {key: value.clone() for key, value in pipe.unet.state_dict().items()}
     seen: list[bool] = []
 
@@ -52,7 +53,7 @@ def test_lent_weights_are_given_back_after_an_error(
 
 @pytest.mark.parametrize("name", ["full-ft", "lora"])
 def test_lent_weights_that_moved_meanwhile_are_given_back(name: str, fine_tuned: dict[str, Path]) -> None:
-    pipe: Any = SD.build()
+    pipe: Any = SD.shared()
     before = {key: value.clone() for key, value in pipe.unet.state_dict().items()}
 
     def move(pipe: Any, step: int, timestep: Any, inputs: dict[str, Any]) -> dict[str, Any]:

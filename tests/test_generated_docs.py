@@ -7,7 +7,6 @@ from typing import Any
 
 import diffusers
 import pytest
-from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 
 from selfcascade import SelfCascade, load_bundled
 from selfcascade.base_models import FAMILIES, UNSERVED
@@ -59,12 +58,18 @@ def test_the_table_of_pipelines_is_that_of_the_families(monkeypatch: pytest.Monk
     assert written == (ROOT / "docs/families.md").read_text(), "docs/families.md: run python docs/families.py"
 
 
-def test_every_text_to_image_pipeline_is_served_or_refused_with_a_reason() -> None:
+def test_every_pipeline_of_prompts_is_served_or_refused_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    families = script("docs", "families", monkeypatch)
     served = {name for family in FAMILIES for name in family.classes}
     assert not served & UNSERVED.keys()
-    entries = {kind.__name__ for kind in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()}
-    assert entries <= served | UNSERVED.keys()
+    assert {*families.IMAGES, *families.CLIPS} <= served | UNSERVED.keys()
     assert all("; use " in why for why in UNSERVED.values())
+
+
+@pytest.mark.slow
+def test_the_list_of_pipelines_that_make_clips_is_that_of_diffusers(monkeypatch: pytest.MonkeyPatch) -> None:
+    families = script("docs", "families", monkeypatch)
+    assert families.text_to_video() == families.CLIPS
 
 
 def test_an_unserved_pipeline_is_refused_with_its_reason() -> None:

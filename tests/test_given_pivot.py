@@ -14,7 +14,7 @@ CLIP = torch.randn(1, 4, 3, 4, 4, generator=seeded())
 
 
 def enlarged(pivot: Any, prompt: Any = "a house", **options: Any) -> Any:
-    cascade = SelfCascade(SD.build(), native_size=(64, 64))
+    cascade = SelfCascade(SD.shared(), native_size=(64, 64))
     settings: dict[str, Any] = {"height": 128, "width": 128, "num_inference_steps": 2, "output_type": "latent"}
     return cascade(prompt, **settings, generator=seeded(), pivot=pivot, **options).stages[-1].latents
 
@@ -61,7 +61,7 @@ def test_what_does_not_fit_is_refused(case: str) -> None:
 
 def test_a_clip_has_its_own_length() -> None:
     family = TINY["animatediff"]
-    cascade = SelfCascade(family.build(), native_size=(32, 32))
+    cascade = SelfCascade(family.shared(), native_size=(32, 32))
     settings: dict[str, Any] = {"height": 64, "width": 64, "num_inference_steps": 2, "output_type": "latent"}
     out: Any = cascade("a fish", **settings, generator=seeded(), pivot=CLIP)
     assert out.frames.shape[2] == 3

@@ -50,7 +50,7 @@ def state(network: nn.Module) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("family", SERVED.values(), ids=SERVED.keys())
 def test_a_network_is_as_under_a_mask_and_left_as_found(family: TinyPipeline) -> None:
-    pipe = family.build()
+    pipe = family.shared()
     network, (grid, native) = denoiser(pipe), grids(pipe, family, 2)
     size = tuple(2 * side for side in family.native)
     full = sample(pipe, family, *size)
@@ -86,7 +86,7 @@ class Queries(TorchFunctionMode):
 @pytest.mark.parametrize("name", [name for name, family in SERVED.items() if family.kind == "dit"])
 def test_the_tokens_of_a_transformer_are_where_they_are_said_to_be(name: str) -> None:
     family = SERVED[name]
-    pipe = family.build()
+    pipe: Any = family.shared()
     kind, (_, grid) = family_of(pipe), grids(pipe, family, 1)
     side, channels = kind.patch, pipe.vae.config.get("latent_channels") or pipe.vae.config.z_dim
     frames = (grid.frames,) if family.video else ()
@@ -106,7 +106,7 @@ def test_the_tokens_of_a_transformer_are_where_they_are_said_to_be(name: str) ->
 
 
 def test_text_comes_behind_the_picture_in_z_image() -> None:
-    pipe = TINY["z-image"].build()
+    pipe = TINY["z-image"].shared()
     _, grid = grids(pipe, TINY["z-image"], 1)
     seen = []
     for seed in range(2):
@@ -214,7 +214,7 @@ def test_compiled_networks_see_it_come_and_go(compiled: str) -> None:
 
 
 def test_what_it_cannot_serve_is_refused_in_a_sentence() -> None:
-    lumina = TINY["lumina2"].build()
+    lumina = TINY["lumina2"].shared()
     with pytest.raises(ValueError, match="attention 'local' does not know where Lumina2Transformer2DModel has"):
         check_local(denoiser(lumina))
     pipe: Any = SD.build()
@@ -249,7 +249,7 @@ def test_the_second_attention_of_stable_diffusion_3_5_is_local_too() -> None:
 
 
 def test_linear_attention_is_left_alone() -> None:
-    pipe = TINY["sana"].build()
+    pipe = TINY["sana"].shared()
     with local_attention(denoiser(pipe), Grid(1, 16, 16), Grid(1, 8, 8)):
         assert not self_attention(denoiser(pipe))
 

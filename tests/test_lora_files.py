@@ -13,7 +13,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cascade_runs import SD, seeded
+from cascade_runs import QUICK, seeded
 from selfcascade import load_bundled
 from selfcascade.cascade import Size
 from selfcascade.evaluation import BaseSamples, Sampling, sample
@@ -25,7 +25,7 @@ from tiny import TINY, TinyPipeline
 from tiny.plugins import tiny_video_xl
 from training_runs import settings, trained
 
-U_NETS = {name: TINY[name] for name in ("stable-diffusion", "stable-diffusion-xl", "animatediff")}
+U_NETS = {"stable-diffusion": QUICK} | {name: TINY[name] for name in ("stable-diffusion-xl", "animatediff")}
 INPUTS = TINY["animatediff"].inputs
 U_NETS["animatediff-xl"] = TinyPipeline("animatediff-xl", tiny_video_xl, (64, 64), INPUTS, "unet", video=True)
 FILE = "pytorch_lora_weights.safetensors"
@@ -37,6 +37,7 @@ TARGETS = {
     "convolutions": r".*\.(conv1|conv2|conv_shortcut)|conv_in|conv_out",
     "embeddings": r".*\.(time_emb_proj|linear_1|linear_2)",
 }
+TARGETS["everything"] = "|".join(f"(?:{names})" for names in TARGETS.values())
 
 
 def randomised(pipe: Any, folder: Path, **changes: Any) -> TrainedUNet:
@@ -61,20 +62,23 @@ def sample_at_64(pipe: Any, name: str) -> Tensor:
 def check_equal(pipe: Any, name: str, folder: Path) -> None:
     """The file gives what the adapted pipeline gives, by diffusers and by our method; both leave nothing out."""
     expected, layers = sample_at_64(pipe, name), get_peft_model_state_dict(pipe.unet)
-    plain, borrowing = U_NETS[name].build(), U_NETS[name].build()
+    plain: Any = U_NETS[name].build()
     without = sample_at_64(plain, name)
     assert not torch.allclose(without, expected, atol=1e-3)
+    with lora(plain, folder):
+        assert torch.equal(sample_at_64(plain, name), expected)
+    assert torch.equal(sample_at_64(plain, name), without)
     plain.load_lora_weights(folder)
     loaded = get_peft_model_state_dict(plain.unet, adapter_name=next(iter(plain.unet.peft_config)))
     assert loaded.keys() == layers.keys() and all(torch.equal(loaded[key], value) for key, value in layers.items())
     assert torch.equal(sample_at_64(plain, name), expected)
-    with lora(borrowing, folder):
-        assert torch.equal(sample_at_64(borrowing, name), expected)
-    assert torch.equal(sample_at_64(borrowing, name), without)
 
 
-@pytest.mark.parametrize("name", U_NETS)
-@pytest.mark.parametrize("targets", TARGETS)
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [("stable-diffusion", targets) for targets in TARGETS]  # each kind of layer by itself, which decides the format
+    + [(name, targets) for name in U_NETS if name != "stable-diffusion" for targets in ("as trained", "everything")],
+)
 def test_every_layer_comes_back(name: str, targets: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainables, "LORA_TARGETS", TARGETS[targets])
     pipe = U_NETS[name].build()
@@ -82,16 +86,16 @@ def test_every_layer_comes_back(name: str, targets: str, tmp_path: Path, monkeyp
     check_equal(pipe, name, tmp_path)
 
 
-@pytest.mark.parametrize(("rank", "alpha"), [(1, None), (1, 8.0), (4, 0.5), (32, 48.0)])
+@pytest.mark.parametrize(("rank", "alpha"), [(1, 8.0), (4, 0.5), (6, None)])
 def test_rank_and_alpha_come_back(rank: int, alpha: float | None, tmp_path: Path) -> None:
-    pipe = SD.build()
+    pipe = QUICK.build()
     randomised(pipe, tmp_path, rank=rank, lora_alpha=alpha).save(tmp_path, pipe)
     check_equal(pipe, "stable-diffusion", tmp_path)
 
 
 @pytest.mark.parametrize("use_ema", [False, True])
 def test_a_training_run_s_file_is_what_was_trained(use_ema: bool, tmp_path: Path) -> None:
-    pipe: Any = SD.build()
+    pipe: Any = QUICK.build()
     trainer = trained(tmp_path, pipe, method="lora", rank=2, lora_alpha=6.0, use_ema=use_ema, max_train_steps=3)
     pipe.unet.eval()
     with trainer.state.averaged():
@@ -101,7 +105,7 @@ def test_a_training_run_s_file_is_what_was_trained(use_ema: bool, tmp_path: Path
 @pytest.fixture
 def mixed(tmp_path: Path) -> Iterator[tuple[Any, Path]]:
     """An adapted pipeline and its file in two formats at once, as earlier versions wrote it."""
-    pipe: Any = SD.build()
+    pipe: Any = QUICK.build()
     unet_layers = get_peft_model_state_dict(randomised(pipe, tmp_path).unet)
     metadata = pipe.unet.peft_config["default"].to_dict()
     layers = convert_state_dict_to_diffusers(unet_layers)
@@ -112,18 +116,18 @@ def mixed(tmp_path: Path) -> Iterator[tuple[Any, Path]]:
 
 def test_a_file_in_two_formats_is_loaded_whole(mixed: tuple[Any, Path]) -> None:
     pipe, folder = mixed
-    fresh = SD.build()
+    fresh = QUICK.build()
     with lora(fresh, folder):
         assert torch.equal(sample_at_64(fresh, "stable-diffusion"), sample_at_64(pipe, "stable-diffusion"))
 
 
 def test_layers_that_the_model_does_not_have_are_refused(tmp_path: Path) -> None:
-    pipe: Any = SD.build()
+    pipe: Any = QUICK.build()
     randomised(pipe, tmp_path).save(tmp_path, pipe)
     layers = load_file(tmp_path / FILE)
     renamed = {key.replace("mid_block.attentions.0", "mid_block.attentions.7"): value for key, value in layers.items()}
     save_file(renamed, tmp_path / FILE)
-    fresh: Any = SD.build()
+    fresh: Any = QUICK.build()
     names = {name for name, _ in fresh.unet.named_modules()}
     refusal = r"hold no LoRA for this model: .*mid_block\.attentions\.7"
     with pytest.raises(ValueError, match=refusal), lora(fresh, tmp_path):

@@ -17,10 +17,11 @@ from cascade_runs import SD, seeded
 from selfcascade import METHODS, Preset, SelfCascade
 from selfcascade.cli import app
 from selfcascade.cli.flags import as_flags, help_of, with_options
-from selfcascade.cli.records import gather, read_options
+from selfcascade.cli.records import gather
 from selfcascade.making import KIND
 from selfcascade.options import MAKE, PLAN, Options, Use, hints, uses
 from selfcascade.options.checks import MAX_SIDE, OptionError, Share
+from selfcascade.recorded import read_options
 from selfcascade.training.config import TrainingConfig
 
 GENERATOR = torch.Generator()
@@ -50,7 +51,7 @@ REFUSED: list[tuple[str, Any, str]] = [
 
 @pytest.fixture(scope="module")
 def cascade() -> SelfCascade:
-    return SelfCascade(SD.build())
+    return SelfCascade(SD.shared())
 
 
 @pytest.mark.parametrize(("name", "value", "words"), REFUSED)
@@ -84,7 +85,7 @@ def test_a_keyword_that_nobody_names_is_refused_with_the_nearest(cascade: Any, n
 
 
 def test_keywords_of_a_pipeline_that_passes_them_on_are_known() -> None:
-    class Mine(type(SD.build())):  # type: ignore[misc]
+    class Mine(type(SD.shared())):  # type: ignore[misc]
         def __call__(self, *args: Any, extra: int = 0, **kwargs: Any) -> Any:
             return super().__call__(*args, **kwargs)
 
@@ -139,9 +140,13 @@ def test_scale_stands_for_height_and_width(cascade: Any) -> None:
     assert cascade.plan(scale=3) == cascade.plan(384, 384)
     assert cascade.plan(scale=2.51)[-1].size == (320, 320)  # to the nearest multiple of 8
     assert cascade.plan(scale=1) == cascade.plan(128, 128)
+    assert cascade.plan(pixels=9) == cascade.plan(scale=3)  # by the number of pixels, not by the sides
     for size in ({"height": 256}, {"width": 256}):
-        with pytest.raises(OptionError, match=r"^scale cannot be given with height or width"):
-            cascade.plan(scale=2, **size)
+        for ratio in ("scale", "pixels"):
+            with pytest.raises(OptionError, match=rf"^{ratio} cannot be given with height or width"):
+                cascade.plan(**{ratio: 2}, **size)
+    with pytest.raises(OptionError, match=r"^scale cannot be given with pixels"):
+        cascade.plan(scale=2, pixels=4)
     settings: dict[str, Any] = {"num_inference_steps": 2, "output_type": "latent"}
     own = torch.rand(1, 3, 96, 128, generator=seeded())
     scaled, sized = (
@@ -202,7 +207,7 @@ def test_every_option_says_what_it_is() -> None:
     for name, use in uses().items():
         assert use.help[0].isupper() or use.help.startswith(("'", "cpu", "z_0")), name
         assert help_of(name, use, hints()[name]).startswith(use.help)
-        assert use.commands or use.calls or name == "image_sha256", name
+        assert use.commands or use.calls or name in ("image_sha256", "files_sha256"), name
     assert {name for name, use in uses().items() if use.commands >= MAKE} >= {"anchor", "preset", "seed", "vae_tiling"}
 
 

@@ -57,7 +57,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sideways() -> Any:
-    pipe: Any = SMALL.build()
+    pipe: Any = SMALL.shared()
     made = SidewaysPipeline(**pipe.components, requires_safety_checker=False)
     made.set_progress_bar_config(disable=True)
     return made
@@ -66,7 +66,7 @@ def sideways() -> Any:
 @pytest.mark.parametrize("options", [{}, {"anchor": 0.5, "upsampling": "rgb"}, {"output_type": "pt"}])
 def test_a_registered_family_makes_what_the_class_behind_it_makes(options: dict[str, Any]) -> None:
     assert register_family(Sideways) is Sideways
-    expected, made = run(SMALL.build(), SMALL, **options), run(sideways(), SMALL, **options)
+    expected, made = run(SMALL.shared(), SMALL, **options), run(sideways(), SMALL, **options)
     assert torch.equal(made.stages[1].latents, expected.stages[1].latents)
     pictures = made.images.mT if options.get("output_type") is None else made.images
     assert torch.equal(pictures, expected.images)
@@ -76,7 +76,7 @@ def test_a_family_for_one_cascade_is_not_registered() -> None:
     cascade = SelfCascade(sideways(), native_size=(64, 64), family=Sideways)
     settings: dict[str, Any] = {**SMALL.inputs, **SETTINGS, "height": 128, "width": 128}
     made = cascade(**settings, generator=seeded())
-    assert torch.equal(made.stages[1].latents, run(SMALL.build(), SMALL).stages[1].latents)
+    assert torch.equal(made.stages[1].latents, run(SMALL.shared(), SMALL).stages[1].latents)
     assert Sideways not in base_models.FAMILIES
 
 
@@ -91,8 +91,8 @@ def test_the_last_registered_family_serves_a_class() -> None:
     for family in (Coarse, Coarser, Coarse):
         register_family(family)
     assert base_models.FAMILIES.count(Coarse) == 1
-    assert SelfCascade(SD.build()).multiple == 64
-    assert SelfCascade(SD.build(), family=Coarse).multiple == 32
+    assert SelfCascade(SD.shared()).multiple == 64
+    assert SelfCascade(SD.shared(), family=Coarse).multiple == 32
 
 
 @pytest.mark.parametrize("bad", [Family, StableDiffusionPipeline, "Sideways", Sideways(None), None])  # type: ignore[arg-type]
@@ -101,4 +101,4 @@ def test_what_is_no_family_with_classes_is_not_registered(bad: Any) -> None:
         register_family(bad)
     if bad is not None and bad is not Family:
         with pytest.raises(ValueError, match=r"family must be a subclass of selfcascade\.Family or None"):
-            SelfCascade(SD.build(), family=bad)
+            SelfCascade(SD.shared(), family=bad)

@@ -1,39 +1,28 @@
 """A stage is the official image-to-image twin, bit for bit; one stage is the plain pipeline, bit for bit."""
 
-import dataclasses
 import inspect
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch.nn.functional import interpolate
 
+from cascade_runs import QUICK
 from schedulers import SCHEDULERS, with_scheduler
 from selfcascade import SelfCascade
 from tiny import TINY, TinyPipeline
-from tiny.unets import stable_diffusion, unet_2d
 
 K = 700
 # The twins of the newer pipelines do not round `strength` to whole steps, the older ones round it down.
 FLOORING = {"stable-diffusion", "stable-diffusion-xl", "animatediff", "wan"}
 
 
-def two_levels() -> Any:
-    """Stable Diffusion with half the levels: what is at stake is the scheduler's arithmetic."""
-    pipe: Any = stable_diffusion()
-    pipe.unet = unet_2d(
-        sample_size=8,
-        block_out_channels=(8, 8),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    )
-    return pipe
-
-
-QUICK = dataclasses.replace(TINY["stable-diffusion"], make=two_levels, native=(64, 64))
+def defaults_of_scheduler(name: str) -> set[str]:
+    """Names of a scheduler's settings."""
+    return {*inspect.signature(getattr(diffusers, name).__init__).parameters}
 
 
 def cascade_and_twin(family: TinyPipeline, pipe: Any, steps: int, **twin_arguments: Any) -> tuple[Any, Any, int]:
@@ -75,8 +64,12 @@ def twin_arguments_of(twin: Any, larger: torch.Tensor, given: dict[str, Any]) ->
 
 
 # Multistep schedulers lower their order at the end of schedules of under 15 steps: of the whole, not of the tail.
-@pytest.mark.parametrize("steps", [8, 16])
-@pytest.mark.parametrize(("name", "config"), SCHEDULERS)
+LOWERING = [(name, config) for name, config in SCHEDULERS if "lower_order_final" in defaults_of_scheduler(name)]
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "steps"), [(*one, 8) for one in SCHEDULERS] + [(*one, 16) for one in LOWERING]
+)
 def test_every_scheduler_gives_the_twins_bits(name: str, config: dict[str, Any], steps: int) -> None:
     pipe = with_scheduler(QUICK, name, **config)
     ours, theirs, ran = cascade_and_twin(QUICK, pipe, steps)
@@ -194,7 +187,7 @@ OUTPUT_TYPES += [(name, kind) for name in ("stable-diffusion", "flux", "animated
 def test_one_stage_is_the_plain_pipeline(name: str, output_type: str) -> None:
     family = TINY[name]
     height, width = family.native
-    pipe: Any = family.build()
+    pipe: Any = family.shared()
     settings = {**family.inputs, "num_inference_steps": 3, "output_type": output_type}
     size = {"height": height, "width": width}
     out = SelfCascade(pipe, native_size=family.native)(**settings, **size, generator=torch.Generator().manual_seed(5))

@@ -93,7 +93,7 @@ def test_pictures_of_an_interrupted_cascade_pass_the_safety_checker() -> None:
 
 
 def test_interruption_ends_the_cascade_with_that_stages_pictures() -> None:
-    pipe: Any = SD.build()
+    pipe: Any = SD.shared()
 
     def on_step(pipe: Any, step: int, timestep: Any, kwargs: dict) -> dict:
         pipe._interrupt = kwargs["stage"].index == 1
@@ -116,7 +116,7 @@ def test_an_interrupted_base_stage_gives_its_pictures(name: str) -> None:
         pipe._interrupt = True
         return {}
 
-    out = run(family.build(), family, callback_on_step_end=stop, output_type="np")
+    out = run(family.shared(), family, callback_on_step_end=stop, output_type="np")
     assert out.interrupted
     assert [stage.steps for stage in out.stages] == [1]
     made = out.frames if family.video else out.images
@@ -129,7 +129,7 @@ def test_an_interrupted_base_stage_gives_its_pictures(name: str) -> None:
 )
 def test_a_chosen_base_sample_is_enlarged_as_if_in_one_call(name: str) -> None:
     family = TINY[name]
-    pipe: Any = family.build()
+    pipe: Any = family.shared()
     whole = run(pipe, family)
     generator = seeded()
     base = run(pipe, family, scale=1, generator=generator)
@@ -146,11 +146,11 @@ def test_a_chosen_base_sample_is_enlarged_as_if_in_one_call(name: str) -> None:
 )
 def test_a_pivot_is_a_stages_latents(pivot: Any, said: str) -> None:
     with pytest.raises(ValueError, match=f"pivot must be .*{said}"):
-        run(SD.build(), SMALL, scale=4, pivot=pivot)
+        run(SD.shared(), SMALL, scale=4, pivot=pivot)
 
 
 def test_three_stages_at_any_ratio_and_scale() -> None:
-    pipe: Any = SD.build()
+    pipe: Any = SD.shared()
     out = run(pipe, SMALL, scale=4)
     assert [stage.size.height for stage in out.stages] == [64, 128, 256]
     wide = SelfCascade(pipe, native_size=(128, 128))("a house", height=200, width=304, generator=seeded(), **SETTINGS)
@@ -159,7 +159,7 @@ def test_three_stages_at_any_ratio_and_scale() -> None:
 
 
 def test_a_stage_runs_the_scheduled_steps_at_or_below_k() -> None:
-    pipe: Any = SD.build()
+    pipe: Any = SD.shared()
     seen: list[tuple[int, int]] = []
 
     def on_step(pipe: Any, step: int, timestep: Any, kwargs: dict) -> dict:
@@ -176,7 +176,7 @@ def test_a_stage_runs_the_scheduled_steps_at_or_below_k() -> None:
 
 
 def test_values_per_stage() -> None:
-    pipe: Any = SD.build()
+    pipe: Any = SD.shared()
     out = run(pipe, num_inference_steps=[4, 10], guidance_scale=[7.5, 1.0], pivot_step=[500])
     assert [stage.stage.num_inference_steps for stage in out.stages] == [4, 10]
     assert out.stages[1].steps == 5
@@ -188,7 +188,7 @@ def test_values_per_stage() -> None:
 @pytest.mark.parametrize("name", ["stable-diffusion", "stable-diffusion-xl"])
 def test_same_seed_same_picture_alone_or_in_a_batch(name: str) -> None:
     family = TINY[name]
-    pipe: Any = family.build()
+    pipe: Any = family.shared()
     prompts = ["a house", "a tree at night", "two fish"]
     cascade = SelfCascade(pipe, native_size=family.native)
     size = {"height": 256, "width": 256}
@@ -200,7 +200,7 @@ def test_same_seed_same_picture_alone_or_in_a_batch(name: str) -> None:
 
 
 def test_several_images_per_prompt_and_a_negative_prompt() -> None:
-    pipe: Any = SD.build()
+    pipe: Any = SD.shared()
     generators = [seeded(k) for k in range(4)]
     out = run(
         pipe,
@@ -217,7 +217,7 @@ def test_several_images_per_prompt_and_a_negative_prompt() -> None:
 
 
 def test_the_callback_can_change_the_latents() -> None:
-    pipe: Any = SD.build()
+    pipe: Any = SD.shared()
 
     def zero_at_the_end(pipe: Any, step: int, timestep: Any, kwargs: dict) -> dict:
         assert kwargs["stage"].count == 2
@@ -229,8 +229,8 @@ def test_the_callback_can_change_the_latents() -> None:
 
 
 def test_diffusers_own_callbacks_work() -> None:
-    cut = run(SD.build(), callback_on_step_end=SDCFGCutoffCallback(cutoff_step_ratio=0.5))
-    assert not torch.equal(cut.images, run(SD.build()).images)
+    cut = run(SD.shared(), callback_on_step_end=SDCFGCutoffCallback(cutoff_step_ratio=0.5))
+    assert not torch.equal(cut.images, run(SD.shared()).images)
 
 
 def test_attention_slicing_and_hooks_stay_as_they_are() -> None:
@@ -256,7 +256,7 @@ def test_the_progress_bar_says_which_stage_runs(capsys: pytest.CaptureFixture[st
 
 
 def test_a_plan_runs_nothing() -> None:
-    cascade = SelfCascade(SD.build())
+    cascade = SelfCascade(SD.shared())
     plan = cascade.plan(height=512, width=512, num_inference_steps=[9, 8, 7], pivot_step=[600, 500])
     assert [(stage.size.height, stage.num_inference_steps, stage.pivot_step) for stage in plan] == [
         (128, 9, None),
@@ -267,7 +267,7 @@ def test_a_plan_runs_nothing() -> None:
 
 
 def test_output_types_and_tuple() -> None:
-    pipe: Any = SD.build()
+    pipe: Any = SD.shared()
     assert isinstance(run(pipe, output_type="pil").images[0], Image.Image)
     assert isinstance(run(pipe, output_type="np").images, np.ndarray)
     assert run(pipe, output_type="pt").images.shape == (1, 3, 256, 256)
@@ -277,7 +277,7 @@ def test_output_types_and_tuple() -> None:
 
 
 def test_the_prompt_is_encoded_once_for_all_stages(monkeypatch: pytest.MonkeyPatch) -> None:
-    pipe: Any = SD.build()
+    pipe: Any = SD.shared()
     calls = []
     hook = pipe.text_encoder.register_forward_pre_hook(lambda *_: calls.append(1))
     run(pipe, SMALL, scale=4, guidance_scale=1.0)
@@ -286,7 +286,7 @@ def test_the_prompt_is_encoded_once_for_all_stages(monkeypatch: pytest.MonkeyPat
 
 
 def test_tiling_is_switched_for_the_call_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    pipe: Any = SD.build()
+    pipe: Any = SD.shared()
     seen = []
     hook = pipe.unet.register_forward_pre_hook(lambda *_: seen.append(pipe.vae.use_tiling))
     run(pipe, vae_tiling=True, output_type="pt")
@@ -301,9 +301,9 @@ def test_presets_and_methods() -> None:
     assert next(iter(PRESETS)) == "paper"
     paper = PRESETS["paper"]
     assert (paper.pivot_share, paper.later_pivot_share, paper.upsampling) == (0.7, 0.7, "latent-bilinear")
-    planned = SelfCascade(SD.build()).plan(1024, 1024, preset="rgb")
+    planned = SelfCascade(SD.shared()).plan(1024, 1024, preset="rgb")
     assert [stage.pivot_step for stage in planned] == [None, 700, 400, 400]
-    pipe: Any = SD.build()
+    pipe: Any = SD.shared()
     settings = {**SD.inputs, "prompt": "a house", "height": 256, "width": 256, "num_inference_steps": 4}
     settings["output_type"] = "latent"
     direct = METHODS["direct"](pipe, generator=seeded(), native_size=SD.native, **settings)

@@ -15,12 +15,8 @@ from cascade_runs import FAMILIES, SD, SMALL, run, seeded
 from schedulers import SCHEDULERS, with_scheduler
 from selfcascade import SelfCascade
 from selfcascade.base_models.pivot_controls import HALF_STEPS, Anchor, low_band, restore_energy
-from selfcascade.base_models.stage_scheduler import (
-    _whole_schedule,
-    add_noise_at_start,
-    matched_step,
-    stage_scheduler,
-)
+from selfcascade.base_models.renoising import add_noise_at_start
+from selfcascade.base_models.stage_scheduler import matched_step, stage_scheduler, whole_schedule
 from selfcascade.options.presets import Preset
 from tiny import TinyPipeline, add_tiny_lora, tiny_controlnet
 
@@ -76,7 +72,7 @@ def test_an_anchored_output_says_the_anchors_low_band(kind: str, name: str) -> N
     abar = float(scheduler.alphas_cumprod[int(t)])
     x = add_noise_at_start(scheduler, z_0, eps)
     anchor = Anchor(wanted, 4, 4, 1.0, lambda z: z, lambda z: z)
-    with _whole_schedule(scheduler):
+    with whole_schedule(scheduler):
         made = anchor(scheduler, network_output(kind, x, z_0, eps, abar), t, x)
     moved = z_0 - block_means(z_0, 2) + block_means(wanted, 2)
     unit = x / (x.new_tensor(1.0) if name != "EulerDiscreteScheduler" else abar**-0.5)
@@ -90,7 +86,7 @@ def test_an_anchored_flow_says_the_anchors_low_band() -> None:
     z_0, eps, wanted = randn(1, 4, 8, 8), randn(1, 4, 8, 8, seed=1), randn(1, 4, 8, 8, seed=2)
     sigma = float(scheduler.timesteps[0]) / 1000
     x = (1 - sigma) * z_0 + sigma * eps
-    with _whole_schedule(scheduler):
+    with whole_schedule(scheduler):
         made = Anchor(wanted, 4, 4, 1.0, lambda z: z, lambda z: z)(scheduler, eps - z_0, scheduler.timesteps[0], x)
     moved = z_0 - block_means(z_0, 2) + block_means(wanted, 2)
     torch.testing.assert_close(made, (x - moved) / sigma, atol=1e-4, rtol=1e-4)
@@ -159,7 +155,7 @@ def test_on_every_family_the_last_step_ends_in_the_anchors_low_band(family: Tiny
 
 @pytest.mark.parametrize("lever", ["anchor", "energy"])
 def test_at_strength_zero_a_lever_changes_no_bit_and_at_others_the_stage_alone(lever: str) -> None:
-    pipe: Any = SD.build()
+    pipe: Any = SD.shared()
     strengths: tuple[dict[str, Any], ...] = ({}, {lever: 0.0}, {lever: 0.5})
     plain, without, made = (run(pipe, SMALL, **strength) for strength in strengths)
     assert torch.equal(plain.images, without.images)
@@ -199,7 +195,7 @@ def test_a_share_of_the_steps_is_anchored() -> None:
 
 
 def test_an_own_picture_is_anchored_at_the_size_below_its_own() -> None:
-    pipe: Any = SD.build()
+    pipe: Any = SD.shared()
     cascade = SelfCascade(pipe, native_size=(64, 64))
     picture = Image.effect_noise((128, 128), 80).convert("RGB")
     settings: dict[str, Any] = {"height": 128, "width": 128, "num_inference_steps": 6, "output_type": "latent"}
@@ -210,7 +206,7 @@ def test_an_own_picture_is_anchored_at_the_size_below_its_own() -> None:
 
 
 def test_a_preset_of_ones_own_starts_at_steps_of_equal_signal_to_noise_ratio() -> None:
-    pipe: Any = SD.build()
+    pipe: Any = SD.shared()
     own = Preset("own", "for this test", 0.4, 0.2, "rgb", matched=True, step_share=0.5, anchor=0.5, energy=1.0)
     planned = SelfCascade(pipe, native_size=(64, 64)).plan(256, 256, preset=own)
     expected = [matched_step(pipe.scheduler, 400, 4.0), matched_step(pipe.scheduler, 200, 16.0)]
@@ -232,7 +228,7 @@ def test_a_preset_of_ones_own_starts_at_steps_of_equal_signal_to_noise_ratio() -
     ],
 )
 def test_named_presets_are_what_was_measured(name: str, spelled_out: dict[str, Any]) -> None:
-    pipe: Any = SD.build()
+    pipe: Any = SD.shared()
     made = run(pipe, SMALL, preset=name, num_inference_steps=8)
     assert torch.equal(made.images, run(pipe, SMALL, **{"num_inference_steps": 8, **spelled_out}).images)
 
@@ -241,7 +237,7 @@ def test_named_presets_are_what_was_measured(name: str, spelled_out: dict[str, A
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), "1", True])
 def test_bad_strengths_are_refused_by_name(lever: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^{lever} must be a number from 0 to 1"):
-        run(SD.build(), **{lever: value})
+        run(SD.shared(), **{lever: value})
 
 
 def test_a_prediction_of_another_kind_is_refused() -> None:

@@ -11,7 +11,7 @@ from tiny import add_tiny_ip_adapter, add_tiny_lora, tiny_controlnet
 
 
 def test_a_lora_goes_on_working() -> None:
-    plain = run(SD.build())
+    plain = run(SD.shared())
     pipe: Any = add_tiny_lora(SD.build())
     tuned = run(pipe)
     assert not torch.equal(plain.stages[1].latents, tuned.stages[1].latents)

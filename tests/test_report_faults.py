@@ -54,7 +54,7 @@ def test_a_result_without_seconds_has_a_dash(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ('{"experiment": ', "cannot be read: Expecting value"),
-        ("[]", "must be an object of figures, not list"),
+        ("[]", "must hold a JSON object, not a list"),
         ("{}", "has no usable experiment, sampling, step, pictures, trained_parameters"),
         (
             '{"experiment": "direct", "sampling": {}, "step": 0, "clips": 4, "trained_parameters": 0}',
@@ -74,7 +74,7 @@ def test_a_damaged_result_is_named(text: str, message: str, tmp_path: Path) -> N
     ("text", "message"),
     [
         ("{", "cannot be read: Expecting property name"),
-        ("[]", "cannot be read: "),
+        ("[]", "must hold a JSON object, not a list"),
         ("{}", "cannot be read: costs have no rows, steps, guidance_scale"),
         (json.dumps({**BENCHMARK, "rows": [COST]}), "cannot be read: costs have no method"),
     ],

@@ -30,12 +30,12 @@ PIVOT = torch.zeros(1, 4, 16, 16)
     ],
 )
 def test_windows_have_the_native_area_in_the_stages_ratio(native: Any, size: Any, grid: Any, window: Any) -> None:
-    family = family_of(SD.build())
+    family = family_of(SD.shared())
     assert grids(family, Size(*native), Size(*size), PIVOT) == (Grid(1, *grid), Grid(1, *window))
 
 
 def test_patches_are_counted_and_a_long_clip_has_windows_as_long_as_the_model_is_made_for() -> None:
-    flux, wan, motion = (family_of(TINY[name].build()) for name in ("flux", "wan", "animatediff"))
+    flux, wan, motion = (family_of(TINY[name].shared()) for name in ("flux", "wan", "animatediff"))
     assert grids(flux, Size(64, 64), Size(128, 256), PIVOT) == (Grid(1, 8, 16), Grid(1, 3, 6))
     assert inspect.signature(wan.pipe.__call__).parameters["num_frames"].default == 81  # 21 latent frames
     clips = [torch.zeros(1, 16, frames, 8, 8) for frames in (2, 30)]
@@ -45,7 +45,7 @@ def test_patches_are_counted_and_a_long_clip_has_windows_as_long_as_the_model_is
 
 
 def test_the_base_stage_and_a_stage_of_the_native_size_are_left_alone() -> None:
-    family = family_of(SD.build())
+    family = family_of(SD.shared())
     modules = [module for module in family.denoiser.modules() if hasattr(module, "processor")]
     for size, pivot, local in (((256, 256), PIVOT, True), ((256, 256), None, False), ((128, 128), PIVOT, False)):
         with attending_locally(family, Size(128, 128), Stage(1, 2, Size(*size), 4, 500), pivot):
@@ -62,15 +62,15 @@ def test_controlnets_and_second_denoisers_are_networks_too() -> None:
 
 
 def test_an_unknown_network_is_refused_where_the_caller_insists_and_has_full_attention_where_a_preset_says_so() -> None:
-    family = family_of(TINY["lumina2"].build())
+    family = family_of(TINY["lumina2"].shared())
     with pytest.raises(ValueError, match="attention 'local' does not know where Lumina2Transformer2DModel"):
         attention_of(family, "local", asked=True)
     assert attention_of(family, "local", asked=False) == "full" == attention_of(family, "full", asked=True)
-    assert attention_of(family_of(SD.build()), "local", asked=False) == "local"
+    assert attention_of(family_of(SD.shared()), "local", asked=False) == "local"
 
 
 def test_a_cascade_is_local_above_the_base_and_says_so() -> None:
-    pipe: Any = SD.build()
+    pipe: Any = SD.shared()
     full, local = (run(pipe, attention=attention) for attention in ("full", "local"))
     assert [out.pivot_settings.attention for out in (full, local)] == ["full", "local"]
     assert torch.equal(local.stages[0].latents, full.stages[0].latents)
@@ -91,7 +91,7 @@ def test_a_cascade_is_local_above_the_base_and_says_so() -> None:
 
 def test_a_preset_of_ones_own_can_be_local() -> None:
     preset = Preset("mine", "local", 0.5, 0.5, "latent-bilinear", attention="local")
-    pipe = SD.build()
+    pipe = SD.shared()
     pairs = ({"preset": preset}, {"attention": "local"}), ({"preset": preset, "attention": "full"}, {})
     for own, same in pairs:
         assert torch.equal(run(pipe, **own).images, run(pipe, pivot_step=500, **same).images)

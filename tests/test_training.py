@@ -4,19 +4,19 @@
 
 import json
 import os
+import shutil
 import signal
-import subprocess
-import sys
-import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
 from torch import Tensor
 
 from cascade_runs import SD
+from processes import in_processes
 from selfcascade import FeatureUpsamplers
 from selfcascade.data import ScenesSource, Stream
 from selfcascade.training import Trainer, TrainingConfig
@@ -26,8 +26,6 @@ from selfcascade.training.tensor_cache import FeatureCache, content_of
 from selfcascade.training.trainables import make_trainable
 from tiny import TINY
 from training_runs import SIZE, equal, settings, trained, weights
-
-TESTS = Path(__file__).parent
 
 
 def everything(pipe: Any) -> dict[str, Tensor]:
@@ -92,20 +90,19 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_resumed_run_equals_an_uninterrupted_one_at_three_cut_points(tmp_path: Path, case: str) -> None:
-    options = CASES[case]
+    options, folder = CASES[case], tmp_path / "cut"
     whole = trained(tmp_path / "whole", **options)
     for cut in (1, 3, 4):
-        folder = tmp_path / f"cut {cut}"
-        stopped = trained(folder, stop_after=cut, **options)
+        stopped = trained(folder, stop_after=cut, resume_from_checkpoint="latest" if cut > 1 else None, **options)
         assert stopped.step == cut and not (folder / "training.json").exists()
-        resumed = trained(folder, resume_from_checkpoint="latest", **options)
-        assert resumed.step == 6 and equal(weights(resumed), weights(whole)), cut
-        curves = [
-            [{k: v for k, v in row.items() if k != "seconds"} for row in run.curve.rows()] for run in (resumed, whole)
-        ]
-        assert curves[0] == curves[1]
-        last = [load_checkpoint(list_checkpoints(run.config.folder)[-1]) for run in (resumed, whole)]
-        assert all(equal(dict(last[0].tensors[part]), dict(last[1].tensors[part])) for part in last[0].tensors)
+    resumed = trained(folder, resume_from_checkpoint="latest", **options)
+    assert resumed.step == 6 and equal(weights(resumed), weights(whole))
+    curves = [
+        [{k: v for k, v in row.items() if k != "seconds"} for row in run.curve.rows()] for run in (resumed, whole)
+    ]
+    assert curves[0] == curves[1]
+    last = [load_checkpoint(list_checkpoints(run.config.folder)[-1]) for run in (resumed, whole)]
+    assert all(equal(dict(last[0].tensors[part]), dict(last[1].tensors[part])) for part in last[0].tensors)
 
 
 def test_an_earlier_checkpoint_can_be_named(tmp_path: Path) -> None:
@@ -186,46 +183,36 @@ def test_upsamplers_learn_what_the_pivot_can_tell(tmp_path: Path) -> None:
     assert losses[-1] < 0.9 * losses[0]
 
 
-WORKER = """
-import sys, torch
-from pathlib import Path
-from training_runs import trained, weights
-from safetensors.torch import save_file
-torch.set_num_threads(1)
-folder, options = Path(sys.argv[1]), eval(sys.argv[2])
-trainer = trained(folder, **options)
-if trainer.accelerator.is_main_process:
-    save_file(weights(trainer), folder / "end.safetensors")
-"""
+def end(folder: Path, processes: int = 1, **options: Any) -> dict[str, Tensor]:
+    """The weights that a run of so many processes ends with."""
+
+    def work(rank: int) -> dict[str, Any]:
+        made = trained(folder, **options)
+        return {name: value.numpy() for name, value in weights(made).items()}
+
+    first, *others = in_processes(work, processes)
+    assert all(np.array_equal(first[name], other[name]) for other in others for name in first)
+    return {name: torch.from_numpy(value) for name, value in first.items()}
 
 
-def two_processes(folder: Path, options: dict[str, Any], port: int) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    folder.mkdir(exist_ok=True)
-    workers = []
-    for rank in range(2):
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        environment = {**os.environ, **{key: str(value) for key, value in place.items()}, "ACCELERATE_USE_CPU": "true"}
-        command = [sys.executable, "-c", WORKER, str(folder), repr(options)]
-        workers.append(subprocess.Popen(command, cwd=TESTS, env=environment, stderr=subprocess.PIPE, text=True))
-    for worker in workers:
-        _, error = worker.communicate(timeout=300)
-        assert worker.returncode == 0, error[-3000:]
-    return load_file(folder / "end.safetensors")
+def close(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return all(torch.allclose(a[name], value, atol=1e-4) for name, value in b.items())  # a hundredth of a step
 
 
-def test_two_processes_take_the_steps_of_one_and_resume_bit_for_bit(tmp_path: Path) -> None:
-    one = trained(tmp_path / "one", train_batch_size=2, max_train_steps=4)
-    two = two_processes(tmp_path / "two", {"train_batch_size": 1, "max_train_steps": 4}, 29_611)
-    for name, value in weights(one).items():
-        assert torch.allclose(two[name], value, atol=1e-4), name  # a hundredth of a step
-    cut = {"train_batch_size": 1, "max_train_steps": 4, "stop_after": 3}
-    two_processes(tmp_path / "cut", cut, 29_612)
-    again = {"train_batch_size": 1, "max_train_steps": 4, "resume_from_checkpoint": "latest"}
-    assert equal(two_processes(tmp_path / "cut", again, 29_613), two)
-    with pytest.raises(CheckpointError, match="was made by 2 processes, and there are 1"):
-        trained(tmp_path / "cut", train_batch_size=1, max_train_steps=5, resume_from_checkpoint="latest")
+def test_two_processes_take_the_steps_of_one_and_resume_bit_for_bit_or_with_other_numbers(tmp_path: Path) -> None:
+    one = end(tmp_path / "one", train_batch_size=4, max_train_steps=4)
+    two = end(tmp_path / "two", 2, train_batch_size=2, max_train_steps=4)
+    assert close(two, one)
+    end(tmp_path / "cut", 2, train_batch_size=2, max_train_steps=4, stop_after=3)
+    again = {"train_batch_size": 2, "max_train_steps": 4, "resume_from_checkpoint": "latest"}
+    for processes in (1, 2, 4):  # both lanes of one, or half a lane each
+        folder = tmp_path / f"{processes} go on"
+        shutil.copytree(tmp_path / "cut", folder)
+        resumed = end(folder, processes, **again)
+        assert equal(resumed, two) if processes == 2 else close(resumed, two)
+        assert len(load_checkpoint(folder / "checkpoint-000004").state["positions"]) == 2
+    with pytest.raises(AssertionError, match=r"by 2 processes with batches of 2, which 3 cannot .* that can: 1, 2, 4"):
+        end(tmp_path / "cut", 3, **again)
 
 
 def test_cached_latents_give_the_same_weights_and_spare_the_encoder(tmp_path: Path) -> None:
@@ -242,7 +229,7 @@ def test_cached_latents_give_the_same_weights_and_spare_the_encoder(tmp_path: Pa
     assert damaged.cache is not None and damaged.cache.misses > 0
     dark = Stream(ScenesSource(SIZE), (SIZE,), 0)
     cropped = dark._cropped
-    dark._cropped = lambda *place: (-torch.ones(3, 64, 64), cropped(*place)[1])  # type: ignore[method-assign]
+    dark._cropped = lambda *place: (np.zeros((64, 64, 3), np.uint8), cropped(*place)[1])  # type: ignore[method-assign]
     other = Trainer(SD.build(), settings(tmp_path / "other", cache_latents=str(tmp_path / "cache")), dark)
     other.run()
     assert other.cache is not None and other.cache.misses == 2  # other pictures under the same names, all alike
@@ -326,12 +313,19 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(tmp_path: Path, number: signal.Signals) -> None:
-    timer = threading.Timer(2.5, os.kill, (os.getpid(), number))
-    timer.start()
+def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(
+    tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Trainer._optimizer_step
+
+    def interrupted(trainer: Trainer, batches: Any) -> float:
+        if trainer.step == 2:
+            os.kill(os.getpid(), number)
+        return step(trainer, batches)
+
+    monkeypatch.setattr(Trainer, "_optimizer_step", interrupted)
     trainer = trained(tmp_path, max_train_steps=100_000, checkpointing_steps=100_000)
-    timer.join()
-    assert trainer.stop.asked_by == number.name
+    assert trainer.step == 3 and trainer.stop.asked_by == number.name
     assert [path.name for path in list_checkpoints(tmp_path)] == [f"checkpoint-{trainer.step:06d}"]
     assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
 

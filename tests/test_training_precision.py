@@ -49,12 +49,12 @@ def types(pipe: Any, trainer: Trainer) -> set[torch.dtype]:
 def test_frozen_weights_are_held_in_half_precision_and_a_resumed_run_is_still_the_same(
     tmp_path: Path, method: str
 ) -> None:
-    pipe, options = SD.build(), {**METHODS[method], "max_train_steps": 3, "checkpointing_steps": 3}
+    pipe, options = SD.build(), {**METHODS[method], "max_train_steps": 2, "checkpointing_steps": 2}
     whole = run_in("bf16", tmp_path / "whole", pipe, **options)
     assert types(pipe, whole) == {torch.bfloat16}
     last = load_checkpoint(list_checkpoints(tmp_path / "whole")[-1]).tensors
     assert {value.dtype for part in ("weights", "optimizer") for value in last[part].values()} == {torch.float32}
-    run_in("bf16", tmp_path / "cut", stop_after=2, **options)
+    run_in("bf16", tmp_path / "cut", stop_after=1, **options)
     resumed = run_in("bf16", tmp_path / "cut", resume_from_checkpoint="latest", **options)
     assert equal(weights(resumed), weights(whole))
     exact = run_in("no", tmp_path / "exact", **options)

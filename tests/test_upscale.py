@@ -19,7 +19,7 @@ def photo(width: int = 96, height: int = 96) -> Image.Image:
 
 
 def test_upscale_starts_from_the_users_own_picture() -> None:
-    pipe: Any = SD.build()
+    pipe: Any = SD.shared()
     cascade = SelfCascade(pipe, native_size=SD.native)
     settings = {"num_inference_steps": 4, "pivot_step": 300}
     out = cascade.upscale(photo(128, 128), "a wall", height=256, width=256, generator=seeded(), **settings)
@@ -44,7 +44,7 @@ def test_upscale_starts_from_the_users_own_picture() -> None:
 
 
 def test_upscale_takes_lists_and_tensors() -> None:
-    cascade = SelfCascade(SD.build(), native_size=SD.native)
+    cascade = SelfCascade(SD.shared(), native_size=SD.native)
     settings = {"num_inference_steps": 4, "height": 256, "width": 256, "output_type": "latent"}
     assert cascade.upscale([photo(), photo()], ["a", "b"], **settings).images.shape[0] == 2
     assert cascade.upscale([photo(), photo()], "a", **settings).images.shape[0] == 2
@@ -74,12 +74,12 @@ def test_upscale_takes_lists_and_tensors() -> None:
 )
 def test_upscale_refuses_what_is_no_picture(image: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        SelfCascade(SD.build(), native_size=SD.native).upscale(image, height=256, width=256)
+        SelfCascade(SD.shared(), native_size=SD.native).upscale(image, height=256, width=256)
 
 
 def test_upscale_takes_no_size_of_zero() -> None:
     with pytest.raises(ValueError, match="height must be a whole number from 1 to 16384, not 0"):
-        SelfCascade(SD.build()).upscale(photo(), height=0)
+        SelfCascade(SD.shared()).upscale(photo(), height=0)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_upscale_takes_no_size_of_zero() -> None:
 def test_one_side_keeps_the_pictures_ratio_and_nothing_is_cut(
     own: tuple[int, int], given: dict[str, Any], made: tuple[int, int]
 ) -> None:
-    cascade = SelfCascade(SD.build(), native_size=(64, 64))
+    cascade = SelfCascade(SD.shared(), native_size=(64, 64))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         out = cascade.upscale(photo(own[1], own[0]), num_inference_steps=4, output_type="latent", **given)
@@ -104,6 +104,6 @@ def test_one_side_keeps_the_pictures_ratio_and_nothing_is_cut(
 
 
 def test_a_crop_that_was_asked_for_is_said() -> None:
-    cascade = SelfCascade(SD.build(), native_size=(64, 64))
+    cascade = SelfCascade(SD.shared(), native_size=(64, 64))
     with pytest.warns(UserWarning, match="the image, 64x128, is cropped at its centre to 64x64, the ratio of 128x128"):
         cascade.upscale(photo(128, 64), height=128, width=128, num_inference_steps=4, output_type="latent")

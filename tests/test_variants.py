@@ -1,4 +1,4 @@
-"""Other classes on the registry's networks: the same family serves each, and leaves it as it was."""
+"""Every class beside the registry's: its family makes what it makes alone, goes beyond, and leaves it as it was."""
 
 import inspect
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tiny.everything import CONTRACT
 
 EACH = pytest.mark.parametrize("family", CONTRACT, ids=lambda family: family.name)
 # Published ones have positions for less than four times the native side.
-ENDING = {"cogview3-plus": 128}
+ENDING = {"cogview3-plus": "128 pixels a side", "cogvideox-1.5": "104x104"}
 
 
 @pytest.fixture(autouse=True)
@@ -28,43 +28,68 @@ def own_global_draws() -> Iterator[None]:
 def plain(pipe: Any, family: TinyPipeline) -> np.ndarray:
     """Latents of the pipeline's own call at its native size."""
     height, width = family.native
-    settings = {**family.inputs, "num_inference_steps": 3, "output_type": "latent", "return_dict": False}
+    settings = {**family.inputs, **family.alone, "output_type": "latent", "return_dict": False}
     torch.manual_seed(0)
-    return np.asarray(pipe(**settings, height=height, width=width, generator=seeded(5))[0])
+    made = pipe(**settings, num_inference_steps=3, height=height, width=width, generator=seeded(5))
+    return np.asarray(made[0])
+
+
+def result(out: Any) -> Any:
+    return out.images if out.frames is None else out.frames
 
 
 @EACH
-def test_one_stage_is_the_plain_pipeline_and_two_leave_it_as_it_was(family: TinyPipeline) -> None:
-    pipe: Any = family.build()
+def test_a_class_makes_what_it_makes_alone_goes_beyond_and_stays_as_it_was(family: TinyPipeline) -> None:
+    pipe: Any = family.shared()
     height, width = family.native
     before, components = plain(pipe, family), {name: id(part) for name, part in pipe.components.items()}
     settings = {**family.inputs, "num_inference_steps": 3, "output_type": "latent", "generator": seeded(5)}
     torch.manual_seed(0)
-    out = SelfCascade(pipe, native_size=family.native)(**settings, height=height, width=width)
-    assert len(out.stages) == 1
-    assert np.array_equal(np.asarray(out.frames if family.video else out.images), before)
-    wide = run(pipe, family, height=3 * height // 2, width=2 * width, preset="rgb", output_type="pt")
-    assert (wide.frames if family.video else wide.images).shape[-2:] == (3 * height // 2, 2 * width)
-    if "callback_on_step_end" in inspect.signature(pipe.__call__).parameters:
+    alone = SelfCascade(pipe, native_size=family.native)(**settings, height=height, width=width)
+    assert len(alone.stages) == 1
+    assert np.array_equal(np.asarray(result(alone)), before)
 
-        def failing(pipe: Any, step: int, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-            if kwargs["stage"].index == 1:
-                raise RuntimeError("from the callback")
-            return {}
-
-        with pytest.raises(RuntimeError, match="from the callback"):
-            run(pipe, family, callback_on_step_end=failing)
+    steps = {"num_inference_steps": family.steps}
+    wide = run(pipe, family, height=3 * height // 2, width=2 * width, preset="rgb", output_type="pt", **steps)
+    assert result(wide).shape[-2:] == (3 * height // 2, 2 * width)
+    twice = run(pipe, family, preset="quality", **steps)
+    assert all(stage.latents.isfinite().all() for stage in twice.stages)
+    _four_times(pipe, family)
+    _stopped(pipe, family)
     assert {name: id(part) for name, part in pipe.components.items()} == components
     assert np.array_equal(plain(pipe, family), before)
 
 
-@EACH
-def test_four_times_a_side_with_the_papers_preset(family: TinyPipeline) -> None:
+def _four_times(pipe: Any, family: TinyPipeline) -> None:
+    """The paper's preset, as far as positions reach."""
     if family.name in ENDING:
-        most = ENDING[family.name]
-        with pytest.raises(ValueError, match=f"whose positions end at {most} pixels a side"):
-            run(family.build(), family, scale=4, preset="paper")
+        with pytest.raises(ValueError, match=f"whose positions end at {ENDING[family.name]}"):
+            run(pipe, family, scale=4)
         return
-    out = run(family.build(), family, scale=4, preset="paper")
+    out = run(pipe, family, scale=4, num_inference_steps=family.steps)
     assert [stage.size.height // family.native[0] for stage in out.stages] == [1, 2, 4]
     assert all(stage.latents.isfinite().all() for stage in out.stages)
+
+
+def _stopped(pipe: Any, family: TinyPipeline) -> None:
+    """The fast preset, to its end where nothing can stop it; else by an error within, and by an interruption."""
+    if "callback_on_step_end" not in inspect.signature(pipe.__call__).parameters:
+        assert len(run(pipe, family, preset="fast", num_inference_steps=2 * family.steps).stages) == 2
+        return
+
+    def failing(pipe: Any, step: int, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        if kwargs["stage"].index == 1:
+            raise RuntimeError("from the callback")
+        return {}
+
+    def interrupting(pipe: Any, step: int, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        pipe._interrupt = kwargs["stage"].index == 1
+        return {}
+
+    for callback in (failing, interrupting):
+        fast = {"preset": "fast", "num_inference_steps": 2 * family.steps, "callback_on_step_end": callback}
+        if callback is failing:
+            with pytest.raises(RuntimeError, match="from the callback"):
+                run(pipe, family, **fast)
+        else:
+            assert run(pipe, family, **fast).interrupted

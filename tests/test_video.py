@@ -13,9 +13,10 @@ from cascade_runs import SETTINGS, run, seeded
 from selfcascade import FeatureUpsamplers, SelfCascade
 from selfcascade.base_models import frames
 from selfcascade.base_models.driver import PipelineBaseModel, PipelineSample
-from selfcascade.base_models.frames import frames_at_once, join_parts, mixed_noise, over_frames
+from selfcascade.base_models.frames import frames_at_once, join_parts, over_frames
 from selfcascade.base_models.image_pivot import image_pivot
 from selfcascade.base_models.pivot_controls import PivotSettings
+from selfcascade.base_models.renoising import mixed_noise
 from selfcascade.base_models.request import Request
 from selfcascade.base_models.resizing import as_floats, lanczos
 from selfcascade.cascade import Size
@@ -23,7 +24,7 @@ from selfcascade.media.images import clips_of
 from tiny import TINY
 from tiny.parts import quiet
 from tiny.plugins import tiny_video_controlnet, tiny_video_xl
-from tiny.videos import cogvideox, ltx
+from tiny.videos import ltx
 
 FRAMEWISE = ("animatediff", "text-to-video-synthesis")
 VIDEO = tuple(name for name, family in TINY.items() if family.video)
@@ -269,11 +270,6 @@ def test_ltx_decodes_whether_or_not_its_vae_is_told_the_noise_level(told: bool) 
     assert torch.equal((decoded / 2 + 0.5).clamp(0, 1), plain)
     larger = run(pipe, family, **SHORT | {"num_frames": 9}, upsampling="rgb", output_type="pt").frames
     assert larger.shape == (1, 9, 3, 128, 128) and larger.isfinite().all()
-
-
-def test_cogvideox_1_5_is_refused_before_anything_runs() -> None:
-    with pytest.raises(ValueError, match=r"CogVideoXPipeline with patch_size_t 2, CogVideoX 1\.5, is not supported"):
-        SelfCascade(cogvideox(patch_size_t=2), native_size=(64, 64))
 
 
 QUICK = ("animatediff", "wan")

@@ -14,10 +14,10 @@ from common import CONFIG, DEVICE, NATIVE, REVERSED
 from selfcascade.data.scenes import caption
 from selfcascade.data.scenes.motion import DIRECTIONS, MovingScene, facing, is_held_out_motion, sample_moving_scene
 from selfcascade.data.scenes.motion_words import moving_caption
-from selfcascade.data.scenes.render_clip import render_clip
+from selfcascade.data.scenes.render_clip import FRAMES, render_clip
+from selfcascade.media.frame_rates import DEFAULT_FPS
 
 SETTINGS = CONFIG["video"]
-FRAMES, FPS = 16, 8.0
 FIRST, OTHERS = 50_000_000, 500_000_000
 ENDS = ("first_motion", "last_motion")
 
@@ -64,8 +64,8 @@ def draw_clips(
         window = (*(int(edge) for edge in rng.integers(0, NATIVE + 1, 2)), NATIVE, NATIVE) if windowed else None
         side = 2 * NATIVE if windowed else NATIVE
         for half in (scene, turned(scene) or sample_moving_scene(OTHERS + one)):
-            start = (int(places[0]) + jitter) / FPS
-            clips.append(render_clip(half, side, side, len(places), FPS / step, start, window))
+            start = (int(places[0]) + jitter) / DEFAULT_FPS
+            clips.append(render_clip(half, side, side, len(places), DEFAULT_FPS / step, start, window))
             told = caption(half.scene, one, crop=True) if windowed else moving_caption(half, one)
             words.append("" if silent else told)
             ends = [DIRECTIONS.index(str(half.truth[end])) for end in ENDS]

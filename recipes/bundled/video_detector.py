@@ -18,7 +18,8 @@ from common import CONFIG, HERE, MIRRORED, REVERSED, RUNS, ship, train_network, 
 from loop import Draw
 from selfcascade.data.scenes import BACKGROUNDS, COLOURS, KINDS
 from selfcascade.data.scenes.motion import DIRECTIONS, sample_moving_scene
-from selfcascade.data.scenes.render_clip import render_clip
+from selfcascade.data.scenes.render_clip import FRAMES, render_clip
+from selfcascade.media.frame_rates import DEFAULT_FPS
 from selfcascade.metrics.composition import Reading, accuracy
 from selfcascade.metrics.distances import frechet_distance, kernel_distance
 from selfcascade.metrics.video_detector import VideoDetector
@@ -27,7 +28,7 @@ SETTINGS = CONFIG["video_detector"]
 WORDS = {"kind": list(KINDS), "colour": list(COLOURS), "motion": list(DIRECTIONS)}
 LABELS = {f"{end}_{name}": words for end in ("first", "last") for name, words in WORDS.items()}
 LABELS["background"] = list(BACKGROUNDS)
-SIDE, FRAMES, SPARE, FPS = 64, 16, 2, 8.0
+SIDE, SPARE = 64, 2
 SHARD, FIRST, HELD_OUT_FIRST = 200, 40_000_000, 41_000_000
 DOCUMENT = HERE.parents[1] / "docs/video_metrics.md"
 
@@ -39,8 +40,8 @@ def pool(shards: int) -> tuple[list[np.ndarray], list[dict]]:
         path = RUNS / f"video_detector/{shard:03d}"
         if not path.with_suffix(".json").exists():
             scenes = [sample_moving_scene(FIRST + shard * SHARD + k) for k in range(SHARD)]
-            start, frames = -SPARE / 2 / FPS, FRAMES + SPARE
-            rendered = (render_clip(scene, SIDE, SIDE, frames, FPS, start) for scene in scenes)
+            start, frames = -SPARE / 2 / DEFAULT_FPS, FRAMES + SPARE
+            rendered = (render_clip(scene, SIDE, SIDE, frames, DEFAULT_FPS, start) for scene in scenes)
             write_array(
                 path.with_suffix(".npy"), np.stack([(clip * 255).round().astype(np.uint8) for clip in rendered])
             )
@@ -85,7 +86,7 @@ def real_clips(first: int, count: int, side: int = SIDE) -> tuple[Tensor, list[d
     scenes = [sample_moving_scene(first + k, held_out=True) for k in range(count)]
     path = RUNS / f"video_detector/held-out-{first}-{count}-{side}.npy"
     if not path.exists():
-        rendered = (render_clip(scene, side, side, FRAMES, FPS) for scene in scenes)
+        rendered = (render_clip(scene, side, side, FRAMES, DEFAULT_FPS) for scene in scenes)
         write_array(path, np.stack([(clip * 255).round().astype(np.uint8) for clip in rendered]))
     truths = [{name: word for name, word in scene.truth.items() if name in LABELS} for scene in scenes]
     clips = torch.from_numpy(np.load(path, allow_pickle=False)).permute(0, 1, 4, 2, 3)

@@ -25,9 +25,11 @@ _HOMES = {
     "Size": "cascade",
     "Stage": "cascade",
     "StageResult": "cascade",
+    "apply": "pipeline.applied",
     "load_bundled": "models",
     "load_model": "models",
     "plan_stages": "cascade",
+    "remove": "pipeline.applied",
     "register_family": "base_models",
     "register_method": "methods",
 }
@@ -45,11 +47,13 @@ __all__ = [
     "Stage",
     "StageResult",
     "__version__",
+    "apply",
     "load_bundled",
     "load_model",
     "plan_stages",
     "register_family",
     "register_method",
+    "remove",
 ]
 
 if TYPE_CHECKING:
@@ -59,6 +63,7 @@ if TYPE_CHECKING:
     from selfcascade.models import load_bundled, load_model
     from selfcascade.options.presets import PRESETS, Preset
     from selfcascade.pipeline import SelfCascade
+    from selfcascade.pipeline.applied import apply, remove
     from selfcascade.pipeline.calls import SelfCascadeOutput
     from selfcascade.upsamplers.model import FeatureUpsamplers
 

@@ -15,6 +15,8 @@ from typing import Generic, NamedTuple, Protocol, TypeVar, cast
 
 from torch import Tensor
 
+# Trained models list ratios whose rounded area lies a few per cent below the square's.
+LEAST_AREA = 0.9
 MAX_SIDE = 16384
 SampleT = TypeVar("SampleT", bound="Sample")
 NoisyT = TypeVar("NoisyT")
@@ -150,8 +152,7 @@ def plan_stages(native: Sequence[int], target: Sequence[int], multiple: int = 8)
         ValueError: A size is not positive, too large, or the target has under 0.9 of the native area.
     """
     native, target = (_checked(name, size) for name, size in (("native", native), ("target", target)))
-    # Trained models list ratios whose rounded area lies a few per cent below the square's.
-    if target.area < 0.9 * native.area:
+    if target.area < LEAST_AREA * native.area:
         raise ValueError(f"target {target} is smaller than the native size {native}; it must have at least its pixels")
     base = _rounded(target, math.sqrt(native.area / target.area), multiple)
     stages = math.ceil(math.log(target.area / native.area, 4) - 1e-9)

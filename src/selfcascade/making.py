@@ -36,6 +36,8 @@ class Made:
         seconds: What it took; of several that were made together, what all of them did.
         frames: Number of frames in a clip; None for a picture.
         flagged: Whether the model's own safety checker has blacked it out.
+        latents: z_0 of each stage, for this picture alone.
+        interrupted: Whether a callback stopped the model before its last step.
     """
 
     image: Image.Image
@@ -45,6 +47,8 @@ class Made:
     sampler: str
     frames: list[Image.Image] | None = None
     flagged: bool = False
+    latents: Sequence[Any] = ()
+    interrupted: bool = False
 
     def record(self) -> dict[str, Any]:
         """What the sidecar holds."""
@@ -103,11 +107,11 @@ def load(options: Options, video: bool = False) -> tuple[SelfCascade, Options]:
 
 def load_cascade(options: Options) -> tuple[SelfCascade, Options]:
     """The options' model, ready to run, and the options with the upsamplers that it has."""
-    from selfcascade import SelfCascade, load_model
-    from selfcascade.models import load_upsamplers
+    from selfcascade import SelfCascade
+    from selfcascade.models import load_equipped, load_upsamplers
 
     quiet_libraries()
-    pipe = load_model(options.model, options.device, options.dtype)
+    pipe, options = load_equipped(options)
     pipe.set_progress_bar_config(disable=True)
     name = upsamplers_of(options) if options.method == TUNED or options.upsamplers is not None else None
     upsamplers = None if name is None else load_upsamplers(name)
@@ -127,7 +131,7 @@ def completed(cascade: SelfCascade, options: Options) -> Options:
     options = options.changed(
         num_inference_steps=options.num_inference_steps or own.num_inference_steps,
         guidance_scale=guidance if options.guidance_scale is None else options.guidance_scale,
-        device=str(pipe.device),
+        device=str(pipe._execution_device),
         dtype=str(pipe.dtype).removeprefix("torch."),
     )
     if cascade.family.video and options.image is None:
@@ -137,7 +141,7 @@ def completed(cascade: SelfCascade, options: Options) -> Options:
         check_clips(cascade.family, options.num_frames, options.shared_noise or 0.0)
     if options.image is None:
         size = cascade.plan(**options.keywords("plan"))[-1].size  # refuses bad sizes before the first step
-        options = options.changed(height=size.height, width=size.width, scale=None)
+        options = options.changed(height=size.height, width=size.width, scale=None, pixels=None)
     return options
 
 
@@ -168,6 +172,8 @@ def make(
         options: From `load`.
         source: For options with an image, what `cli.sources.source_for` gave.
         callback: As in diffusers' `callback_on_step_end`.
+
+    With a `pivot`, and the `generator` that its stage has left, this is what one call from the seed on makes.
     """
     return _make(cascade, [options], source, callback)[0]
 
@@ -189,15 +195,18 @@ def _make(
     cascade: SelfCascade, group: Sequence[Options], source: Any, callback: Callable[..., dict[str, Any]] | None
 ) -> list[Made]:
     from selfcascade import METHODS
+    from selfcascade.loading.execution import computing
 
     began, first = time.perf_counter(), group[0]
     arguments = _arguments(cascade, group, callback)
+    computed = computing(first, str(cascade.pipe._execution_device))
     prompt: Any = first.prompt if len(group) == 1 else [options.prompt for options in group]
-    if source is not None:
-        output = cascade.upscale(source, prompt, **arguments)
-    else:
-        arguments |= {"upsamplers": cascade.upsamplers} if first.method == TUNED else {}
-        output = METHODS[first.method](cascade.pipe, prompt, **arguments)
+    arguments |= {"upsamplers": cascade.upsamplers} if source is None and first.method == TUNED else {}
+    with computed:
+        if source is not None:
+            output = cascade.upscale(source, prompt, **arguments)
+        else:
+            output = METHODS[first.method](cascade.pipe, prompt, **arguments)
     seconds = round(time.perf_counter() - began, 3)
     stages = [
         {
@@ -216,7 +225,9 @@ def _make(
         frames = output.frames[index] if cascade.family.video else None
         image = output.images[index] if frames is None else frames[0]
         used = _used(cascade, options, output, image, frames)
-        made.append(Made(image, used, stages, seconds, sampler, frames, bool(flagged[index])))
+        latents = [result.latents[index : index + 1] for result in output.stages]
+        struck = bool(flagged[index])
+        made.append(Made(image, used, stages, seconds, sampler, frames, struck, latents, output.interrupted))
     return made
 
 
@@ -229,6 +240,7 @@ def _used(cascade: SelfCascade, options: Options, output: Any, image: Any, frame
         height=image.height,
         width=image.width,
         scale=None,
+        pixels=None,
         pivot_step=pivots or None,
         upsampling=None if settings is None else settings.upsampling,
         num_frames=None if frames is None else len(frames),
@@ -255,18 +267,20 @@ def _arguments(
 ) -> dict[str, Any]:
     import torch
 
+    from selfcascade.loading.additions import call_keywords
+
     arguments: dict[str, Any] = group[0].keywords()
     if group[0].image is not None:  # the clip has its own length, and the cascade has the rest
         arguments = {name: value for name, value in arguments.items() if name not in OF_THE_CASCADE}
     # Drawn on the CPU, so that a seed means the same noise on every device.
     generators = [torch.Generator("cpu").manual_seed(options.seed) for options in group]
-    arguments["generator"] = generators if len(group) > 1 else generators[0]
+    arguments["generator"] = generators if len(group) > 1 else group[0].generator or generators[0]
     if len(group) > 1 and group[0].negative_prompt is not None:
         arguments["negative_prompt"] = [options.negative_prompt for options in group]
     # ModelScope's pipeline is older than this callback: no bar there.
     if callback is not None and "callback_on_step_end" in inspect.signature(cascade.pipe.__call__).parameters:
         arguments["callback_on_step_end"] = callback
-    return arguments
+    return {**arguments, **call_keywords(cascade.pipe, group[0])}
 
 
 def _each(value: Any) -> str | None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from pathlib import Path
 from typing import Any
+
+from selfcascade.loading.reasons import reason_of
+from selfcascade.loading.single_files import check_single_file, load_single_file
+from selfcascade.options import Options
 
 BUNDLED = Path(__file__).parent / "bundled" / "image"
 BUNDLED_VIDEO = Path(__file__).parent / "bundled" / "video"
@@ -31,21 +34,27 @@ def load_bundled(device: str | None = None, dtype: str | None = None, video: boo
     return load_model("bundled-video" if video else "bundled", device, dtype)
 
 
-def load_model(name: str, device: str | None = None, dtype: str | None = None) -> Any:
+def load_model(name: str, device: str | None = None, dtype: str | None = None, config: str | None = None) -> Any:
     """A text-to-image or text-to-video pipeline, from local files where they are there, else from the Hub.
 
     Only safetensors are read, and no code that comes with a model is run.
 
     Args:
-        name: "bundled" or "bundled-video", a folder with a `model_index.json`, or a Hub id
+        name: "bundled" or "bundled-video", a folder with a `model_index.json`, a .safetensors checkpoint, or a Hub id
             ("stabilityai/stable-diffusion-2-1").
         device: "cpu", "cuda", "cuda:1", "mps"; None is the best there is.
         dtype: "float32", "float16" or "bfloat16"; None is float32, and float16 for models other than the bundled ones
             on a GPU.
+        config: For a checkpoint, a folder of the same kind of model in diffusers' format; None: the original model's.
 
     Raises:
         ValueError: There is no such model, device or dtype; the sentence says what was looked for.
     """
+    return read_model(name, device, dtype, config).to(find_device(device))
+
+
+def read_model(name: str, device: str | None = None, dtype: str | None = None, config: str | None = None) -> Any:
+    """As `load_model`, but left in the CPU's memory, for more to be put on it; the device decides the dtype alone."""
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
     folder, place = find_folder(name), find_device(device)
@@ -53,11 +62,34 @@ def load_model(name: str, device: str | None = None, dtype: str | None = None) -
 
     chosen = dtype or ("float32" if place == "cpu" or name in BUNDLED_MODELS else "float16")
     options: dict[str, Any] = {"dtype": getattr(torch, chosen), "use_safetensors": True}
-    pipe = _from_hub(name, options) if folder is None else _from_folder(name, folder, options)
+    if folder is not None and folder.is_file():
+        pipe = load_single_file(name, config, options["dtype"])
+    else:
+        pipe = _from_hub(name, options) if folder is None else _from_folder(name, folder, options)
     if name == "bundled-video":
         pipe = _set_in_motion(pipe, options)
     pipe.set_progress_bar_config(disable=None)
-    return pipe.to(place)
+    return pipe
+
+
+def load_equipped(options: Options) -> tuple[Any, Options]:
+    """The options' model with all that they add to it, placed and compiled as they say, and them with checksums.
+
+    Raises:
+        ValueError: Something is missing or does not fit; where that can be known, before a model is loaded.
+    """
+    from selfcascade.loading.named_files import check_files
+
+    options = check_files(options)
+
+    from selfcascade.loading.additions import add_to, check_additions
+    from selfcascade.loading.execution import check_execution, placed
+
+    device = find_device(options.device)
+    check_execution(options, device)
+    check_additions(options)
+    pipe = read_model(options.model, options.device, options.dtype, options.config)
+    return placed(add_to(pipe, options), options, device), options
 
 
 def bundled_upsamplers() -> list[str]:
@@ -79,7 +111,7 @@ def load_upsamplers(name: str) -> Any:
     try:
         return FeatureUpsamplers.from_pretrained(str(folder), local_files_only=True).eval()
     except Exception as error:  # a damaged folder fails in as many ways as it has files
-        raise ValueError(f"upsamplers {name!r} cannot be loaded: {_reason(error)}") from error
+        raise ValueError(f"upsamplers {name!r} cannot be loaded: {reason_of(error)}") from error
 
 
 def load_super_resolver(name: str, device: str | None = None, dtype: str | None = None) -> Any:
@@ -150,7 +182,7 @@ def find_device(name: str | None = None) -> str:
 
 
 def find_folder(name: str) -> Path | None:
-    """The folder of a local model, of the bundled ones the image model's; None where the name can only be a Hub id.
+    """The folder or file of a local model, of bundled ones the image model's; None where it can only be a Hub id.
 
     Raises:
         ValueError: The name is neither.
@@ -165,7 +197,8 @@ def find_folder(name: str) -> Path | None:
         return BUNDLED
     folder = Path(name).expanduser()
     if folder.is_file():
-        raise ValueError(f"model {name!r} is a file; give the folder of a model in diffusers' format")
+        check_single_file(name, None)
+        return folder
     if folder.is_dir():
         if not (folder / "model_index.json").is_file():
             raise ValueError(f"model {name!r} is a folder without model_index.json, so not in diffusers' format")
@@ -184,14 +217,18 @@ def find_folder(name: str) -> Path | None:
 def _from_folder(name: str, folder: Path, options: dict[str, Any]) -> Any:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-    weights = [path.name for part in ("unet", "transformer") for path in (folder / part).glob("*.safetensors")]
-    if weights and all(".fp16" in weight for weight in weights):
-        options = {**options, "variant": "fp16"}
+    from selfcascade.model_files import HALF, check_components, check_folder, in_half, text_models
+
+    half = {"variant": HALF} if any(in_half(folder / part) for part in ("unet", "transformer")) else {}
     try:
         # An absolute path, by which its selfcascade.json is found later, wherever the process is by then.
-        return DiffusionPipeline.from_pretrained(str(folder.absolute()), local_files_only=True, **options)
+        place = folder.absolute()
+        given = text_models(place, check_folder(place), options)
+        pipe = DiffusionPipeline.from_pretrained(str(place), local_files_only=True, **half, **options, **given)
+        check_components(pipe)
+        return pipe
     except Exception as error:  # a damaged folder fails in as many ways as it has files
-        raise ValueError(f"model {name!r} cannot be loaded from its folder: {_reason(error)}") from error
+        raise ValueError(f"model {name!r} cannot be loaded from its folder: {reason_of(error)}") from error
 
 
 def _set_in_motion(image: Any, options: dict[str, Any]) -> Any:
@@ -251,10 +288,6 @@ def _from_hub(name: str, options: dict[str, Any]) -> Any:
     except Exception as error:  # the network's, the Hub's and the loader's errors share no base class
         own = ", ".join(map(repr, BUNDLED_MODELS))
         raise ValueError(
-            f"model {name!r} is not a folder, none of {own}, not in the local cache, and the Hub says: {_reason(error)}"
+            f"model {name!r} is not a folder, none of {own}, not in the local cache, and the Hub says: "
+            f"{reason_of(error)}"
         ) from error
-
-
-def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return textwrap.shorten(lines[0], 300, placeholder=" ...") if lines else type(error).__name__

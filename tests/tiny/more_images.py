@@ -3,6 +3,8 @@
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAttributeAccessIssue=false
 # diffusers re-exports lazily, and annotates `tuple[int]` or a class where a longer tuple or None is meant.
 
+from typing import Any
+
 import torch
 from diffusers import (
     CogVideoXDDIMScheduler,
@@ -40,8 +42,8 @@ from .parts import (
     flow_autoencoder,
     text_inputs,
 )
-from .unets import UNETS, stable_diffusion_xl
-from .variants import control_image, opened, own_config
+from .unets import UNETS
+from .variants import bases, control_image, opened, own_config
 
 
 def prx() -> PRXPipeline:
@@ -190,7 +192,7 @@ def z_image_controlnet() -> ZImageControlNetPipeline:
 
 def sdxl_controlnet_union() -> StableDiffusionXLControlNetUnionPipeline:
     """StableDiffusionXLControlNetUnionPipeline with a union of its own U-Net."""
-    made = stable_diffusion_xl()
+    made: Any = bases()["stable-diffusion-xl"].make()
     config = own_config(ControlNetUnionModel, made.unet)
     width = made.unet.config.block_out_channels[0]
     controlnet = ControlNetUnionModel(

@@ -25,7 +25,7 @@ from diffusers import (
 )
 
 from .packed import shifting_scheduler
-from .parts import NATIVE, NO_TEXT, TEXT_DIM, TEXT_TOKENS, TinyPipeline, embeds, text_inputs
+from .parts import NO_TEXT, SMALL, TEXT_DIM, TEXT_TOKENS, TinyPipeline, embeds, text_inputs
 from .videos import wan
 
 NO_SECOND_TEXT: dict[str, Any] = {**NO_TEXT, "text_encoder_2": None, "tokenizer_2": None}
@@ -181,11 +181,11 @@ KANDINSKY = {
 }
 
 MORE_VIDEOS = (
-    TinyPipeline("hunyuan-video", hunyuan_video, NATIVE, HUNYUAN | FRAMES, "dit", video=True),
-    TinyPipeline("hunyuan-video-1.5", hunyuan_video_15, NATIVE, HUNYUAN_15 | FRAMES, "dit", video=True),
-    TinyPipeline("motif-video", motif_video, NATIVE, text_inputs("prompt_attention_mask") | FRAMES, "dit", video=True),
-    TinyPipeline("kandinsky-5-video", kandinsky_5_video, NATIVE, KANDINSKY | FRAMES, "dit", video=True),
-    TinyPipeline("wan-2.2", wan_22, NATIVE, text_inputs() | FRAMES, "dit", video=True),
-    TinyPipeline("wan-2.2-ti2v", wan_22_small, NATIVE, text_inputs() | FRAMES, "dit", video=True),
-    TinyPipeline("wan-vace", wan_vace, NATIVE, text_inputs() | FRAMES, "dit", video=True),
+    TinyPipeline("hunyuan-video", hunyuan_video, SMALL, HUNYUAN | FRAMES, "dit", video=True),
+    TinyPipeline("hunyuan-video-1.5", hunyuan_video_15, SMALL, HUNYUAN_15 | FRAMES, "dit", video=True),
+    TinyPipeline("motif-video", motif_video, SMALL, text_inputs("prompt_attention_mask") | FRAMES, "dit", video=True),
+    TinyPipeline("kandinsky-5-video", kandinsky_5_video, SMALL, KANDINSKY | FRAMES, "dit", video=True),
+    TinyPipeline("wan-2.2", wan_22, SMALL, text_inputs() | FRAMES, "dit", video=True),
+    TinyPipeline("wan-2.2-ti2v", wan_22_small, SMALL, text_inputs() | FRAMES, "dit", video=True),
+    TinyPipeline("wan-vace", wan_vace, SMALL, text_inputs() | FRAMES, "dit", video=True),
 )

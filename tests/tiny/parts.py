@@ -4,7 +4,7 @@
 # diffusers re-exports lazily, and annotates `tuple[int]` or a class where a longer tuple or None is meant.
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -16,6 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 TEXT_DIM = 16
 TEXT_TOKENS = 6
 NATIVE = (64, 64)
+SMALL = (32, 32)
 NO_TEXT: dict[str, Any] = {"text_encoder": None, "tokenizer": None}
 START, END = "<|startoftext|>", "<|endoftext|>"
 
@@ -31,6 +32,8 @@ class TinyPipeline:
         make: Builds the pipeline; called by `build` under seed 0.
         native: Pixels (height, width) the network counts as its own size.
         inputs: Keyword arguments of a call besides height, width, num_inference_steps and generator; one prompt.
+        alone: More for a call of the pipeline itself, which the cascade says to it at every stage.
+        steps: Of a short schedule that leaves steps to a stage above the base.
         twin: From a built pipeline to its official image-to-image or video-to-video pipeline on the same components.
     """
 
@@ -41,12 +44,23 @@ class TinyPipeline:
     kind: Literal["unet", "dit"]
     twin: Twin | None = None
     video: bool = False
+    alone: dict[str, Any] = field(default_factory=dict[str, Any])
+    steps: int = 2
 
     def build(self) -> DiffusionPipeline:
         """The same pipeline at every call: seed 0, eval mode, float32, CPU, no progress bar."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return quiet(self.make())
+
+    def shared(self) -> DiffusionPipeline:
+        """One pipeline for all tests of a process that leave it as they found it: built once."""
+        if self.make not in _SHARED:
+            _SHARED[self.make] = self.build()
+        return _SHARED[self.make]
+
+
+_SHARED: dict[Callable[[], DiffusionPipeline], DiffusionPipeline] = {}
 
 
 def quiet(pipe: Pipeline) -> Pipeline:

@@ -5,6 +5,7 @@
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import diffusers
@@ -23,12 +24,11 @@ from torch import nn
 
 from .dits import DITS
 from .packed import PACKED
-from .parts import NATIVE, TinyPipeline, quiet
+from .parts import NATIVE, SMALL, TinyPipeline, quiet
 from .sized import SIZED
 from .unets import UNETS, unet_2d
 from .videos import VIDEOS
 
-BASES = {entry.name: entry for entry in (*UNETS, *DITS, *SIZED, *PACKED, *VIDEOS)}
 Networks = Callable[[DiffusionPipeline], dict[str, Any]]
 
 
@@ -44,6 +44,27 @@ def opened(network: nn.Module) -> nn.Module:
         if not parameter.any():
             parameter.data = 0.05 * torch.randn(parameter.shape, generator=generator)
     return network.eval()
+
+
+def on_two_levels(base: TinyPipeline) -> TinyPipeline:
+    """Stable Diffusion or SDXL of the registry with fewer levels: what is at stake is the pipeline."""
+
+    def make() -> DiffusionPipeline:
+        made: Any = base.make()
+        own = own_config(type(made.unet), made.unet)
+        down, up = ("DownBlock2D", "CrossAttnDownBlock2D"), ("CrossAttnUpBlock2D", "UpBlock2D")
+        fewer = {"block_out_channels": (8, 8), "down_block_types": down, "up_block_types": up, "layers_per_block": 1}
+        made.unet = unet_2d(**own | fewer | {"transformer_layers_per_block": 1, "sample_size": 8})
+        return made
+
+    return replace(base, make=make, native=NATIVE)
+
+
+def bases() -> dict[str, TinyPipeline]:
+    """The registry's pipelines by name."""
+    small = ("stable-diffusion", "stable-diffusion-xl")
+    entries = (*UNETS, *DITS, *SIZED, *PACKED, *VIDEOS)
+    return {entry.name: on_two_levels(entry) if entry.name in small else entry for entry in entries}
 
 
 def variant(
@@ -64,7 +85,8 @@ def variant(
         networks: Makes components of its own from the base's pipeline.
         config: Further arguments of the class.
     """
-    family = BASES[base]
+    family = bases()[base]
+    native = NATIVE if base == "sana" else SMALL  # Sana's sizes are multiples of 32
 
     def make() -> DiffusionPipeline:
         kind: Any = getattr(diffusers, pipeline_class)
@@ -74,7 +96,7 @@ def variant(
         return quiet(kind(**{name: part for name, part in parts.items() if name in accepted}))
 
     own = {name: value for name, value in family.inputs.items() if name not in drop} | (inputs or {})
-    return TinyPipeline(pipeline_class, make, NATIVE, own, family.kind, video=family.video)
+    return TinyPipeline(pipeline_class, make, native, own, family.kind, video=family.video)
 
 
 def controlnet_of_unet(pipe: Any) -> dict[str, Any]:
@@ -149,7 +171,7 @@ VARIANTS = {
         variant("sana", "SanaPAGPipeline", PAG, pag_applied_layers="blocks.0"),
         variant("hunyuan-dit", "HunyuanDiTPAGPipeline", PAG, pag_applied_layers="blocks.0"),
         variant("hunyuan-dit", "HunyuanDiTControlNetPipeline", CONTROL, networks=controlnet_of_hunyuan),
-        variant("animatediff", "AnimateDiffPAGPipeline", PAG, pag_applied_layers="mid"),
+        variant("animatediff", "AnimateDiffPAGPipeline", PAG | {"num_frames": 2}, pag_applied_layers="mid"),
         variant("flux", "FluxControlPipeline", CONTROL, networks=wider(FluxTransformer2DModel)),
         variant("cogview4", "CogView4ControlPipeline", CONTROL, networks=wider(CogView4Transformer2DModel)),
         variant("qwen-image", "QwenImageControlNetPipeline", CONTROL, networks=controlnet_of_qwen),

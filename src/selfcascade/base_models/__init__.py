@@ -5,12 +5,21 @@ from __future__ import annotations
 from typing import TypeVar
 
 from selfcascade.base_models.family import Family
-from selfcascade.base_models.more_images import PRX, CogView3Plus, Kandinsky5Image, Krea2, Lumina, NucleusMoE
+from selfcascade.base_models.more_images import (
+    PRX,
+    CogView3Plus,
+    FluxKontext,
+    Kandinsky3,
+    Kandinsky5Image,
+    Krea2,
+    Lumina,
+    NucleusMoE,
+    QwenImage21,
+)
 from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.transformers import (
     LTX,
     AuraFlow,
-    CogVideoX,
     Flux,
     Flux2,
     Flux2Klein,
@@ -24,7 +33,18 @@ from selfcascade.base_models.transformers import (
 )
 from selfcascade.base_models.unets import AnimateDiff, StableDiffusion, StableDiffusionXL, TextToVideo
 from selfcascade.base_models.unserved import UNSERVED
-from selfcascade.base_models.videos import HunyuanVideo, HunyuanVideo15, Kandinsky5Video, MotifVideo
+from selfcascade.base_models.videos import (
+    AnyFlow,
+    CogVideoX,
+    EasyAnimate,
+    HunyuanVideo,
+    HunyuanVideo15,
+    Kandinsky5Video,
+    Latte,
+    Mochi,
+    MotifVideo,
+    SanaVideo,
+)
 
 __all__ = ["FAMILIES", "UNSERVED", "Family", "family_of", "register_family"]
 
@@ -52,12 +72,20 @@ FAMILIES: list[type[Family]] = [
     HunyuanVideo15,
     MotifVideo,
     Kandinsky5Video,
+    SanaVideo,
+    AnyFlow,
+    Mochi,
+    EasyAnimate,
+    Latte,
     PRX,
     CogView3Plus,
     Lumina,
     Krea2,
     NucleusMoE,
     Kandinsky5Image,
+    FluxKontext,
+    QwenImage21,
+    Kandinsky3,
 ]
 
 

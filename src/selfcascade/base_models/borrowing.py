@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from torch.utils.hooks import RemovableHandle
 from selfcascade.base_models.protocols import Pipeline
 from selfcascade.cascade import Stage
 
+# A class that `selfcascade.apply` made says with it which class it stands for.
+CARRIER = "_selfcascade_stands_for"
 _ABSENT = object()
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -27,6 +29,11 @@ def stage_attributes(pipe: Pipeline, stage: Stage) -> dict[str, object]:
     if stage.pivot_step is not None and getattr(pipe, "_free_init_num_iters", None) is not None:
         attributes["_free_init_num_iters"] = None  # it would start again from pure noise; the base stage has had it
     return attributes
+
+
+def plain_class(kind: type[Any]) -> type[Any]:
+    """The pipeline's class, also where `selfcascade.apply` has put another in its place."""
+    return vars(kind).get(CARRIER, kind)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from selfcascade.base_models.family import Family, full_precision_vae
+from selfcascade.base_models.autoencoders import full_precision
+from selfcascade.base_models.family import Family
 from selfcascade.base_models.frames import frames_at_once, join_parts
 from selfcascade.cascade import Size
 
@@ -34,15 +35,14 @@ def decode_latents(family: Family, z: Tensor, output_type: str, chunk: int | Non
         return Decoded(decode_clips(family, z, output_type, chunk))
     pipe, pixels = family.pipe, family.decode(z).float()
     if family.video:
-        return Decoded(pipe.video_processor.postprocess_video(pixels, output_type=output_type))
+        return Decoded(family.shown(pixels, output_type))
     flagged: list[bool] | None = None
     if getattr(pipe, "safety_checker", None) is not None:
         pixels, flagged = pipe.run_safety_checker(pixels, pixels.device, family.denoiser.dtype)
     shown = (
         [True] * len(pixels) if flagged is None else [not flag for flag in flagged]
     )  # flagged ones are black already
-    pictures = pipe.image_processor.postprocess(pixels, output_type=output_type, do_denormalize=shown)
-    return Decoded(pictures, flagged)
+    return Decoded(family.shown(pixels, output_type, shown), flagged)
 
 
 def decode_clips(family: Family, z: Tensor, output_type: str, chunk: int | None = None) -> Any:
@@ -57,13 +57,13 @@ def decode_clips(family: Family, z: Tensor, output_type: str, chunk: int | None 
     pipe, frames = family.pipe, z.shape[2]
     size = Size(z.shape[-2] * family.factor, z.shape[-1] * family.factor)
     count = frames_at_once(len(z), size) if chunk is None else max(1, chunk // len(z))
-    asked = {} if chunk is None else {"decode_chunk_size": chunk}
     # Pipelines that decode in float32 where their VAE asks for it have this method.
     upcasts = hasattr(pipe, "upcast_vae")
-    with full_precision_vae(pipe) if upcasts else contextlib.nullcontext(pipe.vae) as vae:
+    with full_precision(pipe.vae) if upcasts else contextlib.nullcontext(pipe.vae) as vae:
 
         def shown(start: int) -> Any:
-            pixels = pipe.decode_latents(z[:, :, start : start + count].to(vae.dtype), **asked)
+            part = z[:, :, start : start + count].to(vae.dtype)
+            pixels = pipe.decode_latents(part, **family.decoding_arguments(part.shape[2], chunk))
             return pipe.video_processor.postprocess_video(pixels, output_type=output_type)
 
         clips = join_parts((shown(start) for start in range(0, frames, count)), frames, axis=1)

@@ -10,20 +10,25 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
-from selfcascade.base_models.borrowing import remembering, replacing_attributes, stage_attributes
+from selfcascade.base_models.borrowing import plain_class, remembering, replacing_attributes, stage_attributes
 from selfcascade.base_models.decoding import Decoded, decode_clips
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.finite import check_finite
-from selfcascade.base_models.frames import mixed_noise
 from selfcascade.base_models.pivot_controls import Anchor, PivotSettings, restore_energy
 from selfcascade.base_models.protocols import Pipeline
+from selfcascade.base_models.renoising import add_noise_at_start, noise_like
 from selfcascade.base_models.request import Request
 from selfcascade.base_models.resizing import lanczos, resize_latents
-from selfcascade.base_models.stage_scheduler import ScheduleKnown, StageScheduler, add_noise_at_start, stage_scheduler
-from selfcascade.base_models.stage_schedules import takes_sigmas
+from selfcascade.base_models.stage_scheduler import (
+    NoStepLeft,
+    ScheduleKnown,
+    StageScheduler,
+    stage_scheduler,
+    training_steps,
+)
+from selfcascade.base_models.stage_schedules import lowest_pivot, takes_sigmas
 from selfcascade.cascade import Sample, Size, Stage
 
 UPSAMPLINGS = ("latent-bilinear", "latent-bicubic", "rgb")
@@ -91,6 +96,8 @@ class PipelineBaseModel:
         accepted = inspect.signature(self.pipe.__call__).parameters
         fixed = {name: value for name, value in family.fixed_arguments.items() if name in accepted}
         self.arguments: dict[str, Any] = {**fixed, **request.pipeline_arguments()}
+        if "num_frames" in self.arguments:
+            self.arguments[family.frames_name] = self.arguments.pop("num_frames")
         has_encoder = hasattr(self.pipe, "encode_prompt")
         self.encode_prompt = remembering(self.pipe.encode_prompt) if has_encoder else None
 
@@ -117,21 +124,38 @@ class PipelineBaseModel:
         dtype = latents.dtype if kept else self.family.denoiser.dtype
         return PipelineSample(latents.to(self.pipe._execution_device, dtype), base_shift=scheduler.mu)
 
-    def check_schedules(self, stages: Sequence[Stage]) -> None:
-        """Asks the pipeline for every stage's schedule, where its scheduler alone does not say; nothing is sampled.
+    def with_steps(self, stages: Sequence[Stage], chosen: bool) -> Sequence[Stage]:
+        """The stages, each with a step to run; nothing is sampled.
+
+        Where the scheduler alone does not say, the pipeline is asked for the schedule of each.
+
+        Args:
+            stages: The plan.
+            chosen: Whether the caller asked for K, which is then not changed; else it is raised to the lowest that
+                leaves a step.
 
         Raises:
-            ValueError: A stage would have no step to run.
+            ValueError: A stage would have no step to run, or none but one from pure noise.
         """
         asked = {"timesteps", "sigmas"} & self.arguments.keys()
         if stages[-1].pivot_step is None or not (asked or takes_sigmas(self.pipe.scheduler)):
-            return
+            return stages
+        known: list[Stage] = []
+        limit = training_steps(self.pipe.scheduler)
         mu, random = 0.0, self.request.cloned_generator()
         with torch.random.fork_rng():  # pyright: ignore[reportUnknownMemberType]
             for stage in stages:
                 scheduler = stage_scheduler(self.pipe.scheduler, stage.pivot_step, mu)
-                self._find_schedule(scheduler, stage, {} if random is None else {"generator": random})
+                try:
+                    self._find_schedule(scheduler, stage, {} if random is None else {"generator": random})
+                except NoStepLeft as error:
+                    if chosen:
+                        raise
+                    lowest = lowest_pivot(limit, stage.num_inference_steps, error.last)
+                    stage = replace(stage, pivot_step=lowest)
                 mu = scheduler.mu if stage.pivot_step is None else mu
+                known.append(stage)
+        return known
 
     def upsample(self, pivot: PipelineSample, size: Size) -> Tensor:
         """The pivot at the size's latents, each frame by itself; unchanged where it has that size already."""
@@ -149,16 +173,10 @@ class PipelineBaseModel:
         return self.family.encode(lanczos(self.family.decode(z_0), size)).to(z_0.dtype)
 
     def renoise(self, z_up: Tensor, stage: Stage, pivot: PipelineSample) -> NoisyLatents:
-        """z_K at the first scheduled step at or below K, with noise from the caller's generators."""
+        """z_K at the first scheduled step at or below K (eq. 6), with noise from the caller's generators."""
         scheduler = stage_scheduler(self.pipe.scheduler, stage.pivot_step, pivot.base_shift)
         self._find_schedule(scheduler, stage, {"latents": self.family.from_spatial(z_up)})
-        swapped, generator = self.family.frames_first, self.request.generator
-        shape = z_up.transpose(1, 2).shape if swapped else z_up.shape  # as the pipeline draws its own
-        noise = randn_tensor(shape, generator, z_up.device, z_up.dtype)
-        noise = noise.transpose(1, 2) if swapped else noise
-        if self.settings.shared_noise > 0:
-            one_frame = randn_tensor((*z_up.shape[:2], 1, *z_up.shape[3:]), generator, z_up.device, z_up.dtype)
-            noise = mixed_noise(noise, one_frame, self.settings.shared_noise)
+        noise = noise_like(z_up, self.request.generator, self.family.frames_first, self.settings.shared_noise)
         return NoisyLatents(add_noise_at_start(scheduler, z_up, noise).to(z_up.dtype), z_up, scheduler)
 
     def denoise(self, z_K: NoisyLatents, stage: Stage, pivot: PipelineSample) -> PipelineSample:
@@ -221,7 +239,8 @@ class PipelineBaseModel:
         if self.encode_prompt is not None:
             lent["encode_prompt"] = self.encode_prompt
         with replacing_attributes(self.pipe, lent):
-            return self.pipe.__call__(**{**self._stage_arguments(scheduler, stage), **more})
+            call = plain_class(type(self.pipe)).__call__
+            return call(self.pipe, **{**self._stage_arguments(scheduler, stage), **more})
 
     def _stage_arguments(self, scheduler: StageScheduler, stage: Stage) -> dict[str, Any]:
         arguments: dict[str, Any] = {**self.arguments, **self.family.size_arguments(stage.size)}

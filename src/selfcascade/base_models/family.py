@@ -6,16 +6,18 @@ The default is an image model whose latents are (B, C, h, w) inside and outside 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from selfcascade.base_models.autoencoders import full_precision
 from selfcascade.base_models.frames import fold, frames_at_once, over_frames, unfold
 from selfcascade.base_models.protocols import Pipeline
+from selfcascade.base_models.stage_schedules import linear_sigmas
 from selfcascade.cascade import Size
+from selfcascade.options.checks import OptionError, is_whole
 
 if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin
@@ -32,13 +34,17 @@ class Family:
         classes: Names of the pipeline classes it serves; subclasses of those classes are served too.
         video: Whether latents have a frame axis.
         frames_first: Whether the pipeline keeps video latents (B, F, C, h, w) rather than (B, C, F, h, w).
+        frames_name: The pipeline's keyword for the number of frames; calls say `num_frames` whatever it is.
         framewise: Whether its VAE knows single pictures only: frames are then coded a few at a time, however many there
             are. The pipeline's `decode_latents` takes any part of a clip.
         clip_vae: Whether an image model's VAE wants clips, and so is given clips of one frame.
         token_side: Latent pixels per token and side; None reads `patch_size` off the denoiser, 1 where it has none.
         least_multiple: Heights and widths are multiples of this many pixels at least.
+        counts_signal: Whether its timesteps rise with the picture, from noise, and it predicts z_0 - eps.
+        flow: Whether the model predicts a flow, eps - z_0; None where its pipeline's signature names such a scheduler.
         stated_size: (height, width) in pixels the published models were trained at, where no configuration says.
         output_name: Where the pipeline's output has its pictures or clips; None is "frames" for video, else "images".
+        guided_by: What sets the weight of the prompt where no `guidance_scale` does; None where one does.
         fixed_arguments: Passed to every call of a pipeline that accepts them.
         pipe: The pipeline.
     """
@@ -46,12 +52,16 @@ class Family:
     classes: ClassVar[tuple[str, ...]] = ()
     video: ClassVar[bool] = False
     frames_first: ClassVar[bool] = False
+    frames_name: ClassVar[str] = "num_frames"
     framewise: ClassVar[bool] = False
     clip_vae: ClassVar[bool] = False
     token_side: ClassVar[int | None] = None
     least_multiple: ClassVar[int] = 1
+    flow: ClassVar[bool | None] = None
+    counts_signal: ClassVar[bool] = False
     stated_size: ClassVar[tuple[int, int] | None] = None
     output_name: ClassVar[str | None] = None
+    guided_by: ClassVar[str | None] = None
     fixed_arguments: ClassVar[Mapping[str, object]] = {"use_resolution_binning": False}
 
     def __init__(self, pipe: Pipeline) -> None:
@@ -69,6 +79,11 @@ class Family:
     def denoiser(self) -> ModelMixin:
         """The network inside: `unet` or `transformer`."""
         return denoiser(self.pipe)
+
+    @property
+    def vae(self) -> Any:
+        """The autoencoder between pixels and latents."""
+        return getattr(self.pipe, "vae", None)
 
     @property
     def factor(self) -> int:
@@ -96,16 +111,16 @@ class Family:
         """The size the model was trained at, as its configuration says.
 
         Raises:
-            ValueError: The configuration does not say.
+            OptionError: The configuration does not say.
         """
         if self.stated_size is not None:
             return Size(*self.stated_size)
         stated = self.denoiser.config.get("sample_size") or getattr(self.pipe, "default_sample_size", None)
-        if stated is None:
-            raise ValueError(f"{self.name} does not state its native size; pass native_size=(height, width)")
-        sample: int | list[int] = stated
-        height, width = (sample, sample) if isinstance(sample, int) else sample
-        return Size(height * self.factor, width * self.factor)
+        sides: Any = [stated, stated] if isinstance(stated, int) else stated
+        if stated is None or len(sides) != 2 or not all(is_whole(side) for side in sides):
+            how = "does not state its native size" if stated is None else f"states the native size {stated!r}"
+            raise OptionError(f"{self.name} {how}; give {{native_size}}, its height and width in pixels")
+        return Size(sides[0] * self.factor, sides[1] * self.factor)
 
     @property
     def position_tokens(self) -> int | None:
@@ -141,14 +156,43 @@ class Family:
         return self.from_spatial(z)
 
     @property
-    def frame_step(self) -> int:
-        """n, where clips have k n + 1 frames: a latent frame stands for as many, the first one for one."""
+    def frames_each(self) -> int:
+        """Frames that a latent frame stands for; the first one stands for one."""
         return _first_integer(self.pipe, FRAME_STEP_NAMES) or 1
+
+    @property
+    def frame_step(self) -> int:
+        """n, where clips have k n + 1 frames."""
+        return self.frames_each
+
+    @property
+    def frame_patch(self) -> int:
+        """Latent frames of a token."""
+        size: int | list[int] = self.denoiser.config.get("patch_size", 1)
+        along: int | None = self.denoiser.config.get("patch_size_t")
+        return along or (1 if isinstance(size, int) else size[0])
+
+    def latent_frames(self, frames: int) -> int:
+        """Latent frames of a clip of so many frames."""
+        return (frames - 1) // self.frames_each + 1
+
+    def frames_of(self, latent_frames: int) -> int:
+        """The inverse of `latent_frames`."""
+        return (latent_frames - 1) * self.frames_each + 1
 
     @property
     def most_frames(self) -> int | None:
         """Frames of the longest clip that the model takes; None where nothing in it says."""
         return None
+
+    @property
+    def only_frames(self) -> int | None:
+        """Frames of a clip, where the model makes no others; None where it does."""
+        return None
+
+    def sigmas(self, steps: int) -> Sequence[float]:
+        """What the pipeline gives a flow's scheduler for so many steps, as far as that is known beforehand."""
+        return linear_sigmas(steps)
 
     def size_arguments(self, size: Size) -> dict[str, object]:
         """How the pipeline is told the size of its pictures."""
@@ -164,28 +208,38 @@ class Family:
 
     def to_vae(self, z: Tensor) -> Tensor:
         """Latents with the scale and mean that the VAE decodes."""
-        scale, shift, mean, std = (self.pipe.vae.config.get(key) for key in LATENT_KEYS)
+        scale, shift, mean, std = (self.vae.config.get(key) for key in LATENT_KEYS)
         if mean is not None and std is not None:
             return z * _per_channel(std, z) / (scale or 1.0) + _per_channel(mean, z)
         return z / (scale or 1.0) + (shift or 0.0)
 
     def from_vae(self, z: Tensor) -> Tensor:
         """The inverse of `to_vae`."""
-        scale, shift, mean, std = (self.pipe.vae.config.get(key) for key in LATENT_KEYS)
+        scale, shift, mean, std = (self.vae.config.get(key) for key in LATENT_KEYS)
         if mean is not None and std is not None:
             return (z - _per_channel(mean, z)) * (scale or 1.0) / _per_channel(std, z)
         return (z - (shift or 0.0)) * (scale or 1.0)
 
-    def decoder_arguments(self, z: Tensor) -> tuple[Tensor, ...]:
+    def decoder_arguments(self, z: Tensor) -> tuple[object, ...]:
         """What the VAE's `decode` is given beside the latents, which have its device and dtype."""
         return ()
+
+    def decoding_arguments(self, frames: int, chunk: int | None) -> dict[str, object]:
+        """What a frame-wise pipeline's `decode_latents` is given beside so many frames, decoded `chunk` at once."""
+        return {} if chunk is None else {"decode_chunk_size": chunk}
+
+    def shown(self, pixels: Tensor, output_type: str, clean: Sequence[bool] | None = None) -> Any:
+        """Pixels of `decode` in the asked output type; pictures that are not `clean` are black already."""
+        if self.video:
+            return self.pipe.video_processor.postprocess_video(pixels, output_type=output_type)
+        return self.pipe.image_processor.postprocess(pixels, output_type=output_type, do_denormalize=clean)
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """Pixels of latents: (B, C, h, w) to (B, 3, H, W), or (B, C, F, h, w) to (B, 3, F', H, W), about [-1, 1]."""
 
         def decoded(part: Tensor) -> Tensor:
-            with full_precision_vae(self.pipe) as vae:
+            with full_precision(self.vae) as vae:
                 latents = self._to_coder(self.to_vae(part)).to(vae.dtype)
                 pixels = vae.decode(latents, *self.decoder_arguments(latents), return_dict=False)[0]
             return self._from_coder(pixels, len(part))
@@ -198,9 +252,9 @@ class Family:
         """Latents of pixels, the inverse of `decode`; the mode of the posterior, so no random number is drawn."""
 
         def encoded(part: Tensor) -> Tensor:
-            with full_precision_vae(self.pipe) as vae:
+            with full_precision(self.vae) as vae:
                 made = vae.encode(self._to_coder(part).to(vae.dtype))
-            z = made.latent_dist.mode() if hasattr(made, "latent_dist") else made.latent
+            z = made.latent_dist.mode() if hasattr(made, "latent_dist") else made[0]
             return self.from_vae(self._from_coder(z, len(part))).to(self.denoiser.dtype)
 
         return self.in_parts(encoded, pixels, Size(*pixels.shape[-2:]))
@@ -230,34 +284,6 @@ def denoiser(pipe: Pipeline) -> ModelMixin:
         if network is not None:
             return network
     raise ValueError(f"{type(pipe).__name__} has neither a unet nor a transformer, so it is not a supported base model")
-
-
-@contextlib.contextmanager
-def full_precision_vae(pipe: Pipeline) -> Generator[ModelMixin]:
-    """The VAE, in float32 where half precision is known to overflow (`force_upcast`); restored afterwards."""
-    vae: Any = pipe.vae
-    upcast = vae.dtype == torch.float16 and vae.config.get("force_upcast", False)
-    if upcast:
-        vae.to(torch.float32)
-    try:
-        yield vae
-    finally:
-        if upcast:
-            vae.to(torch.float16)
-
-
-@contextlib.contextmanager
-def vae_tiling(pipe: Pipeline, wanted: bool) -> Generator[None]:
-    """With it the VAE decodes in tiles, if that is wanted and it can; afterwards it is as it was."""
-    vae: Any = getattr(pipe, "vae", None)
-    switch = wanted and hasattr(vae, "enable_tiling") and not getattr(vae, "use_tiling", False)
-    if switch:
-        vae.enable_tiling()
-    try:
-        yield
-    finally:
-        if switch:
-            vae.disable_tiling()
 
 
 def _per_channel(values: Sequence[float], z: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from selfcascade.base_models.borrowing import replacing_attributes
+from selfcascade.base_models.family import Family
 from selfcascade.base_models.protocols import Pipeline
 from selfcascade.cascade import Size
 
@@ -21,13 +22,13 @@ def check_finite(values: Tensor, pipe: Pipeline, what: str) -> None:
 
 
 @contextlib.contextmanager
-def checking_pixels(pipe: Pipeline) -> Generator[None]:
+def checking_pixels(family: Family) -> Generator[None]:
     """Within it, pixels that the VAE decodes must be finite; in a picture they would be black, and nobody told.
 
     Raises:
         FloatingPointError: They are not; the sentence says what to try.
     """
-    vae: Any = getattr(pipe, "vae", None)
+    vae, pipe = family.vae, family.pipe
     if vae is None:
         yield
         return
@@ -51,9 +52,9 @@ def _remedy(pipe: Pipeline, dtype: torch.dtype) -> str:
         if isinstance(part, nn.Module) and (weight := _broken_weight(part)):
             return f"weight {weight} of the {name} has such too; load the model from whole files"
     if dtype == torch.float16:
-        return (
-            "try dtype float32 or bfloat16, as float16 overflows; for the VAE alone, force_upcast in its configuration"
-        )
+        # Of the pipelines only those that can upcast their VAE heed what its configuration says.
+        more = "; for the VAE alone, force_upcast in its configuration" if hasattr(pipe, "upcast_vae") else ""
+        return f"try dtype float32 or bfloat16, as float16 overflows{more}"
     return "an adapter, an embedding or a control image may hold such, or guidance_scale be too high"
 
 

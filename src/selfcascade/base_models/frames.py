@@ -1,4 +1,4 @@
-"""Clips a few frames at a time, so that memory does not grow with their length, and noise that frames have in common.
+"""Clips a few frames at a time, so that memory does not grow with their length.
 
 Axis letters: B clips, C channels, F frames, h, w latent pixels, H, W pixels.
 """
@@ -74,19 +74,3 @@ def join_parts(parts: Iterable[Any], frames: int, axis: int) -> Any:
         whole[(slice(None),) * axis + (slice(start, end),)] = part
         start = end
     return whole
-
-
-def mixed_noise(own: Tensor, common: Tensor, share: float) -> Tensor:
-    """Noise whose frames are correlated, each still N(0, I).
-
-    The mixed noise of Ge et al. 2023, "Preserve Your Own Correlation: A Noise Prior for Video Diffusion Models":
-
-    eps_f = sqrt(s) eps_common + sqrt(1 - s) eps_own,f, so E[eps_f eps_g] = s between two frames f and g. With
-    the paper's alpha, s = alpha^2 / (1 + alpha^2).
-
-    Args:
-        own: Independent noise of all frames, in the pipeline's layout.
-        common: Noise of one frame, the same layout.
-        share: s in [0, 1]; 0 is `own`, 1 gives every frame the same noise.
-    """
-    return share**0.5 * common + (1.0 - share) ** 0.5 * own

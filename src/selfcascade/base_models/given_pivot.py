@@ -54,10 +54,9 @@ def _stages_after(pivot: Any, stages: Sequence[Stage], family: Family) -> Sequen
 def _request_for(request: Request, pivot: Tensor, family: Family) -> Request:
     count, copies = len(pivot), request.copies
     if family.video:
-        copies = request.arguments.get("num_videos_per_prompt", 1)
-        held = (pivot.shape[2] - 1) * family.frame_step + 1
+        held = family.frames_of(pivot.shape[2])
         frames = request.arguments.get("num_frames", held)
-        if (frames - 1) // family.frame_step + 1 != pivot.shape[2]:
+        if family.latent_frames(frames) != pivot.shape[2]:
             raise ValueError(f"num_frames is the pivot's, {held}, not {frames!r}; leave it out")
         request = replace(request, arguments={**request.arguments, "num_frames": frames})
     if count in (request.prompts, request.prompts * copies):

@@ -9,7 +9,7 @@ from selfcascade.base_models.driver import PipelineSample
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.finite import check_finite
 from selfcascade.base_models.request import Request
-from selfcascade.base_models.resizing import as_floats, cropped, lanczos
+from selfcascade.base_models.resizing import fitted
 from selfcascade.cascade import Size
 
 
@@ -29,8 +29,7 @@ def image_pivot(
 
     def latents(size: Size) -> Tensor:
         def encoded(part: Tensor) -> Tensor:
-            resized = lanczos(as_floats(cropped(part, size)), size).clamp(0, 1) * 2 - 1
-            return family.encode(resized.to(family.pipe._execution_device))
+            return family.encode(fitted(part, size).to(family.pipe._execution_device))
 
         z_0 = family.in_parts(encoded, pixels, size)
         check_finite(z_0, family.pipe, f"the image encoded at {size}")

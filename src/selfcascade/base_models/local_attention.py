@@ -148,7 +148,7 @@ def local_attention(network: nn.Module, grid: Grid, native: Grid, steps: Steps |
         return
     steps = steps or Steps()
     names = [*inspect.signature(_inner(network).forward).parameters]
-    find = _levels(network, grid, native) if _is_unet(network) else _sequence(network, grid, native)
+    find = _levels(network, grid, native).get if _is_unet(network) else _sequence(network, grid, native)
     modules = self_attention(network)
     before = {module: vars(module).get("forward") for module in modules.values()}
     try:
@@ -162,6 +162,30 @@ def local_attention(network: nn.Module, grid: Grid, native: Grid, steps: Steps |
                 module.forward = own
             elif "forward" in vars(module):
                 del module.forward
+
+
+def attend_at_step(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    place: Place,
+    quarters: int,
+    last: bool,
+    mask: Tensor | None = None,
+    **options: Any,
+) -> Tensor:
+    """`windows.attend` with the windows where a step has them; the last step's are seamless.
+
+    Args:
+        query, key, value, mask, options: As in `windows.attend`.
+        place: Grid of the picture's tokens, their window, and the tokens in front of them.
+        quarters, last: As in `Steps`.
+    """
+    grid, window, before = place
+    moved = ((wide, long, wide * quarters // QUARTERS) for wide, long in zip(window, grid, strict=True))
+    shift = Grid(*(0 if wide == long else by for wide, long, by in moved))
+    function = attend_seamlessly if last else attend
+    return function(query, key, value, grid, window, shift, before, mask, **options)
 
 
 class _Windows(TorchFunctionMode):
@@ -186,13 +210,7 @@ class _Windows(TorchFunctionMode):
         if place is None or options.get("is_causal"):
             return scaled_dot_product_attention(query, key, value, attn_mask, **options)
         self.met = True
-        grid, window, before = place
-        quarters = (
-            (wide, long, wide * self.steps.quarters // QUARTERS) for wide, long in zip(window, grid, strict=True)
-        )
-        shift = Grid(*(0 if wide == long else moved for wide, long, moved in quarters))
-        function = attend_seamlessly if self.steps.last else attend
-        return function(query, key, value, grid, window, shift, before, attn_mask, **options)
+        return attend_at_step(query, key, value, place, self.steps.quarters, self.steps.last, attn_mask, **options)
 
 
 def _localised(inner: Callable[..., Any], mode: _Windows, name: str, module: nn.Module) -> Callable[..., Any]:
@@ -214,14 +232,24 @@ def _refusal(what: str) -> str:
     )
 
 
-def _levels(unet: nn.Module, grid: Grid, native: Grid) -> Find:
-    """By the number of tokens: a U-Net's levels, each half of the one above, rounded up."""
+def places_of_levels(levels: int, grid: Grid, native: Grid) -> dict[int, Place]:
+    """By the number of tokens: the places of a U-Net's levels, each half of the one above, rounded up.
+
+    Args:
+        levels: How many there are.
+        grid: Of the first one, latent pixels; its frames are attended to one by one.
+        native: Of its window.
+    """
     places: dict[int, Place] = {}
-    for _ in range(len(cast("nn.ModuleList", _inner(unet).down_blocks))):
+    for _ in range(levels):
         frame = Grid(1, grid.height, grid.width)
         places[frame.tokens] = (frame, _within(frame, native), 0)
         grid, native = (Grid(1, math.ceil(each.height / 2), math.ceil(each.width / 2)) for each in (grid, native))
-    return places.get
+    return places
+
+
+def _levels(unet: nn.Module, grid: Grid, native: Grid) -> dict[int, Place]:
+    return places_of_levels(len(cast("nn.ModuleList", _inner(unet).down_blocks)), grid, native)
 
 
 def _sequence(transformer: nn.Module, grid: Grid, native: Grid) -> Find:

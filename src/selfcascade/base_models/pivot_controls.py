@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from selfcascade.base_models.protocols import Scheduler
+from selfcascade.options.checks import OptionError
 
 KINDS = ("epsilon", "v_prediction", "flow_prediction", "sample")
 # Every second step of theirs is at a noise level that their own noising does not know.
@@ -42,15 +43,21 @@ class PivotSettings:
     attention: str = "full"
 
 
+def counts_signal(scheduler: Scheduler) -> bool:
+    """Whether its timesteps and sigmas rise with the picture, from noise at 0, as Mochi's do."""
+    return bool(scheduler.config.get("invert_sigmas"))
+
+
 def check_anchorable(scheduler: Scheduler) -> None:
-    """Raises ValueError unless the scheduler's prediction type and the noise level of each of its steps are known."""
+    """Raises OptionError unless the scheduler's prediction type and the noise level of each of its steps are known."""
     name, kind = type(scheduler).__name__, _prediction_type(scheduler)
     if name in HALF_STEPS:
-        raise ValueError(f"anchor knows no noise level for the half steps of {name}; use anchor=0 or another scheduler")
-    if kind not in KINDS:
-        raise ValueError(
-            f"anchor needs a prediction_type of {', '.join(KINDS)}, not prediction_type {kind!r} of {name}"
-        )
+        why = f"knows no noise level for the half steps of {name}"
+    elif kind not in KINDS:
+        why = f"needs a prediction_type of {', '.join(KINDS)}, not prediction_type {kind!r} of {name}"
+    else:
+        return
+    raise OptionError("{anchor} {why}; give {anchor} 0, or the pipeline another scheduler", why=why)
 
 
 def low_band(z: Tensor, height: int, width: int) -> Tensor:
@@ -125,6 +132,10 @@ class Anchor:
         """Whether the step of this index, of so many, is one of the first share."""
         return step < round(self.share * count)
 
+    def correction(self, x_0: Tensor) -> Tensor:
+        """P (phi(z_0^(r-1)) - x_0): what is added to a predicted x_0, in the layout of `enlarged`."""
+        return low_band(self.enlarged.float() - x_0, self.height, self.width)
+
     def __call__(self, scheduler: Scheduler, output: Tensor, timestep: float | Tensor, sample: Tensor) -> Tensor:
         """The output o' that goes in the place of the network's.
 
@@ -138,16 +149,15 @@ class Anchor:
             ValueError: The output is not of the sample's shape.
         """
         if output.shape != sample.shape:
-            raise ValueError(
-                f"anchor needs an output of the latents' shape {[*sample.shape]}, and {type(scheduler).__name__} is "
-                f"given {[*output.shape]}; use anchor=0"
+            raise OptionError(
+                f"{{anchor}} needs an output of the latents' shape {[*sample.shape]}, and {type(scheduler).__name__} "
+                f"is given {[*output.shape]}; give {{anchor}} 0"
             )
         a, b = x_0_weights(scheduler, timestep)
         if b == 0:
             return output
         x_0 = self.to_spatial(a * sample.float() + b * output.float())
-        correction = low_band(self.enlarged.float() - x_0, self.height, self.width)
-        return output + (self.to_step(correction) / b).to(output.dtype)
+        return output + (self.to_step(self.correction(x_0)) / b).to(output.dtype)
 
 
 def x_0_weights(scheduler: Scheduler, timestep: float | Tensor) -> tuple[float, float]:
@@ -157,7 +167,7 @@ def x_0_weights(scheduler: Scheduler, timestep: float | Tensor) -> tuple[float, 
 
         epsilon        o = eps                             a = 1 / alpha      b = -sigma / alpha
         v_prediction   o = (alpha eps - sigma z_0) / n     a = alpha / n^2    b = -sigma / n
-        flow           o = eps - z_0, alpha = 1 - sigma    a = 1              b = -sigma
+        flow           o = eps - z_0, alpha = 1 - sigma    a = 1              b = -sigma; + where o = z_0 - eps
         sample         o = z_0                             a = 0              b = 1
     """
     kind = _prediction_type(scheduler)
@@ -169,7 +179,7 @@ def x_0_weights(scheduler: Scheduler, timestep: float | Tensor) -> tuple[float, 
     if kind == "v_prediction":
         square = alpha**2 + sigma**2
         return alpha / square, -sigma / square**0.5
-    return 1.0, -sigma
+    return 1.0, sigma if counts_signal(scheduler) else -sigma
 
 
 def noise_weights(scheduler: Scheduler, timestep: float | Tensor) -> tuple[float, float]:
@@ -180,6 +190,8 @@ def noise_weights(scheduler: Scheduler, timestep: float | Tensor) -> tuple[float
     def mixed(z_0: Tensor, noise: Tensor) -> float:
         if hasattr(scheduler, "add_noise"):
             return float(scheduler.add_noise(z_0, noise, timesteps))
+        if counts_signal(scheduler):
+            return float(scheduler.scale_noise(noise, timesteps, z_0))
         return float(scheduler.scale_noise(z_0, timesteps, noise))
 
     return mixed(one, zero), mixed(zero, one)

@@ -36,13 +36,16 @@ class Request:
         """How many prompts there are."""
         if isinstance(self.prompt, list):
             return len(self.prompt)
-        embeds = self.arguments.get("prompt_embeds")
+        # Some pipelines name their embeddings after what made them, as Kandinsky 5 does.
+        given = (value for name, value in self.arguments.items() if name.startswith("prompt_embeds"))
+        embeds = next((value for value in given if value is not None), None)
         return 1 if self.prompt is not None or embeds is None else len(embeds)
 
     @property
     def copies(self) -> int:
-        """How many pictures each prompt gets."""
-        return self.arguments.get("num_images_per_prompt", 1)
+        """How many pictures or clips each prompt gets; some pipelines of clips speak of images here."""
+        given = (self.arguments.get(name) for name in ("num_videos_per_prompt", "num_images_per_prompt"))
+        return next((count for count in given if count is not None), 1)
 
     def cloned_generator(self) -> Generators | None:
         """Generators that draw the same without moving the caller's on."""

@@ -48,3 +48,8 @@ def cropped(pixels: Tensor, size: Size) -> Tensor:
 def as_floats(pixels: Tensor) -> Tensor:
     """Pixels in [0, 1]: bytes as float32, floats as they are."""
     return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
+
+
+def fitted(pixels: Tensor, size: Size) -> Tensor:
+    """A user's pixels, bytes or in [0, 1], cropped at the centre to the size's ratio and resized: in [-1, 1]."""
+    return lanczos(as_floats(cropped(pixels, size)), size).clamp(0, 1) * 2 - 1

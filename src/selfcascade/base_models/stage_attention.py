@@ -66,11 +66,16 @@ def attending_locally(family: Family, native: Size, stage: Stage, pivot: Tensor 
 def grids(family: Family, native: Size, size: Size, pivot: Tensor) -> tuple[Grid, Grid]:
     """Tokens of a stage of this size, and of a window; of one frame where the model attends to frames one by one."""
     height, width = (side // family.patch for side in family.latent_size(size))
-    ratio = math.sqrt(native.area / size.area)
-    window = (math.ceil(ratio * side - 1e-6) for side in (height, width))
+    window = window_sides(native, size, height, width)
     if pivot.ndim == 4 or family.framewise:
         return Grid(1, height, width), Grid(1, *window)
     frames = pivot.shape[2]
-    stated = inspect.signature(family.pipe.__call__).parameters["num_frames"].default
-    made_for = (stated - 1) // family.frame_step + 1 if isinstance(stated, int) else frames
-    return Grid(frames, height, width), Grid(made_for, *window)
+    stated = inspect.signature(family.pipe.__call__).parameters[family.frames_name].default
+    made_for = family.latent_frames(stated) if isinstance(stated, int) else frames
+    return Grid(frames // family.frame_patch, height, width), Grid(made_for // family.frame_patch, *window)
+
+
+def window_sides(native: Size, size: Size, height: int, width: int) -> tuple[int, int]:
+    """Sides in tokens of a window of the native area, in the ratio of a stage of this size and so many tokens."""
+    ratio = math.sqrt(native.area / size.area)
+    return math.ceil(ratio * height - 1e-6), math.ceil(ratio * width - 1e-6)

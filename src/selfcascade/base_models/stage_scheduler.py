@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 
 from torch import Tensor
 
-from selfcascade.base_models.pivot_controls import Anchor
+from selfcascade.base_models.pivot_controls import Anchor, counts_signal
 from selfcascade.base_models.protocols import Scheduler
 from selfcascade.options.checks import is_whole
 
@@ -43,6 +43,21 @@ REFUSED = frozenset(
 )
 # Schedules end at 0 or at the smallest sigma of training, 0.03 for Stable Diffusion.
 LAST_SIGMA = 0.1
+
+
+class NoStepLeft(ValueError):
+    """Raised where no scheduled step lies at or below K.
+
+    Attributes:
+        last: The last scheduled timestep, counted as training does.
+    """
+
+    def __init__(self, pivot_step: int, steps: int, last: float) -> None:
+        self.last = last
+        super().__init__(
+            f"pivot_step {pivot_step} leaves no step to run: the last of {steps} scheduled steps is at {last:g}; "
+            "raise pivot_step or num_inference_steps"
+        )
 
 
 class ScheduleKnown(Exception):
@@ -88,14 +103,10 @@ def stage_scheduler(scheduler: Scheduler, pivot_step: int | None, base_mu: float
         ValueError: The scheduler's timesteps are not training timesteps, or K lies outside (0, T].
     """
     kind: type[Any] = type(scheduler)
-    noises = hasattr(scheduler, "add_noise") or hasattr(scheduler, "scale_noise")
-    config = scheduler.config
-    counts_signal = config.get("invert_sigmas")  # its timesteps rise with the signal, as Mochi's do
-    if kind.__name__ in REFUSED or not noises or counts_signal or config.get("timestep_type") == "continuous":
+    if not numbers_steps(scheduler):
         raise ValueError(
             f"{kind.__name__} does not number its steps by training timesteps or adds no noise at one, so no stage can "
-            "start at a noise level; use pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config) or another "
-            "scheduler of that kind"
+            "start at a noise level"
         )
     if pivot_step is not None:
         check_pivot_step(pivot_step, training_steps(scheduler))
@@ -108,9 +119,24 @@ def stage_scheduler(scheduler: Scheduler, pivot_step: int | None, base_mu: float
     return copied
 
 
+def numbers_steps(scheduler: Scheduler) -> bool:
+    """Whether its steps are training timesteps, and it adds the noise of one."""
+    kind: type[Any] = type(scheduler)
+    noises = hasattr(scheduler, "add_noise") or hasattr(scheduler, "scale_noise")
+    own = inspect.signature(kind.__init__).parameters  # a configuration keeps what another class was told
+    config = {name: scheduler.config.get(name) for name in own}
+    return noises and not (kind.__name__ in REFUSED or config.get("timestep_type") == "continuous")
+
+
 def training_steps(scheduler: Scheduler) -> int:
     """T, the number of training timesteps."""
     return int(scheduler.config.get("num_train_timesteps", 1000))
+
+
+def noise_timesteps(scheduler: Scheduler) -> Tensor:
+    """Its timesteps, (n,), counted as training does: T is noise, 0 is the picture."""
+    timesteps = scheduler.timesteps
+    return training_steps(scheduler) - timesteps if counts_signal(scheduler) else timesteps
 
 
 def matched_step(scheduler: Scheduler, step: int, ratio: float) -> int:
@@ -124,12 +150,16 @@ def matched_step(scheduler: Scheduler, step: int, ratio: float) -> int:
         step: t, a training timestep in (0, T].
         ratio: Ratio of the pixels, over 0.
     """
-    last = training_steps(scheduler)
+    return step_of_snr(step, ratio, training_steps(scheduler), getattr(scheduler, "alphas_cumprod", None))
+
+
+def step_of_snr(step: int, ratio: float, last: int, alphas_cumprod: Tensor | None) -> int:
+    """`matched_step` of T = `last` training timesteps with these abar, (T,); None: of a flow, whose sigma is t / T."""
     check_pivot_step(step, last)
-    if not hasattr(scheduler, "alphas_cumprod"):
+    if alphas_cumprod is None:
         odds = (last - step) / step / ratio**0.5  # (1 - sigma) / sigma, the square root of the SNR
         return min(last, max(1, round(last / (1 + odds))))
-    abar: Tensor = scheduler.alphas_cumprod.double()
+    abar = alphas_cumprod.double()
     snr = abar / (1 - abar)
     return max(1, int((snr > snr[min(step, last - 1)] / ratio).sum()))
 
@@ -142,21 +172,6 @@ def check_pivot_step(pivot_step: object, limit: int) -> None:
         )
 
 
-def add_noise_at_start(scheduler: StageScheduler, z_0: Tensor, noise: Tensor) -> Tensor:
-    """z_0 taken to the first step of the stage: sqrt(abar) z_0 + sqrt(1 - abar) eps (eq. 6), or the flow's own mixture.
-
-    Args:
-        scheduler: A stage scheduler whose timesteps are set.
-        z_0: Clean latents, (B, ...).
-        noise: Gaussian noise, the shape of z_0.
-    """
-    timestep = scheduler.timesteps[:1]
-    with _whole_schedule(scheduler):
-        if hasattr(scheduler, "add_noise"):
-            return scheduler.add_noise(z_0, noise, timestep.repeat(len(z_0)))
-        return scheduler.scale_noise(z_0, timestep, noise)
-
-
 @functools.cache
 def _stage_class(kind: type[Any]) -> type:
     """A subclass under the same name. The wrappers keep the signatures, which pipelines look into."""
@@ -167,7 +182,13 @@ def _stage_class(kind: type[Any]) -> type:
         mu = cast("float | None", kwargs.get("mu"))
         if mu is not None:
             self.mu = kwargs["mu"] = mu if self.pivot_step is None else min(mu, self.largest_mu)
-        kind.set_timesteps(self, *args, **kwargs)
+        try:
+            kind.set_timesteps(self, *args, **kwargs)
+        except (AssertionError, AttributeError, TypeError) as error:  # it is not made for what this pipeline asks of it
+            raise ValueError(
+                f"scheduler {kind.__name__} does not make the schedule that this pipeline asks for; use the scheduler "
+                f"that came with the model ({error or type(error).__name__})"
+            ) from error
         _check_timesteps(self)
         _keep_tail(self)
         if self.probing:
@@ -176,7 +197,7 @@ def _stage_class(kind: type[Any]) -> type:
     @functools.wraps(kind.step)
     def step(self: StageScheduler, *args: object, **kwargs: object) -> Sequence[Any]:
         anchor, count = self.anchor, len(self.timesteps)
-        with _whole_schedule(self):
+        with whole_schedule(self):
             if anchor is not None and anchor.holds(self.steps_run, count):
                 bound = signature.bind(self, *args, **kwargs)
                 given = bound.arguments
@@ -189,7 +210,7 @@ def _stage_class(kind: type[Any]) -> type:
         return result
 
     def scale_model_input(self: StageScheduler, *args: object, **kwargs: object) -> Tensor:
-        with _whole_schedule(self):
+        with whole_schedule(self):
             return kind.scale_model_input(self, *args, **kwargs)
 
     def set_begin_index(self: StageScheduler, begin_index: int = 0) -> None:
@@ -219,24 +240,24 @@ def _check_timesteps(scheduler: StageScheduler) -> None:
         )
     sigmas = getattr(scheduler, "sigmas", None)
     if isinstance(sigmas, Tensor) and sigmas.ndim == 1:
-        last = float(sigmas[-1])
+        last = 1 - float(sigmas[-1]) if counts_signal(scheduler) else float(sigmas[-1])
         if last > LAST_SIGMA:
-            raise ValueError(f"sigmas end at {last:g}, so a stage would hand on noisy latents; end them at 0")
+            raise ValueError(
+                f"sigmas end at {last:g}, so a stage would hand on noisy latents; end them at 0, or use "
+                "the scheduler that came with the model"
+            )
 
 
 def _keep_tail(scheduler: StageScheduler) -> None:
     """Shows the pipeline the steps at or below K, and keeps the whole schedule for the scheduler's own arithmetic."""
-    timesteps, order = scheduler.timesteps, getattr(scheduler, "order", 1)
+    timesteps, order = noise_timesteps(scheduler), getattr(scheduler, "order", 1)
     scheduler.first_index, scheduler.whole = 0, {}
     scheduler.steps_run, scheduler.stage_latents = 0, None
     if scheduler.pivot_step is None:
         return
     below = [index for index in range(0, len(timesteps), order) if float(timesteps[index]) <= scheduler.pivot_step]
     if not below:
-        raise ValueError(
-            f"pivot_step {scheduler.pivot_step} leaves no step to run: the last of {len(timesteps)} scheduled steps "
-            f"is at {float(timesteps[-1]):g}; raise pivot_step or num_inference_steps"
-        )
+        raise NoStepLeft(scheduler.pivot_step, len(timesteps), float(timesteps[-1]))
     scheduler.first_index = below[0]
     for name in ("timesteps", "sigmas"):
         values = getattr(scheduler, name, None)
@@ -248,7 +269,7 @@ def _keep_tail(scheduler: StageScheduler) -> None:
 
 
 @contextlib.contextmanager
-def _whole_schedule(scheduler: StageScheduler) -> Generator[None]:
+def whole_schedule(scheduler: StageScheduler) -> Generator[None]:
     """With it the scheduler has all its steps; without, the tail."""
     tail = {name: getattr(scheduler, name) for name in scheduler.whole}
     for name, values in scheduler.whole.items():

@@ -8,15 +8,62 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from selfcascade.base_models.protocols import Scheduler
-from selfcascade.base_models.stage_scheduler import stage_scheduler, training_steps
+from selfcascade.base_models.stage_scheduler import matched_step, noise_timesteps, stage_scheduler, training_steps
 from selfcascade.options.checks import OptionError
 
+Sigmas = Callable[[int], Sequence[float]]
+
 NOISE_SHARE = 0.95  # of T: from here on a stage would start from hardly anything but noise
+
+
+class Schedules(Protocol):
+    """The schedules of a model, of any number of steps: all that planning must know of them."""
+
+    @property
+    def training_steps(self) -> int:
+        """T, the number of training timesteps."""
+        ...
+
+    def last_timesteps(self, steps: int) -> list[float]:
+        """The last timestep of so many steps, in each way that they may be asked for; none where that is not known."""
+        ...
+
+    def matched_step(self, step: int, ratio: float) -> int:
+        """The timestep that hides as much of a picture with `ratio` times the pixels as `step` of a native one."""
+        ...
+
+
+def linear_sigmas(steps: int) -> Sequence[float]:
+    """The sigmas that Flux's pipeline and all that are built like it give their scheduler."""
+    return np.linspace(1.0, 1 / steps, steps).tolist()
+
+
+@dataclass(frozen=True)
+class SchedulerSchedules:
+    """Schedules of a diffusers scheduler, which is not changed, and what its pipeline gives one of a flow."""
+
+    scheduler: Scheduler
+    sigmas: Sigmas = linear_sigmas
+
+    @property
+    def training_steps(self) -> int:
+        """As `stage_scheduler.training_steps`."""
+        return training_steps(self.scheduler)
+
+    def last_timesteps(self, steps: int) -> list[float]:
+        """As `last_timesteps`."""
+        return last_timesteps(self.scheduler, steps, self.sigmas)
+
+    def matched_step(self, step: int, ratio: float) -> int:
+        """As `stage_scheduler.matched_step`."""
+        return matched_step(self.scheduler, step, ratio)
 
 
 def takes_sigmas(scheduler: Scheduler) -> bool:
@@ -26,7 +73,7 @@ def takes_sigmas(scheduler: Scheduler) -> bool:
     )
 
 
-def last_timesteps(scheduler: Scheduler, steps: int) -> list[float]:
+def last_timesteps(scheduler: Scheduler, steps: int, sigmas: Sigmas = linear_sigmas) -> list[float]:
     """The last timestep of so many steps, in each of the ways that pipelines ask for them; none where only they know.
 
     A dynamic shift is taken to be the largest, which leaves the fewest steps at low noise.
@@ -34,6 +81,7 @@ def last_timesteps(scheduler: Scheduler, steps: int) -> list[float]:
     Args:
         scheduler: The pipeline's; it is not changed.
         steps: Steps of the whole schedule.
+        sigmas: From a number of steps to what the pipeline gives a flow's scheduler.
 
     Raises:
         ValueError: The scheduler has no such schedule.
@@ -42,49 +90,37 @@ def last_timesteps(scheduler: Scheduler, steps: int) -> list[float]:
     ways: list[dict[str, Any]] = [] if dynamic else [{"num_inference_steps": steps}]
     if takes_sigmas(scheduler):
         shift = {"mu": scheduler.config.get("max_shift") or 0.0} if dynamic else {}
-        ways.append({"sigmas": np.linspace(1.0, 1 / steps, steps), **shift})  # Flux and all that are built like it
+        ways.append({"sigmas": sigmas(steps), **shift})
     return [_last(scheduler, way) for way in ways]
 
 
-def shortened(scheduler: Scheduler, steps: int, share: float, pivot_step: int) -> int:
+def shortened(schedules: Schedules, steps: int, share: float, pivot_step: int) -> int:
     """That share of the steps, or as many more, up to all, as it takes to have one at or below K."""
     least = max(1, round(share * steps))
-    enough = (few for few in range(least, steps) if max(last_timesteps(scheduler, few), default=0.0) <= pivot_step)
+    enough = (few for few in range(least, steps) if max(schedules.last_timesteps(few), default=0.0) <= pivot_step)
     return next(enough, steps)
 
 
-def reachable(scheduler: Scheduler, steps: int, pivot_step: int, chosen: bool) -> int:
-    """K, or where so few steps leave none at or below it, the lowest K that leaves one.
+def lowest_pivot(limit: int, steps: int, last: float) -> int:
+    """The lowest K in (0, T] that leaves a step, the last one at this timestep.
 
     Args:
-        scheduler: The pipeline's.
-        steps: Steps of the stage's whole schedule.
-        pivot_step: K.
-        chosen: Whether the caller asked for that K, which is then not changed.
+        limit: T.
+        steps: Steps of the schedule.
+        last: Its last timestep.
 
     Raises:
-        OptionError: No step is left at the chosen K, or none at all but one that starts from pure noise.
+        OptionError: That step would start from hardly anything but noise.
     """
-    last = last_timesteps(scheduler, steps)
-    if not last or max(last) <= pivot_step:
-        return pivot_step
-    if chosen and min(last) <= pivot_step:  # the pipeline knows, and is asked before anything runs
-        return pivot_step
-    lowest, limit = math.ceil(max(last)), training_steps(scheduler)
-    if chosen:
-        raise OptionError(
-            f"{{pivot_step}} {pivot_step} leaves no step to run: the last of {steps} scheduled steps is at "
-            f"{min(last):g}; raise {{pivot_step}} or {{num_inference_steps}}"
-        )
-    if lowest > NOISE_SHARE * limit:
+    if last > NOISE_SHARE * limit:
         raise OptionError(
             f"{{num_inference_steps}} {steps} leaves a stage above the base none but the step from pure noise, at "
-            f"{max(last):g} of {limit}; give more"
+            f"{last:g} of {limit}; give more"
         )
-    return lowest
+    return max(1, math.ceil(last))
 
 
 def _last(scheduler: Scheduler, way: dict[str, Any]) -> float:
     whole = stage_scheduler(scheduler, None)
     whole.set_timesteps(**way)
-    return float(whole.timesteps.min())
+    return float(noise_timesteps(whole).min())

@@ -57,7 +57,12 @@ class Lumina2(Family):
 class ZImage(Family):
     """Z-Image: plain latents, patches of 2 x 2."""
 
-    classes = ("ZImagePipeline", "ZImageControlNetPipeline")
+    classes = (
+        "ZImagePipeline",
+        "ZImageControlNetPipeline",
+        "ZImageControlNetInpaintPipeline",
+        "ZImageOmniPipeline",
+    )
     token_side = 2
     stated_size = (1024, 1024)
 
@@ -66,6 +71,7 @@ class Sana(Family):
     """Sana: a 32-fold autoencoder."""
 
     classes = ("SanaPipeline", "SanaPAGPipeline")
+    flow = True
     least_multiple = 32
 
 
@@ -138,6 +144,7 @@ class Wan(Family):
 
     classes = ("WanPipeline", "WanVACEPipeline", "SkyReelsV2Pipeline")
     video = True
+    flow = True
     least_multiple = 16
     stated_size = (480, 832)
 
@@ -176,28 +183,3 @@ class LTX(Family):
     @property
     def _patches(self) -> tuple[int, int]:
         return self.pipe.transformer_spatial_patch_size, self.pipe.transformer_temporal_patch_size
-
-
-class CogVideoX(Family):
-    """CogVideoX 1.0: frames before channels, (B, F, C, h, w)."""
-
-    classes = ("CogVideoXPipeline",)
-    video = True
-    frames_first = True
-
-    def check(self) -> None:
-        along = self.denoiser.config.get("patch_size_t")
-        if along is not None:
-            raise ValueError(
-                f"{self.name} with patch_size_t {along}, CogVideoX 1.5, is not supported as a base model: "
-                f"its positions end at the size in its config, and latents hold frames of padding; use CogVideoX 1.0"
-            )
-
-    @property
-    def frame_step(self) -> int:
-        return 2 * super().frame_step  # its VAE decodes latent frames in pairs, after the first
-
-    @property
-    def native_size(self) -> Size:
-        config = self.denoiser.config
-        return Size(config.sample_height * self.factor, config.sample_width * self.factor)

@@ -31,6 +31,7 @@ class StableDiffusionXL(Family):
         "StableDiffusionXLPAGPipeline",
         "StableDiffusionXLControlNetPAGPipeline",
         "KolorsPipeline",
+        "KolorsPAGPipeline",
     )
     least_multiple = 8
 
@@ -43,6 +44,7 @@ class AnimateDiff(Family):
         "AnimateDiffControlNetPipeline",
         "AnimateDiffSDXLPipeline",
         "AnimateDiffPAGPipeline",
+        "AnimateDiffSparseControlNetPipeline",
     )
     video = framewise = True
     least_multiple = 8

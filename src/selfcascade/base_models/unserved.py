@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 OWN_SCHEDULERS = "it runs pipelines inside it that hold schedulers of their own, so no stage can start at a noise level"
+SOUND = "it makes sound along with the clip, from noise, and a stage above the base has too few steps for that"
 NO_FAMILY = "no family says how its latents lie"
 
 # Class names to the end of the sentence "... is not supported as a base model: ".
@@ -10,26 +11,34 @@ UNSERVED: dict[str, str] = {
     "IFPipeline": "it works on pixels and enlarges by pipelines of its own; use StableDiffusionPipeline",
     "KandinskyCombinedPipeline": f"{OWN_SCHEDULERS}; use Kandinsky5T2IPipeline",
     "KandinskyV22CombinedPipeline": f"{OWN_SCHEDULERS}; use Kandinsky5T2IPipeline",
-    "Kandinsky3Pipeline": "its autoencoder, movq, is no vae and states no size of its latents; "
-    "use Kandinsky5T2IPipeline",
     "WuerstchenCombinedPipeline": f"{OWN_SCHEDULERS}; use StableDiffusionXLPipeline",
     "StableCascadeCombinedPipeline": f"{OWN_SCHEDULERS}; use StableDiffusionXLPipeline",
-    "FluxKontextPipeline": "it brings every size that it is asked for to a megapixel; use FluxPipeline",
     "Ideogram4Pipeline": f"{NO_FAMILY}; use Krea2Pipeline, or register_family one",
     "GlmImagePipeline": "it draws tokens for each size anew before it denoises, so stages would show other pictures; "
     "use CogView4Pipeline",
     "HeliosPipeline": "it makes clips part by part, each from the one before; use WanPipeline",
     "HeliosPyramidPipeline": "it makes clips part by part, through sizes of its own; use WanPipeline",
-    "QwenImage21Pipeline": "its VAE codes pictures of four channels, and pivots have three; use QwenImagePipeline",
-    "ZImageControlNetInpaintPipeline": "it fills a part of a picture; use ZImageControlNetPipeline",
-    "ZImageOmniPipeline": f"{NO_FAMILY}; use ZImagePipeline",
-    "MochiPipeline": "its timesteps count from noise to picture, and pivot_step counts noise; use HunyuanVideoPipeline",
-    "LattePipeline": "it calls num_frames video_length, and its decode_latents takes whole clips only; "
+    "AllegroPipeline": "its autoencoder decodes sizes of its own tiles' grid, and leaves the rest of others black; "
+    "use WanPipeline",
+    "AnyFlowFARPipeline": "it makes clips part by part, each from the one before; use AnyFlowPipeline",
+    "Cosmos2_5_PredictBasePipeline": f"{NO_FAMILY}; use WanPipeline",
+    "Cosmos3OmniPipeline": f"{NO_FAMILY}; use WanPipeline",
+    "CosmosTextToWorldPipeline": "its scheduler counts no training timesteps; use WanPipeline",
+    "EasyAnimateControlPipeline": "in diffusers 0.42 its own call fails, as its encode_prompt takes no "
+    "text_encoder_index; use EasyAnimatePipeline",
+    "Kandinsky6TI2VAPipeline": f"{SOUND}; use Kandinsky5T2VPipeline",
+    "LTX2ConditionPipeline": f"{SOUND}; use LTXPipeline",
+    "LTX2DFRPipeline": f"{SOUND}; use LTXPipeline",
+    "LTX2DFRTemporalRefinePipeline": f"{SOUND}; use LTXPipeline",
+    "LTX2HDRPipeline": f"{SOUND}; use LTXPipeline",
+    "LTX2InContextPipeline": f"{SOUND}; use LTXPipeline",
+    "LTXConditionPipeline": "it noises the latents that it is given anew; use LTXPipeline",
+    "SkyReelsV2DiffusionForcingPipeline": "each frame has a scheduler and a noise level of its own; "
+    "use SkyReelsV2Pipeline",
+    "TextToVideoZeroPipeline": "it makes the frames after the first by moving that one's latents; "
     "use AnimateDiffPipeline",
-    "AllegroPipeline": f"{NO_FAMILY}; use WanPipeline",
-    "EasyAnimatePipeline": f"{NO_FAMILY}; use WanPipeline",
-    "SanaVideoPipeline": "it calls num_frames frames; use WanPipeline",
-    "LTX2Pipeline": "it makes sound along with the clip, from noise, and a stage above the base has too few steps for "
-    "that; use LTXPipeline",
-    "AnyFlowPipeline": f"{NO_FAMILY}; use WanPipeline",
+    "TextToVideoZeroSDXLPipeline": "it makes the frames after the first by moving that one's latents; "
+    "use AnimateDiffSDXLPipeline",
+    "SanaSprintPipeline": "its scheduler counts angles, not training timesteps; use SanaPipeline",
+    "LTX2Pipeline": f"{SOUND}; use LTXPipeline",
 }

@@ -9,10 +9,12 @@ from selfcascade.batch.rows import Row
 from selfcascade.options import Options, hints, uses
 from selfcascade.options.call_options import MAX_SEED
 from selfcascade.options.checks import OptionError, item_of, kind_of, nearest, shown
+from selfcascade.options.load_options import LoadOptions
 
 COMMAND = "batch"
 # What decides which model is loaded; a batch has one.
-OF_THE_BATCH = ("model", "device", "dtype", "native_size", "upsamplers")
+OF_THE_BATCH = frozenset(LoadOptions.model_fields) | {"native_size", "upsamplers"}
+OF_SIZE = ("height", "width", "scale", "pixels")
 # What may differ between rows that are made together.
 OF_THE_ROW = frozenset({"prompt", "negative_prompt", "seed"})
 
@@ -21,7 +23,7 @@ OF_THE_ROW = frozenset({"prompt", "negative_prompt", "seed"})
 def columns() -> frozenset[str]:
     """The options that a row may say."""
     own = {name for name, use in uses().items() if COMMAND in use.commands}
-    return frozenset(own | {"prompt"}) - set(OF_THE_BATCH)
+    return frozenset(own | {"prompt"}) - OF_THE_BATCH
 
 
 def options_of(base: Options, row: Row) -> Options:
@@ -75,8 +77,10 @@ def _value(wanted: object, text: str) -> Any:
 
 def _gone(own: dict[str, Any]) -> dict[str, Any]:
     """Options of the command that the row's own take the place of without having their names."""
-    gone: dict[str, Any] = {"scale": None} if {"height", "width"} & set(own) else {}
-    return gone | ({"height": None, "width": None} if "scale" in own else {})
+    given = [name for name in OF_SIZE if name in own]
+    sides = {"height", "width"}
+    kept = sides | set(given) if sides & set(given) else set(given)
+    return {name: None for name in OF_SIZE if given and name not in kept}
 
 
 def check_method(name: str, given: frozenset[str], options: Options) -> None:

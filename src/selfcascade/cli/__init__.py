@@ -16,13 +16,14 @@ from selfcascade.cli.info import info
 from selfcascade.cli.plan import plan
 from selfcascade.cli.report import report
 from selfcascade.cli.train import train
+from selfcascade.cli.web import web
 
 app = typer.Typer(
     cls=OneLineErrors,
     pretty_exceptions_enable=False,
     help="Pictures and clips larger than a diffusion model was trained for (Self-Cascade, ECCV 2024).",
 )
-for command in (generate, upscale, batch, plan, compare, evaluate, report, info):
+for command in (generate, upscale, batch, plan, compare, evaluate, report, info, web):
     app.command()(command)
 app.command("train", no_args_is_help=True)(train)
 

@@ -32,10 +32,6 @@ Ending = Annotated[
     str | None,
     typer.Option(help="png, jpg or webp; of video mp4, gif or webp (default: png, mp4).", show_default=False),
 ]
-Engine = Annotated[
-    Literal["accelerate", "ray"], typer.Option(help="Processes that a launcher has started, or actors of Ray Data.")
-]
-Workers = Annotated[int | None, typer.Option(min=1, help="Actors of Ray (default: one for each GPU, else CPU).")]
 PartOf = Annotated[str | None, typer.Option("--part", metavar="K/N", help="The share K, from 0, of N separate jobs.")]
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Make rows that have failed again.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check every row and count them; write nothing.")]
@@ -50,36 +46,25 @@ def batch(
     batch_size: BatchSize = 1,
     form: Form = "tar",
     ending: Ending = None,
-    engine: Engine = "accelerate",
-    workers: Workers = None,
     part: PartOf = None,
     retry_failed: Retry = False,
     dry_run: DryRun = False,
     debug: Debug = False,
 ) -> None:
     """Make a picture or clip of every row of PROMPTS, in shards that `train` reads; a repeated command goes on."""
-    from selfcascade.batch.on_processes import Outcome, Part, run_on_processes
-    from selfcascade.batch.on_ray import run_on_ray
+    from selfcascade.batch.on_processes import Part, run_on_processes
 
     options, _ = gather(given)
     check_method(options)
     dotted = None if ending is None else f".{ending.removeprefix('.').lower()}"
     job = Job(prompts, output, options, rows_per_shard, batch_size, form, dotted)
     share = None if part is None else Part(*_fraction(part))
-    if engine == "ray" and share is not None:
-        raise BatchError("--part is for separate jobs; Ray shares the rows out itself")
-    if engine != "ray" and workers is not None:
-        raise BatchError("--workers is for --engine ray; other processes are started by their launcher")
     if share is not None and share.count > 1 and retry_failed:
         raise BatchError("--retry-failed is for one job; leave --part out")
     if dry_run:
         _show(job)
         return
-    outcome: Outcome = (
-        run_on_ray(job, retry_failed, workers, note)
-        if engine == "ray"
-        else run_on_processes(job, retry_failed, share, note)
-    )
+    outcome = run_on_processes(job, retry_failed, share, note)
     if outcome.is_main:
         _end(job, outcome, share)
 

@@ -6,7 +6,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
@@ -107,14 +107,23 @@ def _kind(hint: object) -> Any:
     item = item_of(hint)
     if item is not None:
         return list[kind_of(item)] | None  # type: ignore[misc]
+    if _is_several(hint):
+        return list[str] | None
     kind = kind_of(hint)
     return (kind if kind in (int, float, bool) else str) | None  # type: ignore[operator]
 
 
 def _read(name: str, value: Any, options: type[Options]) -> Any:
     hint = hints(options)[name]
+    if _is_several(hint):
+        return tuple(value) if value else None
     if value is not None and get_origin(kind_of(hint)) is tuple:
         return parse_size(name, value)
     if item_of(hint) is not None:
         return None if not value else value[0] if len(value) == 1 else tuple(value)
     return value
+
+
+def _is_several(hint: object) -> bool:
+    """Whether the flag may be given several times, for a list that has nothing to do with stages."""
+    return item_of(hint) is None and Ellipsis in get_args(kind_of(hint))

@@ -45,7 +45,7 @@ def upscale(
     force: Force = False,
     debug: Debug = False,
 ) -> None:
-    """Enlarge your own picture or clip, twice a side unless --scale, or --height and --width, say otherwise."""
+    """Enlarge your own picture or clip, twice a side unless --scale, --pixels, --height or --width say otherwise."""
     options, _ = gather(given, output=output)
     _write(options, count, output, "upscaled", force, sheet)
 

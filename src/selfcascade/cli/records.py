@@ -1,4 +1,4 @@
-"""Options from the command line and from the records of earlier pictures."""
+"""Options from the command line, in the places of those in the record of an earlier picture."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from selfcascade.cli.sources import is_clip
-from selfcascade.making import CLIP_KIND, KIND, OF_CLIPS, TUNED, has_preset
-from selfcascade.media.save_pictures import read_record
+from selfcascade.making import OF_CLIPS, TUNED
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError, shown
 from selfcascade.options.presets import Preset
+from selfcascade.recorded import not_taken, read_options
 
-RECORD_KEYS = frozenset({"schema", "kind", "settings", "result", "versions"})
-RENAMED = {"frames": "num_frames"}  # in records of versions before 0.2
 # What a record spells out of a preset, and another preset is to replace.
 OF_PRESETS = frozenset({"pivot_step"} | {field.name for field in dataclasses.fields(Preset)}) & set(
     Options.model_fields
@@ -51,45 +49,14 @@ def gather(
         given["model"] = "bundled-video"
     options, sha256 = (kind(**given), None) if source is None else read_options(source, kind)
     replaced: dict[str, Any] = {name: None for name in OF_PRESETS} if "preset" in given else {}
-    if {"height", "width", "scale"} & set(given):
+    if {"height", "width", "scale", "pixels"} & set(given):
         replaced["pivot_step"] = None  # one value a stage, and another size can have other stages
-    if "scale" in given:
+    if {"scale", "pixels"} & set(given):
         replaced |= {"height": None, "width": None}
     if "method" in given:
-        replaced |= dict.fromkeys(_not_taken(given["method"], options))
+        replaced |= dict.fromkeys(not_taken(given["method"], options))
     options = options.changed(**{**replaced, **given})
     return options, None if {*replaced, *given} - {"device"} else sha256
-
-
-def read_options(path: Path, kind: type[Options] = Options) -> tuple[Options, str | None]:
-    """The options in a sidecar or a PNG, and the SHA-256 of the pixels they gave.
-
-    Raises:
-        ValueError: The file cannot be read, has an unknown key, or a value is out of range; the file is named.
-    """
-    record = read_record(path, KIND, CLIP_KIND)
-    given = record.get("settings")
-    if not isinstance(given, dict):
-        raise ValueError(f"{str(path)!r} has no settings")
-    unknown = sorted((set(record) - RECORD_KEYS) | (set(given) - set(kind.model_fields) - set(RENAMED)))
-    if unknown:
-        raise ValueError(f"{str(path)!r} has unknown keys: {', '.join(map(shown, unknown))}")
-    try:
-        options = kind(**{RENAMED.get(str(name), str(name)): value for name, value in given.items()})
-        if set(RENAMED) & set(given):
-            options = migrated(options)
-        if options.preset is None and has_preset(options):
-            options = options.changed(preset="paper")  # the default of the versions that did not record it
-    except OptionError as error:
-        raise ValueError(f"{str(path)!r}: {error}") from error
-    result = record.get("result")
-    sha256 = result.get("sha256") if isinstance(result, dict) else None
-    return options, sha256 if isinstance(sha256, str) else None
-
-
-def migrated(options: Options) -> Options:
-    """Options of a version that recorded those, too, that the method then left out."""
-    return options.changed(**dict.fromkeys(_not_taken(options.method, options)))
 
 
 def check_prompt(options: Options) -> None:
@@ -115,13 +82,6 @@ def check_method(options: Options) -> None:
             "{method} must be one of {known}, not {found}", known=", ".join(METHODS), found=shown(options.method)
         )
     METHODS[options.method].check(options.given())
-
-
-def _not_taken(name: str, options: Options) -> list[str]:
-    from selfcascade import METHODS
-
-    method = METHODS.get(name)
-    return [] if method is None else [option for option in options.given() if not method.accepts(option)]
 
 
 def _of_clips(output: Path | None, given: Mapping[str, Any]) -> bool:

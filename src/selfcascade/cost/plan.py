@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from selfcascade.base_models.family import full_precision_vae
+from selfcascade.base_models.autoencoders import full_precision
 from selfcascade.base_models.stage_scheduler import stage_scheduler, training_steps
 from selfcascade.cascade import Size, Stage
 from selfcascade.cost.coding import Coders, Coding
@@ -94,7 +94,7 @@ def estimate(
         return [StageCost(stage, steps) for stage, steps in plan]
     # Of these families only SDXL's pipeline decodes in float32 where its VAE asks for it.
     upcasts = hasattr(pipe, "upcast_vae")
-    with torch.no_grad(), full_precision_vae(pipe) if upcasts else contextlib.nullcontext(pipe.vae) as vae:
+    with torch.no_grad(), full_precision(pipe.vae) if upcasts else contextlib.nullcontext(pipe.vae) as vae:
         video = type(pipe.unet).__name__ in CLIP_NETWORKS
         return _known_costs(pipe, vae, plan, batch, guided, (frames or DEFAULT_FRAMES) if video else None, upsampling)
 

@@ -7,16 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from selfcascade.cascade import Size
+from selfcascade.data.ahead import prefetched
 from selfcascade.data.clip_files import ClipFiles
 from selfcascade.data.clip_table import ClipTableSource
 from selfcascade.data.collages_source import CollagesSource, names_collages, parse_collages
 from selfcascade.data.decode import EXTENSIONS
-from selfcascade.data.examples import Batch, DataError, Entry, Position, Report, Sample, Skip, Source
+from selfcascade.data.examples import Batch, DataError, Entry, Fingerprint, Position, Report, Sample, Skip, Source
 from selfcascade.data.folders import FolderSource
 from selfcascade.data.known_files import is_clutter, unread
 from selfcascade.data.scenes_source import MovingScenesSource, ScenesSource
 from selfcascade.data.shards import ShardFilter, ShardSource
-from selfcascade.data.stream import Stream, bucket_sizes, prefetched
+from selfcascade.data.stream import Stream, bucket_sizes
+from selfcascade.media.frame_rates import DEFAULT_FPS
 
 __all__ = [
     "Batch",
@@ -25,6 +27,7 @@ __all__ = [
     "CollagesSource",
     "DataError",
     "Entry",
+    "Fingerprint",
     "FolderSource",
     "MovingScenesSource",
     "Position",
@@ -88,7 +91,7 @@ def _open_clips(name: str, size: Size, clips: ClipFiles) -> Source:
     if names_collages(name):
         raise DataError(f"train_data {name!r} is pictures, which a model of clips cannot learn; use 'moving-scenes'")
     if name == "moving-scenes":
-        return MovingScenesSource(size, clips.frames, clips.fps or 8.0 / (clips.stride or 1))
+        return MovingScenesSource(size, clips.frames, clips.fps or DEFAULT_FPS / (clips.stride or 1))
     path = Path(name).expanduser()
     clips = clips if clips.min_size is not None else replace(clips, min_size=size)
     if name and (path.is_dir() or (path.is_file() and path.suffix.lower() == ".csv")):

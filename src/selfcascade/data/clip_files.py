@@ -15,6 +15,7 @@ import numpy as np
 from selfcascade.cascade import Size
 from selfcascade.data.decode import EXTENSIONS, is_small
 from selfcascade.data.examples import Entry, Skip, drawn_from
+from selfcascade.media.frame_rates import DEFAULT_FPS
 from selfcascade.media.video_files import CLIP_EXTENSIONS, ClipError, ClipInfo, probe_clip, read_clip
 
 # A rate this little under the one asked for is the same: 23.976 frames a second count as 24.
@@ -41,7 +42,7 @@ class ClipFiles:
 
     min_size: Size | None = None
     frames: int = 16
-    fps: float | None = 8.0
+    fps: float | None = DEFAULT_FPS
     stride: int | None = None
     min_duration: float = 0.0
     max_duration: float = math.inf

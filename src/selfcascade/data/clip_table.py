@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 import os
 import re
@@ -15,14 +16,14 @@ import numpy as np
 from selfcascade.data.clip_files import ClipFiles
 from selfcascade.data.csv_records import csv_records
 from selfcascade.data.decode import check_caption, check_inside, printable
-from selfcascade.data.examples import DataError, Entry, Skip
+from selfcascade.data.examples import DataError, Entry, Fingerprint, Skip, Source, file_size, order
 
 CAPTION_COLUMNS = ("name", "caption", "text")
 # WebVid writes PT00H00M21S.
 ISO_DURATION = re.compile(r"PT(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?")
 
 
-class ClipTableSource:
+class ClipTableSource(Source):
     """The clips that a CSV lists: columns `videoid`, `name` (or `caption`, `text`), and `page_dir`, `duration` if any.
 
     A clip is FOLDER/PAGE_DIR/VIDEOID.mp4. The table is gone through once, on construction, and of each row only its
@@ -60,15 +61,19 @@ class ClipTableSource:
         if not len(self.places):
             raise DataError(f"train_data {str(table)!r} has no rows")
 
-    def entries(self, seed: int, epoch: int, first: int = 0) -> Iterator[Entry | Skip]:
-        """All rows in an order drawn from seed and epoch."""
-        order = np.random.default_rng([seed, epoch]).permutation(len(self.places))
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def entry(self, seed: int, epoch: int, index: int) -> Entry:
+        """Of all rows in an order drawn from seed and epoch."""
         with self.table.open("rb") as file:
-            for number in order[first:]:
-                try:
-                    yield self._entry(file, int(number), f"{seed} {epoch}")
-                except Skip as skip:
-                    yield skip
+            return self._entry(file, int(order(len(self), seed, epoch)[index]), f"{seed} {epoch}")
+
+    def fingerprint(self) -> Fingerprint:
+        """Of the table's contents; the clips, which may be millions, are not looked at."""
+        with self.table.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return Fingerprint(len(self), file_size(self.table), digest)
 
     def _entry(self, file: BinaryIO, number: int, draw: str) -> Entry:
         place = f"{printable(self.table.name)}:{number + 1}"

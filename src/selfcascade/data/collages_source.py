@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +19,13 @@ from selfcascade.data.collages import (
     render,
     sample_collage,
 )
-from selfcascade.data.examples import DataError, Entry, Skip
-from selfcascade.data.scenes_source import epoch_numbers
+from selfcascade.data.examples import DataError, Entry, Fingerprint, Skip, Source, fingerprint_of
+from selfcascade.data.scenes_source import EPOCH, epoch_start
 
 COLLAGES = "collages"
 
 
-class CollagesSource:
+class CollagesSource(Source):
     """Collages by number; an epoch is a million of them.
 
     Args:
@@ -46,13 +45,21 @@ class CollagesSource:
         except ValueError as error:
             raise DataError(str(error)) from error
 
-    def entries(self, seed: int, epoch: int, first: int = 0) -> Iterator[Entry | Skip]:
-        """The epoch's collages in order of their numbers; seed and epoch move the first one."""
-        for number in epoch_numbers(seed, epoch, first):
-            collage = sample_collage(number, self.split, assets=self.assets)
-            words = caption(collage, number, assets=self.assets)
-            key = f"collage-{number}" if self.split == "train" else f"collage-{self.split}-{number}"
-            yield Entry(key, words, functools.partial(self._render, number, key))
+    def __len__(self) -> int:
+        return EPOCH
+
+    def entry(self, seed: int, epoch: int, index: int) -> Entry:
+        """Of the epoch's collages in order of their numbers; seed and epoch move the first one."""
+        number = epoch_start(seed, epoch) + index
+        collage = sample_collage(number, self.split, assets=self.assets)
+        words = caption(collage, number, assets=self.assets)
+        key = f"collage-{number}" if self.split == "train" else f"collage-{self.split}-{number}"
+        return Entry(key, words, functools.partial(self._render, number, key))
+
+    def fingerprint(self) -> Fingerprint:
+        """Of the cut-outs and photographs."""
+        files = [(file.name, file) for file in self.assets.files]
+        return fingerprint_of(len(self), files, tuple(self.size), self.split)
 
     def _render(self, number: int, key: str) -> Image.Image:
         collage = sample_collage(number, self.split, assets=self.assets)

@@ -5,12 +5,14 @@ Axis letters: B samples, F frames, H, W pixels.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -42,8 +44,11 @@ class Skip(Exception):
     """
 
     def __init__(self, reason: str, key: str, damaged: bool = True) -> None:
-        super().__init__(f"{key}: {reason}")
+        super().__init__(reason, key, damaged)  # with which it is made anew in another process
         self.reason, self.key, self.damaged = reason, key, damaged
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,86 @@ class Entry:
     file: Path | None = None
 
 
-class Source(Protocol):
-    """A collection of samples in a deterministic order."""
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a collection is, so that a change of it is noticed.
+
+    Attributes:
+        entries: Of an epoch.
+        bytes: Of all its files; 0 of what is rendered.
+        digest: Of the names and sizes of its files.
+    """
+
+    entries: int
+    bytes: int
+    digest: str
+
+    def change_from(self, earlier: dict[str, Any]) -> str | None:
+        """What has changed since another one of the same collection was taken, in words; None if nothing has."""
+        now = asdict(self)
+        if now == earlier:
+            return None
+        counts = [f"{earlier.get(name)} {name} then, {now[name]} now" for name in ("entries", "bytes")]
+        words = [
+            count for count, name in zip(counts, ("entries", "bytes"), strict=True) if earlier.get(name) != now[name]
+        ]
+        return ", ".join(words) or "files of other names or contents"
+
+
+class Source(ABC):
+    """A collection of samples in a deterministic order, of which any is found by its number."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Entries of an epoch, those that turn out to be skips included."""
+
+    @abstractmethod
+    def entry(self, seed: int, epoch: int, index: int) -> Entry:
+        """A sample by its place in an epoch's order; only this one is read.
+
+        Raises:
+            Skip: It cannot be used, as is known without decoding it.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> Fingerprint:
+        """Names and sizes of all that the samples are made of."""
+
+    def prepare(self, part: int, parts: int) -> None:  # noqa: B027 (most have nothing to do)
+        """Does a share of what must be done once before the first sample is read."""
 
     def entries(self, seed: int, epoch: int, first: int = 0) -> Iterator[Entry | Skip]:
-        """The samples of an epoch in its order, from the `first` on; those unusable without decoding are skips."""
-        ...
+        """The samples of an epoch in its order, from the `first` on."""
+        for index in range(first, len(self)):
+            try:
+                found: Entry | Skip = self.entry(seed, epoch, index)
+            except Skip as skip:
+                found = skip
+            yield found
+
+
+@functools.lru_cache(maxsize=8)
+def order(count: int, *seeds: int) -> np.ndarray:
+    """So many numbers in an order that the seeds decide."""
+    return np.random.default_rng(list(seeds)).permutation(count)
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a file; -1 if it is missing."""
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):
+        return -1
+
+
+def fingerprint_of(entries: int, files: Iterable[tuple[str, Path]], *words: object) -> Fingerprint:
+    """Of files, each with the name that it goes by, and of words that the samples depend on too."""
+    digest, total = hashlib.sha256(repr(words).encode()), 0
+    for name, path in files:
+        size = file_size(path)
+        digest.update(f"{name}\0{size}\n".encode(errors="backslashreplace"))
+        total += max(size, 0)
+    return Fingerprint(entries, total, digest.hexdigest())
 
 
 class Position(NamedTuple):

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from selfcascade.cascade import Size
 from selfcascade.data.csv_records import csv_records
 from selfcascade.data.decode import (
@@ -23,14 +21,14 @@ from selfcascade.data.decode import (
     decode_caption,
     printable,
 )
-from selfcascade.data.examples import DataError, Entry, Report, Skip
+from selfcascade.data.examples import DataError, Entry, Fingerprint, Report, Skip, Source, fingerprint_of, order
 from selfcascade.data.known_files import is_clutter, unread
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 CAPTION_KEYS = ("text", "caption", "prompt")
 
 
-class FolderSource:
+class FolderSource(Source):
     """Pictures or clips below a folder, at any depth; no symbolic link and no metadata path leads out of it.
 
     Hidden files, and those that systems leave behind, are none of it. What looks like data and is not read is a skip.
@@ -64,16 +62,24 @@ class FolderSource:
             words = f": {report.reasons()}" if not_read else ""
             raise DataError(f"train_data {str(folder)!r} has no {self.media.noun}s ({endings}){words}")
         self.samples: list[Path | Skip] = [*sorted(found), *self.faults, *not_read]
+        self.metadata = [path for path in files if path.name.lower() in METADATA]
 
-    def entries(self, seed: int, epoch: int, first: int = 0) -> Iterator[Entry | Skip]:
-        """All files in an order drawn from seed and epoch."""
-        order = np.random.default_rng([seed, epoch]).permutation(len(self.samples))
-        for row in order[first:]:
-            sample = self.samples[int(row)]
-            try:
-                yield sample if isinstance(sample, Skip) else self._entry(sample, f"{seed} {epoch}")
-            except Skip as skip:
-                yield skip
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def entry(self, seed: int, epoch: int, index: int) -> Entry:
+        """Of all files in an order drawn from seed and epoch."""
+        sample = self.samples[int(order(len(self), seed, epoch)[index])]
+        if isinstance(sample, Skip):
+            raise sample
+        return self._entry(sample, f"{seed} {epoch}")
+
+    def fingerprint(self) -> Fingerprint:
+        """Of the samples, the captions beside them and the metadata, by their places in the folder."""
+        own = [path for path in self.samples if isinstance(path, Path)]
+        beside = [path for path in (self.beside.get(path.with_suffix("")) for path in own) if path is not None]
+        files = ((self._key(path), path) for path in (*own, *beside, *self.metadata))
+        return fingerprint_of(len(self), files, [str(sample) for sample in self.samples if isinstance(sample, Skip)])
 
     def _files(self) -> Iterator[Path]:
         """Every file below the folder; linked folders are not entered, and those outside are faults."""

@@ -1,20 +1,19 @@
 """Tar shards in img2dataset's layout, as LAION is kept: KEY.jpg, KEY.txt and KEY.json, filtered before decoding.
 
 Members are read in place, never unpacked; links, paths that climb out and pickles are left out and counted. The headers
-of a shard are read once an epoch, so its samples can be shuffled and any of them read by itself.
+of a shard are read once, into an index, so its samples can be shuffled and any of them read by itself.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
-import itertools
 import json
 import math
-import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,11 +29,9 @@ from selfcascade.data.decode import (
     is_small,
     printable,
 )
-from selfcascade.data.examples import DataError, Entry, Skip
-from selfcascade.data.known_files import UNREAD_PICTURES, is_clutter
-
-PICKLES = frozenset({".pkl", ".pickle", ".pyd", ".pt", ".pth", ".npy", ".npz", ".joblib", ".bin"})
-MAX_MEMBER_BYTES = 256 * 2**20
+from selfcascade.data.examples import DataError, Entry, Fingerprint, Skip, Source, file_size, order
+from selfcascade.data.known_files import UNREAD_PICTURES
+from selfcascade.data.shard_index import MAX_MEMBER_BYTES, Member, index_of, summary_of
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ class ShardFilter:
                 raise Skip(words, key, damaged=False)
 
 
-class ShardSource:
+class ShardSource(Source):
     """Samples of tar files; shards are shuffled, and the samples within each.
 
     Args:
@@ -91,25 +88,44 @@ class ShardSource:
             raise DataError("train_data names no .tar file")
         self.shards, self.wanted, self.not_read = sorted(shards), wanted or ShardFilter(), tuple(not_read)
 
-    def entries(self, seed: int, epoch: int, first: int = 0) -> Iterator[Entry | Skip]:
-        """The shards in an order drawn from seed and epoch, each shard's samples in another."""
-        return itertools.islice(self._all(seed, epoch), first, None)
+    def __len__(self) -> int:
+        return len(self.not_read) + int(self._counts.sum())
 
-    def _all(self, seed: int, epoch: int) -> Iterator[Entry | Skip]:
-        yield from self.not_read
-        for number in np.random.default_rng([seed, epoch]).permutation(len(self.shards)):
-            shard = self.shards[int(number)]
-            samples, skips = _index(shard)
-            yield from skips
-            keys = sorted(samples)
-            for row in np.random.default_rng([seed, epoch, int(number)]).permutation(len(keys)):
-                key = keys[int(row)]
-                try:
-                    yield self._entry(shard, printable(f"{shard.name}/{key}"), samples[key])
-                except Skip as skip:
-                    yield skip
+    def prepare(self, part: int, parts: int) -> None:
+        """Reads the headers of this part of the shards, where no index of them is cached yet."""
+        for shard in self.shards[part::parts]:
+            summary_of(shard)
 
-    def _entry(self, shard: Path, key: str, members: dict[str, tarfile.TarInfo]) -> Entry:
+    def entry(self, seed: int, epoch: int, index: int) -> Entry:
+        """Of the shards in an order drawn from seed and epoch, each shard's samples in another."""
+        if index < len(self.not_read):
+            raise self.not_read[index]
+        numbers, ends = _shard_order(self, seed, epoch)
+        row = index - len(self.not_read)
+        turn = int(np.searchsorted(ends, row, "right"))
+        number = int(numbers[turn])
+        shard, row = self.shards[number], row - int(ends[turn - 1] if turn else 0)
+        samples, skips = index_of(shard)
+        if row < len(skips):
+            raise skips[row]
+        if row >= len(skips) + len(samples):
+            raise Skip("shard has changed", printable(shard.name))
+        key, members = samples[int(order(len(samples), seed, epoch, number)[row - len(skips)])]
+        return self._entry(shard, printable(f"{shard.name}/{key}"), members)
+
+    def fingerprint(self) -> Fingerprint:
+        """Of the shards' names, sizes and members."""
+        digest = hashlib.sha256()
+        for shard in self.shards:
+            digest.update(f"{printable(shard.name)} {summary_of(shard).digest}\n".encode())
+        return Fingerprint(len(self), sum(file_size(shard) for shard in self.shards), digest.hexdigest())
+
+    @functools.cached_property
+    def _counts(self) -> np.ndarray:
+        """Entries of each shard."""
+        return np.array([summary_of(shard).entries for shard in self.shards], np.int64)
+
+    def _entry(self, shard: Path, key: str, members: dict[str, Member]) -> Entry:
         pictures = [member for suffix, member in members.items() if suffix in EXTENSIONS]
         if len(pictures) != 1:
             formats = "picture format is not read" if members.keys() & UNREAD_PICTURES else "no picture"
@@ -129,90 +145,22 @@ class ShardSource:
             caption = check_caption(facts.get("caption"), key)
         return Entry(key, caption, functools.partial(self._load, shard, pictures[0], key))
 
-    def _load(self, shard: Path, member: tarfile.TarInfo, key: str) -> Image.Image:
+    def _load(self, shard: Path, member: Member, key: str) -> Image.Image:
         return decode_picture(io.BytesIO(_read(shard, member, key)), self.wanted.min_size, key)
 
 
-def _index(shard: Path) -> tuple[dict[str, dict[str, tarfile.TarInfo]], list[Skip]]:
-    """A shard's usable members by key and suffix, and what is wrong with the rest."""
-    samples: dict[str, dict[str, tarfile.TarInfo]] = {}
-    skips: list[Skip] = []
-    try:
-        for member in _members(shard):
-            place, path = printable(f"{shard.name}/{member.name}"), PurePosixPath(member.name)
-            reason = _fault(member, path)
-            if reason is not None:
-                skips.append(Skip(reason, place))
-                continue
-            if is_clutter(path):
-                continue
-            parts = samples.setdefault(str(path.with_suffix("")), {})
-            if parts.setdefault(path.suffix.lower(), member) is not member:
-                skips.append(Skip("duplicate key", place))
-    except Skip as skip:
-        skips.append(skip)
-    return samples, skips
+@functools.lru_cache(maxsize=2)
+def _shard_order(source: ShardSource, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    """The shards in an epoch's order, and up to which entry each goes."""
+    numbers = np.random.default_rng([seed, epoch]).permutation(len(source.shards))
+    return numbers, np.cumsum(source._counts[numbers])
 
 
-def _fault(member: tarfile.TarInfo, path: PurePosixPath) -> str | None:
-    """Why a member is not read, if it is not."""
-    if path.is_absolute() or ".." in path.parts or "\\" in member.name:
-        return "path leads out"
-    if not path.name:
-        return "member has no name"
-    if not member.isreg():
-        return "link or device"
-    if member.issparse():
-        return "sparse member"
-    if path.suffix.lower() in PICKLES:
-        return "pickle"
-    return "member is too large" if member.size > MAX_MEMBER_BYTES else None
-
-
-def _members(shard: Path) -> Iterator[tarfile.TarInfo]:
-    """A shard's members apart from folders, in the order of the file.
-
-    Raises:
-        Skip: The shard is missing, empty, damaged or truncated; its members up to there have come.
-    """
-    name = printable(shard.name)
-    if not shard.is_file():
-        raise Skip("shard is missing", name)
-    end = shard.stat().st_size
-    if end == 0:
-        raise Skip("shard is empty", name)
-    try:
-        with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            found = 0
-            for member in tar:
-                # A negative size would lead tarfile back to where it has been, for ever.
-                if member.size < 0:
-                    raise Skip("shard is damaged", name)
-                if member.isreg() and member.offset_data + member.size > end:
-                    raise Skip("shard is truncated", name)
-                found += 1
-                if not member.isdir():
-                    yield member
-            # tarfile takes a broken header and a cut between members for the end, which is a block of zeros.
-            file.seek(tar.offset)
-            last = file.read(tarfile.BLOCKSIZE)
-    except Skip:
-        raise
-    except Exception as error:  # tarfile raises whatever it stumbles over: TarError, OSError, ValueError, ...
-        raise Skip("shard is damaged", name) from error
-    if len(last) < tarfile.BLOCKSIZE:
-        raise Skip("shard is truncated", name)
-    if last.strip(b"\0"):
-        raise Skip("shard is damaged", name)
-    if not found:
-        raise Skip("shard is empty", name)
-
-
-def _read(shard: Path, member: tarfile.TarInfo, key: str, most: int = MAX_MEMBER_BYTES) -> bytes:
+def _read(shard: Path, member: Member, key: str, most: int = MAX_MEMBER_BYTES) -> bytes:
     size = min(member.size, most)
     try:
         with shard.open("rb") as file:
-            file.seek(member.offset_data)
+            file.seek(member.offset)
             data = file.read(size)
     except OSError as error:
         raise Skip("shard cannot be read", key) from error

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import queue
-import threading
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from selfcascade.cascade import Size
-from selfcascade.data.examples import Batch, DataError, Entry, Position, Report, Sample, Skip, Source, drawn_from
+from selfcascade.data.ahead import in_order
+from selfcascade.data.examples import Batch, DataError, Position, Report, Sample, Skip, Source, drawn_from
 
 MAX_RATIO = 2.0
+END = -1
 
 
 def bucket_sizes(size: Size, multiple: int = 64, max_ratio: float = MAX_RATIO) -> tuple[Size, ...]:
@@ -35,15 +34,19 @@ def bucket_sizes(size: Size, multiple: int = 64, max_ratio: float = MAX_RATIO) -
     return tuple(sorted(found))
 
 
-class _Row(NamedTuple):
-    """An entry that is decoded and cropped, where it came from, and the sizes it had and has."""
+class Row(NamedTuple):
+    """A sample that is decoded and cropped, and the sizes it had and has.
 
-    epoch: int
-    index: int
-    entry: Entry
+    Attributes:
+        pixels: (H, W, 3), of a clip (F, H, W, 3), uint8.
+        corner: Top and left of the crop, in pixels of the resized sample.
+    """
+
+    key: str
+    caption: str
     original: Size
     size: Size
-    pixels: Tensor
+    pixels: np.ndarray
     corner: tuple[int, int]
 
 
@@ -56,6 +59,9 @@ class Stream:
         seed: Seed of the order and the crops.
         max_skip_share: Share of damaged samples from which the data counts as broken.
         fixed_crops: Crop a sample at the same place in every epoch.
+        workers: Processes that read and decode; with 0 it is done where the batches are asked for. They change nothing
+            else.
+        may_change: Data that changed since the position to go on at was taken is read as it is now.
 
     Raises:
         DataError: While iterating: no sample is usable, or too many are damaged.
@@ -68,15 +74,17 @@ class Stream:
         seed: int = 0,
         max_skip_share: float = 0.5,
         fixed_crops: bool = False,
+        workers: int = 0,
+        may_change: bool = False,
     ) -> None:
-        self.fixed_crops = fixed_crops
+        self.fixed_crops, self.workers, self.may_change = fixed_crops, workers, may_change
         self.source, self.sizes, self.seed = source, tuple(sizes), seed
         self.report = Report(max_skip_share)
 
     def batches(
         self, batch_size: int, rank: int = 0, world_size: int = 1, start: Position | None = None
     ) -> Iterator[Batch]:
-        """Batches without end, epoch after epoch; the i-th entry goes to process i mod world_size.
+        """Batches without end; the i-th entry of an epoch goes to process i mod world_size, which alone reads it.
 
         Args:
             batch_size: Pictures of a batch.
@@ -91,44 +99,44 @@ class Stream:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must be from 0 to world_size - 1 = {world_size - 1}, not {rank}")
         start = start or Position()
-        waiting = self._waiting(start)
-        epoch, first = start.epoch, start.index
-        while True:
-            used = self.report.used
-            for index, entry in enumerate(self.source.entries(self.seed, epoch, first), first):
-                row = self._row(epoch, index, entry) if index % world_size == rank else None
-                if row is None:
-                    continue
-                waiting[row.size].append(row)
-                if len(waiting[row.size]) >= batch_size:
-                    rows, waiting[row.size] = waiting[row.size][:batch_size], waiting[row.size][batch_size:]
-                    pending = sorted((other.epoch, other.index) for rest in waiting.values() for other in rest)
-                    yield self._batch(rows, Position(epoch, index + 1, tuple(pending)))
-            if first == 0 and self.report.used == used:
-                whose = f" for process {rank} of {world_size}" if world_size > 1 else ""
-                raise DataError(f"no sample of an epoch is usable{whose}: {self.report.reasons()}")
-            self.report.check()
-            epoch, first = epoch + 1, 0
+        pending = [place for place in sorted(start.pending) if not self.may_change or place[1] < len(self.source)]
+        places = itertools.chain(pending, self._places(start, rank, world_size))
+        rows = in_order(self.decode, places, self.workers)
+        waiting: dict[Size, list[tuple[tuple[int, int], Row]]] = {size: [] for size in self.sizes}
+        for place, row in itertools.islice(rows, len(pending)):
+            row = self._counted(row)
+            if row is not None:
+                waiting[row.size].append((place, row))
+            elif not self.may_change:
+                raise DataError(f"the data has changed since {start}: sample {place[1]} of epoch {place[0]} is gone")
+        used, whole = self.report.used, start.index == 0
+        for (epoch, index), row in rows:
+            if index == END:
+                if whole and self.report.used == used:
+                    whose = f" for process {rank} of {world_size}" if world_size > 1 else ""
+                    raise DataError(f"no sample of an epoch is usable{whose}: {self.report.reasons()}")
+                self.report.check()
+                used, whole = self.report.used, True
+                continue
+            row = self._counted(row)
+            if row is None:
+                continue
+            own = waiting[row.size]
+            own.append(((epoch, index), row))
+            if len(own) >= batch_size:
+                waiting[row.size] = own[batch_size:]
+                left = tuple(sorted(place for rest in waiting.values() for place, _ in rest))
+                yield self._batch([row for _, row in own[:batch_size]], Position(epoch, index + 1, left))
 
-    def _waiting(self, start: Position) -> dict[Size, list[_Row]]:
-        """The buckets as they were at a position: what waited in them is decoded again, in the order it came."""
-        waiting: dict[Size, list[_Row]] = {size: [] for size in self.sizes}
-        for epoch, places in itertools.groupby(sorted(start.pending), key=lambda place: place[0]):
-            wanted = [index for _, index in places]
-            entries = self.source.entries(self.seed, epoch, wanted[0])
-            offered = dict(zip(range(wanted[0], wanted[-1] + 1), entries, strict=False))
-            for index in wanted:
-                row = self._row(epoch, index, offered[index]) if index in offered else None
-                if row is None:
-                    raise DataError(f"the data has changed since {start}: sample {index} of epoch {epoch} is gone")
-                waiting[row.size].append(row)
-        return waiting
-
-    def _row(self, epoch: int, index: int, entry: Entry | Skip) -> _Row | None:
-        """An entry decoded and cropped, or None, with the reason counted."""
+    def decode(self, place: tuple[int, int]) -> Row | Skip | None:
+        """The sample at a place (epoch, index), or why it is left out; None at an epoch's end."""
+        epoch, index = place
+        if index == END:
+            return None
         try:
-            if isinstance(entry, Skip):
-                raise entry
+            if index >= len(self.source):
+                raise Skip("sample is gone", f"{index} of epoch {epoch}")
+            entry = self.source.entry(self.seed, epoch, index)
             sample = entry.load()
             original = size_of(sample)
             size = nearest_ratio(original, self.sizes)
@@ -136,23 +144,39 @@ class Stream:
             if original.height < size.height or original.width < size.width:
                 raise Skip("smaller than the target", entry.key, damaged=False)
         except Skip as skip:
-            self.report.count(skip)
-            return None
-        self.report.used += 1
+            return skip
         pixels, corner = self._cropped(sample, size, f"{0 if self.fixed_crops else epoch} {entry.key}")
-        return _Row(epoch, index, entry, original, size, pixels, corner)
+        return Row(entry.key, entry.caption, original, size, pixels, corner)
 
-    def _batch(self, rows: list[_Row], position: Position) -> Batch:
+    def _places(self, start: Position, rank: int, world_size: int) -> Iterator[tuple[int, int]]:
+        """The process's places from a position on, without end; after each epoch one whose index is `END`."""
+        first = start.index
+        for epoch in itertools.count(start.epoch):
+            for index in range(first + (rank - first) % world_size, len(self.source), world_size):
+                yield epoch, index
+            yield epoch, END
+            first = 0
+
+    def _counted(self, found: Row | Skip | None) -> Row | None:
+        """The row if it is one; what is left out is counted by its reason."""
+        if isinstance(found, Skip):
+            self.report.count(found)
+            return None
+        self.report.used += found is not None
+        return found
+
+    def _batch(self, rows: list[Row], position: Position) -> Batch:
+        pixels = torch.stack([torch.from_numpy(row.pixels) for row in rows])
         return Batch(
-            torch.stack([row.pixels for row in rows]),
-            [row.entry.caption for row in rows],
-            [row.entry.key for row in rows],
+            pixels.movedim(-1, -3).to(torch.float32, memory_format=torch.contiguous_format) / 127.5 - 1,
+            [row.caption for row in rows],
+            [row.key for row in rows],
             torch.tensor([tuple(row.original) for row in rows]),
             torch.tensor([row.corner for row in rows]),
             position,
         )
 
-    def _cropped(self, sample: Sample, size: Size, words: str) -> tuple[Tensor, tuple[int, int]]:
+    def _cropped(self, sample: Sample, size: Size, words: str) -> tuple[np.ndarray, tuple[int, int]]:
         """The sample resized to cover `size` and cropped at a place drawn from the seed, the epoch and the key.
 
         A clip's frames are all cropped alike.
@@ -163,15 +187,14 @@ class Stream:
         rng = drawn_from(f"{self.seed} {words}")
         top, left = (int(rng.integers(side - wanted + 1)) for side, wanted in zip((height, width), size, strict=True))
 
-        def cut(image: Image.Image) -> Tensor:
+        def cut(image: Image.Image) -> np.ndarray:
             if (width, height) != image.size:
                 image = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
-            array = np.asarray(image.crop((left, top, left + size.width, top + size.height)), np.float32)
-            return torch.from_numpy(array).permute(2, 0, 1) / 127.5 - 1
+            return np.array(image.crop((left, top, left + size.width, top + size.height)), np.uint8)
 
         if isinstance(sample, Image.Image):
             return cut(sample), (top, left)
-        return torch.stack([cut(Image.fromarray(frame)) for frame in sample]), (top, left)
+        return np.stack([cut(Image.fromarray(frame)) for frame in sample]), (top, left)
 
 
 def size_of(sample: Sample) -> Size:
@@ -183,46 +206,3 @@ def nearest_ratio(size: Size, sizes: Sequence[Size]) -> Size:
     """The one of `sizes` whose ratio is nearest that of `size`."""
     ratio = np.log(size.width / size.height)
     return min(sizes, key=lambda other: abs(np.log(other.width / other.height) - ratio))
-
-
-def prefetched(batches: Iterator[Batch], depth: int = 2) -> Iterator[Batch]:
-    """The same batches in the same order, made by a thread ahead of time; an error comes out where its batch would.
-
-    Args:
-        batches: Any iterator; it is not used by anyone else.
-        depth: How many batches wait at most.
-    """
-    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(depth)
-    closed = threading.Event()
-
-    def put(item: Batch | BaseException | None) -> None:
-        while not closed.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return
-
-    def work() -> None:
-        try:
-            for batch in batches:
-                put(batch)
-                if closed.is_set():
-                    return
-            put(None)
-        except BaseException as error:  # handed to the consumer, who raises it
-            put(error)
-
-    thread = threading.Thread(target=work, name="selfcascade-data", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item = ready.get()
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        closed.set()
-        thread.join()

@@ -6,7 +6,6 @@ experiments/SUITE/NAME.json            one experiment: its differences
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +25,7 @@ from selfcascade.evaluation import COLLAGES, MOVING, STILL, Sampling, check_dete
 from selfcascade.media.frame_rates import DEFAULT_FPS
 from selfcascade.methods import METHODS, takers
 from selfcascade.options import uses
+from selfcascade.options.json_files import read_object
 
 # Scenes of a fiftieth seed would be those that real samples are rendered from.
 Seed = Annotated[int, Field(ge=0, lt=50)]
@@ -108,11 +108,11 @@ def read_experiment(suite: Path, name: str, changes: dict[str, Any] | None = Non
     if not path.is_file():
         raise ValueError(f"experiment {name!r} is not in {suite}; it must be one of {', '.join(names_of(suite))}")
     try:
-        experiment = Experiment(**{**_defaults(suite), **json.loads(path.read_text()), **(changes or {})})
+        experiment = Experiment(**{**_defaults(suite), **read_object(path, "experiment"), **(changes or {})})
         for sampling in experiment.samplings:
             experiment.sampling(sampling)
         check_detector(experiment.data, experiment.detector, experiment.frames)
-    except (ValidationError, json.JSONDecodeError, TypeError) as error:
+    except (ValidationError, TypeError) as error:
         raise ValueError(f"experiment {path} cannot be read: {error}") from error
     return experiment
 
@@ -129,6 +129,6 @@ def names_of(suite: Path) -> list[str]:
 
 def _defaults(suite: Path) -> dict[str, Any]:
     path = suite.parent / "defaults.json"
-    held = json.loads(path.read_text()) if path.is_file() else {}
+    held = read_object(path, "defaults") if path.is_file() else {}
     own = held.pop("suites", {}).get(suite.name, {})
     return {**held, **own}

@@ -9,6 +9,7 @@ from typing import Any
 
 from selfcascade.evaluation import Sampling
 from selfcascade.experiments.experiment import Experiment
+from selfcascade.options.json_files import read_object
 
 SETTINGS = (
     "model", "dtype", "frames", "fps", "data", "train_data", "detector", "upsamplers", "real_pictures", "base_pictures",
@@ -28,9 +29,9 @@ def check_result(path: Path, sampling: Sampling, settings: dict[str, Any]) -> No
     out is the model's.
     """
     try:
-        result = json.loads(path.read_text())
+        result = read_object(path, "result")
         held = {**result["sampling"], **result.get("settings", {})}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"result {path} cannot be read, delete it to make it again: {error!r}") from error
     asked = {**asdict(sampling), **settings}
     asked = {name: value for name, value in asked.items() if name not in ("height", "width") or value is not None}

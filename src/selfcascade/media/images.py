@@ -7,7 +7,7 @@ import hashlib
 import os
 import warnings
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -23,6 +23,10 @@ MAX_PIXELS = 100_000_000
 FORMATS = frozenset(
     {"AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP"}
 )
+
+
+Pictures: TypeAlias = "Image.Image | Tensor | list[Image.Image]"
+Clips: TypeAlias = "Tensor | np.ndarray | list[np.ndarray] | list[Image.Image] | list[list[Image.Image]]"
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
@@ -135,7 +139,7 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def pixels_of(image: Image.Image | Tensor | list[Image.Image]) -> Tensor:
+def pixels_of(image: Pictures) -> Tensor:
     """One picture, or several of one size, as (B, 3, H, W) floats in [0, 1].
 
     Raises:
@@ -152,7 +156,7 @@ def pixels_of(image: Image.Image | Tensor | list[Image.Image]) -> Tensor:
     return torch.from_numpy(_bytes_of(image).astype(np.float32) / 255).permute(0, 3, 1, 2)
 
 
-def clips_of(clip: Any) -> Tensor:
+def clips_of(clip: Clips) -> Tensor:
     """One clip, or several of one size and length, as (B, F, 3, H, W): bytes where they are, else floats in [0, 1].
 
     Args:

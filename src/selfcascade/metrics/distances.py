@@ -158,6 +158,12 @@ def random_patches(pictures: Tensor, count: int, side: int, generator: torch.Gen
 
 def _checked(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     for name, x in (("real", real), ("fake", fake)):
+        if not isinstance(x, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(
+                f"{name} must be a tensor of features, (N, D), not {type(x).__name__}; use torch.as_tensor"
+            )
+        if x.is_complex() or x.dtype == torch.bool:
+            raise ValueError(f"{name} must hold real numbers, not {x.dtype}")
         if x.ndim != 2 or len(x) < 2:
             raise ValueError(f"{name} must be (N, D) features of at least two samples, not {tuple(x.shape)}")
         if not torch.isfinite(x).all():

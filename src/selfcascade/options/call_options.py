@@ -1,7 +1,8 @@
 """Everything that a call can say, each thing once: its name, type, range, default, help, and who takes it.
 
 From `Options` come the checks of `SelfCascade`'s calls, the flags of the commands, the record beside a picture and the
-page docs/options.md. A new option is an entry here and the line that uses it. Nothing here imports torch.
+page docs/options.md. A new option is an entry here, or in `load_options` where it says what is loaded and how, and the
+line that uses it. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -9,10 +10,9 @@ from __future__ import annotations
 import functools
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from selfcascade.options.checks import (
     Allowed,
@@ -22,68 +22,32 @@ from selfcascade.options.checks import (
     OptionError,
     PerStage,
     Pixels,
-    Sides,
+    Share,
     Steps,
     Text,
     refusal,
 )
-from selfcascade.options.presets import PRESETS, Attention, Preset, Share, Upsampling, preset_named
+from selfcascade.options.load_options import LoadOptions
+from selfcascade.options.presets import PRESETS, Attention, Preset, Upsampling, preset_named
+from selfcascade.options.use import (
+    CALLS,
+    CLIPS,
+    GENERATE,
+    MAKE,
+    PLAN,
+    PROMPTED,
+    SAMPLE,
+    UPSCALE,
+    Use,
+    of_cascade,
+    of_method,
+    of_python,
+    of_source,
+    planned,
+)
 
 MAX_SEED = 2**63 - 1
 MAX_FRAMES = 10_000
-Names = frozenset[str]
-
-
-@dataclass(frozen=True)
-class Use:
-    """Where an option may be said, and how it is explained.
-
-    Attributes:
-        help: What it is.
-        unless: What holds where it is not given; "" where there is nothing to say.
-        commands: Commands that have it.
-        positional: Commands where it is an argument rather than a flag.
-        calls: Methods of `SelfCascade` that have it as a keyword.
-        taken_by: "all" methods of `selfcascade.METHODS`; or those whose `takes` has this word or the option's name.
-        flag: A shorter flag, beside the option's own name with dashes.
-        metavar: What stands for its value in the help.
-        passed: Whether a method gets it as a keyword; what does not is used before a method runs.
-        recorded: Whether the record beside a picture has it.
-        any_object: Whether Python gives an object or a list of them in the place of the text that commands take.
-    """
-
-    help: str
-    unless: str = ""
-    commands: Names = frozenset()
-    positional: Names = frozenset()
-    calls: Names = frozenset()
-    taken_by: str = "all"
-    flag: str | None = None
-    metavar: str | None = None
-    passed: bool = True
-    recorded: bool = True
-    any_object: bool = False
-
-
-PROMPTED: Names = frozenset({"generate", "compare"})
-UPSCALE: Names = frozenset({"upscale"})
-GENERATE: Names = frozenset({"generate", "batch"})
-PICTURES: Names = GENERATE | {"compare"}
-CLIPS: Names = GENERATE | UPSCALE
-MAKE: Names = PICTURES | CLIPS
-PLAN: Names = MAKE | {"plan"}
-SAMPLE: Names = PLAN | {"evaluate"}
-MODEL: Names = PLAN | {"info"}
-CALLS: Names = frozenset({"__call__", "upscale"})
-PLANNED: Names = CALLS | {"plan"}
-
-# Options of one kind: of the stages' plan, of stages with a pivot, of the model, of one method, of Python alone.
-_planned = functools.partial(Use, commands=PLAN, calls=PLANNED)
-_cascade = functools.partial(_planned, unless="the preset's", taken_by="cascade")
-_model = functools.partial(Use, commands=MODEL, passed=False)
-_source = functools.partial(Use, taken_by="image", passed=False)
-_own = functools.partial(Use, commands=PICTURES, taken_by="")
-_python = functools.partial(Use, calls=CALLS, recorded=False)
 
 
 def _known(value: object) -> object:
@@ -93,66 +57,52 @@ def _known(value: object) -> object:
 
 PresetName = Annotated[str | Preset, BeforeValidator(_known), Allowed(f"one of {', '.join(PRESETS)}")]
 Scale = Annotated[float, Field(ge=1, le=1024, allow_inf_nan=False)]
+Ratio = Annotated[float, Field(ge=1, le=1024**2, allow_inf_nan=False)]
 Strength = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]
 Fps = Annotated[float, Field(ge=0.01, le=240, allow_inf_nan=False)]
 Start = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Frames = Annotated[int, Field(ge=1, le=MAX_FRAMES)]
 NoiseLevel = Annotated[int, Field(ge=0, le=10_000)]
-Dtype = Literal["float32", "float16", "bfloat16"]
 OutputType = Literal["pil", "np", "pt", "latent"]
 
 
-class Options(BaseModel):
+class Options(LoadOptions):
     """What decides a picture or clip; None where the preset, the method or the model decides.
 
     Raises:
         OptionError: An option is unknown, or its value is out of range.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
-
     prompt: Annotated[Text, Use("What the picture or clip shows.", "", PROMPTED | UPSCALE, PROMPTED, passed=False)] = ""
     negative_prompt: Annotated[Text | None, Use("What it does not show.", "", MAKE, any_object=True)] = None
     image: Annotated[
         Text | None,
-        _source("Picture to enlarge; for video, the clip.", commands=UPSCALE, positional=UPSCALE, metavar="FILE"),
+        of_source("Picture to enlarge; for video, the clip.", commands=UPSCALE, positional=UPSCALE, metavar="FILE"),
     ] = None
-    image_sha256: Annotated[Text | None, _source("SHA-256 of that file.")] = None
-    model: Annotated[
-        Text,
-        _model(
-            "'bundled', 'bundled-video', a folder in diffusers' format, or a Hub id.",
-            "bundled, or bundled-video where an option or a file is for clips",
-            commands=MODEL | SAMPLE,
-        ),
-    ] = "bundled"
-    device: Annotated[Text | None, _model("cpu, cuda, cuda:1 or mps.", "the best there is")] = None
-    dtype: Annotated[
-        Dtype | None, Use("Precision of the weights.", "float16 on a GPU, else float32", SAMPLE, passed=False)
-    ] = None
-    native_size: Annotated[
-        Sides | None, Use("Size the model was trained at.", "as the model says", MODEL, metavar="HxW")
-    ] = None
+    image_sha256: Annotated[Text | None, of_source("SHA-256 of that file.")] = None
     method: Annotated[
         Text, Use("How the target size is reached; see `selfcascade info`.", "self-cascade", GENERATE, passed=False)
     ] = "self-cascade"
     height: Annotated[
         Pixels | None,
-        _planned("Height in pixels.", "twice the native height; in proportion for a picture to enlarge"),
+        planned("Height in pixels.", "twice the native height; in proportion for a picture to enlarge"),
     ] = None
     width: Annotated[
         Pixels | None,
-        _planned("Width in pixels.", "twice the native width; in proportion for a picture to enlarge"),
+        planned("Width in pixels.", "twice the native width; in proportion for a picture to enlarge"),
     ] = None
     scale: Annotated[
         Scale | None,
-        _planned("Sides, as a multiple of the native ones, or of those of the picture to enlarge.", "2"),
+        planned("Sides, as a multiple of the native ones or of the picture's to enlarge: 2 is 4x the pixels.", "2"),
+    ] = None
+    pixels: Annotated[
+        Ratio | None, planned("Pixels, as a multiple of the native or the enlarged picture's: 4 is twice a side.", "4")
     ] = None
     seed: Annotated[Seed, Use("Seed of the first picture; each next one's is one more.", "0", MAKE, passed=False)] = 0
     num_inference_steps: Annotated[
         PerStage[Steps] | None,
-        _planned(
+        planned(
             "Steps of the whole schedule, for all stages or for each.",
             "the model's default",
             commands=SAMPLE,
@@ -161,23 +111,23 @@ class Options(BaseModel):
     ] = None
     guidance_scale: Annotated[
         PerStage[Guidance] | None,
-        _planned("Weight of the prompt, for all stages or for each.", "the model's default", commands=SAMPLE),
+        planned("Weight of the prompt, for all stages or for each.", "the model's default", commands=SAMPLE),
     ] = None
     preset: Annotated[
-        PresetName | None, _cascade("Named settings; see `selfcascade info`.", unless="the model's default")
+        PresetName | None, of_cascade("Named settings; see `selfcascade info`.", unless="the model's default")
     ] = None
     pivot_step: Annotated[
         PerStage[Steps] | None,
-        _cascade("K, the training timestep where stages with a pivot start, for all of them or for each."),
+        of_cascade("K, the training timestep where stages with a pivot start, for all of them or for each."),
     ] = None
-    upsampling: Annotated[Upsampling | None, _cascade("How pivots are enlarged.")] = None
+    upsampling: Annotated[Upsampling | None, of_cascade("How pivots are enlarged.")] = None
     anchor: Annotated[
-        Share | None, _cascade("Share of a stage's steps, the first ones, held to the pivot's low band.")
+        Share | None, of_cascade("Share of a stage's steps, the first ones, held to the pivot's low band.")
     ] = None
-    energy: Annotated[Share | None, _cascade("How much of its fine energy an enlarged pivot gets back.")] = None
+    energy: Annotated[Share | None, of_cascade("How much of its fine energy an enlarged pivot gets back.")] = None
     attention: Annotated[
         Attention | None,
-        _cascade("Whether self-attention above the native size is full, or local at a cost linear in pixels."),
+        of_cascade("Whether self-attention above the native size is full, or local at a cost linear in pixels."),
     ] = None
     shared_noise: Annotated[
         Share | None,
@@ -191,7 +141,7 @@ class Options(BaseModel):
     ] = None
     upsamplers: Annotated[
         Text | None,
-        _own("Feature upsamplers: a folder, or a bundled name.", commands=PLAN, metavar="DIR", any_object=True),
+        of_method("Feature upsamplers: a folder, or a bundled name.", commands=PLAN, metavar="DIR", any_object=True),
     ] = None
     upsampler_scale: Annotated[
         Strength | None,
@@ -199,7 +149,7 @@ class Options(BaseModel):
     ] = None
     weights: Annotated[
         Text | None,
-        _own(
+        of_method(
             "What `selfcascade train` wrote; for sr a super-resolver's folder or Hub id, or 'bundled'.",
             commands=GENERATE,
             metavar="DIR",
@@ -207,44 +157,52 @@ class Options(BaseModel):
         ),
     ] = None
     in_cascade: Annotated[
-        bool | None, _own("Use the weights in a cascade, above the native size only.", "no", commands=GENERATE)
+        bool | None, of_method("Use the weights in a cascade, above the native size only.", "no", commands=GENERATE)
     ] = None
     dilated_share: Annotated[
-        Share | None, _own("Share of the noise levels, from the top, with dilated convolutions.", "by the size")
+        Share | None, of_method("Share of the noise levels, from the top, with dilated convolutions.", "by the size")
     ] = None
     noise_level: Annotated[
-        NoiseLevel | None, _own("Noise on what is super-resolved, a step of that model's schedule.", "20")
+        NoiseLevel | None, of_method("Noise on what is super-resolved, a step of that model's schedule.", "20")
     ] = None
     num_frames: Annotated[
         Frames | None, Use("Number of frames in a clip.", "the model's default", CLIPS | {"plan"}, flag="--frames")
     ] = None
     fps: Annotated[Fps | None, Use("Frames a second of a clip.", "8", CLIPS, passed=False)] = None
-    start: Annotated[Start | None, _source("Seconds into the clip where to begin.", "0", commands=UPSCALE)] = None
+    start: Annotated[Start | None, of_source("Seconds into the clip where to begin.", "0", commands=UPSCALE)] = None
     vae_tiling: Annotated[
         bool | None,
         Use("Decode the last stage in tiles.", "from 2048x2048 pixels on", MAKE, calls=CALLS, taken_by="vae_tiling"),
     ] = None
     generator: Annotated[
-        Generators | None, _python("Source of every random draw; a list gives each picture its own.")
+        Generators | None, of_python("Source of every random draw; a list gives each picture its own.")
     ] = None
-    output_type: Annotated[OutputType, _python("Form of the pictures.", "pil")] = "pil"
-    return_dict: Annotated[bool, _python("False: a tuple, pictures and stages.", "True", taken_by="")] = True
+    output_type: Annotated[OutputType, of_python("Form of the pictures.", "pil")] = "pil"
+    return_dict: Annotated[bool, of_python("False: a tuple, pictures and stages.", "True", taken_by="")] = True
     pivot: Annotated[
         Latents | None,
-        _python("z_0 of an earlier call's stage, to go on from.", calls=frozenset({"__call__"}), taken_by=""),
+        of_python("z_0 of an earlier call's stage, to go on from.", calls=frozenset({"__call__"}), taken_by=""),
     ] = None
 
     def __init__(self, **given: object) -> None:
         try:
-            super().__init__(**given)
+            BaseModel.__init__(self, **given)
         except ValidationError as error:
             raise refusal(error, hints(type(self)), given) from None
 
     @model_validator(mode="after")
     def _says_the_size_once(self) -> Self:
-        if self.scale is not None and (self.height is not None or self.width is not None):
-            raise OptionError("{scale} cannot be given with {height} or {width}; leave one of them out")
+        sides = [name for name in ("height", "width") if getattr(self, name) is not None]
+        ratios = [name for name in ("scale", "pixels") if getattr(self, name) is not None]
+        if len(ratios) == 2 or (ratios and sides):
+            others = "{height} or {width}" if sides else "{pixels}"
+            raise OptionError(f"{{{ratios[0]}}} cannot be given with {others}; leave one of them out")
         return self
+
+    @property
+    def side_scale(self) -> float | None:
+        """What the sides are multiplied by, as `scale` or `pixels` says; None where neither is given."""
+        return self.scale if self.pixels is None else self.pixels**0.5
 
     def changed(self, **values: object) -> Self:
         """The same with other values, all checked again."""

@@ -117,6 +117,8 @@ def allowed(annotation: object) -> str:
         return ", or ".join(dict.fromkeys(allowed(part) for part in several))
     if origin is tuple:
         return "one for each stage"
+    if origin is dict:
+        return "texts by name"
     if origin is Literal:
         return f"one of {', '.join(map(str, parts))}"
     return PLAIN[annotation]
@@ -187,6 +189,10 @@ def _as_tuple(value: object) -> object:
     return tuple(typing.cast(list[object], value)) if isinstance(value, list) else value
 
 
+def _as_several(value: object) -> object:
+    return (value,) if isinstance(value, str) else _as_tuple(value)
+
+
 def _generators(value: object) -> object:
     from torch import Generator  # who gives a generator has imported torch
 
@@ -205,5 +211,7 @@ Guidance = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
 Sides = Annotated[tuple[Pixels, Pixels], BeforeValidator(_as_tuple), Allowed("HEIGHTxWIDTH in pixels, like 64x96")]
 Generators = Annotated[Any, AfterValidator(_generators), Allowed("a torch.Generator, or a list of them")]
 Latents = Annotated[object, Allowed("a tensor of latents")]
+# One or more, whose number has nothing to do with stages.
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_as_several), Field(min_length=1), Allowed("text, or several")]
 # One value for all stages it is for, or one for each of them.
 PerStage = Annotated[Item | Annotated[tuple[Item, ...], Field(min_length=1)], BeforeValidator(_as_tuple)]

@@ -13,6 +13,7 @@ from torch import Tensor
 from selfcascade.base_models.driver import PipelineSample
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.pivot_controls import PivotSettings
+from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.request import Request
 from selfcascade.cascade import Stage, StageResult
 from selfcascade.options import Options, uses
@@ -26,6 +27,7 @@ REPLACED = {
     "strength": "stages start at a noise level; use pivot_step",
     "denoise_strength": "stages start at a noise level; use pivot_step",
     "noise_scale": "stages start at a noise level; use pivot_step",
+    "max_area": "stages say their own size; use height and width",
     "denoising_start": "stages start at a noise level; use pivot_step",
     "denoising_end": "a stage hands on clean latents; give the result to a refiner as its image instead",
 }
@@ -51,12 +53,20 @@ class SelfCascadeOutput:
     nsfw_content_detected: list[bool] | None = None
     pivot_settings: PivotSettings | None = None
 
+    def __getitem__(self, key: int | str) -> Any:
+        """As diffusers' outputs have it: 0 is the pictures or clips, and a name the attribute of that name."""
+        return (
+            getattr(self, key)
+            if isinstance(key, str)
+            else (self.frames if self.images is None else self.images, self.stages)[key]
+        )
 
-def read_call(pipe: Any, call: str, given: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
+
+def read_call(family: Family, call: str, given: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
     """The options of a call of `SelfCascade`, and the keywords that are its pipeline's.
 
     Args:
-        pipe: The pipeline.
+        family: The pipeline's; its own keyword for the number of frames is `num_frames` in what is returned.
         call: "plan", "__call__" or "upscale".
         given: All keywords of the call.
 
@@ -64,7 +74,13 @@ def read_call(pipe: Any, call: str, given: Mapping[str, Any]) -> tuple[Options, 
         OptionError: A keyword is neither ours nor in the pipeline's signature, or a value is out of range.
     """
     ours = {name for name, use in uses().items() if call in use.calls}
+    pipe, frames_name = family.pipe, family.frames_name
     theirs: set[str] = set() if call == "plan" else keywords_of(pipe) - ours
+    if frames_name in theirs and frames_name != "num_frames":
+        theirs.add("num_frames")
+        if {frames_name, "num_frames"} <= given.keys():
+            raise OptionError(f"{{num_frames}} and {frames_name} are the same for {family.name}; give one of them")
+        given = {("num_frames" if name == frames_name else name): value for name, value in given.items()}
     for name in given:
         if name in REPLACED:
             raise OptionError(f"{{{name}}} cannot be given: {REPLACED[name]}")
@@ -82,7 +98,7 @@ def signed_as_overloaded(function: Function) -> Function:
     return function
 
 
-def keywords_of(pipe: Any) -> set[str]:
+def keywords_of(pipe: Pipeline) -> set[str]:
     """Names in the signature of a pipeline's call, and in those that its classes pass keywords on to."""
     calls = [kind.__call__ for kind in type(pipe).__mro__ if "__call__" in vars(kind)]
     found = [parameter for call in calls for parameter in inspect.signature(call).parameters.values()]
@@ -117,7 +133,7 @@ def check_call(request: Request, scale: float, tuned: bool) -> None:
         raise OptionError("{upsampler_scale} is for the tuned version; give {upsamplers}, or leave it out")
 
 
-def check_clips(family: Family, frames: Any, shared_noise: Any) -> None:
+def check_clips(family: Family, frames: int | None, shared_noise: float) -> None:
     """Raises ValueError, naming the argument, if the model makes no such clips.
 
     Args:
@@ -132,7 +148,9 @@ def check_clips(family: Family, frames: Any, shared_noise: Any) -> None:
         return
     if frames is None:
         return
-    most, each = family.most_frames, family.frame_step
+    most, each, only = family.most_frames, family.frame_step, family.only_frames
+    if only not in (None, frames):
+        raise OptionError(f"{{num_frames}} must be {only}, the length that {family.name} is made for, not {frames}")
     if most is not None and frames > most:
         raise OptionError(
             f"{{num_frames}} must be at most {most}, where the motion adapter's positions end, not {frames}"
@@ -156,5 +174,6 @@ def check_length(arguments: Mapping[str, Any], frames: int) -> None:
     """Raises ValueError if keywords of the pipeline ask for another length than the clip's, or for copies."""
     if arguments.get("num_frames", frames) != frames:
         raise OptionError(f"{{num_frames}} is the clip's, {frames}, not {arguments['num_frames']!r}; leave it out")
-    if arguments.get("num_videos_per_prompt", 1) != 1:  # some pipelines take it, and others pass over it
-        raise ValueError("num_videos_per_prompt cannot be given with a clip; give a list with the clip in it twice")
+    for name in ("num_videos_per_prompt", "num_images_per_prompt"):  # some pipelines take it, and others pass over it
+        if arguments.get(name, 1) != 1:
+            raise ValueError(f"{name} cannot be given with a clip; give a list with the clip in it twice")

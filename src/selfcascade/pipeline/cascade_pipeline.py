@@ -5,22 +5,22 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, cast, overload
 
 import torch
 from torch import Tensor
 
+from selfcascade.base_models.autoencoders import tiling
 from selfcascade.base_models.decoding import decode_latents
 from selfcascade.base_models.driver import PipelineBaseModel, PipelineSample, StageContext
-from selfcascade.base_models.family import vae_tiling
 from selfcascade.base_models.finite import checking_pixels
 from selfcascade.base_models.given_pivot import taken_up
 from selfcascade.base_models.image_pivot import image_pivot
-from selfcascade.base_models.pivot_controls import PivotSettings, check_anchorable
+from selfcascade.base_models.pivot_controls import PivotSettings
 from selfcascade.base_models.request import Request
 from selfcascade.base_models.stage_attention import attending_locally, attention_of
 from selfcascade.cascade import Size, Stage, StageResult, self_cascade
-from selfcascade.media.images import clips_of, pixels_of
+from selfcascade.media.images import Clips, Pictures, clips_of, pixels_of
 from selfcascade.options import Options, OutputType
 from selfcascade.options.presets import Attention, Preset, Upsampling
 from selfcascade.pipeline.calls import (
@@ -65,6 +65,7 @@ class SelfCascade(Planner):
         height: int | None = None,
         width: int | None = None,
         scale: float | None = None,
+        pixels: float | None = None,
         num_inference_steps: int | Sequence[int] | None = None,
         pivot_step: int | Sequence[int] | None = None,
         preset: str | Preset | None = None,
@@ -96,15 +97,15 @@ class SelfCascade(Planner):
 
         Args:
             prompt: One or several; None where `prompt_embeds` are given.
-            height, width, scale, num_inference_steps, pivot_step, preset, upsampling, anchor, energy, attention,
-                guidance_scale: As in `plan`.
+            height, width, scale, pixels, num_inference_steps, pivot_step, preset, upsampling, anchor, energy,
+                attention, guidance_scale: As in `plan`.
             generator: Source of every random draw; a list gives each picture its own.
             output_type: "pil", "np", "pt" or "latent".
             return_dict: False returns the tuple (pictures, stages).
             vae_tiling: Whether the last stage is decoded in tiles; None: from 2048 x 2048 pixels on.
             upsampler_scale: Strength of the feature upsamplers; None is 1, and 0 the tuning-free version, bit for bit.
             shared_noise: For video, the share in [0, 1] of the renoise variance that all frames have in common
-                (`base_models.frames.mixed_noise`); None is 0. The base stage's noise is always the pipeline's own.
+                (`base_models.renoising.mixed_noise`); None is 0. The base stage's noise is always the pipeline's own.
             pivot: z_0 of an earlier call's stage, `out.stages[r].latents`: that stage and those before are not run
                 again. So a base sample can be chosen first, and enlarged afterwards.
             arguments: Passed to the pipeline as they are, at every stage; its signature must name them.
@@ -113,10 +114,10 @@ class SelfCascade(Planner):
         Raises:
             ValueError: An argument is out of range, or a keyword of neither this nor the pipeline.
         """
-        options, arguments = read_call(self.pipe, "__call__", given)
+        options, arguments = read_call(self.family, "__call__", given)
         stages = self._plan(options)
         request = Request(prompt, options.generator, options.output_type, arguments)
-        pivot: Any = options.pivot
+        pivot = cast("Tensor", options.pivot)
         after, request = taken_up(pivot, stages, request, self.family)
         base = self._base(request, options)
         check_has_pivot(options, stages)
@@ -126,13 +127,14 @@ class SelfCascade(Planner):
     @overload
     def upscale(
         self,
-        image: Any,
+        image: Pictures | Clips,
         /,
         prompt: str | list[str] | None = None,
         *,
         height: int | None = None,
         width: int | None = None,
         scale: float | None = None,
+        pixels: float | None = None,
         num_inference_steps: int | Sequence[int] | None = None,
         pivot_step: int | Sequence[int] | None = None,
         preset: str | Preset | None = None,
@@ -152,12 +154,18 @@ class SelfCascade(Planner):
 
     @overload
     def upscale(
-        self, image: Any, /, prompt: str | list[str] | None = None, *, return_dict: Literal[False], **arguments: Any
+        self,
+        image: Pictures | Clips,
+        /,
+        prompt: str | list[str] | None = None,
+        *,
+        return_dict: Literal[False],
+        **arguments: Any,
     ) -> tuple[Any, list[StageResult[PipelineSample]]]: ...
 
     @signed_as_overloaded
     def upscale(
-        self, image: Any, /, prompt: str | list[str] | None = None, **given: Any
+        self, image: Pictures | Clips, /, prompt: str | list[str] | None = None, **given: Any
     ) -> SelfCascadeOutput | tuple[Any, list[StageResult[PipelineSample]]]:
         """The user's own image or clip as the first pivot: larger, with new detail, in the same composition.
 
@@ -168,14 +176,15 @@ class SelfCascade(Planner):
             prompt: What the image shows; None is the empty prompt, unless `prompt_embeds` are given.
             height, width: Pixels; where one is given, the other follows from the image's ratio; twice the image's where
                 neither is.
-            scale: Instead of height and width: the image's sides times this.
+            scale, pixels: Instead of height and width: the image's sides, or the number of its pixels, times this.
             The others: as in `__call__`.
 
         Raises:
             ValueError: An argument is out of range, or the target has fewer pixels than the image.
         """
-        options, arguments = read_call(self.pipe, "upscale", given)
-        pixels = clips_of(image).transpose(1, 2) if self.family.video else pixels_of(image)
+        options, arguments = read_call(self.family, "upscale", given)
+        clip, picture = cast("Clips", image), cast("Pictures", image)
+        pixels = clips_of(clip).transpose(1, 2) if self.family.video else pixels_of(picture)
         if self.family.video:
             check_length(arguments, pixels.shape[2])
             arguments["num_frames"] = pixels.shape[2]
@@ -183,7 +192,8 @@ class SelfCascade(Planner):
         target = enlarged_size(own, self.multiple, options)
         sizes, before = sizes_from(own, target, self.native_size, self.multiple)
         stages = self._stages(sizes, 0, options)
-        words = prompt or "" if prompt is not None or "prompt_embeds" not in arguments else None
+        embedded = any(name.startswith("prompt_embeds") for name in arguments)
+        words = prompt or "" if prompt is not None or not embedded else None
         request = Request(words, options.generator, options.output_type, arguments)
         request = request.for_pictures(len(pixels), self.family.video)
         base = self._base(request, options)
@@ -195,8 +205,6 @@ class SelfCascade(Planner):
         shared_noise = options.shared_noise or 0.0
         check_call(request, scale, tuned=self.upsamplers is not None)
         check_clips(self.family, request.arguments.get("num_frames"), shared_noise)
-        if preset.anchor > 0:
-            check_anchorable(self.pipe.scheduler)
         attention = attention_of(self.family, preset.attention, asked=options.attention is not None)
         settings = PivotSettings(preset.upsampling, preset.anchor, preset.energy, shared_noise, attention)
         return PipelineBaseModel(self.family, request, settings, self._contexts(options, scale, attention))
@@ -231,8 +239,8 @@ class SelfCascade(Planner):
         options: Options,
     ) -> SelfCascadeOutput | tuple[Any, list[StageResult[PipelineSample]]]:
         tiled = stages[-1].size.area >= TILING_AREA if options.vae_tiling is None else options.vae_tiling
-        with vae_tiling(self.pipe, tiled), checking_pixels(self.pipe), torch.no_grad():
-            base.check_schedules(stages)
+        with tiling(self.family.vae, tiled), checking_pixels(self.family), torch.no_grad():
+            stages = base.with_steps(stages, chosen=options.pivot_step is not None)
             results = list(self_cascade(base, stages, None if pivot is None else pivot()))
             last = results[-1].sample
             chunk = base.arguments.get("decode_chunk_size")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Any, cast
+from typing import Any
 
 from selfcascade.base_models import family_of
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.pivot_controls import check_anchorable
-from selfcascade.base_models.protocols import Pipeline
-from selfcascade.base_models.stage_scheduler import matched_step, stage_scheduler, training_steps
-from selfcascade.base_models.stage_schedules import last_timesteps, reachable, shortened
-from selfcascade.cascade import Size, Stage, plan_stages
+from selfcascade.base_models.protocols import Pipeline, Scheduler
+from selfcascade.base_models.scheduler_kinds import check_scheduler
+from selfcascade.base_models.stage_schedules import SchedulerSchedules, Schedules, shortened
+from selfcascade.cascade import LEAST_AREA, Size, Stage, plan_stages
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError
 from selfcascade.options.presets import (
@@ -27,25 +28,13 @@ from selfcascade.options.presets import (
     defaults_of,
     preset_named,
 )
+from selfcascade.pipeline.pivot_steps import check_range, per_stage, pivot_steps, reachable, trained_preset
 from selfcascade.upsamplers.model import FeatureUpsamplers
 from selfcascade.upsamplers.skip_features import check_hookable
 
 
 class Planner:
-    """Plans the stages that `SelfCascade` runs.
-
-    Args:
-        pipe: A diffusers pipeline of a supported family.
-        upsamplers: Feature upsamplers made for this pipeline's U-Net, the tuned version; None, the tuning-free one.
-        native_size: (height, width) in pixels the model was trained at; None: as its folder or the pipeline says.
-        family: A subclass of `selfcascade.Family` for this pipeline; None takes the one registered for its class.
-
-    Attributes:
-        defaults: What the model's own `selfcascade.json` says of steps, guidance and preset (`presets.ModelDefaults`).
-
-    Raises:
-        ValueError: The pipeline, its scheduler or an argument is not supported; the sentence says what to use.
-    """
+    """Plans the stages that `SelfCascade` runs; made of the same arguments, and refused for the same reasons."""
 
     def __init__(
         self,
@@ -60,7 +49,7 @@ class Planner:
             upsamplers.check_unet(self.family.denoiser)
         elif upsamplers is not None:
             raise ValueError(f"upsamplers must be FeatureUpsamplers or None, not {type(upsamplers).__name__}")
-        stage_scheduler(pipe.scheduler, None)
+        check_scheduler(self.family)
         self.multiple, self.defaults = self.family.multiple, defaults_of(pipe)
         size = native_size if native_size is not None else self.defaults.native_size or self.family.native_size
         self.native_size = plan_stages(size, size, self.multiple)[0]
@@ -75,6 +64,7 @@ class Planner:
         guidance_scale: float | Sequence[float] | None = None,
         *,
         scale: float | None = None,
+        pixels: float | None = None,
         upsampling: Upsampling | None = None,
         anchor: float | None = None,
         energy: float | None = None,
@@ -89,13 +79,16 @@ class Planner:
             preset: A name of `selfcascade.PRESETS`, or a `Preset` of your own.
             guidance_scale: For all stages or one value a stage.
             scale: Instead of height and width: the native sides times this, 1 or more, rounded to what the model makes.
+            pixels: The same by the number of pixels: 4 is a scale of 2.
             upsampling, anchor, energy, attention: In the places of the preset's, as in `Preset`.
             None of any of them is the default in docs/options.md.
 
         Raises:
             ValueError: An argument is out of range; the sentence names it.
         """
-        given: dict[str, Any] = dict(height=height, width=width, scale=scale, preset=preset, pivot_step=pivot_step)
+        given: dict[str, Any] = dict(
+            height=height, width=width, scale=scale, pixels=pixels, preset=preset, pivot_step=pivot_step
+        )
         given |= dict(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale)
         given |= dict(upsampling=upsampling, anchor=anchor, energy=energy, attention=attention)
         return self._plan(Options(**given))
@@ -106,9 +99,20 @@ class Planner:
         return self._stages(sizes, 1, options)
 
     def _stages(self, sizes: Sequence[Size], first_pivot: int, options: Options) -> tuple[Stage, ...]:
+        check_scheduler(self.family)  # it may have been replaced since
         self.family.check_size(sizes[-1])
+        guided = options.guidance_scale is not None or self.defaults.guidance_scale is not None
+        if guided and (instead := self.family.guided_by) is not None:
+            raise OptionError(f"{{guidance_scale}} is no keyword of {self.family.name}; use {instead}")
         preset = self._chosen(options)
-        return planned(self.pipe.scheduler, self.native_size, self.defaults, sizes, first_pivot, preset, options)
+        if preset.anchor > 0:
+            check_anchorable(self.pipe.scheduler)
+        return planned(self.schedules, self.native_size, self.defaults, sizes, first_pivot, preset, options)
+
+    @property
+    def schedules(self) -> SchedulerSchedules:
+        """Those of the scheduler that the pipeline has now."""
+        return SchedulerSchedules(self.pipe.scheduler, self.family.sigmas)
 
     def _chosen(self, options: Options) -> Preset:
         return with_changes(self.preset(options.preset), options)
@@ -121,7 +125,7 @@ class Planner:
     def preset(self, name: str | Preset | None = None) -> Preset:
         """The settings of this name; None: those that the upsamplers were trained for, or `default_preset`."""
         if name is None and self.upsamplers is not None:
-            return trained_preset(self.upsamplers.config, self.pipe.scheduler)
+            return trained_preset(self.upsamplers.config, self.schedules)
         return preset_named(self.default_preset if name is None else name)
 
 
@@ -136,15 +140,16 @@ def target_size(native: Size, multiple: int, options: Options) -> Size:
     Raises:
         OptionError: A side that is given is not such a multiple.
     """
-    scale = 2.0 if options.scale is None else options.scale
-    sides: dict[str, int] = {}
-    for name, given, own in zip(("height", "width"), (options.height, options.width), native, strict=True):
-        side = max(1, round(scale * own / multiple)) * multiple if given is None else given
+    scale = 2.0 if options.side_scale is None else options.side_scale
+    scaled = (max(1, round(scale * side / multiple)) * multiple for side in native)
+    given = zip((options.height, options.width), scaled, strict=True)
+    sides = Size(*(default if side is None else side for side, default in given))
+    for name, side, other in (("height", *sides), ("width", *reversed(sides))):
         if side % multiple:
-            near = max(multiple, round(side / multiple) * multiple)
+            least = math.ceil(LEAST_AREA * native.area / other / multiple)  # below it the nearest would be refused too
+            near = max(1, round(side / multiple), least) * multiple
             raise OptionError(f"{{{name}}} must be a multiple of {multiple}, not {side}; {near} is the nearest")
-        sides[name] = side
-    return Size(**sides)
+    return sides
 
 
 def enlarged_size(own: Size, multiple: int, options: Options) -> Size:
@@ -192,7 +197,7 @@ def with_changes(preset: Preset, options: Options) -> Preset:
     return replace(preset, **{name: value for name, value in options.keywords("plan").items() if name in own})
 
 
-def default_preset(defaults: ModelDefaults, scheduler: Any) -> str:
+def default_preset(defaults: ModelDefaults, scheduler: Scheduler) -> str:
     """Name of a model's default preset; where that one anchors and the scheduler cannot be anchored, another one's."""
     name = defaults.preset or DEFAULT_PRESET
     if PRESETS[name].anchor > 0:
@@ -203,20 +208,8 @@ def default_preset(defaults: ModelDefaults, scheduler: Any) -> str:
     return name
 
 
-def trained_preset(config: Mapping[str, Any], scheduler: Any) -> Preset:
-    """The settings that upsamplers of this configuration were trained for.
-
-    Stages after the first start no deeper in noise than in `rgb`: with the adapter's own K they make texture anew over
-    outlines that are right already (docs/upsamplers.md).
-    """
-    pivot_step = config.get("sampling_pivot_step") or config["pivot_step"]
-    share = pivot_step / training_steps(scheduler)
-    later = min(share, PRESETS["rgb"].later_pivot_share)
-    return Preset("upsamplers", "as the upsamplers were trained", share, later, config["upsampling"])
-
-
 def planned(
-    scheduler: Any,
+    schedules: Schedules,
     native: Size,
     defaults: ModelDefaults,
     sizes: Sequence[Size],
@@ -227,7 +220,7 @@ def planned(
     """The stages of a cascade, their settings checked.
 
     Args:
-        scheduler: The pipeline's.
+        schedules: The model's.
         native: The size that a `matched` preset's shares are meant at.
         defaults: The steps and guidance where the options have none.
         sizes: Sizes of the stages.
@@ -238,47 +231,18 @@ def planned(
     Raises:
         ValueError: A setting is out of range; the sentence names it.
     """
-    limit = training_steps(scheduler)
-    scaling = len(sizes) - first_pivot
-    default = preset_pivots(scheduler, native, sizes[first_pivot:], preset)
     steps = defaults.num_inference_steps if options.num_inference_steps is None else options.num_inference_steps
     guidance_scale = defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale
-    pivots = per_stage("pivot_step", tuple(default) if options.pivot_step is None else options.pivot_step, scaling)
+    pivots = pivot_steps(schedules, native, sizes[first_pivot:], preset, options.pivot_step)
     all_steps = per_stage("num_inference_steps", steps, len(sizes))
     guidance = per_stage("guidance_scale", guidance_scale, len(sizes))
-    for name, values, most in (("pivot_step", pivots, limit), ("num_inference_steps", all_steps, limit)):
-        for value in values:
-            if not 1 <= value <= most:
-                raise OptionError(f"{{{name}}} must be a whole number from 1 to {most}, not {value}")
+    check_range("num_inference_steps", all_steps, schedules.training_steps)
     if preset.step_share < 1 and isinstance(steps, int):
-        all_steps[first_pivot:] = [shortened(scheduler, steps, preset.step_share, pivot) for pivot in pivots]
+        all_steps[first_pivot:] = [shortened(schedules, steps, preset.step_share, pivot) for pivot in pivots]
     for number in all_steps[:first_pivot]:
-        last_timesteps(scheduler, number)  # which the scheduler may refuse
+        schedules.last_timesteps(number)  # which the scheduler may refuse
+    chosen = options.pivot_step is not None
     for index, number in enumerate(all_steps[first_pivot:]):
-        pivots[index] = reachable(scheduler, number, pivots[index], chosen=options.pivot_step is not None)
+        pivots[index] = reachable(schedules, number, pivots[index], chosen)
     plan = zip(sizes, all_steps, [None] * first_pivot + pivots, guidance, strict=True)
     return tuple(Stage(index, len(sizes), *values) for index, values in enumerate(plan))
-
-
-def preset_pivots(scheduler: Any, native: Size, sizes: Sequence[Size], preset: Preset) -> list[int]:
-    """K of each stage with a pivot: the preset's share of T, carried to the stage's size where `matched`."""
-    limit = training_steps(scheduler)
-    shares = [preset.pivot_share] + [preset.later_pivot_share] * (len(sizes) - 1)
-    steps = [round(share * limit) for share in shares[: len(sizes)]]
-    if not preset.matched:
-        return steps
-    return [matched_step(scheduler, step, size.area / native.area) for step, size in zip(steps, sizes, strict=True)]
-
-
-def per_stage(name: str, value: Any, count: int) -> list[Any]:
-    """One value for each stage.
-
-    Raises:
-        ValueError: There are several values, but not one a stage.
-    """
-    if not isinstance(value, tuple):
-        return [value] * count
-    values = list(cast("Sequence[Any]", value))
-    if len(values) != count:
-        raise OptionError(f"{{{name}}} has {len(values)} values, and there are {count} stages it applies to")
-    return values

@@ -82,7 +82,7 @@ class OutputLock:
 
     def __init__(self, folder: Path, name: str = NAME, what: str = "output_dir") -> None:
         self.folder, self.what = folder, what
-        self.path = Path(os.path.realpath(folder)) / name
+        self.path, self._made = Path(os.path.realpath(folder)) / name, False
 
     def __enter__(self) -> Self:
         key = str(self.path)
@@ -99,10 +99,13 @@ class OutputLock:
         with suppress(OSError):  # the folder may have been removed, or another run may have made it anew
             if os.path.samestat(self.path.stat(), os.fstat(handle)):
                 self.path.unlink()
+                if self._made:  # and nothing came of it
+                    self.path.parent.rmdir()
         os.close(handle)
 
     def _taken(self) -> int:
         try:
+            self._made = not self.path.parent.exists()
             self.path.parent.mkdir(parents=True, exist_ok=True)
             while True:
                 handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -137,7 +140,6 @@ class OutputLock:
                 raise self._refusal(owner, gone)
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(asdict(here)).encode(), 0)
-        os.fsync(handle)
 
     def _refusal(self, owner: Owner | None, gone: bool | None) -> LockedError:
         who = "another process" if owner is None else f"process {owner.pid} on {owner.host} since {owner.since}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from selfcascade.options.json_files import read_object
 from selfcascade.report.paper import by_title, place
 
 Figure = Callable[[dict[str, Any]], float]  # one number of a result; a KeyError where it was not measured
@@ -116,8 +116,8 @@ def read_config(experiments: Path) -> ReportConfig:
     """
     path = experiments / "report.json"
     try:
-        return ReportConfig(**json.loads(path.read_text())) if path.is_file() else ReportConfig()
-    except (ValidationError, json.JSONDecodeError, TypeError) as error:
+        return ReportConfig(**read_object(path, "settings")) if path.is_file() else ReportConfig()
+    except (ValidationError, TypeError) as error:
         raise ValueError(f"settings {path} cannot be read: {error}") from error
 
 
@@ -192,12 +192,7 @@ def read_result(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: The file is damaged, or of something else.
     """
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:  # not JSON, or not even text
-        raise ValueError(f"result {path} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"result {path} must be an object of figures, not {type(found).__name__}")
+    found = read_object(path, "result")
     result = {"pictures": found.get("clips"), **found}
     if "of_them_for_the_base_sample" in found:  # its name up to version 0.1
         result["seconds_per_base_sample"] = result.pop("of_them_for_the_base_sample")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from math import sqrt
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 from selfcascade.methods import METHODS
 from selfcascade.metrics.registry import CLIP_METRICS, IMAGE_METRICS, Metric
+from selfcascade.options.json_files import read_object
 from selfcascade.report.paper import PaperRow, distance_columns, paper_rows
 from selfcascade.report.results import Figure, Row, decimals_of
 
@@ -122,8 +122,9 @@ def read_costs(path: Path) -> Costs:
     """
     if not path.is_file():
         raise ValueError(f"costs {str(path)!r} is not a file; `python benchmarks/methods.py` writes it")
+    held = read_object(path, "costs")
     try:
-        return Costs(dict(json.loads(path.read_text())))
+        return Costs(held)
     except (ValueError, TypeError) as error:
         raise ValueError(f"costs {path} cannot be read: {error}") from error
 

@@ -12,7 +12,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from selfcascade.options.checks import is_whole
+from selfcascade.options.json_files import parse_json
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -102,6 +104,18 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int | None = Non
     return place
 
 
+@contextmanager
+def written(folder: Path, step: int) -> Iterator[None]:
+    """Within it what the disk does not take ends the run with one sentence; earlier checkpoints are as they were."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:  # safetensors has its own for a full disk
+        found = latest_whole(folder)
+        remedy = "" if found is None else f"; go on from {found.name} by resume_from_checkpoint 'latest'"
+        words = f"{getattr(error, 'strerror', None) or error}{remedy}"
+        raise ValueError(f"output_dir {str(folder)!r} cannot be written at step {step}: {words}") from error
+
+
 def load_checkpoint(place: Path) -> Checkpoint:
     """Reads a checkpoint after checking each of its files.
 
@@ -116,10 +130,10 @@ def load_checkpoint(place: Path) -> Checkpoint:
             if name.endswith(".safetensors")
         }
         state = json.loads((place / "state.json").read_text())
-    except (OSError, SafetensorError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{place.name} cannot be read: {error}{_offer(place)}") from error
     except CheckpointError as error:
         raise CheckpointError(f"{error}{_offer(place)}") from error
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{place.name} cannot be read: {error}{_offer(place)}") from error
     return Checkpoint(manifest["step"], tensors, state)
 
 
@@ -209,12 +223,12 @@ def _is_whole(place: Path, name: str) -> bool:
 def _verified(place: Path, name: str | None = None) -> dict[str, Any]:
     path = place / MANIFEST
     try:
-        manifest = json.loads(path.read_text())
+        manifest = parse_json(path.read_text())
         files, step, schema = manifest["files"], manifest["step"], manifest["schema"]
         files = {name: {"bytes": int(file["bytes"]), "sha256": str(file["sha256"])} for name, file in files.items()}
     except FileNotFoundError:
         raise CheckpointError(f"{place.name}/{MANIFEST} is missing") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{place.name}/{MANIFEST} is damaged ({type(error).__name__})") from None
     if schema != SCHEMA:
         raise CheckpointError(f"{place.name} has format {schema!r}, and this version reads {SCHEMA}")

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 # May differ between a run and its continuation: they change what is shown and kept, not what is learnt.
 FREE_ON_RESUME = frozenset(
     {
+        "allow_changed_data",
         "checkpointing_steps",
         "checkpoints_total_limit",
+        "dataloader_num_workers",
         "max_train_steps",
         "output_dir",
         "report_to",
@@ -108,6 +110,10 @@ class TrainingConfig(BaseModel):
     cache_pivot_features: bool = Field(
         False, description="Keep what upsamplers read of the pivots there too: 26 MB a picture for SD 2.1 at 1024."
     )
+    dataloader_num_workers: int = Field(
+        0, ge=0, le=256, description="Processes that read and decode the data for each training process."
+    )
+    allow_changed_data: bool = Field(False, description="Go on though the data is no longer what it was.")
     max_skip_share: float = Field(0.5, ge=0, le=1, description="Share of damaged samples that ends the run.")
     checkpointing_steps: PositiveInt = Field(500, description="Steps between checkpoints.")
     checkpoints_total_limit: PositiveInt | None = Field(3, description="Checkpoints that are kept.")

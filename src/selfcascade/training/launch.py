@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
-from accelerate import PartialState
 
 from selfcascade.cascade import Size
 from selfcascade.data import Stream, bucket_sizes, open_source
@@ -14,6 +14,8 @@ from selfcascade.media.frame_rates import DEFAULT_FPS, MAX_FPS, MIN_FPS
 from selfcascade.media.save_clips import save_clip
 from selfcascade.models import load_model
 from selfcascade.pipeline import SelfCascade
+from selfcascade.processes import OutputLock, Processes, join
+from selfcascade.training.agreement import refuse_other_engines
 from selfcascade.training.config import TrainingConfig
 from selfcascade.training.extras import check_extras
 from selfcascade.training.loop import Trainer
@@ -33,7 +35,21 @@ def run_training(config: TrainingConfig, announce: Callable[[str], None] = lambd
         ValueError: The model, the data or a setting cannot be used; the sentence names it.
     """
     check_extras(config)
-    processes = PartialState()
+    refuse_other_engines()
+    processes = join()
+    with ExitStack() as held:
+        processes.main_alone(lambda: held.enter_context(OutputLock(config.folder)))
+        pipe, stream, held_out, validate = processes.together(lambda: _loaded(config, processes))
+        trainer = Trainer(pipe, config, stream, validate, held_out, announce)
+        if processes.is_main_process:
+            announce(description(trainer))
+        trainer.run()
+    trainer.accelerator.state.destroy_process_group()
+    return trainer
+
+
+def _loaded(config: TrainingConfig, processes: Processes) -> tuple[Any, Stream, Stream | None, Any]:
+    """The model, the data, the data that is held out, and what makes pictures in between."""
     pipe = load_model(config.model, str(processes.device) if processes.num_processes > 1 else None, "float32")
     check_model(pipe, config)
     pipe.set_progress_bar_config(disable=True)
@@ -51,7 +67,9 @@ def run_training(config: TrainingConfig, announce: Callable[[str], None] = lambd
         bucket_sizes(size, max(multiple, min(size) // 8 // multiple * multiple)) if config.aspect_buckets else (size,)
     )
     settings = (config.max_skip_share, config.cache_latents is not None)
-    stream = Stream(open_source(config.train_data, size, clips=config.clips), sizes, config.seed, *settings)
+    source = open_source(config.train_data, size, clips=config.clips)
+    ahead = {"workers": config.dataloader_num_workers, "may_change": config.allow_changed_data}
+    stream = Stream(source, sizes, config.seed, *settings, **ahead)
     held_out = None
     if config.validation_data is not None:  # scenes have no end; with another seed they are others
         source = open_source(config.validation_data, size, clips=config.clips)
@@ -61,11 +79,7 @@ def run_training(config: TrainingConfig, announce: Callable[[str], None] = lambd
         # With a stride, clips have a share of their files' rate.
         known = None if config.clips is None else config.clips.rate_in(stream.source.entries(config.seed, 0))
         validate = ValidationPictures(config, known)
-    trainer = Trainer(pipe, config, stream, validate, held_out, announce if processes.is_main_process else None)
-    if processes.is_main_process:
-        announce(description(trainer))
-    trainer.run()
-    return trainer
+    return pipe, stream, held_out, validate
 
 
 def description(trainer: Trainer) -> str:

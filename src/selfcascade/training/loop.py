@@ -13,28 +13,25 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from diffusers.optimization import get_scheduler
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from selfcascade.base_models.stage_scheduler import training_steps
 from selfcascade.cascade import Size
-from selfcascade.data import Batch, Position, Stream, prefetched
+from selfcascade.data import Batch, Stream
 from selfcascade.media.whole_files import write_whole
-from selfcascade.training.checkpoints import (
-    find_checkpoint,
-    load_checkpoint,
-    refuse_earlier_run,
-    remove_unfinished,
-    save_checkpoint,
-    set_aside_after,
-)
+from selfcascade.processes import OutputLock, join
+from selfcascade.training.agreement import facts_of_the_model, is_sharded, refuse_other_engines
+from selfcascade.training.checkpoints import save_checkpoint, written
 from selfcascade.training.conditions import encode_captions, unet_arguments
 from selfcascade.training.config import TrainingConfig
+from selfcascade.training.lanes import Lanes
 from selfcascade.training.model_card import write_model_card
 from selfcascade.training.objective import draw, objective_of
 from selfcascade.training.samples import check_model, encode_with_pivot
+from selfcascade.training.sharded import gathered, whole
+from selfcascade.training.start import start
 from selfcascade.training.state import Curve, StopRequest, TrainingState, make_optimizer
 from selfcascade.training.tensor_cache import FeatureCache, TensorCache, content_of
 from selfcascade.training.trainables import TrainedUpsamplers, cast_frozen, make_trainable
@@ -72,15 +69,21 @@ class Trainer:
         held_out: Stream | None = None,
         announce: Callable[[str], None] | None = None,
     ) -> None:
-        self.announce = announce or (lambda _: None)
+        refuse_other_engines()
+        self.processes = processes = join()
+        self.announce = announce if announce and processes.is_main_process else lambda _: None
         self.pipe, self.config, self.stream, self.validate, self.held_out = pipe, config, stream, validate, held_out
         check_model(pipe, config)
+        self.lanes = Lanes.shared(
+            processes.num_processes, processes.process_index, processes.num_processes, config.train_batch_size
+        )
         self.accelerator = Accelerator(
             gradient_accumulation_steps=config.gradient_accumulation_steps,
             mixed_precision=config.mixed_precision,
             log_with=config.report_to,
             project_dir=str(config.folder),
         )
+        self.sharded = is_sharded(self.accelerator, config)
         torch.backends.cuda.matmul.allow_tf32 = config.allow_tf32
         pipe.to(self.accelerator.device)
         self.training_steps = training_steps(pipe.scheduler)
@@ -92,8 +95,9 @@ class Trainer:
         self.trainable = make_trainable(pipe.unet, config, self.pivot_step)
         for part in (*frozen, pipe.unet):
             cast_frozen(part, config.frozen_dtype)
-        self.trained = self.trainable.trained()
-        self.optimizer = make_optimizer(config, list(self.trained.values()))
+        trained = self.trainable.trained()
+        processes.check_agreement(facts_of_the_model(config, base, trained, processes.num_processes))
+        self.optimizer = make_optimizer(config, list(trained.values()))
         self.rates = get_scheduler(
             config.lr_scheduler,
             self.optimizer,
@@ -101,9 +105,11 @@ class Trainer:
             num_training_steps=config.max_train_steps,
         )
         self.wrapped, self.prepared = self.accelerator.prepare(self.trainable, self.optimizer)
+        self.trained = self.trainable.trained()  # FSDP puts others in their place
         self.state = TrainingState(config, self.trained, self.optimizer, self.rates, base, self.accelerator.scaler)
         self.curve, self.stop = Curve(config.folder / "curve.jsonl"), StopRequest()
-        self.step, self.position, self.skipped = 0, Position(), 0
+        self.step, self.skipped, self.positions = 0, 0, dict[int, Any]()
+        self.data: dict[str, Any] = {}
         self.cache: TensorCache | None = None
         if config.cache_latents is not None:
             self.cache = TensorCache(Path(config.cache_latents), pipe.vae, config.scale)
@@ -120,22 +126,23 @@ class Trainer:
             CheckpointError: The checkpoint to resume from is damaged or of another run, and no other is taken instead;
                 or a fresh start would mix with a run that the folder already holds.
             DataError: The data cannot be used.
+            LockedError: Another process writes into the folder.
+            TogetherError: Several processes do not agree, or one of them failed where all must go on.
             FloatingPointError: The loss or a gradient is not finite, in half precision 50 steps in a row.
         """
-        config, folder = self.config, self.config.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        if self.accelerator.is_main_process:
-            remove_unfinished(folder)
-        self.accelerator.wait_for_everyone()
-        if config.resume_from_checkpoint is None:
-            refuse_earlier_run(folder)
-        else:
-            self._resume(config.resume_from_checkpoint)
-        self.accelerator.wait_for_everyone()
+        with contextlib.ExitStack() as held:
+            self.processes.main_alone(lambda: held.enter_context(OutputLock(self.config.folder)))
+            self._train()
+        return self.config.folder
+
+    def _train(self) -> None:
+        config = self.config
+        starts = start(self)
+        self.positions = {lane: starts[lane].as_json() for lane in self.lanes.own}
+        self.accelerator.gradient_accumulation_steps = config.gradient_accumulation_steps * len(self.lanes.own)
         if config.report_to is not None:
             self.accelerator.init_trackers("selfcascade", config=config.flat())
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        batches = prefetched(self.stream.batches(config.train_batch_size, rank, world, self.position))
+        batches = self.lanes.batches(self.stream, config.train_batch_size, starts)
         began, window, total = time.perf_counter(), 0, 0.0
         if self.step and self.step % config.validation_steps == 0:
             self._validate()
@@ -165,21 +172,21 @@ class Trainer:
                     break
         if self.step == config.max_train_steps:
             self._save_weights()
-        self.accelerator.end_training()
-        return folder
+        for tracker in self.accelerator.trackers:  # the processes stay together: an evaluation may go on with them
+            tracker.finish()
 
-    def _optimizer_step(self, batches: Iterator[Batch]) -> float:
-        """One step on `gradient_accumulation_steps` batches; its mean loss on this process."""
+    def _optimizer_step(self, batches: Iterator[tuple[Batch, int]]) -> float:
+        """One step on `gradient_accumulation_steps` batches of each lane; its mean loss on this process."""
         config, total = self.config, 0.0
-        for micro in range(config.gradient_accumulation_steps):
-            batch = next(batches)
+        for micro in range(self.accelerator.gradient_accumulation_steps):
+            batch, rows = next(batches)
             with self.accelerator.accumulate(self.wrapped):
-                loss = self._loss(batch, micro)
+                loss = self._loss(batch, micro, rows)
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:
                     norm = self.accelerator.clip_grad_norm_(list(self.trained.values()), config.max_grad_norm)
                     # Half precision meets infinite gradients now and then; its scaler skips the step and goes lower.
-                    if config.mixed_precision != "fp16" and norm is not None and not torch.isfinite(norm):
+                    if config.mixed_precision != "fp16" and norm is not None and not torch.isfinite(whole(norm)):
                         raise FloatingPointError(
                             f"the gradient is not finite at step {self.step + 1}; lower learning_rate"
                         )
@@ -187,8 +194,8 @@ class Trainer:
                 if self.accelerator.sync_gradients:
                     self.skipped = self.skipped + 1 if self.prepared.step_was_skipped else 0
                 self.prepared.zero_grad()
-            self.position = batch.position
-            total += loss.item() / config.gradient_accumulation_steps
+            self.positions[self.lanes.own[micro % len(self.lanes.own)]] = batch.position.as_json()
+            total += loss.item() / self.accelerator.gradient_accumulation_steps
         if not math.isfinite(total) or self.skipped >= MAX_SKIPPED:
             what = "loss is" if self.skipped < MAX_SKIPPED else f"gradients of {MAX_SKIPPED} steps in a row are"
             raise FloatingPointError(f"the {what} not finite at step {self.step + 1}; lower learning_rate")
@@ -197,11 +204,14 @@ class Trainer:
         self.step += 1
         return total
 
-    def _loss(self, batch: Batch, micro: int) -> Tensor:
-        """The mean loss of a batch; `micro` counts the batches of a step from 0."""
-        rank, world, count = self.accelerator.process_index, self.accelerator.num_processes, len(batch.keys)
-        first = (self.step * self.config.gradient_accumulation_steps + micro) * count * world
-        samples = [first + row * world + rank for row in range(count)]
+    def _loss(self, batch: Batch, micro: int, rows: int | None = None) -> Tensor:
+        """The mean loss of a batch, or of this process's part of one of so many rows.
+
+        `micro` counts the batches of a step from 0.
+        """
+        turn, lane = divmod(micro, len(self.lanes.own))
+        before = self.step * self.config.gradient_accumulation_steps + turn
+        samples = self.lanes.samples(before, lane, rows or len(batch.keys))
         return self._losses(self.wrapped, batch, samples, self.config.prompt_dropout).mean()
 
     def _losses(self, trainable: Any, batch: Batch, samples: Sequence[int], dropout: float) -> Tensor:
@@ -225,57 +235,56 @@ class Trainer:
         return self.objective.loss(prediction, z_0, noise, timestep)
 
     def _save(self) -> None:
-        positions = gather_object([self.position.as_json()])
-        if self.accelerator.is_main_process:
-            checkpoint = self.state.checkpoint(self.step, positions)
-            save_checkpoint(self.config.folder, checkpoint, self.config.checkpoints_total_limit)
-        self.accelerator.wait_for_everyone()
+        places = self.lanes.positions(self.processes.gathered(self.positions))
+        checkpoint = self.state.checkpoint(self.step, places, self.data, keep=self.processes.is_main_process)
 
-    def _resume(self, wanted: str) -> None:
-        place = find_checkpoint(self.config.folder, wanted)
-        if place is None:
-            self.announce(f"no checkpoint is in {str(self.config.folder)!r} yet; training starts at step 0")
-        else:
-            checkpoint = load_checkpoint(place)
-            positions = self.state.restore(checkpoint, place.name, self.accelerator.num_processes)
-            self.step = checkpoint.step
-            self.position = Position.from_json(positions[self.accelerator.process_index])
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            set_aside_after(self.config.folder, self.step)
-            self.curve.keep_up_to(self.step)
+        def write() -> None:
+            folder = self.config.folder
+            if not folder.exists():
+                self.announce(f"output_dir {str(folder)!r} was removed; it is made anew, with what is known of the run")
+            with written(folder, self.step):
+                save_checkpoint(folder, checkpoint, self.config.checkpoints_total_limit)
+                self.curve.write()
+
+        self.processes.main_alone(write)
 
     def _save_weights(self) -> None:
-        if self.accelerator.is_main_process:
-            with self.state.averaged():
-                self.trainable.save(self.config.folder, self.pipe)
-            settings = self.config.model_dump_json(indent=1) + "\n"
-            write_whole(self.config.folder / "training.json", lambda aside: aside.write_text(settings))
-            count = sum(weight.numel() for weight in self.trained.values())
-            unet = type(self.pipe.unet).__name__
-            write_model_card(self.config, self.step, count, unet, self.stream.report, self.curve.rows())
-        self.accelerator.wait_for_everyone()
+        with self.state.averaged():
+            weights = gathered(self.trained, self.processes.is_main_process) if self.sharded else None
+
+            def write() -> None:
+                with written(self.config.folder, self.step):
+                    self.trainable.save(self.config.folder, self.pipe, weights)
+                    settings = self.config.model_dump_json(indent=1) + "\n"
+                    write_whole(self.config.folder / "training.json", lambda aside: aside.write_text(settings))
+                    count = sum(weight.numel() for weight in self.trained.values())
+                    unet = type(self.pipe.unet).__name__
+                    write_model_card(self.config, self.step, count, unet, self.stream.report, self.curve.rows())
+
+            self.processes.main_alone(write)
 
     def _validate(self) -> None:
-        if self.accelerator.is_main_process and (self.validate is not None or self.held_out is not None):
+        """Validates; the main process alone, for which the others wait, unless they are needed for each pass."""
+        if self.processes.is_main_process or self.sharded:
             upsamplers, figures = getattr(self.trainable, "upsamplers", None), {}
             with self.state.averaged(), torch.no_grad():
                 if self.held_out is not None:
                     figures["loss"] = self._held_out_loss(self.held_out)
-                if self.validate is not None:
+                if self.validate is not None and not self.sharded:
                     figures |= self.validate(self.step, self.pipe, upsamplers)
             if figures:
                 self._log(**{f"validation_{name}": value for name, value in figures.items()})
-        self.accelerator.wait_for_everyone()
+        self.processes.wait_for_everyone()
 
     def _held_out_loss(self, held_out: Stream) -> float:
         batches = itertools.islice(held_out.batches(1), self.config.num_validation_pictures)
         samples = itertools.count(HELD_OUT)
-        losses = [float(self._losses(self.trainable, batch, [next(samples)], 0)) for batch in batches]
+        model = self.wrapped if self.sharded else self.trainable
+        losses = [float(self._losses(model, batch, [next(samples)], 0)) for batch in batches]
         return sum(losses) / len(losses)
 
     def _log(self, **figures: float) -> None:
-        if self.accelerator.is_main_process:
+        if self.processes.is_main_process:
             self.curve.add(self.step, figures)
         self.accelerator.log(figures, step=self.step)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from selfcascade.media.whole_files import write_whole
 from selfcascade.training.checkpoints import Checkpoint, CheckpointError
 from selfcascade.training.config import TrainingConfig
+from selfcascade.training.sharded import copy_into, gathered, shared_like
 
 
 def make_optimizer(config: TrainingConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -65,8 +67,15 @@ class TrainingState:
         settings = {"decay": config.ema_decay, "use_ema_warmup": True, "inv_gamma": 10, "power": 0.75}
         self.average = EMAModel(trained.values(), **settings) if config.use_ema else None
 
-    def checkpoint(self, step: int, positions: list[Any]) -> Checkpoint:
-        """Everything at a step; `positions` are the processes' places in the data."""
+    def checkpoint(self, step: int, positions: list[Any], data: dict[str, Any], keep: bool = True) -> Checkpoint:
+        """Everything at a step.
+
+        Args:
+            step: Optimizer steps done.
+            positions: The lanes' places in the data.
+            data: The data's fingerprint.
+            keep: Whether this process needs the tensors; all processes must ask for those that they share.
+        """
         moments = {
             f"{index}/{key}": value
             for index, state in self.optimizer.state_dict()["state"].items()
@@ -75,13 +84,14 @@ class TrainingState:
         # 8-bit Adam counts its steps in plain numbers.
         numbers = {key: value for key, value in moments.items() if not isinstance(value, Tensor)}
         moments = {key: value for key, value in moments.items() if isinstance(value, Tensor)}
-        tensors: dict[str, dict[str, Tensor]] = {"weights": dict(self.trained), "optimizer": moments}
+        tensors = {"weights": gathered(self.trained, keep), "optimizer": gathered(moments, keep)}
         if self.average is not None:
-            tensors["ema"] = dict(zip(self.trained, self.average.shadow_params, strict=True))
+            tensors["ema"] = gathered(dict(zip(self.trained, self.average.shadow_params, strict=True)), keep)
         state = {
             "config": self.config.model_dump(mode="json"),
             "base": self.base,
             "positions": positions,
+            "data": data,
             "optimizer_numbers": numbers,
             "rates": {key: value for key, value in self.rates.state_dict().items() if key != "lr_lambdas"},
             "ema_step": None if self.average is None else self.average.optimization_step,
@@ -90,11 +100,11 @@ class TrainingState:
         return Checkpoint(step, tensors, state)
 
     @torch.no_grad()
-    def restore(self, checkpoint: Checkpoint, name: str, processes: int) -> list[Any]:
-        """Takes everything over from a checkpoint, and returns the processes' places in the data.
+    def restore(self, checkpoint: Checkpoint, name: str) -> list[Any]:
+        """Takes everything over from a checkpoint, and returns the lanes' places in the data.
 
         Raises:
-            CheckpointError: It is of another base model, method or number of processes.
+            CheckpointError: It is of another base model or method.
             ValueError: It was made with other settings.
         """
         state, tensors = checkpoint.state, checkpoint.tensors
@@ -106,28 +116,26 @@ class TrainingState:
             raise CheckpointError(f"{name}/state.json lacks {error}") from error
         if base != self.base:
             raise CheckpointError(f"{name} was made with another base model's weights than {self.config.model!r}")
-        if len(positions) != processes:
-            raise CheckpointError(f"{name} was made by {len(positions)} processes, and there are {processes}")
         wanted = ["weights", "optimizer", *(["ema"] if self.average is not None else [])]
         shapes = {key: value.shape for key, value in self.trained.items()}
         for part in wanted:
             found = {key: value.shape for key, value in tensors.get(part, {}).items()}
             if part not in tensors or (part != "optimizer" and found != shapes):
                 raise CheckpointError(f"{name} holds other {part} than method {self.config.method!r} trains")
-        for key, parameter in self.trained.items():
-            parameter.copy_(tensors["weights"][key])
+        copy_into((parameter, tensors["weights"][key]) for key, parameter in self.trained.items())
+        parameters = list(self.trained.values())
         moments: dict[int, dict[str, Any]] = {}
         for key, value in (*tensors["optimizer"].items(), *state.get("optimizer_numbers", {}).items()):
             index, _, field = key.partition("/")
-            moments.setdefault(int(index), {})[field] = value
+            own = shared_like(value, parameters[int(index)]) if isinstance(value, Tensor) else value
+            moments.setdefault(int(index), {})[field] = own
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         # Its rules are functions, which no checkpoint holds; the settings have made them anew.
         self.rates.load_state_dict({**rates, "lr_lambdas": [None] * len(self.optimizer.param_groups)})
         for group, rate in zip(self.optimizer.param_groups, rates["_last_lr"], strict=True):
             group["lr"] = rate
         if self.average is not None:
-            for shadow, key in zip(self.average.shadow_params, self.trained, strict=True):
-                shadow.copy_(tensors["ema"][key])
+            copy_into(zip(self.average.shadow_params, (tensors["ema"][key] for key in self.trained), strict=True))
             self.average.optimization_step = ema_step
         if self.scaler is not None and scaler is not None:
             self.scaler.load_state_dict(scaler)
@@ -157,19 +165,47 @@ class Curve:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._unwritten = ""
 
     def add(self, step: int, figures: Mapping[str, float]) -> None:
-        """Appends a row."""
+        """Appends a row; where the disk does not take it, it is kept until it does."""
         row = {"step": step, **{name: float(f"{value:.6g}") for name, value in figures.items()}}
+        self._unwritten += json.dumps(row) + "\n"
+        with suppress(OSError):
+            self.write()
+
+    def write(self) -> None:
+        """Writes the rows that are not on the disk yet."""
+        if not self._unwritten:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            before = file.tell()
+            try:
+                file.write(self._unwritten)
+                file.flush()
+            except OSError:
+                with suppress(OSError):
+                    file.close()
+                os.truncate(self.path, before)
+                raise
+        self._unwritten = ""
 
     def rows(self) -> list[dict[str, float]]:
-        """All rows; a last one that a kill cut short is left out."""
+        """All rows; a last one that a kill cut short is left out.
+
+        Raises:
+            ValueError: Another one is damaged.
+        """
         if not self.path.exists():
             return []
         lines = self.path.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        try:
+            return [json.loads(line) for line in lines if line.endswith("\n")]
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"the log {str(self.path)!r} has a damaged line: {error}; delete it or the line"
+            ) from error
 
     def keep_up_to(self, step: int) -> None:
         """Drops the rows of steps that a resumed run makes again."""

@@ -28,8 +28,14 @@ class Trainable(Protocol):
         """The weights that are trained, by name."""
         ...
 
-    def save(self, folder: Path, pipe: Any) -> None:
-        """Writes the trained weights in the layout that the library loads."""
+    def save(self, folder: Path, pipe: Any, weights: dict[str, Tensor] | None = None) -> None:
+        """Writes the trained weights in the layout that the library loads.
+
+        Args:
+            folder: Where to.
+            pipe: The base model's pipeline.
+            weights: The whole weights by name, where no process has all of them in its model.
+        """
         ...
 
 
@@ -77,7 +83,7 @@ class TrainedUpsamplers(nn.Module):
         """The weights that are trained, by name."""
         return dict(self.upsamplers.named_parameters())
 
-    def save(self, folder: Path, pipe: Any) -> None:
+    def save(self, folder: Path, pipe: Any, weights: dict[str, Tensor] | None = None) -> None:
         """Writes them as `FeatureUpsamplers.from_pretrained` reads them."""
         self.upsamplers.save_pretrained(folder, safe_serialization=True)
 
@@ -118,8 +124,14 @@ class TrainedUNet(nn.Module):
         """The weights that are trained, by name."""
         return {name: parameter for name, parameter in self.unet.named_parameters() if parameter.requires_grad}
 
-    def save(self, folder: Path, pipe: Any) -> None:
+    def save(self, folder: Path, pipe: Any, weights: dict[str, Tensor] | None = None) -> None:
         """Writes them as its class's `from_pretrained` or `pipe.load_lora_weights` reads them."""
+        if weights is not None:
+            with torch.device("meta"):
+                unet = type(self.unet).from_config(self.unet.config)
+            unet.load_state_dict({**self.unet.state_dict(), **weights}, assign=True)
+            unet.save_pretrained(folder / "unet", safe_serialization=True)
+            return
         if not self.is_lora:
             self.unet.save_pretrained(folder / "unet", safe_serialization=True)
             return

@@ -33,10 +33,19 @@ class FullLevel(nn.Module):
 
     def forward(self, pivot: Sequence[Tensor], own: Sequence[Tensor], timestep: Tensor, temb: Tensor) -> list[Tensor]:
         """One residual (B, C, H, W) a skip; `own` are the stage's skips, of which only the size is used."""
+        made = self.prepared(pivot, timestep, temb)
+        return [self.one(made, index, u, h) for index, (u, h) in enumerate(zip(pivot, own, strict=True))]
+
+    def prepared(self, pivot: Sequence[Tensor], timestep: Tensor, temb: Tensor) -> Tensor:
+        """What the residuals of all skips share: the residual blocks' result, at the pivot's size."""
         x = torch.stack([join(h) for join, h in zip(self.joins, pivot, strict=True)]).sum(0)
         for block in self.blocks:
             x = block(x, temb)
-        return [enlarged(out(x), h) for out, h in zip(self.outs, own, strict=True)]
+        return x
+
+    def one(self, made: Tensor, index: int, u: Tensor, h: Tensor) -> Tensor:
+        """The residual of the skip of this index, from what `prepared` made."""
+        return enlarged(self.outs[index](made), h)
 
 
 class MicroLevel(nn.Module):
@@ -62,14 +71,19 @@ class MicroLevel(nn.Module):
 
     def forward(self, pivot: Sequence[Tensor], own: Sequence[Tensor], timestep: Tensor, temb: Tensor) -> list[Tensor]:
         """One residual (B, C, H, W) a skip."""
+        made = self.prepared(pivot, timestep, temb)
+        return [self.one(made, index, u, h) for index, (u, h) in enumerate(zip(pivot, own, strict=True))]
+
+    def prepared(self, pivot: Sequence[Tensor], timestep: Tensor, temb: Tensor) -> Tensor:
+        """What the residuals of all skips share: their gains a(t), b(t) and c(t), (skips, 3, B, groups)."""
         knots = self.gains.shape[-1]
         place = (timestep.float() / self.pivot_step).clamp(0, 1)[:, None] * (knots - 1)
         weights = (1 - (place - torch.arange(knots, device=place.device)).abs()).clamp(min=0)  # (B, knots)
-        gains = torch.einsum("asgk,bk->sabg", self.gains.float(), weights).to(pivot[0].dtype)
-        return [
-            self.residual([_per_group(gain, u) for gain in own_gains], u, h)
-            for own_gains, u, h in zip(gains, pivot, own, strict=True)
-        ]
+        return torch.einsum("asgk,bk->sabg", self.gains.float(), weights).to(pivot[0].dtype)
+
+    def one(self, made: Tensor, index: int, u: Tensor, h: Tensor) -> Tensor:
+        """The residual of the skip of this index, from what `prepared` made."""
+        return self.residual([_per_group(gain, u) for gain in made[index]], u, h)
 
     def residual(self, gains: Sequence[Tensor], u: Tensor, h: Tensor) -> Tensor:
         """The residual r of one skip, given a(t), b(t) and c(t), each (B, C, 1, 1)."""

@@ -18,6 +18,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from selfcascade.options.checks import is_whole
+from selfcascade.upsamplers.ldm import is_ldm, ldm_first_weights, ldm_skip_channels
 from selfcascade.upsamplers.levels import DESIGNS, FrameKernels, FullLevel
 
 UPSAMPLINGS = ("latent-bilinear", "latent-bicubic", "rgb")
@@ -70,7 +71,7 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         for name, value in (("pivot_step", pivot_step), ("sampling_pivot_step", sampled)):
             if not is_whole(value):
                 raise ValueError(f"{name} must be a training timestep from 1, not {value!r}")
-        self.phi = nn.ModuleList(
+        self.phi: Any = nn.ModuleList(
             FullLevel(channels, time_channels)
             if preset == "full"
             else DESIGNS[preset](channels, groups, knots, pivot_step)
@@ -150,8 +151,24 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         residuals = self.phi[level](pivot, own, timestep, temb)
         return self.over_frames[level](residuals, frames) if self.over_frames else residuals
 
-    def check_unet(self, unet: ModelMixin) -> None:
-        """Raises ValueError, in one sentence, if these were made for another U-Net."""
+    def prepared(self, level: int, pivot: Sequence[Tensor], timestep: Tensor, temb: Tensor) -> Tensor:
+        """What the residuals of a level's skips share, where they are wanted one by one: arguments as in `forward`."""
+        return self.phi[level].prepared(pivot, timestep, temb)
+
+    def one(self, level: int, made: Tensor, index: int, u: Tensor, h: Tensor) -> Tensor:
+        """The residual of one skip of a picture, as `forward` has it in its list.
+
+        Args:
+            level: n, 0 the deepest.
+            made: What `prepared` made.
+            index: Which of the level's skips.
+            u: The pivot's, (B, C, h, w).
+            h: The stage's, (B, C, H, W).
+        """
+        return self.phi[level].one(made, index, u, h)
+
+    def check_unet(self, unet: nn.Module) -> None:
+        """Raises ValueError, in one sentence, if these were made for another U-Net, of diffusers or ComfyUI."""
         levels = [list(level) for level in self.config["levels"]]
         if skip_channels(unet) != levels:
             raise ValueError(
@@ -170,12 +187,14 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
             )
 
 
-def skip_channels(unet: ModelMixin) -> list[list[int]]:
-    """Channels of the skip features that each up block takes, deepest level first.
+def skip_channels(unet: Any) -> list[list[int]]:
+    """Channels of the skip features that each level's up block takes, deepest level first.
 
     Raises:
-        ValueError: The network is not a conditional U-Net of diffusers.
+        ValueError: The network is not a conditional U-Net of diffusers or with latent-diffusion's names.
     """
+    if is_ldm(unet):
+        return ldm_skip_channels(unet)
     if not hasattr(unet, "up_blocks") or not hasattr(unet, "down_blocks") or not hasattr(unet, "time_embedding"):
         raise ValueError(f"{type(unet).__name__} has no skip features; upsamplers need a U-Net")
     channels: list[int] = [getattr(unet.conv_in, "base_layer", unet.conv_in).out_channels]
@@ -190,16 +209,20 @@ def skip_channels(unet: ModelMixin) -> list[list[int]]:
     return levels
 
 
-def fingerprint(unet: ModelMixin) -> list[float] | None:
+def fingerprint(unet: Any) -> list[float] | None:
     """A few weights of the encoder, by which a model is recognised in any floating-point precision.
 
     An adapter in the weights' place (LoRA) is looked through; None where the weights are quantised or not there.
     """
     found: list[float] = []
-    for block in unet.down_blocks:
-        convolution = block.resnets[0].conv1
-        weight = getattr(convolution, "base_layer", convolution).weight
+    for weight in ldm_first_weights(unet) if is_ldm(unet) else _first_weights(unet):
         if weight.is_meta or not weight.is_floating_point() or weight.dtype.itemsize < 2:
             return None
-        found += [round(value, 6) for value in weight.detach().flatten()[:6].float().tolist()]
+        first: Any = weight.detach().flatten()[:6].float()
+        found += [round(value, 6) for value in cast("list[float]", first.tolist())]
     return found
+
+
+def _first_weights(unet: Any) -> list[Tensor]:
+    convolutions = [block.resnets[0].conv1 for block in unet.down_blocks]
+    return [getattr(convolution, "base_layer", convolution).weight for convolution in convolutions]

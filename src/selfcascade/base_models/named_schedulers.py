@@ -1,0 +1,118 @@
+"""A scheduler by its name, with the configuration of the one that the pipeline has."""
+
+from __future__ import annotations
+
+import inspect
+from importlib.util import find_spec
+from typing import Any, cast
+
+from selfcascade.base_models.protocols import Scheduler
+from selfcascade.options.checks import OptionError
+from selfcascade.options.schedulers import SCHEDULERS, NamedScheduler, parse_scheduler
+
+# Flow models have the same integrators under other names; the rest take a flow's sigmas.
+OF_FLOWS: dict[str, tuple[str, dict[str, Any]]] = {
+    "EulerDiscreteScheduler": ("FlowMatchEulerDiscreteScheduler", {}),
+    "EulerAncestralDiscreteScheduler": ("FlowMatchEulerDiscreteScheduler", {"stochastic_sampling": True}),
+    "HeunDiscreteScheduler": ("FlowMatchHeunDiscreteScheduler", {}),
+    "LCMScheduler": ("FlowMatchLCMScheduler", {}),
+}
+# They number their steps by training timesteps as the others do, though diffusers does not list them as compatible.
+BESIDE = frozenset({"LCMScheduler", "TCDScheduler"})
+NEED_SCIPY = frozenset({"use_beta_sigmas"})
+
+
+def scheduler_named(current: Scheduler, name: str, option: str = "scheduler") -> Scheduler:
+    """A scheduler of this name with the configuration of the pipeline's.
+
+    Args:
+        current: The pipeline's; it is not changed.
+        name: As in `options.schedulers`, or the name of a class of diffusers.
+        option: Name of the option, for the errors.
+
+    Raises:
+        OptionError: There is no such class, it does not fit the model, or it has no such spacing.
+    """
+    named = check_scheduler(name, option)
+    kind, settings = named.kind, dict(named.settings)
+    flow = is_flow(current)
+    if flow:
+        kind, settings = _of_flow(named, current, option)
+    elif not _fits(current, kind):
+        raise OptionError(
+            f"{{{option}}} {{found}} does not fit the model, whose scheduler is {type(current).__name__}",
+            found=repr(name),
+        )
+    made: Any = _class_named(kind)
+    _check_settings(made, settings, named, option)
+    return cast("Scheduler", made.from_config(current.config, **settings))
+
+
+def check_scheduler(name: str, option: str = "scheduler") -> NamedScheduler:
+    """What a name says, checked as far as that can be without a model.
+
+    Raises:
+        OptionError: There is no such scheduler, or what it needs is not installed.
+    """
+    try:
+        named = parse_scheduler(name)
+    except ValueError as error:
+        raise OptionError(f"{{{option}}} {{reason}}", reason=str(error)) from None
+    scipy = named.kind == "LMSDiscreteScheduler" or bool(NEED_SCIPY & set(named.settings))
+    if scipy and find_spec("scipy") is None:
+        raise OptionError(
+            f"{{{option}}} {{found}} needs scipy: pip install 'selfcascade[schedulers]'", found=repr(name)
+        )
+    if _class_named(named.kind) is None:
+        raise OptionError(f"{{{option}}} {{kind}} is not a scheduler of diffusers", kind=named.kind)
+    return named
+
+
+def is_flow(scheduler: Scheduler) -> bool:
+    """Whether the model predicts a flow from noise to picture, for which diffusers has schedulers of its own."""
+    config = scheduler.config
+    flow_sigmas = bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == "flow_prediction"
+    return flow_sigmas or type(scheduler).__name__.startswith("FlowMatch")
+
+
+def _of_flow(named: NamedScheduler, current: Scheduler, option: str) -> tuple[str, dict[str, Any]]:
+    if named.kind.startswith("FlowMatch"):
+        return named.kind, dict(named.settings)
+    if named.kind in OF_FLOWS:
+        kind, own = OF_FLOWS[named.kind]
+        return kind, {**own, **named.settings}
+    made: Any = _class_named(named.kind)
+    if "use_flow_sigmas" not in inspect.signature(made.__init__).parameters:
+        able = [name for name, (kind, _) in SCHEDULERS.items() if kind in OF_FLOWS or _takes_flows(kind)]
+        raise OptionError(
+            f"{{{option}}} {{found}} is not for flow models as this one; use {', '.join(able)}", found=repr(named.name)
+        )
+    config = current.config
+    shift = config.get("shift") or config.get("flow_shift") or 1.0
+    flows = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
+    return named.kind, {**flows, **named.settings}
+
+
+def _takes_flows(kind: str) -> bool:
+    return "use_flow_sigmas" in inspect.signature(cast("Any", _class_named(kind)).__init__).parameters
+
+
+def _fits(current: Scheduler, kind: str) -> bool:
+    compatible: list[type] = getattr(current, "compatibles", [])
+    return kind in BESIDE or kind in {one.__name__ for one in [*compatible, type(current)]}
+
+
+def _class_named(kind: str) -> type | None:
+    import diffusers
+    from diffusers.schedulers.scheduling_utils import SchedulerMixin
+
+    found: Any = getattr(diffusers, kind, None)
+    return found if isinstance(found, type) and issubclass(found, SchedulerMixin) else None
+
+
+def _check_settings(kind: Any, settings: dict[str, Any], named: NamedScheduler, option: str) -> None:
+    known = inspect.signature(kind.__init__).parameters
+    for name in settings:
+        if name not in known:
+            word = name.removeprefix("use_").replace("_", " ")
+            raise OptionError(f"{{{option}}} {{found}}: {kind.__name__} has no {word}", found=repr(named.name))

@@ -1,0 +1,52 @@
+"""U-Nets with the names of latent-diffusion, as ComfyUI and single-file checkpoints have them: skips and weights.
+
+Their `input_blocks` and `output_blocks` are flat lists of what diffusers keeps in blocks, a level each: the first input
+block is `conv_in`, then come a level's residual blocks and its down-sampling; each output block takes one skip.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+
+def is_ldm(unet: Any) -> bool:
+    """Whether the network's blocks have latent-diffusion's names."""
+    return hasattr(unet, "input_blocks") and hasattr(unet, "output_blocks")
+
+
+def ldm_levels(unet: Any) -> list[list[int]]:
+    """Numbers of the input blocks whose skips each level takes, deepest level first, in the order they were made.
+
+    Output block n takes the last of the skips that are left, so that a level's are taken from its end.
+    """
+    counts = [0]
+    for block in unet.input_blocks[1:]:
+        if _is_residual(block[0]):
+            counts[-1] += 1
+        else:
+            counts.append(0)
+    left, levels = list(range(len(unet.input_blocks))), list[list[int]]()
+    for count in reversed(counts):
+        levels.append(left[-count - 1 :])
+        left = left[: -count - 1]
+    return levels
+
+
+def ldm_skip_channels(unet: Any) -> list[list[int]]:
+    """Channels of each level's skips, as `skip_channels` lists them."""
+    return [[int(unet.input_blocks[number][0].out_channels) for number in level] for level in ldm_levels(unet)]
+
+
+def ldm_first_weights(unet: Any) -> Sequence[Tensor]:
+    """Weights of the first convolution of each level's first residual block, highest resolution first."""
+    blocks = [block[0] for block in unet.input_blocks]
+    firsts = [block for before, block in itertools.pairwise(blocks) if _is_residual(block) > _is_residual(before)]
+    return [block.in_layers[2].weight for block in firsts]
+
+
+def _is_residual(module: Any) -> bool:
+    return hasattr(module, "in_layers") and not getattr(module, "updown", False)

@@ -1,0 +1,1 @@
+"""The page that `selfcascade web` serves; it says what to make, and the library makes it."""

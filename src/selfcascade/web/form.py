@@ -1,0 +1,150 @@
+"""The advanced settings of the page, made from the list of options, and what a visitor typed as options."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+from selfcascade.cascade import Size
+from selfcascade.options import Options, hints, uses
+from selfcascade.options.checks import OptionError, allowed, item_of, kind_of, shown
+
+# Text may name files of the machine, so a text option is shown only where it is listed here.
+TEXTS = frozenset({"negative_prompt"})
+# In front of the page, or decided by it.
+FRONT = frozenset({"prompt", "height", "width", "scale", "pixels", "seed", "preset", "num_frames", "fps"})
+TAKEN = frozenset({"all", "cascade", "vae_tiling"})
+MAX_SEED = 2**53 - 1  # a larger one loses digits in a browser
+RATIOS = {"1:1": 1.0, "4:3": 4 / 3, "3:2": 3 / 2, "16:9": 16 / 9, "3:4": 3 / 4, "2:3": 2 / 3, "9:16": 9 / 16}
+YES_NO = {"yes": True, "no": False}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One advanced setting.
+
+    Attributes:
+        kind: "choice", "whole", "number", "text", or "each" for one value or one a stage.
+        choices: Of a choice.
+        bounds: Of a number.
+    """
+
+    name: str
+    kind: Literal["choice", "whole", "number", "text", "each"]
+    help: str
+    unless: str
+    choices: tuple[str, ...] = ()
+    values: str = ""
+
+    @property
+    def label(self) -> str:
+        """For a reader."""
+        return label(self.name)
+
+
+def label(name: str) -> str:
+    """An option's name as the page has it."""
+    words = {"num_inference_steps": "Steps", "num_frames": "Frames", "vae_tiling": "Decode in tiles", "fps": "FPS"}
+    return words.get(name, name.replace("_", " ").capitalize())
+
+
+def entries(command: str) -> list[Entry]:
+    """The advanced settings: what the command "compare", for pictures, or "generate", for clips, has beyond the front.
+
+    New options appear by themselves where they are numbers or choices; text never does, as it may name files.
+    """
+    found = []
+    for name, use in uses().items():
+        if command in use.commands and use.passed and use.taken_by in TAKEN and name not in FRONT:
+            entry = _entry(name, hints()[name], use.help, use.unless)
+            if entry is not None:
+                found.append(entry)
+    return found
+
+
+def options_of(base: Options, front: Mapping[str, Any], names: Sequence[Entry], values: Sequence[Any]) -> Options:
+    """The options that a visitor has set.
+
+    Args:
+        base: Those of the command line.
+        front: Options that have a place of their own, by name; None and "" are not given.
+        names: The advanced settings.
+        values: What their fields hold.
+
+    Raises:
+        OptionError: A value is not acceptable.
+    """
+    given = {name: value for name, value in front.items() if value is not None and value != ""}
+    for name in ("seed", "height", "width", "num_frames"):
+        if name in given:
+            given[name] = _whole(name, given[name])
+    if given.get("seed", 0) > MAX_SEED:
+        raise OptionError(f"{{seed}} must be at most {MAX_SEED} on this page; use the command line")
+    for entry, value in zip(names, values, strict=True):
+        if value is not None and value != "":
+            given[entry.name] = _value(entry, value)
+    return base.changed(**given)
+
+
+def typed(entry: Entry, value: Any) -> Any:
+    """An option's value as its field holds it."""
+    if value is None:
+        return "" if entry.kind in ("choice", "text", "each") else None
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if entry.kind == "each":
+        return ", ".join(f"{one:g}" for one in (value if isinstance(value, tuple) else (value,)))
+    return value
+
+
+def sides(native: Size, scale: float, ratio: str, multiple: int) -> Size:
+    """The size with `scale` times the native side, or its pixels in another ratio, in multiples that the model takes.
+
+    Raises:
+        OptionError: There is no such ratio, or the scale is out of range.
+    """
+    if ratio not in RATIOS:
+        raise OptionError(f"ratio must be one of {', '.join(RATIOS)}, not {{found}}", found=shown(ratio))
+    scale = Options(scale=float(scale) if isinstance(scale, int) else scale).scale or 2.0
+    if ratio == "1:1" and native.height != native.width:  # the model's own ratio
+        wanted = (scale * native.height, scale * native.width)
+    else:
+        root = scale * math.sqrt(native.area)
+        wanted = (root / math.sqrt(RATIOS[ratio]), root * math.sqrt(RATIOS[ratio]))
+    return Size(*(max(1, round(side / multiple)) * multiple for side in wanted))
+
+
+def _entry(name: str, hint: object, text: str, unless: str) -> Entry | None:
+    item, kind = item_of(hint), kind_of(hint)
+    if item is not None:
+        return Entry(name, "each", text, unless, values=allowed(hint)) if kind_of(item) in (int, float) else None
+    if get_origin(kind) is Literal:
+        return Entry(name, "choice", text, unless, ("", *map(str, get_args(kind))))
+    if kind is bool:
+        return Entry(name, "choice", text, unless, ("", *YES_NO))
+    if kind in (int, float):
+        return Entry(name, "whole" if kind is int else "number", text, unless, values=allowed(hint))
+    return Entry(name, "text", text, unless) if kind is str and name in TEXTS else None
+
+
+def _value(entry: Entry, value: Any) -> Any:
+    if entry.kind == "each":
+        of: Callable[[str], Any] = int if kind_of(item_of(hints()[entry.name])) is int else float
+        try:
+            parts = [of(part) for part in str(value).split(",")]
+        except ValueError:
+            words = f"must be {entry.values}, with commas between them, not {{found}}"
+            raise OptionError(f"{{{entry.name}}} {words}", found=shown(value)) from None
+        return parts[0] if len(parts) == 1 else tuple(parts)
+    if entry.kind == "choice" and set(entry.choices) == {"", *YES_NO}:
+        return YES_NO.get(value, value)
+    if entry.kind == "whole":
+        return _whole(entry.name, value)
+    return float(value) if entry.kind == "number" and isinstance(value, int) else value
+
+
+def _whole(name: str, value: Any) -> Any:
+    """A whole number that the browser may have sent as 2.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,0 +1,96 @@
+"""Settings from a picture that a visitor drops on the page: its own record, or the `parameters` of other tools."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from selfcascade.media.save_pictures import CHUNK
+from selfcascade.options import Options
+from selfcascade.options.checks import OptionError
+from selfcascade.recorded import read_options
+
+MAX_TEXT, MAX_RECORD = 100_000, 1_000_000
+PAIR = re.compile(r'\s*([A-Za-z][\w \-/]*):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
+TAKEN = {"Steps": "num_inference_steps", "CFG scale": "guidance_scale", "Seed": "seed", "Size": "size"}
+# What decides a picture and is no path, nor the machine's own affair.
+LEFT_OUT = frozenset({"model", "device", "dtype", "native_size", "image", "image_sha256", "weights", "upsamplers"})
+
+
+def read_settings(file: Path, name: str) -> tuple[Options, str]:
+    """The options that a file holds, without those of the machine, and a remark for the reader.
+
+    Args:
+        file: A .png with a record or `parameters`, or the .json beside a picture.
+        name: As the visitor knows it.
+
+    Raises:
+        ValueError: It holds no settings.
+    """
+    if file.suffix.lower() not in (".png", ".json"):
+        raise ValueError(f"{name!r} must be a .png made by selfcascade or another tool, or the .json beside one")
+    if file.suffix.lower() == ".json" and file.stat().st_size > MAX_RECORD:
+        raise ValueError(f"{name!r} has over {MAX_RECORD // 1000} kB, which no record has")
+    text = "" if file.suffix.lower() == ".json" else _parameters(file, name)
+    if text is not None and file.suffix.lower() == ".png":
+        return read_parameters(text), f"read from the parameters of {name}"
+    try:
+        options, _ = read_options(file)
+    except ValueError as error:
+        raise ValueError(str(error).replace(repr(str(file)), repr(name)).replace(str(file), name)) from error
+    left = {field: None for field in LEFT_OUT - {"model"}}
+    remark = f"read from {name}, made with the model {options.model!r}"
+    return options.changed(**left, model="bundled", method="self-cascade"), remark
+
+
+def read_parameters(text: str) -> Options:
+    """Prompt, negative prompt, steps, guidance, seed and size of a `parameters` text; other tools' fields are left out.
+
+    Raises:
+        ValueError: It is of another form, or a value is out of range.
+    """
+    lines = text[:MAX_TEXT].strip().splitlines()
+    fields = dict(PAIR.findall(lines[-1])) if lines and "Steps:" in lines[-1] else {}
+    if not fields:
+        raise ValueError("the picture's parameters have another form than other tools write")
+    words = "\n".join(lines[:-1])
+    prompt, _, negative = words.partition("Negative prompt:")
+    given: dict[str, Any] = {"prompt": prompt.strip()}
+    if negative.strip():
+        given["negative_prompt"] = negative.strip()
+    try:
+        for field, option in TAKEN.items():
+            value = fields.get(field, "").strip().strip('"')
+            if value and option == "size":
+                given["width"], given["height"] = (int(side) for side in value.split("x"))
+            elif value:
+                kind = float if option == "guidance_scale" else int
+                several = tuple(kind(part) for part in value.split())
+                given[option] = several[0] if len(several) == 1 else several
+        return Options(**given)
+    except OptionError:
+        raise
+    except ValueError:
+        raise ValueError("the picture's parameters have a value that is no number") from None
+
+
+def _parameters(file: Path, name: str) -> str | None:
+    """The `parameters` of a PNG without a record of its own; None where it has one."""
+    try:
+        with Image.open(file, formats=("PNG",)) as image:
+            found = dict(image.info)
+    except Exception as error:  # a broken header fails in many ways
+        raise ValueError(f"{name!r} cannot be read as a PNG picture") from error
+    if isinstance(found.get(CHUNK), str):
+        try:
+            json.loads(found[CHUNK])
+        except (ValueError, RecursionError):
+            raise ValueError(f"{name!r} has a damaged record") from None
+        return None
+    if not isinstance(found.get("parameters"), str):
+        raise ValueError(f"{name!r} has neither a record of selfcascade nor parameters of another tool")
+    return found["parameters"]

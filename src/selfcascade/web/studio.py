@@ -1,0 +1,253 @@
+"""What the page can do, without the page: base samples, pictures and clips of one model, one after the other."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selfcascade.cascade import Stage
+from selfcascade.making import TUNED, Made, completed, load_cascade, make
+from selfcascade.media.images import decode_image, file_sha256
+from selfcascade.media.save_clips import save_clip
+from selfcascade.media.save_pictures import save_picture
+from selfcascade.options import Options
+from selfcascade.options.checks import OptionError
+from selfcascade.web.jobs import Cancelled, Job, Jobs
+from selfcascade.web.limits import Limits
+from selfcascade.web.outcome import BaseSample, Result, caption, decoded
+from selfcascade.web.ways import way_options, ways
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from selfcascade.cost.plan import StageCost
+    from selfcascade.pipeline import SelfCascade
+
+BUSY_SECONDS = 2.0
+STAGE_KEY = ("size", "num_inference_steps", "guidance_scale")
+
+
+@dataclass
+class Studio:
+    """One model for pictures, the bundled one for clips, and one run at a time.
+
+    Args:
+        base: What the command line says of the model.
+        output: Folder that what is made is saved in.
+        limits: What a request may take.
+    """
+
+    base: Options
+    output: Path
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        self.jobs, self.lock = Jobs(), threading.Lock()
+        self.cascade, self.base = load_cascade(self.base)
+        self._clips: tuple[SelfCascade, Options] | None = None
+        self._tuned: SelfCascade | None = None
+        if self.cascade.family.video:
+            self._clips = self.cascade, self.base
+
+    @property
+    def makes_pictures(self) -> bool:
+        """Whether the model does; others make clips."""
+        return not self.cascade.family.video
+
+    def clips(self) -> tuple[SelfCascade, Options]:
+        """The model for clips, which is loaded when it is first asked for, and its options."""
+        if self._clips is None:
+            self._clips = load_cascade(Options(model="bundled-video", device=self.base.device))
+        return self._clips
+
+    def plan(self, options: Options, video: bool = False) -> list[StageCost]:
+        """What the options will take, checked against the limits.
+
+        Raises:
+            OptionError: They cannot be used, or take too much.
+            Cancelled: The model is at work.
+        """
+        if not self.lock.acquire(timeout=BUSY_SECONDS):
+            raise Cancelled
+        try:
+            cascade = self.clips()[0] if video else self.cascade
+            return self._checked(cascade, completed(cascade, options))
+        finally:
+            self.lock.release()
+
+    def base_samples(self, options: Options, count: object, job: Job) -> Iterator[BaseSample]:
+        """Base samples of seeds one after another: each is the one that its seed gives alone.
+
+        Raises:
+            OptionError: The options cannot be used, or take too much.
+            Cancelled: The visitor has stopped it.
+        """
+        import torch
+
+        number = self.limits.check_samples(count)
+        options.changed(seed=options.seed + number - 1)
+        with self.lock:
+            options = self._ready(options)
+            stage = self.cascade.plan(**options.keywords("plan"))[0]
+            own = {name: getattr(options, name) for name in ("prompt", "negative_prompt")}
+            own |= {name: getattr(stage, name) for name in STAGE_KEY[1:]} | stage.size._asdict()
+        for index in range(number):
+            job.say(f"base sample {index + 1} of {number}")
+            seed, generator = options.seed + index, torch.Generator("cpu").manual_seed(options.seed + index)
+            with self.lock:
+                made = make(
+                    self.cascade, self.base.changed(**own, seed=seed, generator=generator), None, job.on_step_end
+                )
+            if made.interrupted:
+                raise Cancelled
+            state = generator.get_state()
+            yield BaseSample(made.image, options.changed(seed=seed), made.latents[0], state, made.stages[0])
+
+    def create(self, options: Options, sample: BaseSample | None, job: Job) -> Result:
+        """The picture of the options; where a base sample is given, that one enlarged, which is the same picture.
+
+        Raises:
+            OptionError: The options cannot be used, take too much, or are not those of the base sample.
+        """
+        import torch
+
+        with self.lock:
+            options = self._ready(options)
+            costs = self._checked(self.cascade, options)
+            if sample is not None:
+                options = options.changed(seed=sample.options.seed)
+                self._check_same_base(options, sample)
+                if len(costs) > 1:
+                    generator = torch.Generator("cpu")
+                    generator.set_state(sample.generator_state)
+                    options = options.changed(pivot=sample.latents, generator=generator)
+            job.say("")
+            made = make(self.cascade, options, None, job.on_step_end)
+            if options.pivot is not None and sample is not None:
+                made = replace(made, stages=[sample.entry, *made.stages], latents=[sample.latents, *made.latents])
+            return self._result(self.cascade, made, "picture")
+
+    def upscale(self, options: Options, file: Path, name: str, job: Job) -> tuple[Image.Image, Result]:
+        """The visitor's own picture, and what is made of it.
+
+        Raises:
+            OptionError: The options cannot be used, or take too much.
+            ValueError: The file is no picture, or too large.
+        """
+        from selfcascade.cascade import Size
+        from selfcascade.pipeline.planning import enlarged_size
+
+        image = self.read_picture(file, name)
+        with self.lock:
+            target = enlarged_size(Size(image.height, image.width), self.cascade.multiple, options)
+            sized = options.changed(scale=None, pixels=None, pivot_step=None, **target._asdict())
+            self._checked(self.cascade, completed(self.cascade, sized))
+            options = options.changed(image=name, image_sha256=file_sha256(file), method="self-cascade")
+            job.say("")
+            made = make(self.cascade, completed(self.cascade, options), image, job.on_step_end)
+            return image, self._result(self.cascade, made, "upscaled")
+
+    def clip(self, options: Options, job: Job) -> Result:
+        """A clip of the options.
+
+        Raises:
+            OptionError: The options cannot be used, or take too much.
+        """
+        self._check_prompt(options)
+        with self.lock:
+            cascade, _ = self.clips()
+            options = completed(cascade, options)
+            self._checked(cascade, options)
+            job.say("")
+            return self._result(cascade, make(cascade, options, None, job.on_step_end), "clip")
+
+    def compare(self, options: Options, chosen: Sequence[str], job: Job) -> Iterator[tuple[str, Result]]:
+        """The picture of the options in several ways, presets and methods, from the same seed.
+
+        Raises:
+            OptionError: The options cannot be used, take too much, or there are too many ways.
+            Cancelled: The visitor has stopped it.
+        """
+        known = ways(self.base)
+        if (
+            not isinstance(chosen, list)
+            or not 1 <= len(chosen) <= self.limits.compared
+            or not set(chosen) <= set(known)
+        ):
+            raise OptionError(f"choose 1 to {self.limits.compared} ways of those in the list")
+        for number, way in enumerate(dict.fromkeys(chosen)):
+            with self.lock:
+                own = way_options(options, way)
+                cascade = self._tuned_cascade() if own.method == TUNED else self.cascade
+                own = self._ready(own, cascade)
+                self._checked(cascade, own)
+                job.say(f"{way}, {number + 1} of {len(chosen)}")
+                result = self._result(cascade, make(cascade, own, None, job.on_step_end), f"compare-{way}")
+            if result.path is None:
+                raise Cancelled
+            yield way, result
+
+    def read_picture(self, file: Path, name: str) -> Image.Image:
+        """An uploaded picture, under the limits that `upscale` has for files.
+
+        Raises:
+            ValueError: The file is no picture, damaged, or too large.
+        """
+        if file.stat().st_size > self.limits.upload_bytes:
+            raise ValueError(f"image {name!r} has over {self.limits.upload_bytes // 2**20} MiB")
+        with file.open("rb") as opened:
+            return decode_image(name, opened)
+
+    def _ready(self, options: Options, cascade: SelfCascade | None = None) -> Options:
+        self._check_prompt(options)
+        return completed(cascade or self.cascade, options)
+
+    @staticmethod
+    def _check_prompt(options: Options) -> None:
+        if not options.prompt.strip():
+            raise OptionError("{prompt} must not be empty")
+
+    def _checked(self, cascade: SelfCascade, options: Options) -> list[StageCost]:
+        from selfcascade.cost.plan import StageCost, estimate
+
+        # Sizes and steps come first: counting an enormous plan is work already.
+        stages = cascade.plan(**options.keywords("plan"))
+        self.limits.check(cascade, [StageCost(stage, 0) for stage in stages], options.num_frames)
+        upsampling = options.upsampling or cascade.preset(options.preset).upsampling
+        costs = estimate(cascade.pipe, stages, frames=options.num_frames, upsampling=upsampling)
+        self.limits.check(cascade, costs, options.num_frames)
+        return costs
+
+    def _check_same_base(self, options: Options, sample: BaseSample) -> None:
+        def base(of: Options) -> tuple[object, ...]:
+            stage: Stage = self.cascade.plan(**of.keywords("plan"))[0]
+            return of.prompt, of.negative_prompt, *(getattr(stage, name) for name in STAGE_KEY)
+
+        if base(options) != base(sample.options):
+            words = "prompt, ratio, steps or guidance are not those of the base samples any more"
+            raise OptionError(f"{words}; make base samples again, or set them back")
+
+    def _tuned_cascade(self) -> SelfCascade:
+        from selfcascade import SelfCascade
+        from selfcascade.models import bundled_upsamplers, load_upsamplers
+
+        if self._tuned is None:
+            upsamplers = load_upsamplers(bundled_upsamplers()[0])
+            self._tuned = SelfCascade(self.cascade.pipe, upsamplers, self.base.native_size)
+        return self._tuned
+
+    def _result(self, cascade: SelfCascade, made: Made, name: str) -> Result:
+        finished = made.latents[:-1]
+        shown = [decoded(cascade, latents) for latents in finished] + ([] if made.interrupted else [made.image])
+        stages = [(image, caption(entry)) for image, entry in zip(shown, made.stages, strict=False)]
+        if made.interrupted:
+            return Result(made, stages, None)
+        path = self.output / f"{name}-{made.options.seed}.{'png' if made.frames is None else 'mp4'}"
+        if made.frames is None:
+            saved, _ = save_picture(made.image, made.record(), path, made.parameters())
+        else:
+            saved, _ = save_clip(made.frames, made.options.fps or 8.0, made.record(), path, made.parameters())
+        return Result(made, stages, saved)

@@ -1,0 +1,235 @@
+"""`selfcascade batch`: rows in, shards out; every row exactly once, whatever happens on the way."""
+
+import errno
+import importlib.util
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from command_line import record, refuse, run, succeed
+from selfcascade.cascade import Size
+from selfcascade.data import open_source
+
+ROWS = [
+    {"prompt": "a red apple"},
+    {"prompt": "a cat, sleeping", "seed": 7, "negative_prompt": "rain"},
+    {"prompt": "a blue boat", "method": "direct"},
+]
+QUICK = ["--model", "sd", "--steps", "2", "--height", "128", "--width", "128", "--rows-per-shard", "2"]
+
+
+def batch(output: str = "out", *more: str, prompts: str = "rows.jsonl") -> list[str]:
+    return succeed("batch", prompts, "--output", output, *QUICK, *more)
+
+
+def held(folder: str | Path) -> dict[str, bytes]:
+    """All files of a batch, but for its plan."""
+    paths = (path for path in Path(folder).rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths if path.name != "plan.json"}
+
+
+def members(folder: str | Path) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for path in sorted(Path(folder).glob("*.tar")):
+        with tarfile.open(path) as tar:
+            for info in tar:
+                assert info.name not in found and (info.mtime, info.uid, info.uname) == (0, 0, "")
+                file = tar.extractfile(info)
+                assert file is not None
+                found[info.name] = file.read()
+    return found
+
+
+@pytest.fixture
+def rows(workplace: Path, one_thread: None) -> Path:
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return workplace
+
+
+def test_a_row_is_the_picture_that_generate_makes(rows: Path) -> None:
+    batch()
+    made = members("out")
+    assert sorted(made) == [f"{row:09}.{end}" for row in range(3) for end in ("json", "png", "txt")]
+    assert [made[f"{row:09}.txt"].decode() for row in range(3)] == [row["prompt"] for row in ROWS]
+    Path("told.json").write_bytes(made["000000001.json"])
+    (told,) = [
+        line
+        for line in run("generate", "--from", "told.json", "--output", "1.png").stderr.splitlines()
+        if "pixels" in line
+    ]
+    assert "the same as" in told and "NOT" not in told
+    assert Image.open("1.png").tobytes() == Image.open(io.BytesIO(made["000000001.png"])).tobytes()
+    seeds = [json.loads(made[f"{row:09}.json"])["settings"]["seed"] for row in range(3)]
+    assert seeds == [0, 7, 2]
+    assert record("1")["settings"]["negative_prompt"] == "rain"
+
+
+def test_train_reads_the_shards(rows: Path) -> None:
+    batch()
+    source = open_source("out", Size(128, 128))
+    assert len(source) == 3
+    assert sorted(source.entry(0, 0, index).caption for index in range(3)) == sorted(row["prompt"] for row in ROWS)
+
+
+def test_formats_of_prompts_and_of_output_hold_the_same(rows: Path) -> None:
+    batch()
+    Path("rows.csv").write_text(
+        'prompt,seed,negative_prompt,method\na red apple,,,\n"a cat, sleeping",7,rain,\na blue boat,,,direct\n'
+    )
+    batch("files", "--format", "files", prompts="rows.csv")
+    unpacked = {path.name: path.read_bytes() for path in Path("files").glob("0*/*")}
+    whole = members("out")
+    assert unpacked.keys() == whole.keys()
+    lines = {"line": None}  # a header is a line
+    for name, data in whole.items():
+        if name.endswith(".json"):
+            assert {**json.loads(unpacked[name]), **lines} == {**json.loads(data), **lines}
+        else:
+            assert unpacked[name] == data
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed")
+def test_parquet_says_what_json_lines_say(rows: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(
+        pyarrow.Table.from_pylist([{**dict.fromkeys(ROWS[1]), **row} for row in ROWS]), "p.parquet"
+    )
+    said = succeed("batch", "rows.jsonl", "--output", "a", *QUICK, "--dry-run")
+    assert succeed("batch", "p.parquet", "--output", "b", *QUICK, "--dry-run")[-1].split()[:2] == said[-1].split()[:2]
+
+
+def test_separate_jobs_make_what_one_makes(rows: Path) -> None:
+    batch()
+    for part in ("1/2", "0/2"):
+        run("batch", "rows.jsonl", "--output", "jobs", *QUICK, "--part", part)
+    batch("jobs")
+    assert held("jobs") == held("out")
+
+
+def test_killed_before_each_write_it_ends_as_if_undisturbed(rows: Path) -> None:
+    batch()
+    kills = 0
+    while True:
+        child = os.fork()
+        if not child:
+            _die_before_replace(2 + kills % 2)
+            os._exit(run("batch", "rows.jsonl", "--output", "killed", *QUICK).exit_code)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status == 0:
+            break
+        assert status == 9 and kills < 30
+        kills += 1
+    assert kills >= len(ROWS)
+    assert held("killed") == held("out")
+
+
+def _die_before_replace(number: int) -> None:
+    """Lets this process die, like by a kill, at this rename into the batch."""
+    names, replace = [], Path.replace
+
+    def counted(self: Path, target: str | Path) -> Path:
+        names.append(target)
+        if len(names) == number:
+            os._exit(9)
+        return replace(self, target)
+
+    Path.replace = counted  # type: ignore[method-assign]
+
+
+def test_a_failed_row_is_listed_and_made_again(rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch()
+    from selfcascade import METHODS
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(METHODS["direct"]), "__call__", _out_of_memory)
+        result = run("batch", "rows.jsonl", "--output", "failing", *QUICK)
+    assert result.exit_code == 1 and "1 rows failed" in result.stderr
+    (failed,) = map(json.loads, Path("failing/failed.jsonl").read_text().splitlines())
+    assert (failed["row"], failed["caption"], failed["reason"]) == (2, "a blue boat", "RuntimeError: out of memory")
+    assert sorted(members("failing")) == sorted(name for name in members("out") if not name.startswith("000000002"))
+    assert run("batch", "rows.jsonl", "--output", "failing", *QUICK).exit_code == 1  # not tried again unasked
+    batch("failing", "--retry-failed")
+    assert held("failing") == held("out")
+
+
+def _out_of_memory(*_: object, **__: object) -> None:
+    raise RuntimeError("out of memory")
+
+
+def test_a_full_disk_is_one_sentence_and_nothing_is_lost(rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch()
+    synced, fsync = [], os.fsync
+
+    def full(file: int) -> None:
+        synced.append(file)
+        if len(synced) > 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        told = refuse("batch", "rows.jsonl", "--output", "full", *QUICK)
+    assert "there is no more room in output 'full'" in told and "when there is" in told
+    batch("full")
+    assert held("full") == held("out")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"prompt": "x", "stepz": 3}', "line 2: the column 'stepz' is no option"),
+        ('{"prompt": "x", "seed": -1}', "line 2: "),
+        ('{"prompt": "x", "model": "sd"}', "the column 'model' is for the whole batch"),
+        ('{"prompt": "x", "lora": "a"}', "the column 'lora' is for the whole batch"),
+        ('{"prompt": " "}', "line 2: "),
+        ('{"prompt": "x", "prompt": "y"}', "line 2: "),
+        ("[1]", "line 2: must be a JSON object"),
+        ("{", "line 2: is no JSON"),
+        ('{"prompt": "x", "method": "direct", "anchor": 0.5}', "line 2: "),
+        ('{"prompt": "x", "method": "magic"}', "line 2: "),
+    ],
+)
+def test_a_bad_row_is_named_by_its_line_before_anything_is_made(workplace: Path, line: str, words: str) -> None:
+    Path("rows.jsonl").write_text('{"prompt": "a"}\n' + line + "\n")
+    assert words in refuse("batch", "rows.jsonl", "--output", "out", *QUICK)
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("rows.doc", "a", "prompts must be a file that ends in"),
+        ("rows.txt", "\n\n", "has no rows"),
+        ("rows.csv", "prompt,prompt\na,b\n", "the column 'prompt' twice"),
+        ("rows.csv", 'prompt\n"a\n', "is no CSV"),
+        ("rows.csv", "prompt,seed\na\n", "has 1 cells, and the header 2"),
+        ("rows.parquet", "PAR1", "parquet"),
+    ],
+)
+def test_a_bad_file_is_refused(workplace: Path, name: str, text: str, words: str) -> None:
+    Path(name).write_text(text)
+    assert words in refuse("batch", name, "--output", "out", *QUICK)
+    assert not Path("out").exists()
+
+
+def test_another_command_or_file_does_not_go_on(rows: Path) -> None:
+    batch()
+    before = held("out")
+    command = ["batch", "rows.jsonl", "--output", "out", *QUICK]
+    assert "energy is 0.5 and was none" in refuse(*command, "--energy", "0.5").lower()
+    assert "rows_per_shard" in refuse(*command, "--rows-per-shard", "3")
+    with Path("rows.jsonl").open("a") as file:
+        file.write('{"prompt": "more"}\n')
+    assert "other prompts" in refuse(*command)
+    Path("taken").mkdir()
+    Path("taken/letter.txt").write_text("mine")
+    assert "holds other files than a batch" in refuse("batch", "rows.jsonl", "--output", "taken", *QUICK)
+    assert "--part must be K/N" in refuse("batch", "rows.jsonl", "--output", "new", *QUICK, "--part", "2/2")
+    assert held("out") == before and not Path("new").exists()

@@ -1,0 +1,117 @@
+"""What the command line loads beside a model: it is what diffusers loads, and a record makes the picture again."""
+
+# pyright: reportPrivateImportUsage=false
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import ControlNetModel, StableDiffusionPipeline
+from peft.utils import get_peft_model_state_dict
+from PIL import Image
+from safetensors.torch import save_file
+
+from cascade_runs import SD
+from command_line import WITH_MODEL, record, refuse, run, succeed
+from selfcascade import load_model
+from tiny import add_tiny_ip_adapter, add_tiny_lora, tiny_controlnet
+from tiny.plugins import ip_adapter_state
+from tiny.single_files import save_single_file
+
+pytestmark = pytest.mark.usefixtures("workplace")
+SMALL = ["--steps", "3", "--preset", "paper"]
+
+
+@pytest.fixture(scope="session")
+def additions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA, a ControlNet, an IP-Adapter and a picture."""
+    folder = tmp_path_factory.mktemp("additions")
+    pipe: Any = add_tiny_lora(SD.build())
+    StableDiffusionPipeline.save_lora_weights(folder, get_peft_model_state_dict(pipe.unet))
+    (folder / "pytorch_lora_weights.safetensors").rename(folder / "style.safetensors")
+    pipe = SD.build()
+    controlnet: ControlNetModel = tiny_controlnet(pipe).controlnet
+    controlnet.save_pretrained(folder / "controlnet")
+    state = ip_adapter_state(pipe)
+    tensors = {f"{part}.{name}": value for part, values in state.items() for name, value in values.items()}
+    save_file(tensors, folder / "ip.safetensors")
+    add_tiny_ip_adapter(pipe)
+    pipe.image_encoder.save_pretrained(folder / "image_encoder")
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "shown.png")
+    return folder
+
+
+def pixels(path: str) -> bytes:
+    return Image.open(path).tobytes()
+
+
+ADDED = {
+    "scheduler": ["--scheduler", "dpm++ 2m karras"],
+    "lora": ["--lora", "{0}/style.safetensors:0.8"],
+    "two loras": ["--lora", "{0}/style.safetensors:0.5", "--lora", "{0}/style.safetensors:-1"],
+    "controlnet": ["--controlnet", "{0}/controlnet", "--control-image", "{0}/shown.png", "--control-scale", "0.7"],
+    "ip-adapter": ["--ip-adapter", "{0}/ip.safetensors", "--ip-image", "{0}/shown.png"],
+    "channels last": ["--channels-last", "--scheduler", "euler"],
+}
+
+
+@pytest.mark.parametrize("options", ADDED.values(), ids=ADDED.keys())
+def test_what_is_added_changes_the_picture_and_its_record_repeats_it(options: list[str], additions: Path) -> None:
+    succeed("generate", "a house", *WITH_MODEL, *SMALL, "--output", "plain.png")
+    given = [one.format(additions) for one in options]
+    (path,) = succeed("generate", "a house", *WITH_MODEL, *SMALL, *given, "--output", "added.png")
+    assert pixels(path) != pixels("plain.png")
+    again = run("generate", "--from", "added.json", "--output", "again.png")
+    assert again.exit_code == 0 and "the pixels are the same" in again.stderr, again.output
+
+
+def test_a_single_file_is_bit_for_bit_its_folder(models: Path) -> None:
+    save_single_file(load_model(str(models / "sd")), Path("sd.safetensors"))
+    one, other = load_model("sd"), load_model("sd.safetensors", config="sd")
+    for name in ("unet", "vae", "text_encoder"):
+        expected, found = (getattr(pipe, name).state_dict() for pipe in (one, other))
+        assert expected.keys() == found.keys() and all(torch.equal(expected[key], found[key]) for key in expected)
+    (folder,) = succeed("generate", "a house", *WITH_MODEL, *SMALL, "--output", "folder.png")
+    file = ["--model", "sd.safetensors", "--config", "sd"]
+    (single,) = succeed("generate", "a house", *file, "--steps", "4", *SMALL, "--output", "single.png")
+    assert pixels(folder) == pixels(single)
+    assert record(single)["settings"]["config"] == "sd"
+    assert "--config 'nowhere' is not a folder" in refuse("plan", "--model", "sd.safetensors", "--config", "nowhere")
+
+
+def test_a_file_that_changed_or_is_gone_is_said_before_a_model_is_loaded(additions: Path) -> None:
+    weights = Path("own.safetensors")
+    weights.write_bytes((additions / "style.safetensors").read_bytes())
+    succeed("generate", "a house", *WITH_MODEL, *SMALL, "--lora", "own.safetensors", "--output", "a.png")
+    assert list(record("a.png")["settings"]["files_sha256"]) == ["own.safetensors"]
+    save_file({"lora.weight": torch.zeros(1)}, weights)
+    gone = ["--model", "owner/missing"]
+    assert "'own.safetensors' is not the file that was recorded" in refuse("generate", "--from", "a.json", *gone)
+    weights.unlink()
+    assert "--lora 'own.safetensors' does not exist" in refuse("generate", "--from", "a.json", *gone)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--lora", "none.safetensors"], "--lora 'none.safetensors' does not exist"),
+        (["--lora", "{0}/shown.png"], "--lora must be a .safetensors file"),
+        (["--lora", "{0}/ip.safetensors"], "holds no LoRA"),
+        (["--lora", "{0}/controlnet:0.5"], "holds no LoRA"),
+        (["--controlnet", "{0}/controlnet"], "--controlnet needs --control-image"),
+        (["--ip-adapter", "{0}/style.safetensors", "--ip-image", "{0}/shown.png"], "holds no IP-Adapter"),
+        (
+            ["--ip-adapter", "{0}/ip.safetensors", "--ip-image", "none.png"],
+            "--ip-image: image 'none.png' does not",
+        ),
+        (["--scheduler", "eulr"], "did you mean euler?"),
+        (["--offload", "model", "--device", "cpu"], "--offload spares the memory of a GPU"),
+        (["--config", "sd"], "--config is for --model of a .safetensors file"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_a_line(options: list[str], words: str, additions: Path) -> None:
+    given = [one.format(additions) for one in options]
+    assert words in refuse("generate", "a house", "--model", "owner/missing", *given)
