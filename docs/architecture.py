@@ -44,11 +44,10 @@ ROOMS = {
         "the tuned version's modules (phi_n), and the hooks that read and add skip features", ("base_models", "options")
     ),
     "loading": Room(
-        "what is loaded beside a model's folder (checkpoints, LoRA, ControlNet, IP-Adapter), and how a pipeline runs",
+        "whether a model's folder is whole, what is loaded beside it (LoRA, ControlNet, ...), how a pipeline runs",
         ("base_models", "media", "options"),
     ),
-    "model_files": Room("whether a model's folder is whole, before and after a library has read it", ("options",)),
-    "models": Room("models and upsamplers by name", ("loading", "model_files", "options", "upsamplers")),
+    "models": Room("models and upsamplers by name", ("loading", "options", "upsamplers")),
     "data": Room(
         "scenes, folders of pictures or clips, tar shards, tables of clips; deterministic, resumable batches",
         ("cascade", "media"),
@@ -62,12 +61,8 @@ ROOMS = {
         ("base_models", "cascade", "models", "options", "pipeline"),
     ),
     "making": Room(
-        "from options to pictures or clips and their records, one or several at a time",
+        "from options to pictures or clips and their records, one or several at a time; from records back to options",
         ("loading", "media", "methods", "models", "options", "pipeline"),
-    ),
-    "recorded": Room(
-        "options from the record of an earlier picture or clip",
-        ("making", "media", "methods", "options"),
     ),
     "batch": Room(
         "a file of prompts as pictures or clips: its rows, what is made of them and by whom, shards that survive kills",
@@ -105,7 +100,7 @@ ROOMS = {
     ),
     "web": Room(
         "the page that `selfcascade web` serves: a studio that makes, tabs that ask it, a gate before the server",
-        ("base_models", "cascade", "cost", "making", "media", "methods", "models", "options", "pipeline", "recorded"),
+        ("base_models", "cascade", "cost", "making", "media", "methods", "models", "options", "pipeline"),
     ),
     "cli": Room(
         "the commands, one module each, without logic of their own",
@@ -120,7 +115,6 @@ ROOMS = {
             "options",
             "pipeline",
             "processes",
-            "recorded",
             "report",
             "training",
             "web",

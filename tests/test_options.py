@@ -18,10 +18,9 @@ from selfcascade import METHODS, Preset, SelfCascade
 from selfcascade.cli import app
 from selfcascade.cli.flags import as_flags, help_of, with_options
 from selfcascade.cli.records import gather
-from selfcascade.making import KIND
+from selfcascade.making import KIND, read_options
 from selfcascade.options import MAKE, PLAN, Options, Use, hints, uses
 from selfcascade.options.checks import MAX_SIDE, OptionError, Share
-from selfcascade.recorded import read_options
 from selfcascade.training.config import TrainingConfig
 
 GENERATOR = torch.Generator()

@@ -217,7 +217,7 @@ def find_folder(name: str) -> Path | None:
 def _from_folder(name: str, folder: Path, options: dict[str, Any]) -> Any:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-    from selfcascade.model_files import HALF, check_components, check_folder, in_half, text_models
+    from selfcascade.loading.model_folders import HALF, check_components, check_folder, in_half, text_models
 
     half = {"variant": HALF} if any(in_half(folder / part) for part in ("unet", "transformer")) else {}
     try:

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from selfcascade.cli.sources import is_clip
-from selfcascade.making import OF_CLIPS, TUNED
+from selfcascade.making import OF_CLIPS, TUNED, not_taken, read_options
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError, shown
 from selfcascade.options.presets import Preset
-from selfcascade.recorded import not_taken, read_options
 
 # What a record spells out of a preset, and another preset is to replace.
 OF_PRESETS = frozenset({"pivot_step"} | {field.name for field in dataclasses.fields(Preset)}) & set(

@@ -9,10 +9,10 @@ from typing import Any
 
 from PIL import Image
 
+from selfcascade.making import read_options
 from selfcascade.media.save_pictures import CHUNK
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError
-from selfcascade.recorded import read_options
 
 MAX_TEXT, MAX_RECORD = 100_000, 1_000_000
 PAIR = re.compile(r'\s*([A-Za-z][\w \-/]*):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')

@@ -1,4 +1,4 @@
-"""From options to pictures or clips and their records; what the commands that make some share."""
+"""From options to pictures or clips and their records, one or several at a time."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from selfcascade.making import CLIP_KIND, KIND, has_preset
+from selfcascade.making.made import CLIP_KIND, KIND, has_preset
 from selfcascade.media.save_pictures import read_record
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError, shown

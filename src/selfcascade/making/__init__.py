@@ -1,0 +1,36 @@
+"""From options to pictures or clips and their records, and from records back to options; what commands share."""
+
+from selfcascade.making.made import (
+    CLIP_KIND,
+    KIND,
+    OF_CLIPS,
+    TUNED,
+    Made,
+    completed,
+    has_preset,
+    load,
+    load_cascade,
+    make,
+    make_together,
+    quiet_libraries,
+    upsamplers_of,
+)
+from selfcascade.making.recorded import not_taken, read_options
+
+__all__ = [
+    "CLIP_KIND",
+    "KIND",
+    "OF_CLIPS",
+    "TUNED",
+    "Made",
+    "completed",
+    "has_preset",
+    "load",
+    "load_cascade",
+    "make",
+    "make_together",
+    "not_taken",
+    "quiet_libraries",
+    "read_options",
+    "upsamplers_of",
+]
