@@ -63,7 +63,8 @@ def test_a_network_is_as_under_a_mask_and_left_as_found(family: TinyPipeline) ->
     assert mask.met in [
         passes * len(self_attention(network)) for passes in (2, 3, 4)
     ]  # two steps, guided in a batch or not
-    torch.testing.assert_close(local, masked, atol=2e-5, rtol=1e-4)  # float32 sums in another order, over all layers
+    # float32 sums in another order, over all layers; PixArt's random network gives latents of several hundred
+    torch.testing.assert_close(local, masked, atol=max(2e-5, 1e-6 * float(masked.abs().max())), rtol=1e-4)
     with local_attention(network, grid, grid):
         assert torch.equal(sample(pipe, family, *size), full)
     assert torch.equal(sample(pipe, family, *size), full)

@@ -126,7 +126,7 @@ TABLE = {
         "is not on this machine; use cpu", lambda: load_model("sd", "cuda:63"), lambda: load_model("sd", "cpu")
     ),
     "file": Remedy(
-        "give the folder of a model in diffusers' format",
+        "or the folder of a model in diffusers' format",
         lambda: load_model("sd/model_index.json"),
         lambda: load_model("sd"),
     ),

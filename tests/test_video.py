@@ -324,7 +324,7 @@ def test_bytes_become_floats_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -
         seen.append((pixels.dtype, pixels.shape[2]))
         return made(pixels)
 
-    monkeypatch.setattr("selfcascade.base_models.image_pivot.as_floats", watched)
+    monkeypatch.setattr("selfcascade.base_models.resizing.as_floats", watched)
     z_0 = image_pivot(cascade.family, Request("a"), whole, Size(64, 64), Size(32, 32)).latents
     assert seen == [(torch.uint8, 2)] * 2
     assert torch.equal(z_0, image_pivot(cascade.family, Request("a"), whole / 255, Size(64, 64), Size(32, 32)).latents)

@@ -17,7 +17,10 @@ def check_single_file(name: str, config: str | None) -> None:
     """Raises OptionError if it is not a .safetensors checkpoint, or `config` no folder in diffusers' format."""
     path = Path(name).expanduser()
     if path.suffix != ".safetensors":
-        raise OptionError("{model} {found} is a file, and only .safetensors files are read", found=shown(name))
+        raise OptionError(
+            "{model} {found} is a file; give a .safetensors checkpoint, or the folder of a model in diffusers' format",
+            found=shown(name),
+        )
     names = tensor_names("model", path)
     if any(".lora" in one or one.startswith("lora_") for one in names):
         raise OptionError("{model} {found} is a LoRA; give it to {lora}", found=shown(name))
