@@ -162,3 +162,29 @@ def test_the_process_itself_says_one_line(arguments: list[str]) -> None:
     process = start(*arguments)
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, output, len(errors.splitlines())) == (2, "", 1)
+
+
+NO_FOLDER = {
+    "generate": (["generate", "a house", "--model", "sd"], "output folder 'outputs' cannot be written to"),
+    "upscale": (["upscale", "own.png", "--model", "sd"], "output folder 'outputs' cannot be written to"),
+    "train": (["train", "--output-dir", "outputs/run"], "output_dir folder 'outputs/run' cannot be written to"),
+    "report": (["report", "--output", "outputs/report"], "output folder 'outputs/report' cannot be written to"),
+}
+
+
+@pytest.mark.parametrize("command", NO_FOLDER)
+def test_a_place_that_cannot_be_written_is_refused_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr("selfcascade.models.load_model", None)
+    monkeypatch.setattr("selfcascade.models.read_model", None)
+    Image.new("RGB", (64, 64)).save("own.png")
+    Path("outputs").write_text("a file where a folder would be")
+    arguments, reason = NO_FOLDER[command]
+    assert reason in refuse(*arguments)
+    assert made(tmp_path) == {"own.png", "outputs"}
+
+
+def test_options_are_named_as_the_command_line_spells_them() -> None:
+    assert "error: --frames is for video" in refuse("generate", "a house", "--model", "sd", "--frames", "4")
+    assert "error: --sheet is for video" in refuse("generate", "a house", "--model", "sd", "--sheet")

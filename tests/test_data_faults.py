@@ -13,7 +13,19 @@ import pytest
 from PIL import Image
 
 from selfcascade.cascade import Size
-from selfcascade.data import DataError, Entry, FolderSource, Report, ShardFilter, ShardSource, Skip, Source, Stream
+from selfcascade.data import (
+    ClipFiles,
+    DataError,
+    Entry,
+    FolderSource,
+    Report,
+    ShardFilter,
+    ShardSource,
+    Skip,
+    Source,
+    Stream,
+    open_source,
+)
 
 SIDE = Size(32, 32)
 
@@ -274,3 +286,19 @@ def test_any_flipped_bytes_give_samples_or_counted_skips(tmp_path: Path, seed: i
             seen(ShardSource([tmp_path / "a.tar"]))
         except DataError as error:
             assert str(error).startswith("no sample of an epoch is usable")
+
+
+@pytest.mark.parametrize("clips", [None, ClipFiles(frames=2)])
+@pytest.mark.parametrize("name", ["nothing", "empty", "table.csv"])
+def test_data_is_called_what_the_caller_calls_it(tmp_path: Path, name: str, clips: ClipFiles | None) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "table.csv").write_text("page,words\n1,a\n")
+    with pytest.raises(DataError, match=r"^data "):
+        open_source(str(tmp_path / name), Size(64, 64), clips=clips, option="data")
+
+
+def test_pictures_and_clips_for_each_other_are_called_what_the_caller_calls_them() -> None:
+    with pytest.raises(DataError, match=r"^data 'moving-scenes' is clips"):
+        open_source("moving-scenes", Size(64, 64), option="data")
+    with pytest.raises(DataError, match=r"^data 'collages' is pictures"):
+        open_source("collages", Size(64, 64), clips=ClipFiles(frames=2), option="data")

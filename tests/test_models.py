@@ -101,3 +101,8 @@ def test_devices_that_are_not_there_are_refused(name: str) -> None:
 def test_the_best_device_there_is() -> None:
     assert find_device() in ("cuda", "mps", "cpu")
     assert find_device("cpu") == "cpu"
+
+
+def test_a_numbered_cpu_is_a_cpu(tmp_path: Path, pipe: Any) -> None:
+    pipe.save_pretrained(tmp_path)
+    assert load_model(str(tmp_path), device="cpu:0").dtype == torch.float32

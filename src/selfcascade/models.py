@@ -60,7 +60,7 @@ def read_model(name: str, device: str | None = None, dtype: str | None = None, c
     folder, place = find_folder(name), find_device(device)
     import torch
 
-    chosen = dtype or ("float32" if place == "cpu" or name in BUNDLED_MODELS else "float16")
+    chosen = dtype or ("float32" if place.split(":")[0] == "cpu" or name in BUNDLED_MODELS else "float16")
     options: dict[str, Any] = {"dtype": getattr(torch, chosen), "use_safetensors": True}
     if folder is not None and folder.is_file():
         pipe = load_single_file(name, config, options["dtype"])

@@ -7,8 +7,9 @@ from pathlib import Path
 from selfcascade.making import OF_CLIPS, Made
 from selfcascade.media.frame_rates import DEFAULT_FPS
 from selfcascade.media.save_clips import CLIP_OUTPUTS, check_clip_output, save_clip, save_sheet
-from selfcascade.media.save_pictures import EXTENSIONS, check_output, save_picture
+from selfcascade.media.save_pictures import EXTENSIONS, check_output, check_place, save_picture
 from selfcascade.options import Options
+from selfcascade.options.checks import OptionError
 
 DEFAULTS = Path("outputs")
 
@@ -20,6 +21,7 @@ def check_target(output: Path | None, options: Options, force: bool) -> None:
         ValueError: Nothing can be written there.
     """
     if output is None:
+        check_place(DEFAULTS / "picture.png")
         return
     extension = output.suffix.lower()
     if extension not in (*EXTENSIONS, *CLIP_OUTPUTS, ""):
@@ -69,10 +71,10 @@ def target(output: Path | None, default: str, options: Options, video: bool, she
 
 
 def check_of_clips(options: Options, sheet: bool = False) -> None:
-    """Raises ValueError if an option is given that is for video, and the options' model makes pictures."""
-    given = [name for name in OF_CLIPS if getattr(options, name) is not None] + (["sheet"] if sheet else [])
+    """Raises OptionError if an option is given that is for video, and the options' model makes pictures."""
+    given = [f"{{{name}}}" for name in OF_CLIPS if getattr(options, name) is not None] + ["--sheet"] * sheet
     if given:
-        raise ValueError(f"{given[0]} is for video, and model {options.model!r} makes pictures")
+        raise OptionError(f"{given[0]} is for video, and model {{found}} makes pictures", found=repr(options.model))
 
 
 def save(made: Made, path: Path, force: bool, sheet: bool) -> list[Path]:

@@ -12,6 +12,7 @@ from selfcascade.media.images import read_image
 from selfcascade.media.save_clips import pyav
 from selfcascade.media.video_files import CLIP_EXTENSIONS, probe_clip, read_clip
 from selfcascade.options import Options
+from selfcascade.options.checks import OptionError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -71,8 +72,9 @@ def source_for(cascade: SelfCascade, options: Options, image: Image.Image | None
     def check(count: int) -> None:
         try:
             check_clips(cascade.family, count, options.shared_noise or 0.0)
-        except ValueError as error:
-            raise ValueError(f"image {str(path)!r} has {count} frames: {error}; use --frames") from error
+        except OptionError as error:
+            words = f"image {{file}} has {count} frames: {error.sentence}; use {{num_frames}}"
+            raise OptionError(words, **{**error.values, "file": repr(str(path))}) from error
 
     info, most = (probe_frames if loose else probe_clip)(path), cascade.family.most_frames
     # A .gif rounds its times more coarsely than a rate could be told from them; other files say theirs.

@@ -45,7 +45,13 @@ __all__ = [
 ]
 
 
-def open_source(name: str, size: Size, wanted: ShardFilter | None = None, clips: ClipFiles | None = None) -> Source:
+def open_source(
+    name: str,
+    size: Size,
+    wanted: ShardFilter | None = None,
+    clips: ClipFiles | None = None,
+    option: str = "train_data",
+) -> Source:
     """Training data by name.
 
     Args:
@@ -55,25 +61,26 @@ def open_source(name: str, size: Size, wanted: ShardFilter | None = None, clips:
         size: Target; smaller pictures and clips are filtered out.
         wanted: What the JSON of tar shards must say; None: the target's size, and the defaults.
         clips: The data is clips: which, and which of their frames; without `min_size` the target's size is asked for.
+        option: What the caller calls the data, for the errors.
 
     Raises:
         DataError: There is nothing by that name.
     """
     if clips is not None:
-        return _open_clips(name, size, clips)
+        return _open_clips(name, size, clips, option)
     if name == "scenes":
         return ScenesSource(size)
     if names_collages(name):
         return CollagesSource(size, *parse_collages(name))
     if name == "moving-scenes":
-        raise DataError("train_data 'moving-scenes' is clips, which a model of pictures cannot learn; use 'scenes'")
+        raise DataError(f"{option} 'moving-scenes' is clips, which a model of pictures cannot learn; use 'scenes'")
     path, beside = Path(name).expanduser(), list[Path]()
     if name and path.is_dir():
         files = [file for file in sorted(path.rglob("*")) if file.is_file() and not is_clutter(file.relative_to(path))]
         shards = [file for file in files if file.parent == path and file.suffix.lower() == ".tar"]
         beside = [file for file in files if file.parent != path or file.suffix.lower() != ".tar"]
         if shards and any(file.parent == path and file.suffix.lower() in EXTENSIONS for file in beside):
-            raise DataError(f"train_data {name!r} holds both pictures and .tar shards; give each a folder of its own")
+            raise DataError(f"{option} {name!r} holds both pictures and .tar shards; give each a folder of its own")
     elif path.is_file():
         shards = [path] if path.suffix.lower() == ".tar" else []
     else:
@@ -83,19 +90,20 @@ def open_source(name: str, size: Size, wanted: ShardFilter | None = None, clips:
         not_read = unread(beside, path, shards, EXTENSIONS, "shard")
         return ShardSource(shards, wanted or ShardFilter(min_size=size), not_read)
     if name and path.is_dir():
-        return FolderSource(path, size)
-    raise DataError(f"train_data must be 'scenes', 'collages', a folder of pictures, or .tar shards, not {name!r}")
+        return FolderSource(path, size, option=option)
+    raise DataError(f"{option} must be 'scenes', 'collages', a folder of pictures, or .tar shards, not {name!r}")
 
 
-def _open_clips(name: str, size: Size, clips: ClipFiles) -> Source:
+def _open_clips(name: str, size: Size, clips: ClipFiles, option: str) -> Source:
     if names_collages(name):
-        raise DataError(f"train_data {name!r} is pictures, which a model of clips cannot learn; use 'moving-scenes'")
+        raise DataError(f"{option} {name!r} is pictures, which a model of clips cannot learn; use 'moving-scenes'")
     if name == "moving-scenes":
         return MovingScenesSource(size, clips.frames, clips.fps or DEFAULT_FPS / (clips.stride or 1))
     path = Path(name).expanduser()
     clips = clips if clips.min_size is not None else replace(clips, min_size=size)
     if name and (path.is_dir() or (path.is_file() and path.suffix.lower() == ".csv")):
         if importlib.util.find_spec("av") is None:
-            raise DataError(f"train_data {name!r} needs PyAV to be read: pip install 'selfcascade[train]'")
-        return FolderSource(path, media=clips) if path.is_dir() else ClipTableSource(path, clips)
-    raise DataError(f"train_data of clips must be 'moving-scenes', a folder of clips, or a .csv file, not {name!r}")
+            raise DataError(f"{option} {name!r} needs PyAV to be read: pip install 'selfcascade[train]'")
+        folder = path.is_dir()
+        return FolderSource(path, media=clips, option=option) if folder else ClipTableSource(path, clips, option=option)
+    raise DataError(f"{option} of clips must be 'moving-scenes', a folder of clips, or a .csv file, not {name!r}")

@@ -33,12 +33,15 @@ class ClipTableSource(Source):
         table: The CSV.
         media: Which clips are used; by the table's `duration` before a file is opened.
         folder: Where the clips are; None: `videos` beside the table, or the table's own folder if there is none.
+        option: What the caller calls the table, for the errors.
 
     Raises:
         DataError: The table cannot be read, lacks a column, or has no rows.
     """
 
-    def __init__(self, table: Path, media: ClipFiles | None = None, folder: Path | None = None) -> None:
+    def __init__(
+        self, table: Path, media: ClipFiles | None = None, folder: Path | None = None, option: str = "train_data"
+    ) -> None:
         self.table, self.media = table, media or ClipFiles()
         beside = table.parent / "videos"
         self.folder = (folder or (beside if beside.is_dir() else table.parent)).resolve()
@@ -48,18 +51,18 @@ class ClipTableSource(Source):
                 file.seek(0)
                 header = next(_records(file), (0, 0, None))[2] or []
         except OSError as error:
-            raise DataError(f"train_data {str(table)!r} cannot be read: {error.strerror}") from error
+            raise DataError(f"{option} {str(table)!r} cannot be read: {error.strerror}") from error
         self.width = len(header)
         self.columns = {name.strip().removeprefix("\ufeff").lower(): index for index, name in enumerate(header)}
         self.caption = next((name for name in CAPTION_COLUMNS if name in self.columns), None)
         if "videoid" not in self.columns or self.caption is None:
             raise DataError(
-                f"train_data {str(table)!r} must have columns videoid and name (or caption, text), "
+                f"{option} {str(table)!r} must have columns videoid and name (or caption, text), "
                 f"not {', '.join(self.columns) or 'none'}"
             )
         self.places = np.array(places[1:], np.int64)
         if not len(self.places):
-            raise DataError(f"train_data {str(table)!r} has no rows")
+            raise DataError(f"{option} {str(table)!r} has no rows")
 
     def __len__(self) -> int:
         return len(self.places)

@@ -37,14 +37,17 @@ class FolderSource(Source):
         folder: Read once, on construction; its files are opened when they are used.
         min_size: Smaller pictures are filtered out; None takes all.
         media: What the files are; None: pictures of `min_size`.
+        option: What the caller calls the folder, for the errors.
 
     Raises:
         DataError: The folder is missing, or has no such files.
     """
 
-    def __init__(self, folder: Path, min_size: Size | None = None, media: Media | None = None) -> None:
+    def __init__(
+        self, folder: Path, min_size: Size | None = None, media: Media | None = None, option: str = "train_data"
+    ) -> None:
         if not folder.is_dir():
-            raise DataError(f"train_data {str(folder)!r} is not a folder")
+            raise DataError(f"{option} {str(folder)!r} is not a folder")
         self.folder, self.media = folder.resolve(), media or PictureFiles(min_size)
         self.captions: dict[Path, str | Skip] = {}
         self.faults: list[Skip] = []
@@ -60,7 +63,7 @@ class FolderSource(Source):
             for skip in not_read:
                 report.count(skip)
             words = f": {report.reasons()}" if not_read else ""
-            raise DataError(f"train_data {str(folder)!r} has no {self.media.noun}s ({endings}){words}")
+            raise DataError(f"{option} {str(folder)!r} has no {self.media.noun}s ({endings}){words}")
         self.samples: list[Path | Skip] = [*sorted(found), *self.faults, *not_read]
         self.metadata = [path for path in files if path.name.lower() in METADATA]
 

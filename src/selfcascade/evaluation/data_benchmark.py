@@ -75,7 +75,8 @@ class DataBenchmark:
         return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
 
     def _parts(self, count: int, seed: int, size: Size) -> Iterator[Batch]:
-        stream = Stream(open_source(self.data, size, clips=self.clips), (size,), seed, fixed_crops=True)
+        source = open_source(self.data, size, clips=self.clips, option="data")
+        stream = Stream(source, (size,), seed, fixed_crops=True)
         done, place, part = 0, Position(), PART if self.clips is None else CLIP_PART
         while done < count:
             batch = next(stream.batches(min(part, count - done), start=place))

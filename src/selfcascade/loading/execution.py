@@ -19,7 +19,7 @@ def check_execution(options: Options, device: str) -> None:
     Raises:
         OptionError: The sentence names the option.
     """
-    if options.offload is not None and device == "cpu":
+    if options.offload is not None and device.split(":")[0] == "cpu":
         raise OptionError("{offload} spares the memory of a GPU, and the device is cpu; leave it out")
     if options.autocast and not _has_bfloat16(device):
         raise OptionError(
@@ -77,6 +77,6 @@ def _offload(pipe: Any, kind: str, device: str) -> None:
 def _has_bfloat16(device: str) -> bool:
     if device.startswith("cuda"):
         return torch.cuda.is_bf16_supported()
-    if device == "cpu":
+    if device.split(":")[0] == "cpu":
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return False

@@ -50,14 +50,18 @@ def check_output(path: Path, extensions: tuple[str, ...] = EXTENSIONS) -> None:
         raise ValueError(f"output {str(path)!r} is a folder; give a file name in it")
 
 
-def check_place(path: Path) -> None:
+def check_place(path: Path, name: str = "output") -> None:
     """The part of `check_output` that holds for folders too.
+
+    Args:
+        path: What will be written.
+        name: What the caller calls it, for the error.
 
     Raises:
         ValueError: The name is too long, or its folder cannot be written to.
     """
     if len(os.fsencode(path.name)) > MAX_NAME:
-        raise ValueError(f"output's file name has over {MAX_NAME} bytes: {path.name[:40]!r}...")
+        raise ValueError(f"{name}'s file name has over {MAX_NAME} bytes: {path.name[:40]!r}...")
     try:
         folder = path.parent
         while not folder.exists():
@@ -65,7 +69,7 @@ def check_place(path: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ValueError(f"output folder {str(path.parent)!r} cannot be written to: {error.strerror}") from error
+        raise ValueError(f"{name} folder {str(path.parent)!r} cannot be written to: {error.strerror}") from error
 
 
 def save_picture(

@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from selfcascade.media.save_pictures import check_place
 from selfcascade.media.whole_files import write_whole
 from selfcascade.report.page import page
 from selfcascade.report.paper import PAPER, TITLES, paper_rows
@@ -41,8 +42,9 @@ def write_report(experiments: Path, output: Path, costs: Path | None = None) -> 
         costs: JSON of `benchmarks/methods.py`, measured on the model that the results are of.
 
     Raises:
-        ValueError: There is no result, a file cannot be read, or matplotlib is missing.
+        ValueError: There is no result, a file cannot be read, nothing can be written there, or matplotlib is missing.
     """
+    check_place(output / "README.md")
     settings = read_config(experiments)
     tables = read_tables(experiments, settings)
     measured = None if costs is None else read_costs(costs)

@@ -12,6 +12,7 @@ from selfcascade.cascade import Size
 from selfcascade.data import Stream, bucket_sizes, open_source
 from selfcascade.media.frame_rates import DEFAULT_FPS, MAX_FPS, MIN_FPS
 from selfcascade.media.save_clips import save_clip
+from selfcascade.media.save_pictures import check_place
 from selfcascade.models import load_model
 from selfcascade.pipeline import SelfCascade
 from selfcascade.processes import OutputLock, Processes, join
@@ -38,6 +39,7 @@ def run_training(config: TrainingConfig, announce: Callable[[str], None] = lambd
     refuse_other_engines()
     processes = join()
     with ExitStack() as held:
+        processes.main_alone(lambda: check_place(config.folder / "run.json", "output_dir"))
         processes.main_alone(lambda: held.enter_context(OutputLock(config.folder)))
         pipe, stream, held_out, validate = processes.together(lambda: _loaded(config, processes))
         trainer = Trainer(pipe, config, stream, validate, held_out, announce)
@@ -72,7 +74,7 @@ def _loaded(config: TrainingConfig, processes: Processes) -> tuple[Any, Stream, 
     stream = Stream(source, sizes, config.seed, *settings, **ahead)
     held_out = None
     if config.validation_data is not None:  # scenes have no end; with another seed they are others
-        source = open_source(config.validation_data, size, clips=config.clips)
+        source = open_source(config.validation_data, size, clips=config.clips, option="validation_data")
         held_out = Stream(source, sizes, config.seed + 1, *settings)
     validate = None
     if config.validation_prompt:
