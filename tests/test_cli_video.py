@@ -151,7 +151,7 @@ BAD = {
     "no pictures": (["upscale", "letters", *VIDEO], "'letters' is a folder without pictures"),
     "half a webp": (["upscale", "half.webp", *VIDEO], "'half.webp' is damaged or truncated"),
     "missing video": (["upscale", "missing.mp4", *VIDEO], "does not exist"),
-    "too long": (["upscale", "long.mp4", *VIDEO[:-2]], "has 40 frames: num_frames must be at most 32"),
+    "too long": (["upscale", "long.mp4", *VIDEO[:-2]], "has 40 frames: --frames must be at most 32"),
     "too short": (["upscale", "own.mp4", *VIDEO[:-1], "12"], "12 are wanted"),
     "starts nowhere": (["upscale", "own.mp4", *VIDEO, "--start", "-1"], "start must be a number from 0"),
     "plan": (["plan", *PICTURE, "--frames", "4"], "frames is for video"),
