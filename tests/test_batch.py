@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from command_line import record, refuse, run, succeed
+from selfcascade.batch import work
 from selfcascade.cascade import Size
 from selfcascade.data import open_source
 
@@ -159,6 +160,31 @@ def test_a_failed_row_is_listed_and_made_again(rows: Path, monkeypatch: pytest.M
     assert held("failing") == held("out")
 
 
+def test_rows_made_together_have_the_same_bytes_whatever_happens_to_the_others(
+    rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [{"prompt": word, "steps": 2} for word in ("a", "b", "c")]
+    Path("rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    together = ["--batch-size", "3", "--rows-per-shard", "3"]
+    batch("whole", *together)
+    make, told = work.make_together, []
+
+    def failing(cascade, group):
+        told.append(len(group))
+        if len(told) == 1 or [options.prompt for options in group] == ["b"] * 3:
+            raise RuntimeError("out of memory")
+        return make(cascade, group)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "make_together", failing)
+        result = run("batch", "rows.jsonl", "--output", "hurt", *QUICK, *together)
+    assert result.exit_code == 1 and told == [3, 3, 3, 3]
+    whole, hurt = members("whole"), members("hurt")
+    assert hurt == {name: data for name, data in whole.items() if not name.startswith("000000001")}
+    batch("hurt", *together, "--retry-failed")
+    assert held("hurt") == held("whole")
+
+
 def _out_of_memory(*_: object, **__: object) -> None:
     raise RuntimeError("out of memory")
 
@@ -190,6 +216,10 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(rows: Path, monkeypatch
         ('{"prompt": "x", "lora": "a"}', "the column 'lora' is for the whole batch"),
         ('{"prompt": " "}', "line 2: "),
         ('{"prompt": "x", "prompt": "y"}', "line 2: "),
+        (
+            '{"prompt": "x", "steps": 2, "num_inference_steps": 3}',
+            "line 2: the columns say 'num_inference_steps' twice",
+        ),
         ("[1]", "line 2: must be a JSON object"),
         ("{", "line 2: is no JSON"),
         ('{"prompt": "x", "method": "direct", "anchor": 0.5}', "line 2: "),
