@@ -3,9 +3,12 @@
 import errno
 import importlib.util
 import io
+import itertools
 import json
 import os
+import shutil
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -189,22 +192,52 @@ def _out_of_memory(*_: object, **__: object) -> None:
     raise RuntimeError("out of memory")
 
 
-def test_a_full_disk_is_one_sentence_and_nothing_is_lost(rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "there is no more room in output 'hurt' (No space left on device); what is finished is kept"),
+        (errno.EROFS, "output 'hurt' cannot be written: Read-only file system; what is finished is kept"),
+    ],
+)
+def test_a_full_or_read_only_disk_is_one_sentence_and_nothing_is_lost(
+    rows: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
     batch()
     synced, fsync = [], os.fsync
 
-    def full(file: int) -> None:
+    def failing(file: int) -> None:
         synced.append(file)
         if len(synced) > 2:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(number, os.strerror(number))
         fsync(file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
-        told = refuse("batch", "rows.jsonl", "--output", "full", *QUICK)
-    assert "there is no more room in output 'full'" in told and "when there is" in told
-    batch("full")
-    assert held("full") == held("out")
+        patch.setattr(os, "fsync", failing)
+        assert words in refuse("batch", "rows.jsonl", "--output", "hurt", *QUICK)
+    batch("hurt")
+    assert held("hurt") == held("out")
+
+
+def test_a_folder_that_is_removed_meanwhile_is_one_sentence(rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = work.make_together
+
+    def removing(cascade, group):
+        shutil.rmtree("out", ignore_errors=True)
+        return make(cascade, group)
+
+    monkeypatch.setattr(work, "make_together", removing)
+    told = refuse("batch", "rows.jsonl", "--output", "out", *QUICK)
+    assert "output 'out' was removed or emptied while the batch ran" in told
+    assert not Path("out").exists()
+
+
+def test_a_clock_that_is_set_back_changes_nothing(rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch()
+    hours = itertools.count()
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: 1e9 - 3600 * next(hours))
+        batch("earlier")
+    assert held("earlier") == held("out")
 
 
 @pytest.mark.parametrize(
