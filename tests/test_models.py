@@ -116,5 +116,5 @@ def test_the_cpu_computes_in_float32_however_it_is_named(models: Path, device: s
 
 @pytest.mark.parametrize("device", ["CPU", "cuda:x", 0, True, torch.device("meta")])
 def test_what_is_no_device_is_refused(device: Any) -> None:
-    with pytest.raises(ValueError, match="^device must be cpu, cuda, cuda:N or mps, not "):
+    with pytest.raises(ValueError, match=r"^device must be cpu, cuda, cuda:N or mps, not "):
         load_model("bundled", device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from selfcascade.loading.reasons import reason_of
 from selfcascade.loading.single_files import check_single_file, load_single_file
@@ -13,6 +13,7 @@ from selfcascade.options import Options
 if TYPE_CHECKING:
     import torch
 
+Device: TypeAlias = "str | torch.device"
 BUNDLED = Path(__file__).parent / "bundled" / "image"
 BUNDLED_VIDEO = Path(__file__).parent / "bundled" / "video"
 BUNDLED_SUPER_RESOLVER = Path(__file__).parent / "bundled" / "super_resolver"
@@ -23,7 +24,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 UPSCALER_SCALING_FACTOR = 0.08333
 
 
-def load_bundled(device: str | torch.device | None = None, dtype: str | None = None, video: bool = False) -> Any:
+def load_bundled(device: Device | None = None, dtype: str | None = None, video: bool = False) -> Any:
     """The small pipeline that ships with the package; its half-precision files are read as float32.
 
     Args:
@@ -37,7 +38,7 @@ def load_bundled(device: str | torch.device | None = None, dtype: str | None = N
     return load_model("bundled-video" if video else "bundled", device, dtype)
 
 
-def load_model(name: str, device: str | torch.device | None = None, dtype: str | None = None, config: str | None = None) -> Any:
+def load_model(name: str, device: Device | None = None, dtype: str | None = None, config: str | None = None) -> Any:
     """A text-to-image or text-to-video pipeline, from local files where they are there, else from the Hub.
 
     Only safetensors are read, and no code that comes with a model is run.
@@ -56,7 +57,7 @@ def load_model(name: str, device: str | torch.device | None = None, dtype: str |
     return read_model(name, device, dtype, config).to(find_device(device))
 
 
-def read_model(name: str, device: str | torch.device | None = None, dtype: str | None = None, config: str | None = None) -> Any:
+def read_model(name: str, device: Device | None = None, dtype: str | None = None, config: str | None = None) -> Any:
     """As `load_model`, but left in the CPU's memory, for more to be put on it; the device decides the dtype alone."""
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
@@ -117,7 +118,7 @@ def load_upsamplers(name: str) -> Any:
         raise ValueError(f"upsamplers {name!r} cannot be loaded: {reason_of(error)}") from error
 
 
-def load_super_resolver(name: str, device: str | torch.device | None = None, dtype: str | None = None) -> Any:
+def load_super_resolver(name: str, device: Device | None = None, dtype: str | None = None) -> Any:
     """A StableDiffusionUpscalePipeline: the bundled model's, one from a folder, or from the Hub.
 
     Args:
@@ -161,7 +162,7 @@ def upscaler_autoencoder(vae: Any) -> Any:
     return made.half().float()
 
 
-def find_device(name: str | torch.device | None = None) -> str:
+def find_device(name: Device | None = None) -> str:
     """The device to run on, as text; None asks for the best there is: CUDA, then Apple's GPU, then the CPU.
 
     Raises:
@@ -250,7 +251,7 @@ def _set_in_motion(image: Any, options: dict[str, Any]) -> Any:
     return pipe
 
 
-def _bundled_super_resolver(device: str | torch.device | None, dtype: str | None) -> Any:
+def _bundled_super_resolver(device: Device | None, dtype: str | None) -> Any:
     """The bundled image pipeline's autoencoder and text encoder with the U-Net that enlarges."""
     import torch
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
