@@ -1,4 +1,4 @@
-"""Endings of file names, in lower case with their dot: the one list of what is read, and of what looks as if it were."""
+"""Endings of file names, in lower case with their dot: what is read, and what looks as if it were."""
 
 from __future__ import annotations
 
