@@ -1,7 +1,6 @@
 """`selfcascade batch`: rows in, shards out; every row exactly once, whatever happens on the way."""
 
 import errno
-import importlib.util
 import io
 import itertools
 import json
@@ -95,18 +94,6 @@ def test_formats_of_prompts_and_of_output_hold_the_same(rows: Path) -> None:
             assert {**json.loads(unpacked[name]), **lines} == {**json.loads(data), **lines}
         else:
             assert unpacked[name] == data
-
-
-@pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed")
-def test_parquet_says_what_json_lines_say(rows: Path) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(
-        pyarrow.Table.from_pylist([{**dict.fromkeys(ROWS[1]), **row} for row in ROWS]), "p.parquet"
-    )
-    said = succeed("batch", "rows.jsonl", "--output", "a", *QUICK, "--dry-run")
-    assert succeed("batch", "p.parquet", "--output", "b", *QUICK, "--dry-run")[-1].split()[:2] == said[-1].split()[:2]
 
 
 def test_separate_jobs_make_what_one_makes(rows: Path) -> None:
