@@ -224,17 +224,18 @@ def _replace(folder: Path, filled: Path, sidecar: Path, place: Path) -> None:
     """
     _check_replaceable(folder)
     beside = folder.with_suffix(".json")
-    earlier = {folder: place / "earlier", beside: place / "earlier.json"}
+    # The record first, and the new one last: a kill in between leaves no frames with the record of others.
+    earlier = {beside: place / "earlier.json", folder: place / "earlier"}
     try:
         for path, aside in earlier.items():
             if os.path.lexists(path):
                 path.rename(aside)
-        sidecar.rename(beside)
         filled.rename(folder)
+        sidecar.rename(beside)
     except BaseException:
-        if filled.exists():  # else all is done, and Ctrl-C came a moment later
-            if not sidecar.exists():
-                beside.unlink(missing_ok=True)
+        if sidecar.exists():  # else all is done, and Ctrl-C came a moment later
+            if not filled.exists():
+                folder.rename(filled)
             for path, aside in earlier.items():
                 if os.path.lexists(aside):
                     aside.rename(path)
