@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,7 @@ def test_a_folder_that_another_process_has_made_meanwhile_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path / "frames", frames=clip(2))
-    monkeypatch.setattr(save_clips.os.path, "lexists", lambda _: False)
+    monkeypatch.setattr(os.path, "lexists", lambda _: False)
     (tmp_path / "frames.json").write_text("{}")
     save_clip(clip(3), 8, RECORD, tmp_path / "frames", TEXT)
     assert (tmp_path / "frames.json").read_text() == "{}" and len(list((tmp_path / "frames").iterdir())) == 2
