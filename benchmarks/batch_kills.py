@@ -3,9 +3,9 @@
     python benchmarks/batch_kills.py [--rows 400] [--kills 20] [--model tiny] [--seed 0] [--output batch_kills.md]
 
 Processes work in a group, as torchrun starts them. `kill -9` hits one of them at a random moment of its work, or while
-a tar file is being written; what is left of the group is killed ten seconds later, if it has not ended by itself. The same
-command starts again, on a random number of processes. In the end every row must be there once, no other file, and all
-bytes as in the undisturbed run.
+a tar file is being written; what is left of the group is killed ten seconds later, if it has not ended by itself. The
+same command starts again, on a random number of processes. In the end every row must be there once, no other file, and
+all bytes as in the undisturbed run.
 """
 
 from __future__ import annotations
