@@ -97,8 +97,8 @@ class SelfCascade(Planner):
 
         Args:
             prompt: One or several; None where `prompt_embeds` are given.
-            height, width, scale, pixels, num_inference_steps, pivot_step, preset, upsampling, anchor, energy,
-                attention, guidance_scale: As in `plan`.
+            height, width, scale, pixels, num_inference_steps, guidance_scale: As in `plan`.
+            pivot_step, preset, upsampling, anchor, energy, attention: As in `plan`.
             generator: Source of every random draw; a list gives each picture its own.
             output_type: "pil", "np", "pt" or "latent".
             return_dict: False returns the tuple (pictures, stages).
