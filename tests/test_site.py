@@ -1,9 +1,11 @@
-"""Every page is in the site's navigation, and what it includes is there; `make docs` checks the rest by building it."""
+"""Pages are in the site's navigation, and the README reads on a package index; `make docs` builds the site itself."""
 
 import importlib.util
 import re
+import runpy
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,28 @@ def test_the_python_reference_has_every_public_name() -> None:
     text = (DOCS / "api.rst").read_text()
     described = set(re.findall(r"^\.\. (?:autoclass|autofunction|data):: (\w+)$", text, re.MULTILINE))
     assert described == {*selfcascade.__all__} - {"__version__"}
+
+
+@pytest.mark.parametrize("home", ["https://example.org/selfcascade", None])
+def test_the_readme_of_the_package_has_no_link_that_leads_nowhere(home: str | None) -> None:
+    text = (ROOT / "README.md").read_text()
+    shown = runpy.run_path(str(ROOT / "hatch_build.py"))["for_index"](text, home)
+    links = re.findall(r"\]\(([^)]+)\)", shown)
+    relative = [path for path in re.findall(r"\]\(([^)]+)\)", text) if not path.startswith("https:")]
+    assert all(link.startswith("https://") for link in links)
+    assert len(relative) > 10
+    assert all(f"/HEAD/{path})" in shown if home else f"]({path})" not in shown for path in relative)
+    fence = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+    assert fence.findall(shown) == fence.findall(text)
+
+
+def test_the_urls_of_the_package_are_those_of_the_citation() -> None:
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+    cited = dict(
+        re.findall(r"^ *(url|repository-code): \"?([^\"\n]+)", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    )
+    assert cited["url"] == urls["Paper"]
+    assert cited.get("repository-code") == urls.get("Repository")
 
 
 @pytest.mark.slow
