@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Sequence
@@ -107,7 +108,8 @@ class Planner:
         preset = self._chosen(options)
         if preset.anchor > 0:
             check_anchorable(self.pipe.scheduler)
-        return planned(self.schedules, self.native_size, self.defaults, sizes, first_pivot, preset, options)
+        schedules = replace(self.schedules, shift=functools.partial(self.family.shift, sizes[0]))
+        return planned(schedules, self.native_size, self.defaults, sizes, first_pivot, preset, options)
 
     @property
     def schedules(self) -> SchedulerSchedules:
