@@ -16,6 +16,7 @@ from selfcascade.base_models import family_of
 from selfcascade.base_models.autoencoders import full_precision
 from selfcascade.base_models.stage_scheduler import stage_scheduler
 from selfcascade.base_models.stage_schedules import linear_sigmas
+from selfcascade.base_models.stage_values import scheduler_of
 from selfcascade.cascade import Size, Stage
 from selfcascade.cost.coding import Coders, Coding
 from selfcascade.cost.forward import (
@@ -92,7 +93,7 @@ def estimate(
         if not is_whole(value):
             raise ValueError(f"{name} must be a positive whole number, not {value!r}")
     shift = _base_shift(pipe, stages)
-    plan = [(stage, scheduled_steps(pipe.scheduler, stage, shift)) for stage in stages]
+    plan = [(stage, scheduled_steps(scheduler_of(pipe, stage), stage, shift)) for stage in stages]
     if not plan or not _is_known(pipe):
         return [StageCost(stage, steps) for stage, steps in plan]
     # Of these families only SDXL's pipeline decodes in float32 where its VAE asks for it.
