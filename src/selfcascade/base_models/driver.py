@@ -21,6 +21,7 @@ from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.renoising import add_noise_at_start, noise_like
 from selfcascade.base_models.request import Request
 from selfcascade.base_models.resizing import lanczos, resize_latents
+from selfcascade.base_models.stage_controls import controls_at
 from selfcascade.base_models.stage_scheduler import (
     NoStepLeft,
     ScheduleKnown,
@@ -246,6 +247,7 @@ class PipelineBaseModel:
 
     def _stage_arguments(self, scheduler: StageScheduler, stage: Stage) -> dict[str, Any]:
         arguments: dict[str, Any] = {**self.arguments, **self.family.size_arguments(stage.size)}
+        arguments |= controls_at(self.pipe, arguments, stage.size)
         arguments["num_inference_steps"] = stage.num_inference_steps
         if stage.guidance_scale is not None:
             arguments["guidance_scale"] = stage.guidance_scale
