@@ -220,8 +220,9 @@ class PipelineBaseModel:
         final = stage.is_last and output_type != "latent"
         at_once = final and not family.framewise
         given = {} if latents is None else {"latents": latents}
-        if getattr(self.pipe, "_interrupt", False):  # of an earlier call; most pipelines put it back themselves
-            self.pipe._interrupt = False
+        pipe: Any = self.pipe
+        if getattr(pipe, "_interrupt", False):  # of an earlier call; most pipelines put it back themselves
+            pipe._interrupt = False
         output = self._call(scheduler, stage, {**given, "output_type": output_type if at_once else "latent"})
         result = family.latents_of(output)
         # Decoded pictures come without their latents, which are what the scheduler's last step made.
