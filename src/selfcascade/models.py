@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from selfcascade.loading.reasons import reason_of
 from selfcascade.loading.single_files import check_single_file, load_single_file
 from selfcascade.options import Options
+from selfcascade.options.checks import shown
 
 if TYPE_CHECKING:
     import torch
 
+MAX_NAME = 255  # bytes, on the usual file systems
 Device: TypeAlias = "str | torch.device"
 BUNDLED = Path(__file__).parent / "bundled" / "image"
 BUNDLED_VIDEO = Path(__file__).parent / "bundled" / "video"
@@ -61,6 +63,7 @@ def read_model(name: str, device: Device | None = None, dtype: str | None = None
     """As `load_model`, but left in the CPU's memory, for more to be put on it; the device decides the dtype alone."""
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+    name = checked_name("model", name)
     folder, place = find_folder(name), find_device(device)
     import torch
 
@@ -109,6 +112,7 @@ def load_upsamplers(name: str) -> Any:
     """
     from selfcascade.upsamplers.model import FeatureUpsamplers
 
+    name = checked_name("upsamplers", name)
     folder = BUNDLED_UPSAMPLERS / name if name in bundled_upsamplers() else Path(name).expanduser()
     if not (folder / "config.json").is_file():
         raise ValueError(f"upsamplers {name!r} is not a folder with a config.json, as `selfcascade train` writes it")
@@ -130,6 +134,7 @@ def load_super_resolver(name: str, device: Device | None = None, dtype: str | No
     """
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_upscale import StableDiffusionUpscalePipeline
 
+    name = checked_name("weights", name)
     pipe = _bundled_super_resolver(device, dtype) if name == "bundled" else load_model(name, device, dtype)
     if not isinstance(pipe, StableDiffusionUpscalePipeline):
         raise ValueError(f"weights {name!r} are a {type(pipe).__name__}, not a StableDiffusionUpscalePipeline")
@@ -186,12 +191,25 @@ def find_device(name: Device | None = None) -> str:
     return name
 
 
+def checked_name(option: str, name: object) -> str:
+    """What names a model or a folder, as text.
+
+    Raises:
+        ValueError: It is neither text nor a path, is empty, or holds what no name can.
+    """
+    text = name if isinstance(name, str) else str(name) if isinstance(name, Path) else ""
+    if not text or "\0" in text or len(Path(text).name.encode(errors="surrogateescape")) > MAX_NAME:
+        raise ValueError(f"{option} must be a name or a folder, not {shown(name)}")
+    return text
+
+
 def find_folder(name: str) -> Path | None:
     """The folder or file of a local model, of bundled ones the image model's; None where it can only be a Hub id.
 
     Raises:
         ValueError: The name is neither.
     """
+    name = checked_name("model", name)
     if name in BUNDLED_MODELS:
         parts = [BUNDLED / "model_index.json"]
         parts += [BUNDLED_VIDEO / "motion_adapter" / "config.json"] if name == "bundled-video" else []
