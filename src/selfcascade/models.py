@@ -6,15 +6,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from selfcascade.loading.names import checked_name
 from selfcascade.loading.reasons import reason_of
 from selfcascade.loading.single_files import check_single_file, load_single_file
 from selfcascade.options import Options
-from selfcascade.options.checks import shown
 
 if TYPE_CHECKING:
     import torch
 
-MAX_NAME = 255  # bytes, on the usual file systems
 Device: TypeAlias = "str | torch.device"
 BUNDLED = Path(__file__).parent / "bundled" / "image"
 BUNDLED_VIDEO = Path(__file__).parent / "bundled" / "video"
@@ -189,18 +188,6 @@ def find_device(name: Device | None = None) -> str:
     if int(match[2] or 0) >= count[match[1]]():
         raise ValueError(f"device {name!r} is not on this machine; use cpu")
     return name
-
-
-def checked_name(option: str, name: object) -> str:
-    """What names a model or a folder, as text.
-
-    Raises:
-        ValueError: It is neither text nor a path, is empty, or holds what no name can.
-    """
-    text = name if isinstance(name, str) else str(name) if isinstance(name, Path) else ""
-    if not text or "\0" in text or len(Path(text).name.encode(errors="surrogateescape")) > MAX_NAME:
-        raise ValueError(f"{option} must be a name or a folder, not {shown(name)}")
-    return text
 
 
 def find_folder(name: str) -> Path | None:
