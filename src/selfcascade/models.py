@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
-from selfcascade.loading.names import checked_name
+from selfcascade.loading.names import Device, checked_name
 from selfcascade.loading.reasons import reason_of
 from selfcascade.loading.single_files import check_single_file, load_single_file
 from selfcascade.options import Options
 
-if TYPE_CHECKING:
-    import torch
-
-Device: TypeAlias = "str | torch.device"
 BUNDLED = Path(__file__).parent / "bundled" / "image"
 BUNDLED_VIDEO = Path(__file__).parent / "bundled" / "video"
 BUNDLED_SUPER_RESOLVER = Path(__file__).parent / "bundled" / "super_resolver"
@@ -62,8 +58,8 @@ def read_model(name: str, device: Device | None = None, dtype: str | None = None
     """As `load_model`, but left in the CPU's memory, for more to be put on it; the device decides the dtype alone."""
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
-    name = checked_name("model", name)
     folder, place = find_folder(name), find_device(device)
+    name = str(name)
     import torch
 
     chosen = dtype or ("float32" if place.split(":")[0] == "cpu" or name in BUNDLED_MODELS else "float16")
@@ -133,7 +129,6 @@ def load_super_resolver(name: str, device: Device | None = None, dtype: str | No
     """
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_upscale import StableDiffusionUpscalePipeline
 
-    name = checked_name("weights", name)
     pipe = _bundled_super_resolver(device, dtype) if name == "bundled" else load_model(name, device, dtype)
     if not isinstance(pipe, StableDiffusionUpscalePipeline):
         raise ValueError(f"weights {name!r} are a {type(pipe).__name__}, not a StableDiffusionUpscalePipeline")

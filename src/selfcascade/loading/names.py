@@ -1,11 +1,16 @@
-"""Names of models and folders, checked before anything looks for them."""
+"""Names of models, folders and devices; those of models and folders are checked before anything looks for them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from selfcascade.options.checks import shown
 
+if TYPE_CHECKING:
+    import torch
+
+Device: TypeAlias = "str | torch.device"
 MAX_NAME = 255  # bytes, on the usual file systems
 
 
