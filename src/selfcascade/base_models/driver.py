@@ -31,8 +31,6 @@ from selfcascade.base_models.stage_scheduler import (
 from selfcascade.base_models.stage_schedules import lowest_pivot, takes_sigmas
 from selfcascade.cascade import Sample, Size, Stage
 
-UPSAMPLINGS = ("latent-bilinear", "latent-bicubic", "rgb")
-
 # `callback_on_step_end`: from the pipeline, the step, the timestep and tensors of the step to those that it changes.
 StepCallback = Callable[[Pipeline, int, Tensor, dict[str, Any]], dict[str, Any]]
 
