@@ -184,7 +184,7 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(rows: Path, monkeypatch
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('{"prompt": "x", "stepz": 3}', "line 2: the column 'stepz' is no option"),
+        ('{"prompt": "x", "stepz": 3}', "line 2: the column 'stepz' is not an option"),
         ('{"prompt": "x", "seed": -1}', "line 2: "),
         ('{"prompt": "x", "model": "sd"}', "the column 'model' is for the whole batch"),
         ('{"prompt": "x", "lora": "a"}', "the column 'lora' is for the whole batch"),

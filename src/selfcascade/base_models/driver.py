@@ -233,7 +233,7 @@ class PipelineBaseModel:
         return PipelineSample(z_0, scheduler.steps_run, interrupted, decoded=decoded)
 
     def _call(self, scheduler: StageScheduler, stage: Stage, more: Mapping[str, Any]) -> Any:
-        """The pipeline's output for the stage, with the scheduler in the place of its own."""
+        """The pipeline's output for the stage, with this scheduler in place of its own."""
         own = self.family.lent_attributes(stage.size)
         lent = {**stage_attributes(self.pipe, stage), **own, "scheduler": scheduler}
         if self.encode_prompt is not None:

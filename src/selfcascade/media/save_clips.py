@@ -157,7 +157,7 @@ def write_mp4(frames: Sequence[Image.Image], fps: float, file: Path, comment: st
         stream = container.add_stream(name, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.time_base = stream.codec_context.time_base = 1 / rate
-        # swscale's own matrix, said aloud: readers that ignore the tags assume it too.
+        # swscale's own matrix, stated explicitly: readers that ignore the tags assume it too.
         colours, levels = av.video.reformatter.Colorspace.SMPTE170M, av.video.reformatter.ColorRange.MPEG
         stream.codec_context.colorspace, stream.codec_context.color_range = colours, levels
         for index, picture in enumerate(frames):

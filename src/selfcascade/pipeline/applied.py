@@ -29,7 +29,7 @@ def apply(
     """Makes `pipe(...)` a cascade: it returns what `SelfCascade(pipe)(...)` does, bit for bit, until `remove(pipe)`.
 
     The pipeline object alone is changed, by a subclass of its class under the same name; nothing else is. Applied
-    again, the new settings take the places of the earlier ones.
+    again, the new settings replace the earlier ones.
 
     Args:
         pipe: A diffusers pipeline of a supported family.
