@@ -77,7 +77,18 @@ ROOMS = {
     ),
     "evaluation": Room(
         "benchmarks (prompts and real samples), sampling for them, and evaluators that turn samples into figures",
-        ("base_models", "cascade", "data", "media", "methods", "metrics", "models", "pipeline", "upsamplers"),
+        (
+            "base_models",
+            "cascade",
+            "data",
+            "media",
+            "methods",
+            "metrics",
+            "models",
+            "pipeline",
+            "processes",
+            "upsamplers",
+        ),
     ),
     "experiments": Room(
         "suites of experiments, of which only missing results are made",
@@ -91,6 +102,7 @@ ROOMS = {
             "metrics",
             "models",
             "options",
+            "processes",
             "training",
         ),
     ),

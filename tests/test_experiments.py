@@ -101,7 +101,7 @@ def test_every_method_samples_and_those_that_start_from_a_base_sample_take_the_s
     prompts = scene_prompts(2)
     sampling = Sampling(num_inference_steps=3)
     pivots = BaseSamples(pipe, prompts, Size(64, 64), sampling, cache)
-    base = interpolate(pivots.pictures(pipe), scale_factor=2, mode="bicubic", antialias=True)
+    base = interpolate(torch.cat(list(pivots.pictures(pipe))), scale_factor=2, mode="bicubic", antialias=True)
     for name in METHODS:
         if name in ("self-cascade-tuned", "full-ft", "lora", "sr"):
             continue
