@@ -8,7 +8,7 @@ from typing import Any
 from selfcascade.cli.console import Debug, note, tell
 from selfcascade.cli.files import AnyOutput, Count, Force, Record, Sheet
 from selfcascade.cli.flags import with_options
-from selfcascade.cli.making import make
+from selfcascade.cli.making import make, tell_strength
 from selfcascade.cli.records import check_method, check_prompt, gather
 from selfcascade.cli.saving import check_spares_source, check_target, save, target
 from selfcascade.cli.sources import read_source, source_for
@@ -62,6 +62,7 @@ def _write(options: Options, count: int, output: Path | None, default: str, forc
     if options.image is not None:
         source, options = read_source(options)
     cascade, options = load(options, video=True)
+    tell_strength(cascade, options)
     output = target(output, default, options, cascade.family.video, sheet)
     if options.image is not None:
         source, options = source_for(cascade, options, source)

@@ -14,7 +14,7 @@ from selfcascade.options.checks import OptionError, shown
 from selfcascade.options.presets import Preset
 
 # What a record spells out of a preset, and another preset is to replace.
-OF_PRESETS = frozenset({"pivot_step"} | {field.name for field in dataclasses.fields(Preset)}) & set(
+OF_PRESETS = frozenset({"pivot_step", "strength"} | {field.name for field in dataclasses.fields(Preset)}) & set(
     Options.model_fields
 )
 
@@ -48,7 +48,7 @@ def gather(
         given["model"] = "bundled-video"
     options, sha256 = (kind(**given), None) if source is None else read_options(source, kind)
     replaced: dict[str, Any] = {name: None for name in OF_PRESETS} if "preset" in given else {}
-    if {"height", "width", "scale", "pixels"} & set(given):
+    if {"height", "width", "scale", "pixels", "strength"} & set(given):
         replaced["pivot_step"] = None  # one value a stage, and another size can have other stages
     if {"scale", "pixels"} & set(given):
         replaced |= {"height": None, "width": None}

@@ -14,6 +14,7 @@ from torch import nn
 
 from selfcascade.base_models.autoencoders import full_precision
 from selfcascade.base_models.stage_scheduler import stage_scheduler, training_steps
+from selfcascade.base_models.stage_values import scheduler_of
 from selfcascade.cascade import Size, Stage
 from selfcascade.cost.coding import Coders, Coding
 from selfcascade.cost.forward import (
@@ -89,7 +90,7 @@ def estimate(
     for name, value in (("batch", batch), ("frames", DEFAULT_FRAMES if frames is None else frames)):
         if not is_whole(value):
             raise ValueError(f"{name} must be a positive whole number, not {value!r}")
-    plan = [(stage, scheduled_steps(pipe.scheduler, stage)) for stage in stages]
+    plan = [(stage, scheduled_steps(scheduler_of(pipe, stage), stage)) for stage in stages]
     if not plan or not _is_known(pipe):
         return [StageCost(stage, steps) for stage, steps in plan]
     # Of these families only SDXL's pipeline decodes in float32 where its VAE asks for it.
