@@ -46,6 +46,7 @@ SUBSTITUTIONS: dict[str, tuple[str, str]] = {
 LEFT_OUT: dict[str, str] = {
     "make ": "sets up an environment, or runs these very tests; its targets are looked up instead",
     ".venv/bin/pre-commit ": "changes the repository's hooks",
+    ".venv/bin/python -m pytest ": "runs these very tests",
     "selfcascade web": "serves until it is stopped; its options are looked up instead",
     "pip install 'selfcascade[web]'": "installs from an index",
     "class ZImage(Family)": "is quoted from the package",
