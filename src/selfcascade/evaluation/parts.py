@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -187,7 +188,8 @@ def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
     own: list[str] = []
     for name, value in tensors:
         digest = hashlib.sha256(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy())
+        data: Any = value.flatten().view(torch.uint8).numpy()
+        digest.update(data)
         own.append(digest.hexdigest())
     return hashlib.sha256(" ".join(sorted(own)).encode()).hexdigest()
 

@@ -109,7 +109,7 @@ class Processes:
 
     def of_main(self, work: Callable[[], T]) -> T:
         """What `work` returns in the main process, for all of them; with its failure all end."""
-        value = self.together(work if self.is_main_process else lambda: None)
+        value: Any = self.together(work if self.is_main_process else lambda: None)
         return self.from_main(value)
 
     def check_shared(self, folder: Path, what: str) -> None:
