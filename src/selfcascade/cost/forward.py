@@ -69,10 +69,15 @@ def unet_cost(unet_config: Mapping[str, Any], height_latent: int, width_latent: 
 
 def count(network: Any, forward: Forward, shape: Shape) -> ForwardCost:
     """The cost of `forward(network, shape)`, where the network is on the meta device."""
+    return count_call(lambda: forward(network, shape))[0]
+
+
+def count_call(call: Callable[[], Any]) -> tuple[ForwardCost, Any]:
+    """The cost of a call of a network on the meta device, and its answer."""
     with torch.no_grad(), _FusedAttention(), FlopCounterMode(display=False) as counter, LiveBytes() as memory:
-        forward(network, shape)
+        answer = call()
     by_operation = counter.get_flop_counts().get("Global", {})
-    return ForwardCost(sum(by_operation.values()), by_operation.get(fused_attention, 0), memory.peak)
+    return ForwardCost(sum(by_operation.values()), by_operation.get(fused_attention, 0), memory.peak), answer
 
 
 def has_known_inputs(unet_config: Mapping[str, Any]) -> bool:
