@@ -108,21 +108,6 @@ def unet_forward(tokens: int = CLIP_TOKENS) -> Forward:
     return forward
 
 
-def clip_forward(frames: int, tokens: int = CLIP_TOKENS) -> Forward:
-    """A step of AnimateDiff or ModelScope's text-to-video with clips of this many frames."""
-
-    def forward(unet: Any, shape: Shape) -> Any:
-        (batch, h, w), config = shape, unet.config
-        place = {"device": unet.device, "dtype": unet.dtype}
-        # AnimateDiff's pipeline repeats the text for each frame, ModelScope's U-Net does that inside.
-        texts = batch * frames if type(unet).__name__ == "UNetMotionModel" else batch
-        text = torch.zeros(texts, tokens, config.cross_attention_dim, **place)
-        z_t = torch.zeros(batch, config.in_channels, frames, h, w, **place)
-        return unet(z_t, torch.ones((), device=unet.device), text)
-
-    return forward
-
-
 def vae_decode(vae: Any, shape: Shape) -> Any:
     """Latents to pixels in one piece."""
     batch, h, w = shape

@@ -16,14 +16,16 @@ from torch import nn
 from selfcascade.base_models import family_of
 from selfcascade.base_models.autoencoders import full_precision
 from selfcascade.base_models.family import Family
+from selfcascade.base_models.stage_attention import attention_of
 from selfcascade.base_models.stage_scheduler import stage_scheduler, training_steps
 from selfcascade.cascade import Size, Stage
-from selfcascade.cost.coding import Coders, Coding, PictureCoders
+from selfcascade.cost.coding import Coders, CodingT, PictureCoders
 from selfcascade.cost.forward import unet_cost
 from selfcascade.cost.steps import Kind, StepCosts
 from selfcascade.cost.whole_coding import FamilyCoders
+from selfcascade.options import Options
 from selfcascade.options.checks import is_whole
-from selfcascade.pipeline import TILING_AREA
+from selfcascade.pipeline import TILING_AREA, SelfCascade
 
 DEFAULT_FRAMES = 16  # AnimateDiff's and ModelScope's
 
@@ -105,6 +107,29 @@ def estimate(
         return [StageCost(stage, steps) for stage, steps in plan]
 
 
+def estimate_call(cascade: SelfCascade, stages: Sequence[Stage], options: Options, batch: int = 1) -> list[StageCost]:
+    """The cost of each stage of a call with these options.
+
+    Args:
+        cascade: The one that is called.
+        stages: Its plan.
+        options: Of the call; its preset says what they do not.
+        batch: Pictures or clips made together.
+    """
+    preset = cascade.preset(options.preset)
+    attention = attention_of(cascade.family, options.attention or preset.attention, asked=options.attention is not None)
+    return estimate(
+        cascade.pipe,
+        stages,
+        batch,
+        frames=options.num_frames,
+        upsampling=options.upsampling or preset.upsampling,
+        attention=attention,
+        native=cascade.native_size,
+        family=type(cascade.family),
+    )
+
+
 def scheduled_steps(scheduler: Any, stage: Stage) -> int:
     """Model evaluations of a stage: timesteps scheduled at or below K, or ceil(n K / T) if only the pipeline knows."""
     tail = stage_scheduler(scheduler, stage.pivot_step)
@@ -156,7 +181,7 @@ def _costs(
     return results
 
 
-def _coders(family: Family, latents: torch.Size, last: Size) -> Coders:
+def _coders(family: Family, latents: torch.Size, last: Size) -> Coders[Any]:
     vae, pipe = family.vae, family.pipe
     tiled = vae.use_tiling or last.area >= TILING_AREA
     if type(vae).__name__ == "AutoencoderKL" and getattr(pipe, "vae_scale_factor", None) == family.factor:
@@ -169,9 +194,9 @@ def _kind(stage: Stage, guided: bool, attention: str) -> Kind:
     return Kind(scale, attention == "local" and stage.pivot_step is not None)
 
 
-def _codings(coders: Coders, stages: Sequence[Stage], upsampling: str | None) -> list[list[Coding]]:
+def _codings(coders: Coders[CodingT], stages: Sequence[Stage], upsampling: str | None) -> list[list[CodingT]]:
     """What the VAE does in each stage: pivots decoded and encoded for RGB, the user's own encoded, the end decoded."""
-    found: list[list[Coding]] = [[] for _ in stages]
+    found: list[list[CodingT]] = [[] for _ in stages]
     for index, stage in enumerate(stages):
         if stage.pivot_step is not None and (stage.index == 0 or upsampling == "rgb"):
             if index > 0:
