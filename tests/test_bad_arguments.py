@@ -46,7 +46,7 @@ def test_bad_numbers_are_refused_in_lists_too(name: str, value: Any) -> None:
         ({"upsampling": "nearest"}, "upsampling must be one of"),
         ({"output_type": "jpg"}, "output_type must be"),
         ({"latents": torch.zeros(1)}, "latents cannot be given"),
-        ({"strength": 0.5}, "strength cannot be given"),
+        ({"denoise_strength": 0.5}, "denoise_strength cannot be given"),
     ],
 )
 def test_bad_arguments_are_refused_in_a_sentence(options: dict, message: str) -> None:

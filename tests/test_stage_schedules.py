@@ -99,7 +99,7 @@ def test_asking_for_schedules_draws_no_random_number() -> None:
 NOISY: dict[str, tuple[str, dict[str, Any], str]] = {
     "denoising_end": ("stable-diffusion-xl", {"denoising_end": 0.8}, "a stage hands on clean latents"),
     "denoising_start": ("stable-diffusion", {"denoising_start": 0.8}, "use pivot_step"),
-    "strength": ("stable-diffusion", {"strength": 0.5}, "use pivot_step"),
+    "denoise_strength": ("stable-diffusion", {"denoise_strength": 0.5}, "use pivot_step"),
     "noise_scale": ("ltx", {"noise_scale": 0.5}, "use pivot_step"),
     "latents": ("stable-diffusion", {"latents": torch.zeros(1, 4, 8, 8)}, "use pivot, or upscale"),
 }

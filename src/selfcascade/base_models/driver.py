@@ -29,6 +29,7 @@ from selfcascade.base_models.stage_scheduler import (
     training_steps,
 )
 from selfcascade.base_models.stage_schedules import lowest_pivot, takes_sigmas
+from selfcascade.base_models.stage_values import scheduler_of, values_of
 from selfcascade.cascade import Sample, Size, Stage
 
 UPSAMPLINGS = ("latent-bilinear", "latent-bicubic", "rgb")
@@ -138,14 +139,15 @@ class PipelineBaseModel:
             ValueError: A stage would have no step to run, or none but one from pure noise.
         """
         asked = {"timesteps", "sigmas"} & self.arguments.keys()
-        if stages[-1].pivot_step is None or not (asked or takes_sigmas(self.pipe.scheduler)):
+        of_flows = any(takes_sigmas(scheduler_of(self.pipe, stage)) for stage in stages)
+        if stages[-1].pivot_step is None or not (asked or of_flows):
             return stages
         known: list[Stage] = []
         limit = training_steps(self.pipe.scheduler)
         mu, random = 0.0, self.request.cloned_generator()
         with torch.random.fork_rng():  # pyright: ignore[reportUnknownMemberType]
             for stage in stages:
-                scheduler = stage_scheduler(self.pipe.scheduler, stage.pivot_step, mu)
+                scheduler = stage_scheduler(scheduler_of(self.pipe, stage), stage.pivot_step, mu)
                 try:
                     self._find_schedule(scheduler, stage, {} if random is None else {"generator": random})
                 except NoStepLeft as error:
@@ -174,7 +176,7 @@ class PipelineBaseModel:
 
     def renoise(self, z_up: Tensor, stage: Stage, pivot: PipelineSample) -> NoisyLatents:
         """z_K at the first scheduled step at or below K (eq. 6), with noise from the caller's generators."""
-        scheduler = stage_scheduler(self.pipe.scheduler, stage.pivot_step, pivot.base_shift)
+        scheduler = stage_scheduler(scheduler_of(self.pipe, stage), stage.pivot_step, pivot.base_shift)
         self._find_schedule(scheduler, stage, {"latents": self.family.from_spatial(z_up)})
         noise = noise_like(z_up, self.request.generator, self.family.frames_first, self.settings.shared_noise)
         return NoisyLatents(add_noise_at_start(scheduler, z_up, noise).to(z_up.dtype), z_up, scheduler)
@@ -247,6 +249,7 @@ class PipelineBaseModel:
         arguments["num_inference_steps"] = stage.num_inference_steps
         if stage.guidance_scale is not None:
             arguments["guidance_scale"] = stage.guidance_scale
+        arguments |= values_of(self.pipe, self.request, stage, arguments)
         callback = arguments.get("callback_on_step_end")
         if callback is not None:
             if hasattr(callback, "tensor_inputs"):  # diffusers' own callback objects say what they need

@@ -8,9 +8,9 @@ from typing import Any
 from selfcascade.cli.console import Debug, note, tell
 from selfcascade.cli.files import AnyOutput, Count, Force, Record, Sheet
 from selfcascade.cli.flags import with_options
-from selfcascade.cli.making import make
+from selfcascade.cli.making import make, tell_strength
 from selfcascade.cli.records import check_method, check_prompt, gather
-from selfcascade.cli.saving import check_spares_source, check_target, save, target
+from selfcascade.cli.saving import check_spares_source, check_target, save, sound_for, target
 from selfcascade.cli.sources import read_source, source_for
 from selfcascade.making import Made, load
 from selfcascade.options import Options
@@ -62,10 +62,12 @@ def _write(options: Options, count: int, output: Path | None, default: str, forc
     if options.image is not None:
         source, options = read_source(options)
     cascade, options = load(options, video=True)
+    tell_strength(cascade, options)
     output = target(output, default, options, cascade.family.video, sheet)
     if options.image is not None:
         source, options = source_for(cascade, options, source)
         output = target(output, default, options, cascade.family.video, sheet)  # with the clip's own rate, known now
+    sound = sound_for(options, output) if cascade.family.video else None
     _warn_of_lost_words(cascade.pipe, options.prompt)
     first: Made | None = None
     for index in range(count):
@@ -73,7 +75,7 @@ def _write(options: Options, count: int, output: Path | None, default: str, forc
         first = first or made
         # --force is for the file that was named: the second picture is not to overwrite the first.
         path = output if index == 0 or not force else output.with_stem(f"{output.stem}-{index + 1}")
-        for saved in save(made, path, force, sheet):
+        for saved in save(made, path, force, sheet, sound):
             tell(saved)
     assert first is not None
     return first

@@ -13,6 +13,20 @@ if TYPE_CHECKING:
     from selfcascade.pipeline import SelfCascade
 
 
+def tell_strength(cascade: SelfCascade, options: Options) -> None:
+    """Says which K a strength is, as the table of a plan, records and the paper count it."""
+    if options.strength is not None:
+        from selfcascade.pipeline.pivot_steps import steps_of
+
+        limit = cascade.schedules.training_steps
+        found, said = (
+            value if isinstance(value, tuple) else (value,)
+            for value in (steps_of(options.strength, limit), options.strength)
+        )
+        words = (f"strength {share:g} is K = {step}" for share, step in zip(said, found, strict=True))
+        note(f"{', '.join(words)} of {limit} training timesteps")
+
+
 def make(cascade: SelfCascade, options: Options, source: Any = None) -> Made:
     """As `making.make`, with a progress bar for each stage, and a remark where a safety checker has struck."""
     with stage_progress() as callback:

@@ -10,6 +10,7 @@ from rich.table import Table
 from selfcascade.cli.console import Debug, note, show
 from selfcascade.cli.files import MAX_COUNT
 from selfcascade.cli.flags import with_options
+from selfcascade.cli.making import tell_strength
 from selfcascade.cli.records import check_method, gather
 from selfcascade.cli.saving import check_of_clips
 from selfcascade.making import load
@@ -25,6 +26,7 @@ def plan(given: dict[str, Any], batch: Batch = 1, debug: Debug = False) -> None:
     cascade, options = load(options, video=True)
     if not cascade.family.video:
         check_of_clips(options)
+    tell_strength(cascade, options)
     stages = cascade.plan(**options.keywords("plan"))
 
     from selfcascade.cost.plan import estimate_call

@@ -9,12 +9,13 @@ from typing import Any
 
 from selfcascade.cli.sources import is_clip
 from selfcascade.making import OF_CLIPS, TUNED, not_taken, read_options
+from selfcascade.media.endings import ending_of
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError, shown
 from selfcascade.options.presets import Preset
 
 # What a record spells out of a preset, and another preset is to replace.
-OF_PRESETS = frozenset({"pivot_step"} | {field.name for field in dataclasses.fields(Preset)}) & set(
+OF_PRESETS = frozenset({"pivot_step", "strength"} | {field.name for field in dataclasses.fields(Preset)}) & set(
     Options.model_fields
 )
 
@@ -48,7 +49,7 @@ def gather(
         given["model"] = "bundled-video"
     options, sha256 = (kind(**given), None) if source is None else read_options(source, kind)
     replaced: dict[str, Any] = {name: None for name in OF_PRESETS} if "preset" in given else {}
-    if {"height", "width", "scale", "pixels"} & set(given):
+    if {"height", "width", "scale", "pixels", "strength"} & set(given):
         replaced["pivot_step"] = None  # one value a stage, and another size can have other stages
     if {"scale", "pixels"} & set(given):
         replaced |= {"height": None, "width": None}
@@ -86,5 +87,5 @@ def check_method(options: Options) -> None:
 def _of_clips(output: Path | None, given: Mapping[str, Any]) -> bool:
     """Whether an option is for clips alone; a .gif that is enlarged may be a picture, and a .webp that is written."""
     read = "image" in given and is_clip(Path(given["image"]))
-    written = "" if output is None else output.suffix.lower()
+    written = "" if output is None else ending_of(output)
     return read or written in (".mp4", ".gif") or any(name in given for name in OF_CLIPS)

@@ -18,6 +18,7 @@ from selfcascade.base_models.autoencoders import full_precision
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.stage_attention import attention_of
 from selfcascade.base_models.stage_scheduler import stage_scheduler, training_steps
+from selfcascade.base_models.stage_values import scheduler_of
 from selfcascade.cascade import Size, Stage
 from selfcascade.cost.coding import Coders, CodingT, PictureCoders
 from selfcascade.cost.forward import unet_cost
@@ -92,7 +93,7 @@ def estimate(
     for name, value in (("batch", batch), ("frames", DEFAULT_FRAMES if frames is None else frames)):
         if not is_whole(value):
             raise ValueError(f"{name} must be a positive whole number, not {value!r}")
-    plan = [(stage, scheduled_steps(pipe.scheduler, stage)) for stage in stages]
+    plan = [(stage, scheduled_steps(scheduler_of(pipe, stage), stage)) for stage in stages]
     if not plan:
         return []
     own = family_of(pipe, family)

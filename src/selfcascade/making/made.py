@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from selfcascade.making.model_defaults import default_frames, default_guidance
 from selfcascade.media.frame_rates import DEFAULT_FPS
 from selfcascade.media.images import pixels_sha256
 from selfcascade.media.save_clips import clip_sha256
@@ -83,6 +84,9 @@ class Made:
             "Hires upscaler": options.upsampling if pivots else None,
             "Hires stages": sizes if pivots else None,
             "Hires pivot steps": pivots,
+            "Hires prompt": _each(options.stage_prompt),
+            "Hires negative prompt": _each(options.stage_negative_prompt),
+            "Hires sampler": _each(options.stage_scheduler),
             "Shared noise": options.shared_noise,
             "Version": f"selfcascade {versions()['selfcascade']}",
         }
@@ -127,7 +131,7 @@ def completed(cascade: SelfCascade, options: Options) -> Options:
     from selfcascade.pipeline.calls import check_clips
 
     pipe, own = cascade.pipe, cascade.defaults
-    guidance = _default_guidance(pipe) if own.guidance_scale is None else own.guidance_scale
+    guidance = default_guidance(pipe) if own.guidance_scale is None else own.guidance_scale
     options = options.changed(
         num_inference_steps=options.num_inference_steps or own.num_inference_steps,
         guidance_scale=guidance if options.guidance_scale is None else options.guidance_scale,
@@ -135,9 +139,7 @@ def completed(cascade: SelfCascade, options: Options) -> Options:
         dtype=str(pipe.dtype).removeprefix("torch."),
     )
     if cascade.family.video and options.image is None:
-        options = options.changed(
-            num_frames=options.num_frames or _default_frames(pipe), fps=options.fps or DEFAULT_FPS
-        )
+        options = options.changed(num_frames=options.num_frames or default_frames(pipe), fps=options.fps or DEFAULT_FPS)
         check_clips(cascade.family, options.num_frames, options.shared_noise or 0.0)
     if options.image is None:
         size = cascade.plan(**options.keywords("plan"))[-1].size  # refuses bad sizes before the first step
@@ -236,12 +238,13 @@ def _used(cascade: SelfCascade, options: Options, output: Any, image: Any, frame
     settings = output.pivot_settings
     pivots = tuple(result.pivot_step for result in output.stages if result.pivot_step is not None)
     return options.changed(
-        preset=options.preset or (cascade.default_preset if has_preset(options) else None),
+        preset=options.preset or (cascade.default_preset_of(options) if has_preset(options) else None),
         height=image.height,
         width=image.width,
         scale=None,
         pixels=None,
         pivot_step=pivots or None,
+        strength=None,
         upsampling=None if settings is None else settings.upsampling,
         num_frames=None if frames is None else len(frames),
         anchor=None if settings is None else settings.anchor,
@@ -286,15 +289,3 @@ def _arguments(
 def _each(value: Any) -> str | None:
     """A value, or those of several stages, as other tools read them."""
     return None if value is None else " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _default_frames(pipe: Any) -> int | None:
-    parameter = inspect.signature(pipe.__call__).parameters.get("num_frames")
-    if parameter is not None and isinstance(parameter.default, int):
-        return parameter.default
-    return getattr(getattr(pipe, "transformer", None), "config", {}).get("sample_frames")
-
-
-def _default_guidance(pipe: Any) -> float | None:
-    parameter = inspect.signature(pipe.__call__).parameters.get("guidance_scale")
-    return parameter.default if parameter is not None and isinstance(parameter.default, (int, float)) else None

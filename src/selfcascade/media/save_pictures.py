@@ -14,6 +14,7 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
+from selfcascade.media.endings import ending_of
 from selfcascade.media.exif import user_comment
 from selfcascade.media.whole_files import temporary_file
 
@@ -43,7 +44,7 @@ def check_output(path: Path, extensions: tuple[str, ...] = EXTENSIONS) -> None:
     Raises:
         ValueError: The extension is unknown, the path a folder, or its folder cannot be written to.
     """
-    if path.suffix.lower() not in extensions:
+    if ending_of(path) not in extensions:
         raise ValueError(f"output must end in {', '.join(extensions)}, not {path.name!r}")
     check_place(path)
     if path.is_dir():
@@ -90,14 +91,14 @@ def save_picture(
     """
 
     def encode(file: Path) -> None:
-        _encode(image, file, path.suffix.lower(), parameters, record)
+        _encode(image, file, ending_of(path), parameters, record)
 
     return save_with_record(path, record, encode, force)
 
 
 def write_picture(image: Image.Image, record: dict[str, Any], path: Path, parameters: str) -> None:
     """Writes a picture's file alone, with what `save_picture` puts into it, over what is there."""
-    _encode(image, path, path.suffix.lower(), parameters, record)
+    _encode(image, path, ending_of(path), parameters, record)
 
 
 def save_with_record(
@@ -137,10 +138,10 @@ def read_record(path: Path, *kinds: str) -> dict[str, Any]:
         ValueError: The file is missing, unreadable or of another form; the sentence names it.
     """
     name = str(path)
-    if path.suffix.lower() not in (".json", ".png"):
+    if ending_of(path) not in (".json", ".png"):
         raise ValueError(f"{name!r} must be the .json beside a picture, or a .png made by selfcascade")
     try:
-        text = path.read_text("utf-8") if path.suffix.lower() == ".json" else _png_chunk(path)
+        text = path.read_text("utf-8") if ending_of(path) == ".json" else _png_chunk(path)
         record = json.loads(text)
     except FileNotFoundError as error:
         raise ValueError(f"{name!r} does not exist") from error
@@ -217,19 +218,32 @@ def publish(file: Path, path: Path) -> bool:
 
 
 def _replace(path: Path, picture: Path, sidecar: Path) -> None:
-    """Gives a picture and its sidecar the names of earlier ones, which stay if that fails or is interrupted."""
+    """Gives a picture and its sidecar the names of earlier ones, which stay if that fails or is interrupted.
+
+    The earlier sidecar goes first and the new one comes last: whenever the process is killed, no picture has the record
+    of another beside it.
+    """
     beside = path.with_suffix(".json")
-    with temporary_file(path.parent) as earlier:
-        there = os.path.lexists(beside)
+    with temporary_file(path.parent) as earlier, temporary_file(path.parent) as earlier_record:
+        there = path.exists()
         if there:
-            shutil.copy2(beside, earlier)
+            shutil.copy2(path, earlier)
+        recorded = os.path.lexists(beside)
+        if recorded:
+            beside.replace(earlier_record)
         try:
-            sidecar.replace(beside)
             picture.replace(path)
+            sidecar.replace(beside)
         except BaseException:
-            if picture.exists() and not sidecar.exists():
-                if there:
-                    earlier.replace(beside)
-                else:
-                    beside.unlink()
+            if sidecar.exists():  # else all is done, and Ctrl-C came a moment later
+                if not picture.exists():
+                    _put_back(earlier, path, there)
+                _put_back(earlier_record, beside, recorded)
             raise
+
+
+def _put_back(earlier: Path, path: Path, there: bool) -> None:
+    if there:
+        earlier.replace(path)
+    else:
+        path.unlink(missing_ok=True)

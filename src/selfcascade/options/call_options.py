@@ -27,8 +27,8 @@ from selfcascade.options.checks import (
     Text,
     refusal,
 )
-from selfcascade.options.load_options import LoadOptions
-from selfcascade.options.presets import PRESETS, Attention, Preset, Upsampling, preset_named
+from selfcascade.options.load_options import LoadOptions, SchedulerName, Weight
+from selfcascade.options.presets import PRESETS, Attention, Portion, Preset, Upsampling, preset_named
 from selfcascade.options.use import (
     CALLS,
     CLIPS,
@@ -41,6 +41,7 @@ from selfcascade.options.use import (
     Use,
     of_cascade,
     of_method,
+    of_own_stages,
     of_python,
     of_source,
     planned,
@@ -120,6 +121,26 @@ class Options(LoadOptions):
         PerStage[Steps] | None,
         of_cascade("K, the training timestep where stages with a pivot start, for all of them or for each."),
     ] = None
+    strength: Annotated[
+        PerStage[Portion] | None,
+        of_cascade("K / T, as diffusers counts it: 0.5 of 1000 training timesteps is a K of 500."),
+    ] = None
+    stage_prompt: Annotated[
+        PerStage[Text] | None,
+        of_own_stages("Prompt of stages with a pivot, for all of them or for each.", "prompt"),
+    ] = None
+    stage_negative_prompt: Annotated[
+        PerStage[Text] | None,
+        of_own_stages("Negative prompt of stages with a pivot, for all of them or for each.", "negative_prompt"),
+    ] = None
+    stage_scheduler: Annotated[
+        PerStage[SchedulerName] | None,
+        of_cascade("Scheduler of stages with a pivot, for all of them or for each.", unless="the base stage's"),
+    ] = None
+    stage_lora_scale: Annotated[
+        PerStage[Weight] | None,
+        of_own_stages("Strength of the LoRAs in stages with a pivot, times their own.", "1"),
+    ] = None
     upsampling: Annotated[Upsampling | None, of_cascade("How pivots are enlarged.")] = None
     anchor: Annotated[
         Share | None, of_cascade("Share of a stage's steps, the first ones, held to the pivot's low band.")
@@ -191,13 +212,20 @@ class Options(LoadOptions):
             raise refusal(error, hints(type(self)), given) from None
 
     @model_validator(mode="after")
-    def _says_the_size_once(self) -> Self:
+    def _says_things_once(self) -> Self:
         sides = [name for name in ("height", "width") if getattr(self, name) is not None]
         ratios = [name for name in ("scale", "pixels") if getattr(self, name) is not None]
         if len(ratios) == 2 or (ratios and sides):
             others = "{height} or {width}" if sides else "{pixels}"
             raise OptionError(f"{{{ratios[0]}}} cannot be given with {others}; leave one of them out")
+        if self.strength is not None and self.pivot_step is not None:
+            raise OptionError("{strength} cannot be given with {pivot_step}: K is the strength times T; leave one out")
         return self
+
+    @property
+    def chooses_pivot(self) -> bool:
+        """Whether K is given, in its own unit or as a strength."""
+        return self.pivot_step is not None or self.strength is not None
 
     @property
     def side_scale(self) -> float | None:

@@ -54,6 +54,7 @@ PLANNED: Names = CALLS | {"plan"}
 # Options of one kind: of the stages' plan, of stages with a pivot, of the model, of what is added to it, ...
 planned = functools.partial(Use, commands=PLAN, calls=PLANNED)
 of_cascade = functools.partial(planned, unless="the preset's", taken_by="cascade")
+of_own_stages = functools.partial(Use, commands=MAKE, calls=CALLS, taken_by="cascade")
 of_model = functools.partial(Use, commands=MODEL, passed=False)
 of_addition = functools.partial(Use, commands=PLAN, passed=False)
 of_source = functools.partial(Use, taken_by="image", passed=False)

@@ -17,20 +17,21 @@ from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.request import Request
 from selfcascade.cascade import Stage, StageResult
 from selfcascade.options import Options, uses
-from selfcascade.options.checks import OptionError, is_whole, nearest
+from selfcascade.options.checks import OptionError, is_whole, nearest, shown
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 # Keywords of pipelines whose values would change what a stage's latents mean.
 REPLACED = {
     "latents": "stages make their own; use pivot, or upscale(image)",
-    "strength": "stages start at a noise level; use pivot_step",
     "denoise_strength": "stages start at a noise level; use pivot_step",
     "noise_scale": "stages start at a noise level; use pivot_step",
     "max_area": "stages say their own size; use height and width",
     "denoising_start": "stages start at a noise level; use pivot_step",
     "denoising_end": "a stage hands on clean latents; give the result to a refiner as its image instead",
 }
+
+FOR_PIVOTS = ("shared_noise", "stage_prompt", "stage_negative_prompt", "stage_scheduler", "stage_lora_scale")
 
 
 @dataclass
@@ -165,9 +166,13 @@ def check_clips(family: Family, frames: int | None, shared_noise: float) -> None
 
 def check_has_pivot(options: Options, stages: Sequence[Stage]) -> None:
     """Raises OptionError if an option is for stages with a pivot, and there is none."""
-    if options.shared_noise and stages[-1].pivot_step is None:
-        words = f"here {options.shared_noise}, is for stages above the base, and {stages[-1].size} has none"
-        raise OptionError(f"{{shared_noise}}, {words}")
+    if stages[-1].pivot_step is not None:
+        return
+    for name in FOR_PIVOTS:
+        value = getattr(options, name)
+        if value not in (None, 0.0):
+            words = f"is for stages above the base, and {stages[-1].size} has none"
+            raise OptionError(f"{{{name}}}, here {{found}}, {words}", found=shown(value))
 
 
 def check_length(arguments: Mapping[str, Any], frames: int) -> None:

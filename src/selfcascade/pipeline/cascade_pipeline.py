@@ -19,6 +19,7 @@ from selfcascade.base_models.image_pivot import image_pivot
 from selfcascade.base_models.pivot_controls import PivotSettings
 from selfcascade.base_models.request import Request
 from selfcascade.base_models.stage_attention import attending_locally, attention_of
+from selfcascade.base_models.stage_values import check_values
 from selfcascade.cascade import Size, Stage, StageResult, self_cascade
 from selfcascade.media.images import Clips, Pictures, clips_of, pixels_of
 from selfcascade.options import Options, OutputType
@@ -68,6 +69,11 @@ class SelfCascade(Planner):
         pixels: float | None = None,
         num_inference_steps: int | Sequence[int] | None = None,
         pivot_step: int | Sequence[int] | None = None,
+        strength: float | Sequence[float] | None = None,
+        stage_prompt: str | Sequence[str] | None = None,
+        stage_negative_prompt: str | Sequence[str] | None = None,
+        stage_scheduler: str | Sequence[str] | None = None,
+        stage_lora_scale: float | Sequence[float] | None = None,
         preset: str | Preset | None = None,
         upsampling: Upsampling | None = None,
         anchor: float | None = None,
@@ -97,8 +103,11 @@ class SelfCascade(Planner):
 
         Args:
             prompt: One or several; None where `prompt_embeds` are given.
-            height, width, scale, pixels, num_inference_steps, pivot_step, preset, upsampling, anchor, energy,
-                attention, guidance_scale: As in `plan`.
+            height, width, scale, pixels, num_inference_steps, guidance_scale, stage_scheduler: As in `plan`.
+            pivot_step, strength, preset, upsampling, anchor, energy, attention: As in `plan`.
+            stage_prompt, stage_negative_prompt: Words of the stages with a pivot, for all of them or one text each;
+                None: those of the base stage. Where there are several prompts, they are for all of them.
+            stage_lora_scale: What stages with a pivot multiply the strengths of the pipeline's LoRAs by.
             generator: Source of every random draw; a list gives each picture its own.
             output_type: "pil", "np", "pt" or "latent".
             return_dict: False returns the tuple (pictures, stages).
@@ -119,6 +128,7 @@ class SelfCascade(Planner):
         request = Request(prompt, options.generator, options.output_type, arguments)
         pivot = cast("Tensor", options.pivot)
         after, request = taken_up(pivot, stages, request, self.family)
+        check_values(self.pipe, request, after)
         base = self._base(request, options)
         check_has_pivot(options, stages)
         start = None if options.pivot is None else lambda: base.resume(pivot, stages[0])
@@ -137,6 +147,11 @@ class SelfCascade(Planner):
         pixels: float | None = None,
         num_inference_steps: int | Sequence[int] | None = None,
         pivot_step: int | Sequence[int] | None = None,
+        strength: float | Sequence[float] | None = None,
+        stage_prompt: str | Sequence[str] | None = None,
+        stage_negative_prompt: str | Sequence[str] | None = None,
+        stage_scheduler: str | Sequence[str] | None = None,
+        stage_lora_scale: float | Sequence[float] | None = None,
         preset: str | Preset | None = None,
         upsampling: Upsampling | None = None,
         anchor: float | None = None,
@@ -196,6 +211,7 @@ class SelfCascade(Planner):
         words = prompt or "" if prompt is not None or not embedded else None
         request = Request(words, options.generator, options.output_type, arguments)
         request = request.for_pictures(len(pixels), self.family.video)
+        check_values(self.pipe, request, stages)
         base = self._base(request, options)
         pivot = functools.partial(image_pivot, self.family, request, pixels, sizes[0], before, self._tuned(options))
         return self._run(base, stages, pivot, options)
@@ -240,7 +256,7 @@ class SelfCascade(Planner):
     ) -> SelfCascadeOutput | tuple[Any, list[StageResult[PipelineSample]]]:
         tiled = stages[-1].size.area >= TILING_AREA if options.vae_tiling is None else options.vae_tiling
         with tiling(self.family.vae, tiled), checking_pixels(self.family), torch.no_grad():
-            stages = base.with_steps(stages, chosen=options.pivot_step is not None)
+            stages = base.with_steps(stages, chosen=options.chooses_pivot)
             results = list(self_cascade(base, stages, None if pivot is None else pivot()))
             last = results[-1].sample
             chunk = base.arguments.get("decode_chunk_size")

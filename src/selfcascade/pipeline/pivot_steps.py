@@ -1,7 +1,8 @@
 """K, the noise level that each stage above the base starts from.
 
-In this order: the caller's `pivot_step`; the step that feature upsamplers were trained for; the preset's share of T
-(`options/presets.py`). A K of the last two that leaves a stage no step is raised to the lowest that leaves it one.
+In this order: the caller's `pivot_step` or `strength`; the step that feature upsamplers were trained for; the preset's
+share of T (`options/presets.py`). A K of the last two that leaves a stage no step is raised to the
+lowest that leaves it one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 from selfcascade.base_models.stage_schedules import Schedules, lowest_pivot
 from selfcascade.cascade import Size
+from selfcascade.options import Options
 from selfcascade.options.checks import OptionError
 from selfcascade.options.presets import PRESETS, Preset
 
@@ -18,7 +20,7 @@ Value = TypeVar("Value")
 
 
 def pivot_steps(
-    schedules: Schedules, native: Size, sizes: Sequence[Size], preset: Preset, asked: int | tuple[int, ...] | None
+    schedules: Schedules, native: Size, sizes: Sequence[Size], preset: Preset, options: Options
 ) -> list[int]:
     """K of each stage with a pivot.
 
@@ -27,15 +29,25 @@ def pivot_steps(
         native: The size that a `matched` preset's shares are meant at.
         sizes: Sizes of the stages with a pivot.
         preset: Its shares of T, where the caller asks for nothing.
-        asked: The caller's K, for all of them or one each.
+        options: Their K, or K / T, for all of them or one each.
 
     Raises:
         OptionError: K lies outside (0, T], or there are not as many as stages.
     """
+    asked = options.pivot_step
+    if options.strength is not None:
+        asked = steps_of(options.strength, schedules.training_steps)
     chosen = tuple(preset_pivots(schedules, native, sizes, preset)) if asked is None else asked
     found = per_stage("pivot_step", chosen, len(sizes))
     check_range("pivot_step", found, schedules.training_steps)
     return found
+
+
+def steps_of(strength: float | tuple[float, ...], training_steps: int) -> int | tuple[int, ...]:
+    """K of a strength, diffusers' K / T, or of one for each stage."""
+    if isinstance(strength, tuple):
+        return tuple(max(1, round(one * training_steps)) for one in strength)
+    return max(1, round(strength * training_steps))
 
 
 def preset_pivots(schedules: Schedules, native: Size, sizes: Sequence[Size], preset: Preset) -> list[int]:

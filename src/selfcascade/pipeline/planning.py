@@ -10,10 +10,12 @@ from typing import Any
 
 from selfcascade.base_models import family_of
 from selfcascade.base_models.family import Family
+from selfcascade.base_models.named_schedulers import scheduler_named
 from selfcascade.base_models.pivot_controls import check_anchorable
 from selfcascade.base_models.protocols import Pipeline, Scheduler
 from selfcascade.base_models.scheduler_kinds import check_scheduler
 from selfcascade.base_models.stage_schedules import SchedulerSchedules, Schedules, shortened
+from selfcascade.base_models.stage_values import DistinctStage
 from selfcascade.cascade import LEAST_AREA, Size, Stage, plan_stages
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError
@@ -65,6 +67,8 @@ class Planner:
         *,
         scale: float | None = None,
         pixels: float | None = None,
+        strength: float | Sequence[float] | None = None,
+        stage_scheduler: str | Sequence[str] | None = None,
         upsampling: Upsampling | None = None,
         anchor: float | None = None,
         energy: float | None = None,
@@ -80,6 +84,8 @@ class Planner:
             guidance_scale: For all stages or one value a stage.
             scale: Instead of height and width: the native sides times this, 1 or more, rounded to what the model makes.
             pixels: The same by the number of pixels: 4 is a scale of 2.
+            strength: Instead of pivot_step: K / T, in (0, 1].
+            stage_scheduler: Name of the scheduler of stages with a pivot, for all of them or one each.
             upsampling, anchor, energy, attention: In the places of the preset's, as in `Preset`.
             None of any of them is the default in docs/options.md.
 
@@ -90,6 +96,7 @@ class Planner:
             height=height, width=width, scale=scale, pixels=pixels, preset=preset, pivot_step=pivot_step
         )
         given |= dict(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale)
+        given |= dict(strength=strength, stage_scheduler=stage_scheduler)
         given |= dict(upsampling=upsampling, anchor=anchor, energy=energy, attention=attention)
         return self._plan(Options(**given))
 
@@ -105,9 +112,16 @@ class Planner:
         if guided and (instead := self.family.guided_by) is not None:
             raise OptionError(f"{{guidance_scale}} is no keyword of {self.family.name}; use {instead}")
         preset = self._chosen(options)
+        names = per_stage("stage_scheduler", options.stage_scheduler, len(sizes) - first_pivot)
         if preset.anchor > 0:
-            check_anchorable(self.pipe.scheduler)
-        return planned(self.schedules, self.native_size, self.defaults, sizes, first_pivot, preset, options)
+            for scheduler in map(self._scheduler, names or [None]):
+                check_anchorable(scheduler)
+        later = [SchedulerSchedules(self._scheduler(name), self.family.sigmas) for name in names]
+        return planned(self.schedules, self.native_size, self.defaults, sizes, first_pivot, preset, options, later)
+
+    def _scheduler(self, name: str | None) -> Scheduler:
+        own = self.pipe.scheduler
+        return own if name is None else scheduler_named(own, name, "stage_scheduler")
 
     @property
     def schedules(self) -> SchedulerSchedules:
@@ -115,7 +129,17 @@ class Planner:
         return SchedulerSchedules(self.pipe.scheduler, self.family.sigmas)
 
     def _chosen(self, options: Options) -> Preset:
-        return with_changes(self.preset(options.preset), options)
+        named = options.preset
+        if named is None and self.upsamplers is None:
+            named = self.default_preset_of(options)
+        return with_changes(self.preset(named), options)
+
+    def default_preset_of(self, options: Options) -> str:
+        """As `default_preset`, for a call whose stages may have schedulers of their own."""
+        asked = options.stage_scheduler
+        names: tuple[str | None, ...] = asked if isinstance(asked, tuple) else (asked,)
+        found = {default_preset(self.defaults, self._scheduler(name)) for name in names}
+        return found.pop() if len(found) == 1 else UNANCHORED_PRESET
 
     @property
     def default_preset(self) -> str:
@@ -216,6 +240,7 @@ def planned(
     first_pivot: int,
     preset: Preset,
     options: Options,
+    later: Sequence[Schedules] = (),
 ) -> tuple[Stage, ...]:
     """The stages of a cascade, their settings checked.
 
@@ -226,23 +251,38 @@ def planned(
         sizes: Sizes of the stages.
         first_pivot: Index of the first stage that starts from a pivot.
         preset: With the options in the places of its own settings.
-        options: Their steps, pivot step and guidance.
+        options: Their steps, pivot step, guidance, and what stages with a pivot have of their own.
+        later: The schedules of each stage with a pivot, where they are not those of the model.
 
     Raises:
         ValueError: A setting is out of range; the sentence names it.
     """
     steps = defaults.num_inference_steps if options.num_inference_steps is None else options.num_inference_steps
     guidance_scale = defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale
-    pivots = pivot_steps(schedules, native, sizes[first_pivot:], preset, options.pivot_step)
+    pivots = pivot_steps(schedules, native, sizes[first_pivot:], preset, options)
     all_steps = per_stage("num_inference_steps", steps, len(sizes))
     guidance = per_stage("guidance_scale", guidance_scale, len(sizes))
     check_range("num_inference_steps", all_steps, schedules.training_steps)
+    later = later or [schedules] * len(pivots)
     if preset.step_share < 1 and isinstance(steps, int):
-        all_steps[first_pivot:] = [shortened(schedules, steps, preset.step_share, pivot) for pivot in pivots]
+        pairs = zip(later, pivots, strict=True)
+        all_steps[first_pivot:] = [shortened(own, steps, preset.step_share, pivot) for own, pivot in pairs]
     for number in all_steps[:first_pivot]:
         schedules.last_timesteps(number)  # which the scheduler may refuse
-    chosen = options.pivot_step is not None
+    chosen = options.chooses_pivot
     for index, number in enumerate(all_steps[first_pivot:]):
-        pivots[index] = reachable(schedules, number, pivots[index], chosen)
+        pivots[index] = reachable(later[index], number, pivots[index], chosen)
     plan = zip(sizes, all_steps, [None] * first_pivot + pivots, guidance, strict=True)
-    return tuple(Stage(index, len(sizes), *values) for index, values in enumerate(plan))
+    stages = [Stage(index, len(sizes), *values) for index, values in enumerate(plan)]
+    return (*stages[:first_pivot], *_distinct(stages[first_pivot:], options))
+
+
+def _distinct(stages: list[Stage], options: Options) -> list[Stage]:
+    """The stages with what the options say of stages with a pivot alone."""
+    names = ("prompt", "negative_prompt", "scheduler", "lora_scale")
+    given = {name: getattr(options, f"stage_{name}") for name in names}
+    own = {name: per_stage(f"stage_{name}", value, len(stages)) for name, value in given.items() if value is not None}
+    if not own:
+        return stages
+    values = (dict(zip(own, each, strict=True)) for each in zip(*own.values(), strict=True))
+    return [DistinctStage(**vars(stage), **each) for stage, each in zip(stages, values, strict=True)]
