@@ -29,6 +29,7 @@ from selfcascade.media.save_pictures import (
 )
 from selfcascade.media.whole_files import temporary_prefix, write_whole
 from selfcascade.options.checks import is_number
+from selfcascade.options.optional import install
 
 CLIP_OUTPUTS = (".mp4", ".gif", ".webp")
 FRAME_NAME = re.compile(r"[0-9]{4,}\.png")
@@ -280,8 +281,9 @@ def pyav() -> Any:
         import av
         import av.video.reformatter
     except ImportError as error:
-        wanted = "pip install 'selfcascade[video]'"
-        raise ValueError(f"video files need PyAV ({wanted}); only .webp, .gif and folders can do without") from error
+        raise ValueError(
+            f"video files need PyAV ({install('av')}); only .webp, .gif and folders can do without"
+        ) from error
     return av
 
 
