@@ -25,7 +25,7 @@ from selfcascade.data.collages import (
     split_of,
     splits_of,
 )
-from selfcascade.data.collages.names import noun, words_of
+from selfcascade.data.collages.names import noun, texts_in, words_of
 from selfcascade.data.collages.sprites import SPRITES, read_sprite
 from selfcascade.data.collages.textures import Surface
 from selfcascade.data.scenes import KINDS as SCENE_KINDS
@@ -335,7 +335,7 @@ def test_a_cut_out_is_named_by_its_caption_or_its_file(
     path = tmp_path / name
     if caption_file is not None:
         path.with_suffix(".txt").write_text(caption_file)
-    assert noun(words_of(path)) == kind
+    assert noun(words_of(path, texts_in(tmp_path))) == kind
 
 
 def test_a_transparent_cut_out_is_refused(tmp_path: Path) -> None:

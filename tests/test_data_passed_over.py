@@ -22,7 +22,10 @@ from selfcascade.data import (
     Stream,
     open_source,
 )
-from selfcascade.data.collages.names import files_in, words_of
+from selfcascade.data.collages.names import files_in, texts_in, words_of
+from selfcascade.data.collages.photographs import photographs_in
+from selfcascade.media.frame_files import probe_frames
+from selfcascade.media.video_files import ClipError
 
 SIDE = Size(32, 32)
 
@@ -150,14 +153,40 @@ def test_endings_in_capitals_count(tmp_path: Path) -> None:
     entries = [entry for entry in FolderSource(tmp_path).entries(0, 0) if not isinstance(entry, Skip)]
     found = {entry.key: entry.caption for entry in entries}
     assert found == {"a.PNG": "a house", "b.Png": "a tree", "sub/c.PNG": "a boat"}
-    assert words_of(tmp_path / "a.PNG") == "a house"
+    texts = texts_in(tmp_path)
+    assert [words_of(tmp_path / name, texts) for name in ("a.PNG", "b.Png")] == ["a house", "a tree"]
+
+
+def test_a_caption_beside_a_cut_out_counts_whatever_the_case_of_its_ending(tmp_path: Path) -> None:
+    for ending in ("txt", "TXT", "Txt", "tXt"):
+        (tmp_path / f"{ending}.txt").with_suffix(f".{ending}").write_text("a boat")
+        assert words_of(tmp_path / f"{ending}.png", texts_in(tmp_path)) == "a boat"
+
+
+@pytest.mark.parametrize("ending", ["mp4", "MP4", "Mp4"])
+def test_the_clips_of_a_table_may_have_their_ending_in_any_case(tmp_path: Path, ending: str) -> None:
+    write_clip(tmp_path / "a.mp4")
+    (tmp_path / "a.mp4").rename(tmp_path / f"a.{ending}")
+    (tmp_path / "clips.csv").write_text("videoid,name\na,a walk\n")
+    (entry,) = ClipTableSource(tmp_path / "clips.csv").entries(0, 0)
+    assert not isinstance(entry, Skip) and entry.key == f"a.{ending}"
+
+
+@pytest.mark.parametrize("ending", ["heic", "HEIC", "Jxl"])
+def test_formats_that_are_not_read_are_named_in_folders_of_assets_and_of_frames(tmp_path: Path, ending: str) -> None:
+    for name in (f"b.{ending}", "a.JPEG", "c.PNG"):
+        (tmp_path / name).write_bytes(encoded())
+    with pytest.warns(UserWarning, match=rf"backgrounds '.*': 1 pictures are not read here \(b\.{ending}"):
+        assert list(photographs_in(tmp_path)) == ["a", "c"]
+    with pytest.raises(ClipError, match=rf"'b\.{ending}' is of a format that is not read"):
+        probe_frames(tmp_path)
 
 
 def test_cut_outs_of_a_mac_have_no_twins(tmp_path: Path) -> None:
     for name in ("a.png", "._a.png", ".hidden/b.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"something")
-    assert files_in(tmp_path, frozenset({".png"})) == [tmp_path / "a.png"]
+    assert files_in(tmp_path, frozenset({".png"}), "sprites") == [tmp_path / "a.png"]
 
 
 def test_a_folder_of_clips_counts_what_it_does_not_read(tmp_path: Path) -> None:

@@ -106,3 +106,15 @@ def test_the_best_device_there_is() -> None:
 def test_a_numbered_cpu_is_a_cpu(tmp_path: Path, pipe: Any) -> None:
     pipe.save_pretrained(tmp_path)
     assert load_model(str(tmp_path), device="cpu:0").dtype == torch.float32
+
+
+@pytest.mark.parametrize("device", [torch.device("cpu"), torch.device("cpu", 0)])
+def test_the_cpu_computes_in_float32_however_it_is_named(models: Path, device: str | torch.device) -> None:
+    pipe = load_model(str(models / "sd"), device)
+    assert pipe.dtype == torch.float32 and pipe.device.type == "cpu"
+
+
+@pytest.mark.parametrize("device", ["CPU", "cuda:x", 0, True, torch.device("meta")])
+def test_what_is_no_device_is_refused(device: Any) -> None:
+    with pytest.raises(ValueError, match=r"^device must be cpu, cuda, cuda:N or mps, not "):
+        load_model("bundled", device)

@@ -11,6 +11,8 @@ import torch
 
 from cascade_runs import SD, run
 from selfcascade.base_models.named_schedulers import scheduler_named
+from selfcascade.base_models.stage_scheduler import stage_scheduler
+from selfcascade.models import BUNDLED
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError
 from selfcascade.options.schedulers import SCHEDULERS, SPACINGS, parse_scheduler
@@ -113,3 +115,26 @@ def test_every_spacing_is_a_setting_of_diffusers() -> None:
     assert all(set(settings) <= set(known) for settings in SPACINGS.values())
     for name in SCHEDULERS:
         assert parse_scheduler(name).kind == SCHEDULERS[name][0]
+
+
+@pytest.mark.parametrize("spacing", ["karras", "exponential"])
+@pytest.mark.parametrize("name", ["euler", "heun", "dpm2", "dpm++-2m", "dpm++-2m-sde", "dpm++-2s", "deis", "unipc"])
+def test_a_schedule_whose_first_timesteps_round_to_the_same_runs_from_its_beginning(name: str, spacing: str) -> None:
+    """The bundled model's first noise levels lie so close; diffusers' own look-up starts at the second of them."""
+    given: Any = diffusers.DDIMScheduler.from_pretrained(BUNDLED / "scheduler")
+    stock: Any = scheduler_named(given, f"{name} {spacing}")
+    ours: Any = stage_scheduler(stock, None)
+    results = []
+    for scheduler in (stock, ours):
+        scheduler.set_timesteps(20)
+        if scheduler is stock:
+            scheduler.set_begin_index(0)
+        draw, z = torch.Generator().manual_seed(0), torch.ones(1, 4, 2, 2)
+        for timestep in scheduler.timesteps:
+            said = torch.randn(z.shape, generator=draw)
+            z = scheduler.step(said + scheduler.scale_model_input(z, timestep), timestep, z)[0]
+            draw.manual_seed(int(draw.initial_seed()) + 1)
+        results.append(z)
+    if "sde" not in name:  # which draws noise of its own
+        assert torch.equal(*results)
+    assert torch.isfinite(results[1]).all() and ours.step_index == len(ours.timesteps)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from selfcascade.loading.reasons import reason_of
 from selfcascade.loading.single_files import check_single_file, load_single_file
 from selfcascade.options import Options
 
+if TYPE_CHECKING:
+    import torch
+
+Device: TypeAlias = "str | torch.device"
 BUNDLED = Path(__file__).parent / "bundled" / "image"
 BUNDLED_VIDEO = Path(__file__).parent / "bundled" / "video"
 BUNDLED_SUPER_RESOLVER = Path(__file__).parent / "bundled" / "super_resolver"
@@ -20,7 +24,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 UPSCALER_SCALING_FACTOR = 0.08333
 
 
-def load_bundled(device: str | None = None, dtype: str | None = None, video: bool = False) -> Any:
+def load_bundled(device: Device | None = None, dtype: str | None = None, video: bool = False) -> Any:
     """The small pipeline that ships with the package; its half-precision files are read as float32.
 
     Args:
@@ -34,7 +38,7 @@ def load_bundled(device: str | None = None, dtype: str | None = None, video: boo
     return load_model("bundled-video" if video else "bundled", device, dtype)
 
 
-def load_model(name: str, device: str | None = None, dtype: str | None = None, config: str | None = None) -> Any:
+def load_model(name: str, device: Device | None = None, dtype: str | None = None, config: str | None = None) -> Any:
     """A text-to-image or text-to-video pipeline, from local files where they are there, else from the Hub.
 
     Only safetensors are read, and no code that comes with a model is run.
@@ -42,7 +46,7 @@ def load_model(name: str, device: str | None = None, dtype: str | None = None, c
     Args:
         name: "bundled" or "bundled-video", a folder with a `model_index.json`, a .safetensors checkpoint, or a Hub id
             ("stabilityai/stable-diffusion-2-1").
-        device: "cpu", "cuda", "cuda:1", "mps"; None is the best there is.
+        device: "cpu", "cuda", "cuda:1", "mps", or such a `torch.device`; None is the best there is.
         dtype: "float32", "float16" or "bfloat16"; None is float32, and float16 for models other than the bundled ones
             on a GPU.
         config: For a checkpoint, a folder of the same kind of model in diffusers' format; None: the original model's.
@@ -53,7 +57,7 @@ def load_model(name: str, device: str | None = None, dtype: str | None = None, c
     return read_model(name, device, dtype, config).to(find_device(device))
 
 
-def read_model(name: str, device: str | None = None, dtype: str | None = None, config: str | None = None) -> Any:
+def read_model(name: str, device: Device | None = None, dtype: str | None = None, config: str | None = None) -> Any:
     """As `load_model`, but left in the CPU's memory, for more to be put on it; the device decides the dtype alone."""
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
@@ -114,7 +118,7 @@ def load_upsamplers(name: str) -> Any:
         raise ValueError(f"upsamplers {name!r} cannot be loaded: {reason_of(error)}") from error
 
 
-def load_super_resolver(name: str, device: str | None = None, dtype: str | None = None) -> Any:
+def load_super_resolver(name: str, device: Device | None = None, dtype: str | None = None) -> Any:
     """A StableDiffusionUpscalePipeline: the bundled model's, one from a folder, or from the Hub.
 
     Args:
@@ -158,8 +162,8 @@ def upscaler_autoencoder(vae: Any) -> Any:
     return made.half().float()
 
 
-def find_device(name: str | None = None) -> str:
-    """The device to run on; None asks for the best there is: CUDA, then Apple's GPU, then the CPU.
+def find_device(name: Device | None = None) -> str:
+    """The device to run on, as text; None asks for the best there is: CUDA, then Apple's GPU, then the CPU.
 
     Raises:
         ValueError: This machine has no such device.
@@ -168,7 +172,8 @@ def find_device(name: str | None = None) -> str:
 
     if name is None:
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    match = re.fullmatch(r"(cpu|cuda|mps)(?::([0-9]{1,3}))?", name)
+    name = str(name) if isinstance(name, torch.device) else name
+    match = re.fullmatch(r"(cpu|cuda|mps)(?::([0-9]{1,3}))?", name) if isinstance(name, str) else None
     if match is None:
         raise ValueError(f"device must be cpu, cuda, cuda:N or mps, not {name!r}")
     count = {
@@ -246,7 +251,7 @@ def _set_in_motion(image: Any, options: dict[str, Any]) -> Any:
     return pipe
 
 
-def _bundled_super_resolver(device: str | None, dtype: str | None) -> Any:
+def _bundled_super_resolver(device: Device | None, dtype: str | None) -> Any:
     """The bundled image pipeline's autoencoder and text encoder with the U-Net that enlarges."""
     import torch
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel

@@ -254,6 +254,9 @@ def _keep_tail(scheduler: StageScheduler) -> None:
     scheduler.first_index, scheduler.whole = 0, {}
     scheduler.steps_run, scheduler.stage_latents = 0, None
     if scheduler.pivot_step is None:
+        # Close noise levels round to equal timesteps; schedulers that look their first one up would take the second.
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(0)
         return
     below = [index for index in range(0, len(timesteps), order) if float(timesteps[index]) <= scheduler.pivot_step]
     if not below:

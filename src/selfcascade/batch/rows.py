@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from selfcascade.batch.refusals import BatchError
+from selfcascade.media.endings import ending_of
 from selfcascade.options.checks import shown
 from selfcascade.options.optional import install
 
@@ -82,7 +83,7 @@ def open_prompts(path: Path) -> PromptFile:
         BatchError: There is none, or its ending is unknown.
     """
     kinds = {".txt": TextPrompts, ".csv": CsvPrompts, ".tsv": CsvPrompts, ".jsonl": JsonPrompts}
-    ending = path.suffix.lower()
+    ending = ending_of(path)
     if ending not in ENDINGS:
         raise BatchError(f"prompts must be a file that ends in {', '.join(ENDINGS)}, not {str(path)!r}")
     if not path.is_file():
@@ -140,7 +141,7 @@ class CsvPrompts:
     """Comma-separated values, or .tsv with tabs, under a header with the names of options; empty cells are none."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.dialect = path, {"delimiter": "\t" if path.suffix.lower() == ".tsv" else ",", "strict": True}
+        self.path, self.dialect = path, {"delimiter": "\t" if ending_of(path) == ".tsv" else ",", "strict": True}
 
     def rows(self, start: Place | None = None, number: int = 0) -> Iterator[Row]:
         """As in `PromptFile`."""

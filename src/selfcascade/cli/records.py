@@ -9,6 +9,7 @@ from typing import Any
 
 from selfcascade.cli.sources import is_clip
 from selfcascade.making import OF_CLIPS, TUNED, not_taken, read_options
+from selfcascade.media.endings import ending_of
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError, shown
 from selfcascade.options.presets import Preset
@@ -86,5 +87,5 @@ def check_method(options: Options) -> None:
 def _of_clips(output: Path | None, given: Mapping[str, Any]) -> bool:
     """Whether an option is for clips alone; a .gif that is enlarged may be a picture, and a .webp that is written."""
     read = "image" in given and is_clip(Path(given["image"]))
-    written = "" if output is None else output.suffix.lower()
+    written = "" if output is None else ending_of(output)
     return read or written in (".mp4", ".gif") or any(name in given for name in OF_CLIPS)

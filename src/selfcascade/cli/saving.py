@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from selfcascade.making import OF_CLIPS, Made
+from selfcascade.media.endings import ending_of
 from selfcascade.media.frame_rates import DEFAULT_FPS
 from selfcascade.media.save_clips import CLIP_OUTPUTS, check_clip_output, save_clip, save_sheet
 from selfcascade.media.save_pictures import EXTENSIONS, check_output, check_place, save_picture
@@ -23,7 +24,7 @@ def check_target(output: Path | None, options: Options, force: bool) -> None:
     if output is None:
         check_place(DEFAULTS / "picture.png")
         return
-    extension = output.suffix.lower()
+    extension = ending_of(output)
     if extension not in (*EXTENSIONS, *CLIP_OUTPUTS, ""):
         known = ", ".join(dict.fromkeys((*EXTENSIONS, *CLIP_OUTPUTS)))
         raise ValueError(f"output must end in {known}, not {output.name!r}")
@@ -63,7 +64,7 @@ def target(output: Path | None, default: str, options: Options, video: bool, she
         return path
     check_of_clips(options, sheet)
     path = output or DEFAULTS / f"{default}.png"
-    if path.suffix.lower() not in EXTENSIONS:
+    if ending_of(path) not in EXTENSIONS:
         known = ", ".join(EXTENSIONS)
         raise ValueError(f"output {str(path)!r} is for video, and model {options.model!r} makes pictures: use {known}")
     check_output(path)

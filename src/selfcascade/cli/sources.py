@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfcascade.cli.console import note
+from selfcascade.media.endings import CLIPS, ending_of
 from selfcascade.media.frame_files import are_frames, frames_sha256, probe_frames, read_frames, recorded_fps
 from selfcascade.media.images import read_image
 from selfcascade.media.save_clips import pyav
-from selfcascade.media.video_files import CLIP_EXTENSIONS, probe_clip, read_clip
+from selfcascade.media.video_files import probe_clip, read_clip
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError
 
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
     from selfcascade.pipeline import SelfCascade
 
 # A .gif or .webp is read as a picture first, and as a clip where the model makes video.
-VIDEO_EXTENSIONS = CLIP_EXTENSIONS - {".gif"}
+VIDEO_EXTENSIONS = CLIPS - {".gif"}
 
 
 def is_clip(path: Path) -> bool:
     """Whether a path can only be a clip: a video file, frames in a folder, or several in a .webp."""
-    return path.suffix.lower() in VIDEO_EXTENSIONS or are_frames(path)
+    return ending_of(path) in VIDEO_EXTENSIONS or are_frames(path)
 
 
 def read_source(options: Options) -> tuple[Image.Image | None, Options]:
@@ -37,12 +38,12 @@ def read_source(options: Options) -> tuple[Image.Image | None, Options]:
     if options.image is None:
         raise ValueError("image is missing")
     path = Path(options.image)
-    if path.suffix.lower() in VIDEO_EXTENSIONS:
+    if ending_of(path) in VIDEO_EXTENSIONS:
         pyav()
         probe_clip(path)
     elif are_frames(path):
         probe_frames(path)
-    image = None if path.suffix.lower() in VIDEO_EXTENSIONS or path.is_dir() else read_image(path)
+    image = None if ending_of(path) in VIDEO_EXTENSIONS or path.is_dir() else read_image(path)
     sha256 = frames_sha256(path)
     if options.image_sha256 not in (None, sha256):
         raise ValueError(f"image {options.image!r} is not the file that was recorded (its SHA-256 differs)")
@@ -78,7 +79,7 @@ def source_for(cascade: SelfCascade, options: Options, image: Image.Image | None
 
     info, most = (probe_frames if loose else probe_clip)(path), cascade.family.most_frames
     # A .gif rounds its times more coarsely than a rate could be told from them; other files say theirs.
-    recorded = recorded_fps(path, info.duration) if path.suffix.lower() == ".gif" else None
+    recorded = recorded_fps(path, info.duration) if ending_of(path) == ".gif" else None
     rate = options.fps or recorded
     held = round((info.duration - start) * (rate or info.fps))
     if options.num_frames is None and most is not None and held > most:

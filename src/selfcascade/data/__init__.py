@@ -10,13 +10,13 @@ from selfcascade.data.ahead import prefetched
 from selfcascade.data.clip_files import ClipFiles
 from selfcascade.data.clip_table import ClipTableSource
 from selfcascade.data.collages_source import CollagesSource, names_collages, parse_collages
-from selfcascade.data.decode import EXTENSIONS
 from selfcascade.data.examples import Batch, DataError, Entry, Fingerprint, Position, Report, Sample, Skip, Source
 from selfcascade.data.folders import FolderSource
 from selfcascade.data.known_files import is_clutter, unread
 from selfcascade.data.scenes_source import MovingScenesSource, ScenesSource
 from selfcascade.data.shards import ShardFilter, ShardSource
 from selfcascade.data.stream import Stream, bucket_sizes
+from selfcascade.media.endings import PICTURES, ending_of
 from selfcascade.media.frame_rates import DEFAULT_FPS
 from selfcascade.options.optional import install, is_installed
 
@@ -77,17 +77,17 @@ def open_source(
     path, beside = Path(name).expanduser(), list[Path]()
     if name and path.is_dir():
         files = [file for file in sorted(path.rglob("*")) if file.is_file() and not is_clutter(file.relative_to(path))]
-        shards = [file for file in files if file.parent == path and file.suffix.lower() == ".tar"]
-        beside = [file for file in files if file.parent != path or file.suffix.lower() != ".tar"]
-        if shards and any(file.parent == path and file.suffix.lower() in EXTENSIONS for file in beside):
+        shards = [file for file in files if file.parent == path and ending_of(file) == ".tar"]
+        beside = [file for file in files if file.parent != path or ending_of(file) != ".tar"]
+        if shards and any(file.parent == path and ending_of(file) in PICTURES for file in beside):
             raise DataError(f"{option} {name!r} holds both pictures and .tar shards; give each a folder of its own")
     elif path.is_file():
-        shards = [path] if path.suffix.lower() == ".tar" else []
+        shards = [path] if ending_of(path) == ".tar" else []
     else:
         shards = sorted(path.parent.glob(path.name)) if any(letter in path.name for letter in "*?[") else []
         shards = [shard for shard in shards if shard.suffix.lower() == ".tar" and not is_clutter(Path(shard.name))]
     if shards:
-        not_read = unread(beside, path, shards, EXTENSIONS, "shard")
+        not_read = unread(beside, path, shards, PICTURES, "shard")
         return ShardSource(shards, wanted or ShardFilter(min_size=size), not_read)
     if name and path.is_dir():
         return FolderSource(path, size, option=option)
@@ -101,7 +101,7 @@ def _open_clips(name: str, size: Size, clips: ClipFiles, option: str) -> Source:
         return MovingScenesSource(size, clips.frames, clips.fps or DEFAULT_FPS / (clips.stride or 1))
     path = Path(name).expanduser()
     clips = clips if clips.min_size is not None else replace(clips, min_size=size)
-    if name and (path.is_dir() or (path.is_file() and path.suffix.lower() == ".csv")):
+    if name and (path.is_dir() or (path.is_file() and ending_of(path) == ".csv")):
         if not is_installed("av"):
             raise DataError(f"{option} {name!r} needs PyAV to be read: {install('av', 'train')}")
         folder = path.is_dir()

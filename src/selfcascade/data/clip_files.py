@@ -13,10 +13,11 @@ from typing import ClassVar
 import numpy as np
 
 from selfcascade.cascade import Size
-from selfcascade.data.decode import EXTENSIONS, is_small
+from selfcascade.data.decode import is_small
 from selfcascade.data.examples import Entry, Skip, drawn_from
+from selfcascade.media.endings import CLIPS, PICTURES
 from selfcascade.media.frame_rates import DEFAULT_FPS
-from selfcascade.media.video_files import CLIP_EXTENSIONS, ClipError, ClipInfo, probe_clip, read_clip
+from selfcascade.media.video_files import ClipError, ClipInfo, probe_clip, read_clip
 
 # A rate this little under the one asked for is the same: 23.976 frames a second count as 24.
 RATE_SLACK = 0.97
@@ -49,8 +50,8 @@ class ClipFiles:
     min_frames: int = 2
     fixed_start: bool = False
     noun: ClassVar[str] = "clip"
-    extensions: ClassVar[frozenset[str]] = CLIP_EXTENSIONS
-    others: ClassVar[frozenset[str]] = EXTENSIONS - CLIP_EXTENSIONS
+    extensions: ClassVar[frozenset[str]] = CLIPS
+    others: ClassVar[frozenset[str]] = PICTURES - CLIPS
 
     def __post_init__(self) -> None:
         if self.frames < 2:

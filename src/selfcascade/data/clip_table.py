@@ -18,6 +18,7 @@ from selfcascade.data.csv_records import csv_records
 from selfcascade.data.decode import check_caption, check_inside, printable
 from selfcascade.data.examples import DataError, Entry, Fingerprint, Skip, Source, file_size, order
 
+ENDINGS = (".mp4", ".MP4", ".Mp4", ".mP4")
 CAPTION_COLUMNS = ("name", "caption", "text")
 # WebVid writes PT00H00M21S.
 ISO_DURATION = re.compile(r"PT(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?")
@@ -100,8 +101,10 @@ class ClipTableSource(Source):
         return row[index].strip() if index is not None and index < len(row) else ""
 
     def _path(self, page: str, video: str, place: str) -> Path:
-        """Where a row's clip is; no row and no link leads out of the folder."""
-        path = Path(os.path.normpath(self.folder / page / f"{video}.mp4"))
+        """Where a row's clip is, its ending in any case; no row and no link leads out of the folder."""
+        stem = os.path.normpath(self.folder / page / f"{video}.mp4").removesuffix(".mp4")
+        named = [Path(f"{stem}{ending}") for ending in ENDINGS]
+        path = next((path for path in named if os.path.isfile(path)), named[0])  # noqa: PTH113
         if not path.is_relative_to(self.folder):
             raise Skip("leads out of the folder", place)
         check_inside(path, self.folder, place)

@@ -11,10 +11,9 @@ from PIL import Image
 
 from selfcascade.cascade import Size
 from selfcascade.data.examples import Sample, Skip
+from selfcascade.media.endings import CLIPS, PICTURES
 from selfcascade.media.images import decode_image
-from selfcascade.media.video_files import CLIP_EXTENSIONS
 
-EXTENSIONS = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 MAX_CAPTION_BYTES = 64_000
 # At 1:2, a picture of the target's area has a shorter side of 0.707 of the target's.
 SHORTEST = 0.7
@@ -48,8 +47,8 @@ class PictureFiles:
 
     min_size: Size | None = None
     noun: ClassVar[str] = "picture"
-    extensions: ClassVar[frozenset[str]] = EXTENSIONS
-    others: ClassVar[frozenset[str]] = CLIP_EXTENSIONS - EXTENSIONS
+    extensions: ClassVar[frozenset[str]] = PICTURES
+    others: ClassVar[frozenset[str]] = CLIPS - PICTURES
 
     def load(self, path: Path, key: str, draw: str) -> Image.Image:
         """The whole picture; nothing about it is random."""

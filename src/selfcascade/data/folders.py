@@ -23,6 +23,7 @@ from selfcascade.data.decode import (
 )
 from selfcascade.data.examples import DataError, Entry, Fingerprint, Report, Skip, Source, fingerprint_of, order
 from selfcascade.data.known_files import is_clutter, unread
+from selfcascade.media.endings import ending_of
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 CAPTION_KEYS = ("text", "caption", "prompt")
@@ -52,11 +53,11 @@ class FolderSource(Source):
         self.captions: dict[Path, str | Skip] = {}
         self.faults: list[Skip] = []
         files = [path for path in sorted(self._files()) if not is_clutter(path.relative_to(self.folder))]
-        self.beside = {path.with_suffix(""): path for path in files if path.suffix.lower() == ".txt"}
+        self.beside = {path.with_suffix(""): path for path in files if ending_of(path) == ".txt"}
         for path in files:
             if path.name.lower() in METADATA:
                 self._read_metadata(path)
-        found = {path for path in files if path.suffix.lower() in self.media.extensions} | self.captions.keys()
+        found = {path for path in files if ending_of(path) in self.media.extensions} | self.captions.keys()
         not_read = unread(files, self.folder, found, self.media.others, self.media.noun)
         if not found and not self.faults:
             endings, report = ", ".join(sorted(self.media.extensions)), Report(max_skip_share=1.0)
@@ -167,7 +168,7 @@ def _rows(path: Path, key: str) -> list[dict[str, Any] | Skip]:
         raise Skip("metadata cannot be read", key) from error
     except UnicodeDecodeError as error:
         raise Skip("metadata is not UTF-8", key) from error
-    return list(_csv_rows(text, key) if path.suffix.lower() == ".csv" else _json_rows(text, key))
+    return list(_csv_rows(text, key) if ending_of(path) == ".csv" else _json_rows(text, key))
 
 
 def _csv_rows(text: str, key: str) -> Iterator[dict[str, Any] | Skip]:

@@ -6,13 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path, PurePath
 
 from selfcascade.data.examples import Skip
+from selfcascade.media.endings import UNREAD_CLIPS, UNREAD_PICTURES, ending_of
 
 # What a Mac, Windows and network disks leave beside users' files; a Mac's "._name" is found by its dot.
 CLUTTER = frozenset({"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"})
-UNREAD_PICTURES = frozenset(
-    {".arw", ".cr2", ".cr3", ".dng", ".exr", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".orf", ".psd", ".raf", ".tga"}
-)
-UNREAD_CLIPS = frozenset({".3gp", ".m2ts", ".mts", ".mxf", ".ogv", ".vob", ".wmv"})
 ARCHIVES = frozenset({".7z", ".arrow", ".parquet", ".rar", ".tar", ".tfrecord", ".tgz", ".zip"})
 COMPRESSED = frozenset({".bz2", ".gz", ".xz", ".zst"})
 
@@ -24,7 +21,7 @@ def is_clutter(path: PurePath) -> bool:
 
 def is_archive(path: PurePath) -> bool:
     """Whether a name is that of files packed together, as "00000.tar.gz" is."""
-    endings = [ending.lower() for ending in path.suffixes[-2:]]
+    endings = [ending.casefold() for ending in path.suffixes[-2:]]
     return bool(endings) and (endings[-1] in ARCHIVES or (endings[-1] in COMPRESSED and ".tar" in endings))
 
 
@@ -39,7 +36,7 @@ def unread(files: Iterable[Path], folder: Path, read: Iterable[Path], other: fro
     """
     taken, found = {path.with_suffix("") for path in read}, []
     for path in files:
-        ending, key = path.suffix.lower(), path.relative_to(folder).as_posix()
+        ending, key = ending_of(path), path.relative_to(folder).as_posix()
         key = key.encode(errors="backslashreplace").decode()
         if path.with_suffix("") in taken:
             continue

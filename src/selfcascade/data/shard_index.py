@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from selfcascade.data.decode import printable
 from selfcascade.data.examples import Skip
 from selfcascade.data.known_files import is_clutter
+from selfcascade.media.endings import ending_of
 from selfcascade.media.whole_files import write_whole
 
 PICKLES = frozenset({".pkl", ".pickle", ".pyd", ".pt", ".pth", ".npy", ".npz", ".joblib", ".bin"})
@@ -137,10 +138,10 @@ def _scanned(shard: Path) -> ShardIndex:
             if is_clutter(path):
                 continue
             parts = samples.setdefault(str(path.with_suffix("")), {})
-            if path.suffix.lower() in parts:
+            if ending_of(path) in parts:
                 skips.append(Skip("duplicate key", place))
             else:
-                parts[path.suffix.lower()] = Member(member.offset_data, member.size)
+                parts[ending_of(path)] = Member(member.offset_data, member.size)
     except Skip as skip:
         skips.append(skip)
     return ShardIndex(sorted(samples.items()), skips)
@@ -156,7 +157,7 @@ def _fault(member: tarfile.TarInfo, path: PurePosixPath) -> str | None:
         return "link or device"
     if member.issparse():
         return "sparse member"
-    if path.suffix.lower() in PICKLES:
+    if ending_of(path) in PICKLES:
         return "pickle"
     return "member is too large" if member.size > MAX_MEMBER_BYTES else None
 

@@ -21,7 +21,6 @@ from PIL import Image
 
 from selfcascade.cascade import Size
 from selfcascade.data.decode import (
-    EXTENSIONS,
     MAX_CAPTION_BYTES,
     check_caption,
     decode_caption,
@@ -30,8 +29,8 @@ from selfcascade.data.decode import (
     printable,
 )
 from selfcascade.data.examples import DataError, Entry, Fingerprint, Skip, Source, file_size, order
-from selfcascade.data.known_files import UNREAD_PICTURES
 from selfcascade.data.shard_index import MAX_MEMBER_BYTES, Member, index_of, summary_of
+from selfcascade.media.endings import PICTURES, UNREAD_PICTURES
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ class ShardSource(Source):
         return np.array([summary_of(shard).entries for shard in self.shards], np.int64)
 
     def _entry(self, shard: Path, key: str, members: dict[str, Member]) -> Entry:
-        pictures = [member for suffix, member in members.items() if suffix in EXTENSIONS]
+        pictures = [member for suffix, member in members.items() if suffix in PICTURES]
         if len(pictures) != 1:
             formats = "picture format is not read" if members.keys() & UNREAD_PICTURES else "no picture"
             raise Skip("several pictures" if pictures else formats, key)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageSequence
 
+from selfcascade.media.endings import UNREAD_PICTURES, ending_of
 from selfcascade.media.frame_rates import DEFAULT_FPS, even_rate
 from selfcascade.media.images import FORMATS, file_sha256, read_image, to_rgb
 from selfcascade.media.save_pictures import read_record
@@ -26,7 +27,7 @@ def are_frames(path: Path) -> bool:
     """Whether it is a folder, or a .webp of several frames."""
     if path.is_dir():
         return True
-    if path.suffix.lower() != ".webp" or not path.is_file():
+    if ending_of(path) != ".webp" or not path.is_file():
         return False
     try:
         with _opened(path) as image:
@@ -160,8 +161,11 @@ def _pixels(file: Path) -> np.ndarray:
 def _pictures(folder: Path) -> list[Path]:
     """The pictures of a folder, by name, "9.png" before "10.png"; its other files and hidden ones are not frames."""
     known = {ending for ending, format_ in Image.registered_extensions().items() if format_ in FORMATS}
-    files = (file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-    found = sorted((file for file in files if file.suffix.lower() in known), key=_in_numbers)
+    files = [file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
+    lost = sorted(file.name for file in files if ending_of(file) in UNREAD_PICTURES and ending_of(file) not in known)
+    if lost:
+        raise ClipError(f"clip {str(folder)!r}: {lost[0]!r} is of a format that is not read; save its frames as .png")
+    found = sorted((file for file in files if ending_of(file) in known), key=_in_numbers)
     if not found:
         raise ClipError(f"clip {str(folder)!r} is a folder without pictures", "no frames")
     return found

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from selfcascade.media.endings import ending_of
 from selfcascade.media.exif import user_comment
 from selfcascade.media.frame_rates import MAX_FPS, MIN_FPS
 from selfcascade.media.grids import Panel, picture_grid
@@ -65,14 +66,14 @@ def check_clip_output(path: Path, fps: float, force: bool = False) -> None:
         if force:
             _check_replaceable(path)
         return
-    if path.suffix.lower() == ".gif" and fps > MAX_GIF_FPS:
+    if ending_of(path) == ".gif" and fps > MAX_GIF_FPS:
         raise ValueError(f"fps of a .gif must be at most {MAX_GIF_FPS:g}, not {fps!r}; write a .webp or .mp4")
-    if path.suffix.lower() not in CLIP_OUTPUTS:
+    if ending_of(path) not in CLIP_OUTPUTS:
         raise ValueError(f"output of video must end in {_endings()}, or be a folder for frames, not {path.name!r}")
     check_output(path, CLIP_OUTPUTS)
     if force:
         _check_sidecar(path)
-    if path.suffix.lower() == ".mp4":
+    if ending_of(path) == ".mp4":
         pyav()
 
 
@@ -109,7 +110,7 @@ def save_clip(
     check_clip_output(path, fps, force)
     if not path.suffix:
         return _save_folder(frames, record, path, parameters, force)
-    ending = path.suffix.lower()
+    ending = ending_of(path)
     return save_with_record(path, record, lambda file: write_clip(frames, fps, file, parameters, ending), force)
 
 

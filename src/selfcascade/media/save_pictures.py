@@ -14,6 +14,7 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin, features
 
+from selfcascade.media.endings import ending_of
 from selfcascade.media.exif import add_to_tiff, record_in, user_comment
 from selfcascade.media.whole_files import temporary_file
 
@@ -44,9 +45,9 @@ def check_output(path: Path, extensions: tuple[str, ...] = EXTENSIONS) -> None:
     Raises:
         ValueError: The extension is unknown, the path a folder, or its folder cannot be written to.
     """
-    if path.suffix.lower() not in extensions:
+    if ending_of(path) not in extensions:
         raise ValueError(f"output must end in {', '.join(extensions)}, not {path.name!r}")
-    if path.suffix.lower() == ".avif" and not features.check("avif"):
+    if ending_of(path) == ".avif" and not features.check("avif"):
         raise ValueError("output .avif needs a build of Pillow with AVIF, as those on PyPI are; write another format")
     check_place(path)
     if path.is_dir():
@@ -93,14 +94,14 @@ def save_picture(
     """
 
     def encode(file: Path) -> None:
-        _encode(image, file, path.suffix.lower(), parameters, record)
+        _encode(image, file, ending_of(path), parameters, record)
 
     return save_with_record(path, record, encode, force)
 
 
 def write_picture(image: Image.Image, record: dict[str, Any], path: Path, parameters: str) -> None:
     """Writes a picture's file alone, with what `save_picture` puts into it, over what is there."""
-    _encode(image, path, path.suffix.lower(), parameters, record)
+    _encode(image, path, ending_of(path), parameters, record)
 
 
 def save_with_record(
@@ -140,10 +141,10 @@ def read_record(path: Path, *kinds: str) -> dict[str, Any]:
         ValueError: The file is missing, unreadable or of another form; the sentence names it.
     """
     name = str(path)
-    if path.suffix.lower() not in (".json", *EXTENSIONS):
+    if ending_of(path) not in (".json", *EXTENSIONS):
         raise ValueError(f"{name!r} must be the .json beside a picture, or a picture made by selfcascade")
     try:
-        text = path.read_text("utf-8") if path.suffix.lower() == ".json" else _text_in(path)
+        text = path.read_text("utf-8") if ending_of(path) == ".json" else _text_in(path)
         record = json.loads(text)
     except FileNotFoundError as error:
         raise ValueError(f"{name!r} does not exist") from error

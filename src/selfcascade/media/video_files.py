@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-CLIP_EXTENSIONS = frozenset({".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"})
 # Containers that hold their own frames: a playlist would make the library open the files that it names.
 DEMUXERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,ogg,flv,asf,gif"
 JOINING = "gif"  # the format whose encoders join equal frames to one that lasts longer

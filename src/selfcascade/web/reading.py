@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from selfcascade.making import read_options
+from selfcascade.media.endings import ending_of
 from selfcascade.media.save_pictures import CHUNK
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError
@@ -31,12 +32,12 @@ def read_settings(file: Path, name: str) -> tuple[Options, str]:
     Raises:
         ValueError: It holds no settings.
     """
-    if file.suffix.lower() not in (".png", ".json"):
+    if ending_of(file) not in (".png", ".json"):
         raise ValueError(f"{name!r} must be a .png made by selfcascade or another tool, or the .json beside one")
-    if file.suffix.lower() == ".json" and file.stat().st_size > MAX_RECORD:
+    if ending_of(file) == ".json" and file.stat().st_size > MAX_RECORD:
         raise ValueError(f"{name!r} has over {MAX_RECORD // 1000} kB, which no record has")
-    text = "" if file.suffix.lower() == ".json" else _parameters(file, name)
-    if text is not None and file.suffix.lower() == ".png":
+    text = "" if ending_of(file) == ".json" else _parameters(file, name)
+    if text is not None and ending_of(file) == ".png":
         return read_parameters(text), f"read from the parameters of {name}"
     try:
         options, _ = read_options(file)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from selfcascade.data.collages.backgrounds import BACKGROUND_PHRASES, paint_background
-from selfcascade.data.collages.names import files_in, noun, words_of
+from selfcascade.data.collages.names import files_in, noun, texts_in, words_of
 from selfcascade.data.collages.photographs import photograph, photographs_in
 from selfcascade.data.collages.sprites import Array, Sprite, bundled_sprites, read_sprite
 from selfcascade.data.collages.textures import Surface
@@ -93,8 +93,9 @@ def sprites_in(folder: Path) -> dict[str, tuple[Path, ...]]:
     if not folder.is_dir():
         raise DataError(f"sprites {str(folder)!r} is not a folder")
     found: dict[str, list[Path]] = {}
-    for path in files_in(folder, ENDINGS):
-        found.setdefault(noun(words_of(path)), []).append(path)
+    texts = texts_in(folder)
+    for path in files_in(folder, ENDINGS, "sprites"):
+        found.setdefault(noun(words_of(path, texts)), []).append(path)
     if len(found) < 2:
         raise DataError(f"sprites {str(folder)!r} must have PNG or WebP files of at least two kinds, not {len(found)}")
     return {kind: tuple(files) for kind, files in found.items()}

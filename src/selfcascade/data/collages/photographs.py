@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from selfcascade.data.collages.names import files_in, words_of
+from selfcascade.data.collages.names import files_in, texts_in, words_of
 from selfcascade.data.collages.textures import Array, Surface
 from selfcascade.data.examples import DataError
+from selfcascade.media.endings import PICTURES
 from selfcascade.media.images import read_image
 
-ENDINGS = frozenset({".avif", ".jpeg", ".jpg", ".png", ".webp"})
 MAX_ZOOM = 1.6
 MAX_PIXELS = 2_000_000  # kept of each photograph
 
@@ -27,10 +27,11 @@ def photographs_in(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise DataError(f"backgrounds {str(folder)!r} is not a folder")
-    files = files_in(folder, ENDINGS)
+    files = files_in(folder, PICTURES, "backgrounds")
     if not files:
-        raise DataError(f"backgrounds {str(folder)!r} has no photographs ({', '.join(sorted(ENDINGS))})")
-    return {words_of(path): path for path in files}
+        raise DataError(f"backgrounds {str(folder)!r} has no photographs ({', '.join(sorted(PICTURES))})")
+    texts = texts_in(folder)
+    return {words_of(path, texts): path for path in files}
 
 
 def photograph(path: Path, surface: Surface, seed: int) -> Array:
