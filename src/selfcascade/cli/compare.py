@@ -19,6 +19,7 @@ from selfcascade.cli.flags import with_options
 from selfcascade.cli.making import make
 from selfcascade.cli.records import check_method, check_prompt, gather
 from selfcascade.making import TUNED, Made, completed, load, upsamplers_of
+from selfcascade.media.endings import ending_of
 from selfcascade.media.grids import Panel, picture_grid
 from selfcascade.media.save_pictures import (
     SCHEMA,
@@ -206,7 +207,7 @@ def _table(rows: Sequence[dict[str, str]]) -> Table:
 def _check_csv(path: Path | None, force: bool) -> None:
     if path is None:
         return
-    if path.suffix.lower() != ".csv":
+    if ending_of(path) != ".csv":
         raise ValueError(f"--csv must end in .csv, not {path.name!r}")
     check_place(path, "--csv")
     if path.exists() and not force:
