@@ -8,14 +8,14 @@ export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 export HF_HUB_OFFLINE ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo web test test-slow test-web test-comfyui lint format experiments experiments-quick report benchmarks bundled clean
+.PHONY: help setup demo web test test-slow test-web test-comfyui lint format docs experiments experiments-quick report benchmarks bundled clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make .venv with the pinned versions (skipped while nothing changed)
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt hatch_build.py
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	  { echo "Python 3.11 to 3.13 is needed, and $(PYTHON) is $$($(PYTHON) --version 2>&1); use make PYTHON=python3.12"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -53,6 +53,11 @@ format: $(READY) ## Put the code in form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(READY) ## Build the documentation site, build/site; warnings are errors
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --builder html --conf-dir docs . build/site
+	@echo build/site/index.html
+
 experiments: $(READY) ## Make the missing results of all experiment suites (hours; resumable)
 	for suite in training-curves tuning-free table1 table2 table3 ratios ablation levers; do $(BIN)/selfcascade evaluate experiments/$$suite || exit; done
 	$(BIN)/python experiments/micro_designs.py
@@ -83,4 +88,4 @@ bundled: $(READY) ## Train the bundled models again (hours; resumable; runs/bund
 	cd recipes/bundled && SELFCASCADE_RUNS=$(CURDIR)/runs/bundled sh recipe.sh ../../$(BIN)
 
 clean: ## Remove what make made, the trained runs excepted
-	rm -rf $(VENV) outputs .pytest_cache .ruff_cache
+	rm -rf $(VENV) outputs build/site .pytest_cache .ruff_cache

@@ -1,12 +1,20 @@
 """Fixtures that several test modules share."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from cascade_runs import QUICK
+from selfcascade.cost import timing
 from tiny import TINY
+
+
+def pytest_collection_finish() -> None:
+    """The libraries are there to stay: the garbage collector need not go over them again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,8 +33,22 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def quick_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a model of 64 pixels, as the bundled one, in a fraction of its time."""
+    folder = tmp_path_factory.mktemp("quick")
+    QUICK.build().save_pretrained(folder)
+    return str(folder)
+
+
 @pytest.fixture
-def workplace(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def shortest_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run of the smallest shape is all that is timed."""
+    monkeypatch.setattr(timing, "TIMING_SECONDS", 0.0)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch, shortest_timing: None) -> Path:
     """An empty folder with the models in it, and nothing to be had from the Hub."""
     for model in models.iterdir():
         (tmp_path / model.name).symlink_to(model)

@@ -65,7 +65,7 @@ def test_an_own_clip_is_enlarged_and_the_record_repeats_it() -> None:
     assert (settings["image"], settings["num_frames"], settings["fps"], settings["start"]) == ("own.mp4", 2, 8, 0.25)
     again = run("generate", "--from", "big.json", "--output", "again.gif")
     assert "the pixels are the same" in again.stderr
-    assert "selfcascade: the sound of 'own.mp4' is not carried over\n" in again.stderr
+    assert "selfcascade: the sound of 'own.mp4' is not carried over: only an .mp4 holds sound\n" in again.stderr
     assert Path("again.gif").read_bytes() == Path("big.gif").read_bytes()
     write_clip(Path("own.mp4"), frames=9, size=(48, 64), fps=8)
     assert "is not the file that was recorded" in refuse("generate", "--from", "big.json")

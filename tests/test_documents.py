@@ -16,11 +16,10 @@ from selfcascade.cli import app
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 COMMANDS = [(block, words) for block in BLOCKS if block.language == "sh" for words in block.commands()]
 OURS = [pytest.param(words, id=f"{block.name} {words[1]}") for block, words in COMMANDS if words[0] == "selfcascade"]
-QUICK = [
-    pytest.param(block.page, words, id=block.name)
-    for block, words in COMMANDS
-    if words[:2] == ["selfcascade", "plan"] or "--dry-run" in words
-]
+PLANS = {
+    shlex.join(words): (block, words) for block, words in COMMANDS if words[1:2] == ["plan"] or "--dry-run" in words
+}
+QUICK = [pytest.param(block.page, words, id=block.name) for block, words in PLANS.values()]
 RUNNING = [page for page in PAGES if any(block.language in RUN for block in blocks(page))]
 
 

@@ -220,7 +220,7 @@ def test_what_it_cannot_serve_is_refused_in_a_sentence() -> None:
         check_local(denoiser(lumina))
     pipe: Any = SD.build()
     pipe.unet.set_attn_processor(AttnProcessor())
-    with pytest.raises(ValueError, match=r"AttnProcessor of down_blocks.0\S+attn1 has none; use AttnProcessor2_0"):
+    with pytest.raises(ValueError, match=r"AttnProcessor of down_blocks.1\S+attn1 has none; use AttnProcessor2_0"):
         check_local(pipe.unet)
     flux: Any = TINY["flux"].build()
     for module in self_attention(flux.transformer).values():

@@ -11,7 +11,7 @@ import pytest
 
 from selfcascade.batch.rows import ParquetPrompts
 from selfcascade.loading.additions import check_additions
-from selfcascade.media.save_clips import pyav
+from selfcascade.media.mp4_files import pyav
 from selfcascade.media.video_files import probe_clip
 from selfcascade.metrics.detectors import Inception
 from selfcascade.options import Options

@@ -196,7 +196,7 @@ def test_same_seed_same_picture_alone_or_in_a_batch(name: str) -> None:
     for index, prompt in enumerate(prompts):
         alone = cascade(prompt, **size, **SETTINGS, generator=seeded(index)).images[0]
         # A convolution or product of another batch size sums in another order on some processors; the pixels agree.
-        torch.testing.assert_close(together[index], alone, rtol=0, atol=2e-5)
+        torch.testing.assert_close(together[index], alone, rtol=0, atol=max(2e-5, 1e-5 * float(alone.abs().max())))
 
 
 def test_several_images_per_prompt_and_a_negative_prompt() -> None:

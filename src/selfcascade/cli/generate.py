@@ -11,7 +11,7 @@ from selfcascade.cli.flags import with_options
 from selfcascade.cli.making import make, tell_strength
 from selfcascade.cli.names import example, has_fields, name_of
 from selfcascade.cli.records import check_method, check_prompt, gather
-from selfcascade.cli.saving import check_spares_source, check_target, save, target
+from selfcascade.cli.saving import check_spares_source, check_target, save, sound_for, target
 from selfcascade.cli.sources import read_source, source_for
 from selfcascade.making import Made, load
 from selfcascade.options import Options
@@ -70,6 +70,7 @@ def _write(options: Options, count: int, output: Path | None, default: str, forc
     if options.image is not None:
         source, options = source_for(cascade, options, source)
         output = target(output, default, options, cascade.family.video, sheet)  # with the clip's own rate, known now
+    sound = sound_for(options, output) if cascade.family.video else None
     _warn_of_lost_words(cascade.pipe, options.prompt)
     first: Made | None = None
     written: set[Path] = set()
@@ -85,7 +86,7 @@ def _write(options: Options, count: int, output: Path | None, default: str, forc
             written.add(path)
             if force and options.image is not None:
                 check_spares_source(options.image, path, 1)
-        for saved in save(made, path, again, sheet):
+        for saved in save(made, path, again, sheet, sound):
             tell(saved)
     assert first is not None
     return first

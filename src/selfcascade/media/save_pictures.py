@@ -228,19 +228,32 @@ def publish(file: Path, path: Path) -> bool:
 
 
 def _replace(path: Path, picture: Path, sidecar: Path) -> None:
-    """Gives a picture and its sidecar the names of earlier ones, which stay if that fails or is interrupted."""
+    """Gives a picture and its sidecar the names of earlier ones, which stay if that fails or is interrupted.
+
+    The earlier sidecar goes first and the new one comes last: whenever the process is killed, no picture has the record
+    of another beside it.
+    """
     beside = path.with_suffix(".json")
-    with temporary_file(path.parent) as earlier:
-        there = os.path.lexists(beside)
+    with temporary_file(path.parent) as earlier, temporary_file(path.parent) as earlier_record:
+        there = path.exists()
         if there:
-            shutil.copy2(beside, earlier)
+            shutil.copy2(path, earlier)
+        recorded = os.path.lexists(beside)
+        if recorded:
+            beside.replace(earlier_record)
         try:
-            sidecar.replace(beside)
             picture.replace(path)
+            sidecar.replace(beside)
         except BaseException:
-            if picture.exists() and not sidecar.exists():
-                if there:
-                    earlier.replace(beside)
-                else:
-                    beside.unlink()
+            if sidecar.exists():  # else all is done, and Ctrl-C came a moment later
+                if not picture.exists():
+                    _put_back(earlier, path, there)
+                _put_back(earlier_record, beside, recorded)
             raise
+
+
+def _put_back(earlier: Path, path: Path, there: bool) -> None:
+    if there:
+        earlier.replace(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -75,7 +75,7 @@ def probe_clip(path: str | os.PathLike[str]) -> ClipInfo:
         ClipError: The file is missing, no video, damaged, HDR, has one frame only, or over 7680 x 4320 pixels.
     """
     name = os.fspath(path)
-    with _opened(name) as (container, stream):
+    with opened_clip(name) as (container, stream):
         count, fps = _count_and_rate(container, stream)
         first = next(_decoded(name, container, stream), None)
         if first is None:
@@ -115,7 +115,7 @@ def read_clip(
     """
     _check(frames, fps, stride, start)
     name = os.fspath(path)
-    with _opened(name) as (container, stream):
+    with opened_clip(name) as (container, stream):
         own = _count_and_rate(container, stream)[1]
         rate = fps or own / (stride or 1)
         rows: list[np.ndarray] = []
@@ -147,7 +147,7 @@ def _check(frames: int | None, fps: float | None, stride: int | None, start: flo
 
 
 @contextlib.contextmanager
-def _opened(name: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+def opened_clip(name: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its video; whatever PyAV raises meanwhile becomes a ClipError."""
     try:
         import av
