@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from selfcascade.batch.on_ray import _cluster  # pyright: ignore[reportPrivateUsage]
 from selfcascade.batch.rows import ParquetPrompts
 from selfcascade.loading.additions import check_additions
 from selfcascade.media.mp4_files import pyav
@@ -62,6 +63,7 @@ CASES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "av to write": ("av", lambda _: pyav(), install("av")),
     "av to read": ("av", lambda folder: probe_clip(folder / "a.mp4"), install("av")),
     "peft": ("peft", lambda _: check_additions(Options(lora=("a.safetensors",))), install("peft")),
+    "ray": ("ray", lambda _: _cluster().__enter__(), install("ray")),
     "scipy": ("scipy", lambda _: check_additions(Options(scheduler="lms")), install("scipy")),
     "pyarrow": ("pyarrow", lambda folder: ParquetPrompts(folder / "a.parquet"), install("pyarrow")),
     "matplotlib": ("matplotlib", lambda _: pyplot(), install("matplotlib")),

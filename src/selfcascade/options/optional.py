@@ -11,6 +11,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "matplotlib": ("eval",),
     "peft": ("lora", "train"),
     "pyarrow": ("parquet",),
+    "ray": ("ray",),
     "scipy": ("schedulers",),
     "tensorboard": ("train",),
     "torch_fidelity": ("eval",),
