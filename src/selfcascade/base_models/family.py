@@ -194,6 +194,10 @@ class Family:
         """What the pipeline gives a flow's scheduler for so many steps, as far as that is known beforehand."""
         return linear_sigmas(steps)
 
+    def shift(self, size: Size, steps: int) -> float:
+        """The dynamic shift that the pipeline finds by its own rule; 0 where the scheduler's largest bounds it."""
+        return 0.0
+
     def size_arguments(self, size: Size) -> dict[str, object]:
         """How the pipeline is told the size of its pictures."""
         return size._asdict()

@@ -93,6 +93,8 @@ def open_prompts(path: Path) -> PromptFile:
 
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
+    if path.exists() and not path.is_file():
+        raise BatchError(f"prompts {str(path)!r} is not a file")
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from selfcascade.base_models import family_of
 from selfcascade.base_models.autoencoders import full_precision
-from selfcascade.base_models.stage_scheduler import stage_scheduler, training_steps
+from selfcascade.base_models.stage_scheduler import stage_scheduler
+from selfcascade.base_models.stage_schedules import linear_sigmas
 from selfcascade.base_models.stage_values import scheduler_of
 from selfcascade.cascade import Size, Stage
 from selfcascade.cost.coding import Coders, Coding
@@ -90,7 +92,8 @@ def estimate(
     for name, value in (("batch", batch), ("frames", DEFAULT_FRAMES if frames is None else frames)):
         if not is_whole(value):
             raise ValueError(f"{name} must be a positive whole number, not {value!r}")
-    plan = [(stage, scheduled_steps(scheduler_of(pipe, stage), stage)) for stage in stages]
+    shift = _base_shift(pipe, stages)
+    plan = [(stage, scheduled_steps(scheduler_of(pipe, stage), stage, shift)) for stage in stages]
     if not plan or not _is_known(pipe):
         return [StageCost(stage, steps) for stage, steps in plan]
     # Of these families only SDXL's pipeline decodes in float32 where its VAE asks for it.
@@ -100,14 +103,29 @@ def estimate(
         return _known_costs(pipe, vae, plan, batch, guided, (frames or DEFAULT_FRAMES) if video else None, upsampling)
 
 
-def scheduled_steps(scheduler: Any, stage: Stage) -> int:
-    """Model evaluations of a stage: timesteps scheduled at or below K, or ceil(n K / T) if only the pipeline knows."""
-    tail = stage_scheduler(scheduler, stage.pivot_step)
+def scheduled_steps(scheduler: Any, stage: Stage, base_shift: float = 0.0) -> int:
+    """Model evaluations of a stage: timesteps scheduled at or below K.
+
+    Args:
+        scheduler: The pipeline's.
+        stage: Its plan.
+        base_shift: The base stage's dynamic shift, where it may be larger than the scheduler's largest.
+    """
+    tail = stage_scheduler(scheduler, stage.pivot_step, base_shift)
     if not scheduler.config.get("use_dynamic_shifting"):
         tail.set_timesteps(stage.num_inference_steps)
         return len(tail.timesteps)
-    limit = training_steps(scheduler)
-    return math.ceil(stage.num_inference_steps * (stage.pivot_step or limit) / limit)
+    if stage.pivot_step is None:
+        return stage.num_inference_steps
+    tail.set_timesteps(sigmas=linear_sigmas(stage.num_inference_steps), mu=math.inf)  # cut to the largest
+    return len(tail.timesteps)
+
+
+def _base_shift(pipe: Any, stages: Sequence[Stage]) -> float:
+    """The dynamic shift of the first stage by its family's own rule."""
+    if not stages or not pipe.scheduler.config.get("use_dynamic_shifting"):
+        return 0.0
+    return family_of(pipe).shift(stages[0].size, stages[0].num_inference_steps)
 
 
 def unet_tflops(unet_config: Mapping[str, Any], height_latent: int, width_latent: int, batch: int = 1) -> float:

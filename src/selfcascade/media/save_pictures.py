@@ -68,7 +68,7 @@ def check_place(path: Path, name: str = "output") -> None:
         raise ValueError(f"{name}'s file name has over {MAX_NAME} bytes: {path.name[:40]!r}...")
     try:
         folder = path.parent
-        while not folder.exists():
+        while not os.path.lexists(folder):
             folder = folder.parent
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -143,6 +143,8 @@ def read_record(path: Path, *kinds: str) -> dict[str, Any]:
     name = str(path)
     if ending_of(path) not in (".json", *EXTENSIONS):
         raise ValueError(f"{name!r} must be the .json beside a picture, or a picture made by selfcascade")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{name!r} is not a regular file")
     try:
         text = path.read_text("utf-8") if ending_of(path) == ".json" else _text_in(path)
         record = json.loads(text)
@@ -150,11 +152,11 @@ def read_record(path: Path, *kinds: str) -> dict[str, Any]:
         raise ValueError(f"{name!r} does not exist") from error
     except OSError as error:
         raise ValueError(f"{name!r} cannot be read: {error.strerror or error}") from error
-    except (ValueError, SyntaxError, RecursionError) as error:
+    except (ValueError, SyntaxError, RecursionError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name!r} holds no record of selfcascade: {' '.join(str(error).split())}") from error
     if not isinstance(record, dict) or record.get("kind") not in kinds:
         raise ValueError(f"{name!r} is not a record of kind {' or '.join(map(repr, kinds))}")
-    if record.get("schema") != SCHEMA:
+    if record.get("schema") != SCHEMA or isinstance(record["schema"], bool):
         raise ValueError(f"{name!r} has schema {record.get('schema')!r}; this version reads {SCHEMA}")
     return record
 

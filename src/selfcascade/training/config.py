@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from selfcascade.media.frame_rates import DEFAULT_FPS
 
@@ -124,6 +124,17 @@ class TrainingConfig(BaseModel):
     validation_steps: PositiveInt = Field(500, description="Steps between validations.")
     logging_steps: PositiveInt = Field(10, description="Steps between rows of the curve.")
     report_to: str | None = Field(None, description="A tracker of accelerate: tensorboard, wandb, all, ...")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_truth(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = cls.model_fields[str(info.field_name)].annotation
+        each = value if isinstance(value, (list, tuple)) else [value]
+        if kind is not bool and any(isinstance(one, bool) for one in each):
+            raise ValueError(f"must not be true or false, as {value!r} is")
+        if isinstance(value, str) and ("\0" in value or not value):
+            raise ValueError(f"must be a name, not {value!r}")
+        return value
 
     @model_validator(mode="before")
     @classmethod

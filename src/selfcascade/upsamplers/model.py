@@ -17,7 +17,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config  # pyr
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from selfcascade.options.checks import is_whole
+from selfcascade.options.checks import is_whole, shown
 from selfcascade.upsamplers.ldm import is_ldm, ldm_first_weights, ldm_skip_channels
 from selfcascade.upsamplers.levels import DESIGNS, FrameKernels, FullLevel
 
@@ -61,6 +61,8 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
             raise ValueError(f"preset must be one of {', '.join(DESIGNS)}, full, not {preset!r}")
         if upsampling not in UPSAMPLINGS:
             raise ValueError(f"upsampling must be one of {', '.join(UPSAMPLINGS)}, not {upsampling!r}")
+        if not isinstance(levels, (list, tuple)) or not levels or not all(map(_are_channels, levels)):
+            raise ValueError(f"levels must be lists of channels, positive whole numbers, not {shown(levels)}")
         counts: dict[str, object] = {"groups": groups, "knots": knots, "temporal_kernel": temporal_kernel}
         for name, value in counts.items():
             if not is_whole(value):
@@ -185,6 +187,10 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
                 f"these upsamplers were trained on another model's weights than this {type(unet).__name__}'s; "
                 "use the base model they were made for, or train new ones with `selfcascade train`"
             )
+
+
+def _are_channels(level: object) -> bool:
+    return isinstance(level, (list, tuple)) and bool(level) and all(map(is_whole, cast("Sequence[object]", level)))
 
 
 def skip_channels(unet: Any) -> list[list[int]]:
