@@ -230,7 +230,7 @@ def test_a_clock_that_is_set_back_changes_nothing(rows: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('{"prompt": "x", "stepz": 3}', "line 2: the column 'stepz' is no option"),
+        ('{"prompt": "x", "stepz": 3}', "line 2: the column 'stepz' is not an option"),
         ('{"prompt": "x", "seed": -1}', "line 2: "),
         ('{"prompt": "x", "model": "sd"}', "the column 'model' is for the whole batch"),
         ('{"prompt": "x", "lora": "a"}', "the column 'lora' is for the whole batch"),

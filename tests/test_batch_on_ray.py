@@ -45,7 +45,7 @@ def test_an_actor_killed_half_way_costs_no_row_and_no_byte(
     assert command.returncode == 0, errors
     assert killed
     assert held("ray") == held("alone")
-    assert output.splitlines() == ["ray"]
+    assert output.splitlines()[-1] == "ray"  # after what Ray itself says of the killed actor
 
 
 def test_what_does_not_go_with_ray_is_refused(workplace: Path) -> None:

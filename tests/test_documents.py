@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,16 @@ def test_every_snippet_compiles() -> None:
     for block in BLOCKS:
         if block.language == "python":
             compile(block.text, block.name, "exec")
+
+
+@pytest.mark.slow
+def test_a_type_checker_accepts_the_examples_of_the_readme(tmp_path: Path) -> None:
+    """As the package's users check theirs: one file, outside the repository and its settings."""
+    texts = [block.text for block in blocks(ROOT / "README.md") if block.language == "python"]
+    (tmp_path / "examples.py").write_text("\n".join(texts))
+    command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "."]
+    checked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
 
 
 def test_every_target_of_make_is_there() -> None:

@@ -33,8 +33,6 @@ from selfcascade.base_models.stage_schedules import lowest_pivot, takes_sigmas
 from selfcascade.base_models.stage_values import scheduler_of, values_of
 from selfcascade.cascade import Sample, Size, Stage
 
-UPSAMPLINGS = ("latent-bilinear", "latent-bicubic", "rgb")
-
 # `callback_on_step_end`: from the pipeline, the step, the timestep and tensors of the step to those that it changes.
 StepCallback = Callable[[Pipeline, int, Tensor, dict[str, Any]], dict[str, Any]]
 
@@ -239,7 +237,7 @@ class PipelineBaseModel:
         return PipelineSample(z_0, scheduler.steps_run, interrupted, decoded=decoded)
 
     def _call(self, scheduler: StageScheduler, stage: Stage, more: Mapping[str, Any]) -> Any:
-        """The pipeline's output for the stage, with the scheduler in the place of its own."""
+        """The pipeline's output for the stage, with this scheduler in place of its own."""
         own = self.family.lent_attributes(stage.size)
         lent = {**stage_attributes(self.pipe, stage), **own, "scheduler": scheduler}
         if self.encode_prompt is not None:

@@ -33,7 +33,7 @@ class Schedules(Protocol):
         ...
 
     def last_timesteps(self, steps: int) -> list[float]:
-        """The last timestep of so many steps, in each way that they may be asked for; none where that is not known."""
+        """The last timestep of this many steps, for each way to ask for them; none where that is not known."""
         ...
 
     def matched_step(self, step: int, ratio: float) -> int:
@@ -89,7 +89,7 @@ def takes_sigmas(scheduler: Scheduler) -> bool:
 def last_timesteps(
     scheduler: Scheduler, steps: int, sigmas: Sigmas = linear_sigmas, base_shift: float = 0.0
 ) -> list[float]:
-    """The last timestep of so many steps, in each of the ways that pipelines ask for them; none where only they know.
+    """The last timestep of this many steps, for each way that pipelines ask for them; none where only they know.
 
     A dynamic shift is taken to be the largest, which leaves the fewest steps at low noise.
 

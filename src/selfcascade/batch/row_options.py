@@ -39,7 +39,7 @@ def options_of(base: Options, row: Row) -> Options:
         if name in OF_THE_BATCH:
             raise OptionError("{what}", what=f"the column {name!r} is for the whole batch; give it to the command")
         if name not in columns():
-            words = f"the column {shown(name)} is no option{nearest(name, columns())}"
+            words = f"the column {shown(name)} is not an option{nearest(name, columns())}"
             raise OptionError("{what}", what=words)
     own = {name: cell if row.typed else typed(name, cell) for name, cell in cells.items()}
     options = base.changed(**{**_gone(own), "seed": min(base.seed + row.number, MAX_SEED), **own})

@@ -62,7 +62,7 @@ class Worker:
         """Makes a block and keeps its files.
 
         Raises:
-            BatchError: They cannot be written, or so many rows have failed one after the other that something else
+            BatchError: They cannot be written, or so many rows in a row have failed that something else
                 than the rows must be wrong.
         """
         rows = self.blocks(shard)[block]

@@ -46,7 +46,7 @@ class Coding:
 
 
 class Coders:
-    """A VAE's decoder and encoder, for so many pictures or clips.
+    """A VAE's decoder and encoder, for this many pictures or clips.
 
     Args:
         pipe: Its pipeline.

@@ -96,7 +96,7 @@ def estimate(
     plan = [(stage, scheduled_steps(scheduler_of(pipe, stage), stage, shift)) for stage in stages]
     if not plan or not _is_known(pipe):
         return [StageCost(stage, steps) for stage, steps in plan]
-    # Of these families only SDXL's pipeline decodes in float32 where its VAE asks for it.
+    # Among these families only SDXL's pipeline decodes in float32 where its VAE asks for it.
     upcasts = hasattr(pipe, "upcast_vae")
     with torch.no_grad(), full_precision(pipe.vae) if upcasts else contextlib.nullcontext(pipe.vae) as vae:
         video = type(pipe.unet).__name__ in CLIP_NETWORKS

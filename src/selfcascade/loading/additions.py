@@ -16,7 +16,7 @@ from selfcascade.options.optional import install, is_installed
 
 
 def check_additions(options: Options) -> None:
-    """Raises OptionError if what the options add needs a package that is not installed, or is no scheduler."""
+    """Raises OptionError if what the options add needs a package that is not installed, or is not a scheduler."""
     if options.scheduler is not None:
         check_scheduler(options.scheduler)
     if options.lora and not is_installed("peft"):

@@ -30,7 +30,7 @@ JOINING = "gif"  # the format whose encoders join equal frames to one that lasts
 MAX_PIXELS = 7680 * 4320
 MAX_BYTES = 4 * 2**30
 MAX_START = 86_400.0
-# Containers round times, GIF to hundredths: frames count as shown so many seconds early, a quarter of theirs at most.
+# Containers round times, GIF to hundredths: a frame counts as shown this early, in seconds and as a share of its own.
 EARLY, EARLY_SHARE = 0.006, 0.25
 # A header's rate that is higher than the frames' by this factor is the clock's.
 TOO_FAST = 1.1

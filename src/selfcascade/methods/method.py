@@ -131,10 +131,10 @@ METHODS: dict[str, Method] = {}
 
 
 def register_method(method: Method) -> Method:
-    """Adds a method, which then is in `METHODS`, and known to experiments and reports by its name.
+    """Adds a method to `METHODS`, where experiments and reports find it by its name.
 
     Raises:
-        ValueError: It is not a `Method`, its name is taken, or it names an option that there is not.
+        ValueError: It is not a `Method`, its name is taken, or it names an unknown option.
     """
     if not isinstance(method, Method):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(f"method must be an instance of a subclass of Method, not {method!r}")

@@ -111,7 +111,7 @@ class Planner:
         self.family.check_size(sizes[-1])
         guided = options.guidance_scale is not None or self.defaults.guidance_scale is not None
         if guided and (instead := self.family.guided_by) is not None:
-            raise OptionError(f"{{guidance_scale}} is no keyword of {self.family.name}; use {instead}")
+            raise OptionError(f"{{guidance_scale}} is not a keyword of {self.family.name}; use {instead}")
         preset = self._chosen(options)
         names = per_stage("stage_scheduler", options.stage_scheduler, len(sizes) - first_pivot)
         if preset.anchor > 0:

@@ -107,7 +107,7 @@ def _point(axis: Any, cost: float | None, values: list[float], number: int, labe
 def quality_against_training(found: Sequence[dict[str, Any]], free: Sequence[dict[str, Any]], path: Path) -> bool:
     """Composition and patch FID over steps and over seconds of training, seeds averaged (the paper's Figure 5).
 
-    Of the results those of as many pictures as most have, since distances of fewer are larger.
+    The results with the usual number of pictures, since distances of fewer are larger.
 
     Args:
         found: Results of trainings.

@@ -135,7 +135,7 @@ class Studio:
 
         Raises:
             OptionError: The options cannot be used, or take too much.
-            ValueError: The file is no picture, or too large.
+            ValueError: The file is not a picture, or is too large.
         """
         from selfcascade.cascade import Size
         from selfcascade.pipeline.planning import enlarged_size
@@ -194,7 +194,7 @@ class Studio:
         """An uploaded picture, under the limits that `upscale` has for files.
 
         Raises:
-            ValueError: The file is no picture, damaged, or too large.
+            ValueError: The file is not a picture, is damaged, or is too large.
         """
         if file.stat().st_size > self.limits.upload_bytes:
             raise ValueError(f"image {name!r} has over {self.limits.upload_bytes // 2**20} MiB")
