@@ -1,6 +1,8 @@
 # Everything runs in a virtual environment of the project's own; nothing else on the machine is touched.
 PYTHON ?= python3
 VENV := .venv
+OLDEST := .venv-oldest
+CONTRACT := $(addprefix tests/test_,base_models.py variants.py few_steps.py own_families.py)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 COMFYUI_PYTHON ?= $(BIN)/python
@@ -8,14 +10,14 @@ export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 export HF_HUB_OFFLINE ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo web test test-slow test-web test-comfyui lint format experiments experiments-quick report benchmarks bundled clean
+.PHONY: help setup demo web test test-slow test-web test-oldest test-comfyui lint format docs experiments experiments-quick report benchmarks bundled clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make .venv with the pinned versions (skipped while nothing changed)
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt hatch_build.py
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	  { echo "Python 3.11 to 3.13 is needed, and $(PYTHON) is $$($(PYTHON) --version 2>&1); use make PYTHON=python3.12"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -40,6 +42,11 @@ test-web: $(READY) ## Test the page's server, and the page in a headless Chromiu
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[web,test-web]'
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest tests/test_web_server.py tests/test_web_browser.py -m "browser or not browser"
 
+test-oldest: ## Run the contract tests with the oldest versions that pyproject.toml allows
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt --editable '.[lora,video,schedulers]' pytest hypothesis sentencepiece
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest $(CONTRACT)
+
 test-comfyui: $(READY) ## Check the ComfyUI nodes on a checkout: COMFYUI_PATH=DIR, COMFYUI_PYTHON=its python
 	@test -f "$(COMFYUI_PATH)/main.py" || { echo "COMFYUI_PATH must be a folder with ComfyUI in it, not '$(COMFYUI_PATH)'"; exit 2; }
 	PYTHONPATH=src $(COMFYUI_PYTHON) -m pytest tests/test_comfyui_checkout.py tests/test_comfyui_families.py
@@ -52,6 +59,11 @@ lint: $(READY) ## Check style and types
 format: $(READY) ## Put the code in form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(READY) ## Build the documentation site, build/site; warnings are errors
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --builder html --conf-dir docs . build/site
+	@echo build/site/index.html
 
 experiments: $(READY) ## Make the missing results of all experiment suites (hours; resumable)
 	for suite in training-curves tuning-free table1 table2 table3 ratios ablation levers; do $(BIN)/selfcascade evaluate experiments/$$suite || exit; done
@@ -83,4 +95,4 @@ bundled: $(READY) ## Train the bundled models again (hours; resumable; runs/bund
 	cd recipes/bundled && SELFCASCADE_RUNS=$(CURDIR)/runs/bundled sh recipe.sh ../../$(BIN)
 
 clean: ## Remove what make made, the trained runs excepted
-	rm -rf $(VENV) outputs .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) outputs build/site .pytest_cache .ruff_cache

@@ -83,7 +83,8 @@ def measure(way: str, side: int, frames: int) -> dict[str, float]:
 
 def table(results: dict[str, Any]) -> str:
     """The results as Markdown."""
-    lines = [f"MiB above a single decoded frame (seconds), float32 on {results['cpu']}, one thread.", ""]
+    lines = ["# Memory of decoding clips", ""]
+    lines += [f"MiB above a single decoded frame (seconds), float32 on {results['cpu']}, one thread.", ""]
     lines += [
         "| way | " + " | ".join(f"{side} x {side}, {frames} frames" for side in SIDES for frames in FRAMES) + " |"
     ]

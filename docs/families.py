@@ -107,6 +107,10 @@ def page() -> str:
         f"{len(served)} classes are served: {images} of the {len(IMAGES)} of `AutoPipelineForText2Image`, and "
         f"{clips} of the {len(CLIPS)} that make clips of a prompt alone.",
         "",
+        "The latter are counted by a rule: a class of diffusers whose name ends in `Pipeline` and names no picture or "
+        "clip that it starts from, whose call has a `prompt` and a length (`num_frames`, `frames` or `video_length`), "
+        "and which needs nothing else.",
+        "",
         "Each class under contract is built with random weights from a small copy of its own configuration. One stage "
         "then is the plain pipeline, bit for bit; cascades to other ratios and to four times a side run, as far as its "
         "positions reach; the pipeline is left as it was. With a twin, a stage above the base is the image-to-image or "

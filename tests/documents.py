@@ -26,7 +26,12 @@ from selfcascade.metrics.i3d import I3D
 from tiny.documents import MODELS, build
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "examples/README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 RUN, SHOWN = ("python", "sh"), ("json", "text")
 
 # All that is not run as written, and why: what is written, what runs in its place. Beside these, each Hub id is a
@@ -109,7 +114,8 @@ def furnish(folder: Path, page: Path, models_only: bool = False) -> None:
         if name in text:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).symlink_to(saved(name))
-    (folder / "experiments").symlink_to(ROOT / "experiments")
+    for name in ("experiments", "examples"):
+        (folder / name).symlink_to(ROOT / name)
     for name, make in FILES.items():
         if name in text and not models_only:
             make(folder)
@@ -122,6 +128,10 @@ def _scene(number: int, side: int) -> tuple[Image.Image, str]:
 
 def _photo(folder: Path) -> None:
     _scene(0, 200)[0].save(folder / "photo.jpg")
+
+
+def _edges(folder: Path) -> None:
+    _scene(0, 64)[0].convert("L").save(folder / "edges.png")
 
 
 def _pictures(folder: Path) -> None:
@@ -196,6 +206,7 @@ def _inception_weights(folder: Path) -> None:
 
 FILES: dict[str, Callable[[Path], None]] = {
     "photo.jpg": _photo,
+    "edges.png": _edges,
     "data/ ": _pictures,
     "clips/ ": _clips,
     "webvid.csv": _table,

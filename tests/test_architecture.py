@@ -88,6 +88,20 @@ def test_no_file_is_long() -> None:
     assert not [path.name for path in files() if len(path.read_text().splitlines()) > 300]
 
 
+def annotations(path: Path) -> list[ast.expr]:
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    given = [node.annotation for node in nodes if isinstance(node, (ast.arg, ast.AnnAssign)) and node.annotation]
+    returned = [node.returns for node in nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    return [*given, *(node for node in returned if node)]
+
+
+@pytest.mark.parametrize("name", ["cascade", "pipeline", "options", "base_models", "upsamplers", "methods"])
+def test_fewer_than_one_annotation_in_twenty_says_nothing(name: str) -> None:
+    found = [node for path in files() if room(path) == name for node in annotations(path)]
+    bare = [node for node in found if isinstance(node, ast.Name) and node.id == "Any"]
+    assert len(bare) < 0.05 * len(found), f"{len(bare)} of {len(found)} annotations in {name} are Any"
+
+
 def test_importing_the_package_or_its_command_line_loads_no_torch() -> None:
     code = "import sys, selfcascade, selfcascade.cli; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

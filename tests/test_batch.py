@@ -1,17 +1,20 @@
 """`selfcascade batch`: rows in, shards out; every row exactly once, whatever happens on the way."""
 
 import errno
-import importlib.util
 import io
+import itertools
 import json
 import os
+import shutil
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from command_line import record, refuse, run, succeed
+from selfcascade.batch import work
 from selfcascade.cascade import Size
 from selfcascade.data import open_source
 
@@ -93,18 +96,6 @@ def test_formats_of_prompts_and_of_output_hold_the_same(rows: Path) -> None:
             assert unpacked[name] == data
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed")
-def test_parquet_says_what_json_lines_say(rows: Path) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(
-        pyarrow.Table.from_pylist([{**dict.fromkeys(ROWS[1]), **row} for row in ROWS]), "p.parquet"
-    )
-    said = succeed("batch", "rows.jsonl", "--output", "a", *QUICK, "--dry-run")
-    assert succeed("batch", "p.parquet", "--output", "b", *QUICK, "--dry-run")[-1].split()[:2] == said[-1].split()[:2]
-
-
 def test_separate_jobs_make_what_one_makes(rows: Path) -> None:
     batch()
     for part in ("1/2", "0/2"):
@@ -159,37 +150,96 @@ def test_a_failed_row_is_listed_and_made_again(rows: Path, monkeypatch: pytest.M
     assert held("failing") == held("out")
 
 
+def test_rows_made_together_have_the_same_bytes_whatever_happens_to_the_others(
+    rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [{"prompt": word, "steps": 2} for word in ("a", "b", "c")]
+    Path("rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    together = ["--batch-size", "3", "--rows-per-shard", "3"]
+    batch("whole", *together)
+    make, told = work.make_together, []
+
+    def failing(cascade, group):
+        told.append(len(group))
+        if len(told) == 1 or [options.prompt for options in group] == ["b"] * 3:
+            raise RuntimeError("out of memory")
+        return make(cascade, group)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "make_together", failing)
+        result = run("batch", "rows.jsonl", "--output", "hurt", *QUICK, *together)
+    assert result.exit_code == 1 and told == [3, 3, 3, 3]
+    whole, hurt = members("whole"), members("hurt")
+    assert hurt == {name: data for name, data in whole.items() if not name.startswith("000000001")}
+    batch("hurt", *together, "--retry-failed")
+    assert held("hurt") == held("whole")
+
+
 def _out_of_memory(*_: object, **__: object) -> None:
     raise RuntimeError("out of memory")
 
 
-def test_a_full_disk_is_one_sentence_and_nothing_is_lost(rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "there is no more room in output 'hurt' (No space left on device); what is finished is kept"),
+        (errno.EROFS, "output 'hurt' cannot be written: Read-only file system; what is finished is kept"),
+    ],
+)
+def test_a_full_or_read_only_disk_is_one_sentence_and_nothing_is_lost(
+    rows: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
     batch()
     synced, fsync = [], os.fsync
 
-    def full(file: int) -> None:
+    def failing(file: int) -> None:
         synced.append(file)
         if len(synced) > 2:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(number, os.strerror(number))
         fsync(file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
-        told = refuse("batch", "rows.jsonl", "--output", "full", *QUICK)
-    assert "there is no more room in output 'full'" in told and "when there is" in told
-    batch("full")
-    assert held("full") == held("out")
+        patch.setattr(os, "fsync", failing)
+        assert words in refuse("batch", "rows.jsonl", "--output", "hurt", *QUICK)
+    batch("hurt")
+    assert held("hurt") == held("out")
+
+
+def test_a_folder_that_is_removed_meanwhile_is_one_sentence(rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = work.make_together
+
+    def removing(cascade, group):
+        shutil.rmtree("out", ignore_errors=True)
+        return make(cascade, group)
+
+    monkeypatch.setattr(work, "make_together", removing)
+    told = refuse("batch", "rows.jsonl", "--output", "out", *QUICK)
+    assert "output 'out' was removed or emptied while the batch ran" in told
+    assert not Path("out").exists()
+
+
+def test_a_clock_that_is_set_back_changes_nothing(rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch()
+    hours = itertools.count()
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: 1e9 - 3600 * next(hours))
+        batch("earlier")
+    assert held("earlier") == held("out")
 
 
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('{"prompt": "x", "stepz": 3}', "line 2: the column 'stepz' is no option"),
+        ('{"prompt": "x", "stepz": 3}', "line 2: the column 'stepz' is not an option"),
         ('{"prompt": "x", "seed": -1}', "line 2: "),
         ('{"prompt": "x", "model": "sd"}', "the column 'model' is for the whole batch"),
         ('{"prompt": "x", "lora": "a"}', "the column 'lora' is for the whole batch"),
         ('{"prompt": " "}', "line 2: "),
         ('{"prompt": "x", "prompt": "y"}', "line 2: "),
+        (
+            '{"prompt": "x", "steps": 2, "num_inference_steps": 3}',
+            "line 2: the columns say 'num_inference_steps' twice",
+        ),
         ("[1]", "line 2: must be a JSON object"),
         ("{", "line 2: is no JSON"),
         ('{"prompt": "x", "method": "direct", "anchor": 0.5}', "line 2: "),

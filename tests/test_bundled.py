@@ -68,6 +68,7 @@ def test_the_base_model_paints_the_background_it_is_asked_for(pipe: Any, reader:
     assert [reading["background"] for reading in reader.read(out.images)] == list(BACKGROUNDS)
 
 
+@pytest.mark.slow
 def test_the_cascade_keeps_the_background_and_the_object_that_direct_inference_loses(
     pipe: Any, reader: CompositionReader
 ) -> None:

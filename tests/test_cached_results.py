@@ -13,6 +13,7 @@ from diffusers import EulerDiscreteScheduler
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from cascade_runs import QUICK
 from clip_score import tiny_clip_score
 from command_line import run, succeed
 from selfcascade import load_bundled
@@ -55,9 +56,8 @@ def test_any_change_of_a_model_gives_it_another_name(change: Callable[[Any], Non
     assert before != model_digest(pipe)
 
 
-def test_base_samples_are_of_their_own_steps_and_guidance(tmp_path: Path) -> None:
-    pipe = load_bundled()
-    pipe.set_progress_bar_config(disable=True)
+def test_base_samples_are_of_their_own_steps_and_guidance(tmp_path: Path, quick_model: str) -> None:
+    pipe = QUICK.build()
     made = [
         BaseSamples(pipe, scene_prompts(1), Size(64, 64), Sampling(**own), tmp_path)
         for own in ({"num_inference_steps": 2}, {"num_inference_steps": 3}, {"num_inference_steps": [2, 5]})
@@ -66,7 +66,7 @@ def test_base_samples_are_of_their_own_steps_and_guidance(tmp_path: Path) -> Non
     suite = tmp_path / "suite"
     suite.mkdir()
     samplings = {f"steps{steps}": {"method": "lanczos", "num_inference_steps": steps} for steps in (2, 3)}
-    settings = {"samplings": samplings, "samples": [2], "samples_at_last": [2]}
+    settings = {"model": quick_model, "samplings": samplings, "samples": [2], "samples_at_last": [2]}
     (suite / "steps.json").write_text(json.dumps({**settings, "real_pictures": 20, "base_pictures": 3}))
     succeed("evaluate", str(suite), "--runs", str(tmp_path / "runs"))
     folder = suite / "results/steps/seed-0"
@@ -78,11 +78,11 @@ def results_of(suite: Path, tmp_path: Path, **settings: Any) -> list[dict[Any, A
     return [one.missing() for one in runs_of(suite, [], tmp_path / "runs", settings, tmp_path / "out")]
 
 
-def test_a_result_of_other_settings_is_not_taken(tmp_path: Path) -> None:
+def test_a_result_of_other_settings_is_not_taken(tmp_path: Path, quick_model: str) -> None:
     suite = tmp_path / "suite"
     suite.mkdir()
     settings: dict[str, Any] = {
-        "samplings": {"base": {"method": "lanczos", "num_inference_steps": 2}}, "samples": [2],
+        "model": quick_model, "samplings": {"base": {"method": "lanczos", "num_inference_steps": 2}}, "samples": [2],
         "samples_at_last": [2], "real_pictures": 20, "base_pictures": 3,
     }  # fmt: skip
     (suite / "one.json").write_text(json.dumps(settings))
@@ -93,7 +93,7 @@ def test_a_result_of_other_settings_is_not_taken(tmp_path: Path) -> None:
     path.rename(moved := tmp_path / "out/one/seed-0" / path.name)
     assert results_of(suite, tmp_path) == [{}]
     for name, other, words in (
-        ("model", "elsewhere", "model 'bundled', not 'elsewhere'"),
+        ("model", "elsewhere", f"model '{quick_model}', not 'elsewhere'"),
         ("real_pictures", 30, "real_pictures 20, not 30"),
         ("samplings", {"base": {"method": "lanczos", "num_inference_steps": 3}}, "num_inference_steps 2, not 3"),
         ("samplings", {"base": {"num_inference_steps": 2}}, "method 'lanczos', not 'self-cascade'"),

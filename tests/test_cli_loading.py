@@ -44,8 +44,16 @@ def additions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def pixels(path: str) -> bytes:
+def pixels(path: str | Path) -> bytes:
     return Image.open(path).tobytes()
+
+
+@pytest.fixture(scope="session")
+def plain(models: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The picture's pixels with nothing added."""
+    path = tmp_path_factory.mktemp("plain") / "plain.png"
+    succeed("generate", "a house", "--model", models / "sd", *SMALL, "--output", path)
+    return pixels(path)
 
 
 ADDED = {
@@ -59,11 +67,12 @@ ADDED = {
 
 
 @pytest.mark.parametrize("options", ADDED.values(), ids=ADDED.keys())
-def test_what_is_added_changes_the_picture_and_its_record_repeats_it(options: list[str], additions: Path) -> None:
-    succeed("generate", "a house", *WITH_MODEL, *SMALL, "--output", "plain.png")
+def test_what_is_added_changes_the_picture_and_its_record_repeats_it(
+    options: list[str], additions: Path, plain: bytes
+) -> None:
     given = [one.format(additions) for one in options]
     (path,) = succeed("generate", "a house", *WITH_MODEL, *SMALL, *given, "--output", "added.png")
-    assert pixels(path) != pixels("plain.png")
+    assert pixels(path) != plain
     again = run("generate", "--from", "added.json", "--output", "again.png")
     assert again.exit_code == 0 and "the pixels are the same" in again.stderr, again.output
 

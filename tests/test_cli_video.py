@@ -65,7 +65,7 @@ def test_an_own_clip_is_enlarged_and_the_record_repeats_it() -> None:
     assert (settings["image"], settings["num_frames"], settings["fps"], settings["start"]) == ("own.mp4", 2, 8, 0.25)
     again = run("generate", "--from", "big.json", "--output", "again.gif")
     assert "the pixels are the same" in again.stderr
-    assert "selfcascade: the sound of 'own.mp4' is not carried over\n" in again.stderr
+    assert "selfcascade: the sound of 'own.mp4' is not carried over: only an .mp4 holds sound\n" in again.stderr
     assert Path("again.gif").read_bytes() == Path("big.gif").read_bytes()
     write_clip(Path("own.mp4"), frames=9, size=(48, 64), fps=8)
     assert "is not the file that was recorded" in refuse("generate", "--from", "big.json")
@@ -128,7 +128,7 @@ BAD = {
     "clip as png": (["generate", "a", *VIDEO, "--output", "a.png"], "output of video must end in .mp4, .gif, .webp"),
     "clip as avi": (
         ["generate", "a", *VIDEO, "--output", "a.avi"],
-        "output must end in .png, .jpg, .jpeg, .webp, .mp4",
+        "output must end in .png, .jpg, .jpeg, .webp, .avif, .tif, .tiff, .mp4",
     ),
     "no rate": (["generate", "a", *VIDEO, "--fps", "0"], "fps must be a number from 0.01 to 240"),
     "backwards": (["generate", "a", *VIDEO, "--fps", "-8"], "fps must be a number from 0.01 to 240"),

@@ -91,9 +91,9 @@ def test_latents_of_an_earlier_call_are_taken_up_at_their_length(name: str) -> N
 @pytest.mark.parametrize("name", ["hunyuan-video-1.5", "motif-video"])
 def test_guidance_that_is_set_elsewhere_is_refused_while_planning(name: str) -> None:
     cascade = cascade_of(name)
-    with pytest.raises(ValueError, match=r"guidance_scale is no keyword of \w+; use pipe.guider = pipe.guider.new"):
+    with pytest.raises(ValueError, match=r"guidance_scale is not a keyword of \w+; use pipe.guider = pipe.guider.new"):
         cascade.plan(guidance_scale=3.0)
-    with pytest.raises(ValueError, match=r"guidance_scale is no keyword of"):
+    with pytest.raises(ValueError, match=r"guidance_scale is not a keyword of"):
         cascade(**ENTRIES[name].inputs, guidance_scale=3.0)
 
 

@@ -43,8 +43,8 @@ def suite(tmp_path: Path, **settings: Any) -> Path:
     return folder
 
 
-def test_a_suite_runs_on_other_data_and_goes_on_where_it_was_cut(data: Path, tmp_path: Path) -> None:
-    folder = suite(tmp_path)
+def test_a_suite_runs_on_other_data_and_goes_on_where_it_was_cut(data: Path, tmp_path: Path, quick_model: str) -> None:
+    folder = suite(tmp_path, model=quick_model)
     own = ["--data", str(data), "--detector", f"clip:{tmp_path / 'clip'}", "--pictures", "3", "--real-pictures", "8"]
     own += ["--output", str(tmp_path / "out"), "--runs", str(tmp_path / "runs"), "--steps", "3"]
     succeed("evaluate", str(folder), *own)

@@ -60,6 +60,7 @@ def test_the_bundled_models_carry_what_they_were_measured_with() -> None:
         assert [stage.pivot_step for stage in stages] == [None, 500]
 
 
+@pytest.mark.slow
 def test_python_and_the_command_line_make_the_same_pixels_of_the_bundled_model() -> None:
     cascade = SelfCascade(load_bundled("cpu"))
     prompt = "a large red house on the left at night"

@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,10 @@ from selfcascade.cli import app
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 COMMANDS = [(block, words) for block in BLOCKS if block.language == "sh" for words in block.commands()]
 OURS = [pytest.param(words, id=f"{block.name} {words[1]}") for block, words in COMMANDS if words[0] == "selfcascade"]
-QUICK = [
-    pytest.param(block.page, words, id=block.name)
-    for block, words in COMMANDS
-    if words[:2] == ["selfcascade", "plan"] or "--dry-run" in words
-]
+PLANS = {
+    shlex.join(words): (block, words) for block, words in COMMANDS if words[1:2] == ["plan"] or "--dry-run" in words
+}
+QUICK = [pytest.param(block.page, words, id=block.name) for block, words in PLANS.values()]
 RUNNING = [page for page in PAGES if any(block.language in RUN for block in blocks(page))]
 
 
@@ -52,6 +52,16 @@ def test_every_snippet_compiles() -> None:
     for block in BLOCKS:
         if block.language == "python":
             compile(block.text, block.name, "exec")
+
+
+@pytest.mark.slow
+def test_a_type_checker_accepts_the_examples_of_the_readme(tmp_path: Path) -> None:
+    """As the package's users check theirs: one file, outside the repository and its settings."""
+    texts = [block.text for block in blocks(ROOT / "README.md") if block.language == "python"]
+    (tmp_path / "examples.py").write_text("\n".join(texts))
+    command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "."]
+    checked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
 
 
 def test_every_target_of_make_is_there() -> None:

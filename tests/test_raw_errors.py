@@ -126,7 +126,7 @@ BROKEN = {
     "deep index": (write("model_index.json", DEEP), "model_index.json' cannot be read: it is nested too deeply"),
     "index in a list": (write("model_index.json", "[]"), "must hold a JSON object, not a list"),
     "index without a class": (write("model_index.json", "{}"), "does not name the pipeline's class"),
-    "nan": (write("vae/config.json", '{"scaling_factor": NaN}'), "NaN is no number of JSON"),
+    "nan": (write("vae/config.json", '{"scaling_factor": NaN}'), "NaN is not a number in JSON"),
     "infinite": (write("unet/config.json", '{"sample_size": 1e999}'), "1e999 is too large"),
     "no scale": (say("vae/config.json", scaling_factor=0), "vae has scaling_factor 0, which must be a finite number"),
     "scale in words": (say("vae/config.json", scaling_factor="x"), "vae has scaling_factor 'x', which must be"),

@@ -14,7 +14,7 @@ from command_line import run
 from report_files import SIDE, cells, write_result, write_sheet
 from selfcascade.report import write_report
 from selfcascade.report.pictures import LABEL, grid, hardest, shown
-from selfcascade.report.results import Row, decimals_of, read_config, read_tables
+from selfcascade.report.results import Row, decimals_of, read_config, read_result, read_tables
 from selfcascade.report.tables import wilson
 
 COMMITTED = Path(__file__).parents[1] / "experiments"
@@ -96,6 +96,13 @@ def test_a_row_cannot_be_borrowed_twice_nor_from_nowhere(experiments: Path) -> N
     with pytest.raises(ValueError, match="borrowd"):
         read_config(experiments)
     assert "hold no results" in run("report", str(experiments / "table1"), "--output", str(experiments / "out")).stderr
+
+
+def test_every_committed_result_and_setting_is_read() -> None:
+    found = [read_result(path) for path in COMMITTED.glob("*/results/*/seed-*/*.json")]
+    assert len(found) >= 250 and all(result["pictures"] > 0 for result in found)
+    rows = [row for table in read_tables(COMMITTED, read_config(COMMITTED)).values() for row in table]
+    assert all(row.results for row in rows)
 
 
 def test_the_committed_settings_name_results_that_are_there() -> None:

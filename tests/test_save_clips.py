@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from selfcascade.media import save_clips
-from selfcascade.media.save_clips import check_clip_output, clip_sha256, save_clip, save_sheet, write_mp4
+from selfcascade.media import mp4_files
+from selfcascade.media.mp4_files import write_mp4
+from selfcascade.media.save_clips import check_clip_output, clip_sha256, save_clip, save_sheet
 from selfcascade.media.video_files import read_clip
 
 RECORD: dict[str, Any] = {"schema": 1, "kind": "selfcascade.clip", "settings": {"prompt": "a 🏠"}}
@@ -57,12 +59,12 @@ def test_an_mp4_plays_its_frames_in_their_colours_at_their_rate(tmp_path: Path, 
 
 
 def test_a_build_without_h264_writes_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fallback = [encoder for encoder in save_clips.ENCODERS if encoder[0] == "mpeg4"]
-    monkeypatch.setattr(save_clips, "ENCODERS", [("no such encoder", {}), *fallback])
+    fallback = [encoder for encoder in mp4_files.ENCODERS if encoder[0] == "mpeg4"]
+    monkeypatch.setattr(mp4_files, "ENCODERS", [("no such encoder", {}), *fallback])
     frames, _ = read_clip(save(tmp_path / "a.mp4"))
     expected = np.stack([np.asarray(frame) for frame in clip()]).astype(int)
     assert 10 * np.log10(255**2 / ((frames - expected)[:, 26:] ** 2).mean()) > 30
-    monkeypatch.setattr(save_clips, "ENCODERS", [("no such encoder", {})])
+    monkeypatch.setattr(mp4_files, "ENCODERS", [("no such encoder", {})])
     with pytest.raises(ValueError, match=r"no encoder for \.mp4; write a \.webp"):
         save(tmp_path / "b.mp4")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.mp4"]
@@ -184,7 +186,7 @@ def test_a_folder_that_another_process_has_made_meanwhile_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path / "frames", frames=clip(2))
-    monkeypatch.setattr(save_clips.os.path, "lexists", lambda _: False)
+    monkeypatch.setattr(os.path, "lexists", lambda _: False)
     (tmp_path / "frames.json").write_text("{}")
     save_clip(clip(3), 8, RECORD, tmp_path / "frames", TEXT)
     assert (tmp_path / "frames.json").read_text() == "{}" and len(list((tmp_path / "frames").iterdir())) == 2

@@ -15,7 +15,7 @@ import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
 from torch import Tensor
 
-from cascade_runs import SD
+from cascade_runs import QUICK
 from processes import in_processes
 from selfcascade import FeatureUpsamplers
 from selfcascade.data import ScenesSource, Stream
@@ -35,7 +35,7 @@ def everything(pipe: Any) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("preset", ["micro", "full"])
 def test_only_the_upsamplers_change(tmp_path: Path, preset: str) -> None:
-    pipe = SD.build()
+    pipe = QUICK.build()
     before = {
         name: value.clone()
         for part in (pipe.unet, pipe.vae, pipe.text_encoder)
@@ -61,7 +61,7 @@ def test_a_whole_u_net_is_saved_as_diffusers_loads_it(tmp_path: Path) -> None:
     trainer = trained(tmp_path, method="full", learning_rate=1e-3)
     loaded = UNet2DConditionModel.from_pretrained(tmp_path, subfolder="unet")
     assert equal(dict(loaded.named_parameters()), weights(trainer))  # type: ignore[arg-type]
-    assert not equal(dict(SD.build().unet.named_parameters()), weights(trainer))
+    assert not equal(dict(QUICK.build().unet.named_parameters()), weights(trainer))
 
 
 @pytest.mark.parametrize(("rank", "expected"), [(4, 1_728_512), (32, 13_828_096)])
@@ -133,7 +133,7 @@ def test_micro_batches_and_one_batch_take_the_same_step(tmp_path: Path) -> None:
 def test_four_pictures_are_learnt_by_heart(tmp_path: Path) -> None:
     """The loss of four pictures, always with the same noise and timesteps, falls tenfold if all may be learnt."""
     trainer = Trainer(
-        SD.build(),
+        QUICK.build(),
         settings(tmp_path, method="full", learning_rate=1e-2, prompt_dropout=0),
         Stream(ScenesSource(SIZE), (SIZE,)),
     )
@@ -154,7 +154,7 @@ def test_the_loss_of_pictures_that_are_held_out_is_logged_and_nothing_else_chang
     def run(folder: str, held_out: int | None) -> Trainer:
         config = settings(tmp_path / folder, max_train_steps=3, validation_steps=2, num_validation_pictures=3)
         others = None if held_out is None else Stream(ScenesSource(SIZE), (SIZE,), held_out)
-        trainer = Trainer(SD.build(), config, Stream(ScenesSource(SIZE), (SIZE,), 0), held_out=others)
+        trainer = Trainer(QUICK.build(), config, Stream(ScenesSource(SIZE), (SIZE,), 0), held_out=others)
         trainer.run()
         return trainer
 
@@ -170,7 +170,7 @@ def test_the_loss_of_pictures_that_are_held_out_is_logged_and_nothing_else_chang
 def test_upsamplers_learn_what_the_pivot_can_tell(tmp_path: Path) -> None:
     """On the same batch over and over the upsamplers lower the loss; the frozen decoder bounds how far."""
     trainer = Trainer(
-        SD.build(), settings(tmp_path, preset="full", learning_rate=3e-3), Stream(ScenesSource(SIZE), (SIZE,))
+        QUICK.build(), settings(tmp_path, preset="full", learning_rate=3e-3), Stream(ScenesSource(SIZE), (SIZE,))
     )
     batch = next(trainer.stream.batches(4))
     losses = []
@@ -230,7 +230,7 @@ def test_cached_latents_give_the_same_weights_and_spare_the_encoder(tmp_path: Pa
     dark = Stream(ScenesSource(SIZE), (SIZE,), 0)
     cropped = dark._cropped
     dark._cropped = lambda *place: (np.zeros((64, 64, 3), np.uint8), cropped(*place)[1])  # type: ignore[method-assign]
-    other = Trainer(SD.build(), settings(tmp_path / "other", cache_latents=str(tmp_path / "cache")), dark)
+    other = Trainer(QUICK.build(), settings(tmp_path / "other", cache_latents=str(tmp_path / "cache")), dark)
     other.run()
     assert other.cache is not None and other.cache.misses == 2  # other pictures under the same names, all alike
 
@@ -261,7 +261,7 @@ def test_cached_pivot_features_give_the_same_weights_and_spare_the_pivots_pass(t
 
 
 def test_features_of_another_u_net_are_not_taken(tmp_path: Path) -> None:
-    pipe = SD.build()
+    pipe = QUICK.build()
     told = {"encoder_hidden_states": torch.randn(2, 7, pipe.unet.config.cross_attention_dim)}
     pivot = torch.randn(2, 4, 8, 8)
     read = FeatureCache(tmp_path, pipe.unet).read(pipe.unet, pivot, told)
@@ -301,7 +301,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         trained(tmp_path, learning_rate=0.5, **go_on)
     with pytest.raises(ValueError, match="method"):
         trained(tmp_path, method="full", **go_on)
-    other = SD.build()
+    other = QUICK.build()
     with torch.no_grad():
         other.unet.down_blocks[0].resnets[0].conv1.weight.add_(1)
     with pytest.raises(CheckpointError, match="made with another base model's weights"):
@@ -354,7 +354,7 @@ def test_models_that_cannot_be_trained_are_named(tmp_path: Path) -> None:
 def test_the_seed_decides_where_the_upsamplers_start(tmp_path: Path) -> None:
     def start(seed: int) -> dict[str, Tensor]:
         stream = Stream(ScenesSource(SIZE), (SIZE,), seed)
-        return weights(Trainer(SD.build(), settings(tmp_path, preset="full", seed=seed), stream))
+        return weights(Trainer(QUICK.build(), settings(tmp_path, preset="full", seed=seed), stream))
 
     first = start(1)
     torch.rand(3)
@@ -392,7 +392,7 @@ def test_half_precision_that_skips_every_step_ends_the_run(tmp_path: Path, monke
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
-    pipe = SD.build()
+    pipe = QUICK.build()
     with torch.no_grad():
         pipe.unet.conv_out.bias.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="not finite at step 1"):

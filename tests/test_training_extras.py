@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cascade_runs import SD
+from cascade_runs import QUICK
 from command_line import refuse
 from selfcascade.methods.fine_tuned import lora
 from selfcascade.training.extras import TRACKERS, check_extras
@@ -49,7 +49,7 @@ def test_trackers_are_those_that_accelerate_knows(tmp_path: Path, monkeypatch: p
 
 
 def test_a_lora_to_sample_with_needs_peft_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pipe = SD.build()
+    pipe = QUICK.build()
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ValueError, match=r"a LoRA needs the package peft: pip install"), lora(pipe, tmp_path):
         pass

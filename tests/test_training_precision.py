@@ -9,7 +9,7 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from cascade_runs import SD
+from cascade_runs import QUICK
 from selfcascade import FeatureUpsamplers
 from selfcascade.data import ScenesSource, Stream
 from selfcascade.training import Trainer
@@ -49,7 +49,7 @@ def types(pipe: Any, trainer: Trainer) -> set[torch.dtype]:
 def test_frozen_weights_are_held_in_half_precision_and_a_resumed_run_is_still_the_same(
     tmp_path: Path, method: str
 ) -> None:
-    pipe, options = SD.build(), {**METHODS[method], "max_train_steps": 2, "checkpointing_steps": 2}
+    pipe, options = QUICK.build(), {**METHODS[method], "max_train_steps": 2, "checkpointing_steps": 2}
     whole = run_in("bf16", tmp_path / "whole", pipe, **options)
     assert types(pipe, whole) == {torch.bfloat16}
     last = load_checkpoint(list_checkpoints(tmp_path / "whole")[-1]).tensors
@@ -63,7 +63,7 @@ def test_frozen_weights_are_held_in_half_precision_and_a_resumed_run_is_still_th
     if method != "lora":
         loaded = FeatureUpsamplers.from_pretrained(tmp_path / "whole")
         assert loaded.config["fingerprint"] == exact.trainable.upsamplers.config["fingerprint"]  # type: ignore[union-attr]
-        loaded.check_unet(SD.build().unet)
+        loaded.check_unet(QUICK.build().unet)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -71,7 +71,7 @@ def test_gradients_point_where_those_in_float32_do(tmp_path: Path, method: str) 
     def gradient(precision: str) -> Tensor:
         AcceleratorState._reset_state(reset_partial_state=True)
         config = settings(tmp_path, mixed_precision=precision, **METHODS[method])
-        trainer = Trainer(SD.build(), config, Stream(ScenesSource(SIZE), (SIZE,)))
+        trainer = Trainer(QUICK.build(), config, Stream(ScenesSource(SIZE), (SIZE,)))
         trainer._loss(next(trainer.stream.batches(4)), 0).backward()
         return torch.cat([weight.grad.flatten() for weight in trainer.trained.values() if weight.grad is not None])
 
@@ -85,7 +85,7 @@ def test_gradients_point_where_those_in_float32_do(tmp_path: Path, method: str) 
 def test_a_trained_u_net_keeps_its_pipeline_in_float32_and_so_does_who_asks_for_it(
     tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    pipe = SD.build()
+    pipe = QUICK.build()
     trainer = run_in("bf16", tmp_path, pipe, max_train_steps=1, **options)
     assert types(pipe, trainer) == {torch.float32}
 
@@ -98,7 +98,7 @@ def test_pictures_are_made_in_between_in_any_precision(
     AcceleratorState._reset_state(reset_partial_state=True)
     changes = {**METHODS.get(method, {"method": "full"}), "resolution": 256, "mixed_precision": "bf16"}
     config = settings(tmp_path, validation_prompt=("a house",), **changes)
-    pipe = SD.build()
+    pipe = QUICK.build()
     trainer = Trainer(pipe, config, Stream(ScenesSource(SIZE), (SIZE,)), ValidationPictures(config))
     trainer.config.folder.mkdir(exist_ok=True)
     trainer._validate()

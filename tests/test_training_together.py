@@ -20,7 +20,7 @@ from accelerate.utils import DistributedType
 from diffusers import UNet2DConditionModel
 from PIL import Image
 
-from cascade_runs import SD
+from cascade_runs import QUICK
 from processes import forked, in_processes
 from selfcascade.data import FolderSource, ScenesSource, Stream
 from selfcascade.processes import LockedError, OutputLock, TogetherError
@@ -61,7 +61,7 @@ def disagreements(folder: Path, rank: int) -> dict[str, str]:
     other = rank == 1
 
     def build(**changes: Any) -> Trainer:
-        pipe = SD.build()
+        pipe = QUICK.build()
         if other and changes.pop("base", False):
             with torch.no_grad():
                 pipe.unet.down_blocks[0].resnets[0].conv1.weight.add_(1)
@@ -160,7 +160,7 @@ def test_changed_data_is_named_and_goes_on_where_that_is_allowed(tmp_path: Path)
         source = FolderSource(tmp_path / "data")
         heard: list[str] = []
         made = Trainer(
-            SD.build(), config, Stream(source, (SIZE,), may_change=config.allow_changed_data), announce=heard.append
+            QUICK.build(), config, Stream(source, (SIZE,), may_change=config.allow_changed_data), announce=heard.append
         )
         made.run()
         return made
@@ -239,7 +239,7 @@ def test_an_output_folder_that_is_removed_is_made_anew(tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole", max_train_steps=4)
     folder = tmp_path / "run"
     config = settings(folder, max_train_steps=4)
-    trainer = Trainer(SD.build(), config, Stream(ScenesSource(SIZE), (SIZE,)), announce=announce)
+    trainer = Trainer(QUICK.build(), config, Stream(ScenesSource(SIZE), (SIZE,)), announce=announce)
     step = trainer._optimizer_step
 
     def removed(batches: Any) -> float:

@@ -5,12 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from selfcascade.cli.console import note, plain
+from selfcascade.media.save_clips import save_clip
 from selfcascade.media.save_pictures import save_picture
 from selfcascade.media.whole_files import HOST, temporary_file, temporary_prefix, write_whole
 
@@ -59,9 +63,8 @@ def test_a_file_that_cannot_be_written_leaves_the_earlier_one(tmp_path: Path) ->
     assert names(tmp_path) == ["a"] and (tmp_path / "a").read_text() == "earlier"
 
 
-@pytest.mark.parametrize("replaces", range(2))
+@pytest.mark.parametrize(("there", "replaces"), [(False, 0), (False, 1), (True, 0), (True, 1), (True, 2)])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-@pytest.mark.parametrize("there", [True, False])
 def test_a_picture_and_its_record_are_replaced_together_or_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaces: int, error: type[BaseException], there: bool
 ) -> None:
@@ -85,6 +88,65 @@ def test_a_picture_and_its_record_are_replaced_together_or_not(
     monkeypatch.setattr(Path, "replace", replace)
     save_picture(Image.new("RGB", (8, 8)), {"new": 1}, path, "text", force=True)
     assert names(tmp_path) == ["a.json", "a.png"] and json.loads((tmp_path / "a.json").read_text()) == {"new": 1}
+
+
+def killed_at_rename(moment: int, function: Callable[[], object]) -> bool:
+    """Runs it in a process of its own, killed at the so many-th renaming; whether it came that far."""
+    process = os.fork()
+    if process == 0:
+        done = 0
+
+        def counted(rename: Callable[..., Path]) -> Callable[..., Path]:
+            def call(*given: Any) -> Path:
+                nonlocal done
+                done += 1
+                if done == moment:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return rename(*given)
+
+            return call
+
+        Path.replace = counted(Path.replace)  # type: ignore[method-assign]
+        Path.rename = counted(Path.rename)  # type: ignore[method-assign]
+        try:
+            function()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.gif", "a"])
+def test_a_kill_between_renames_leaves_nothing_beside_the_record_of_another(tmp_path: Path, name: str) -> None:
+    """What is read afterwards is the earlier or the new one; its record is its own, or not there."""
+
+    def save(folder: Path, shade: int) -> None:
+        picture, record = Image.new("RGB", (8, 8), (shade,) * 3), {"shade": shade}
+        if name in ("a.png", "a.jpg"):
+            save_picture(picture, record, folder / name, "text", force=True)
+        else:
+            save_clip([picture] * 2, 8.0, record, folder / name, "text", force=True)
+
+    moment, seen = 0, set[tuple[int | None, int | None]]()
+    while True:
+        moment += 1
+        folder = tmp_path / str(moment)
+        save(folder, 10)
+        if not killed_at_rename(moment, lambda folder=folder: save(folder, 200)):
+            break
+        path, record = folder / name, folder / "a.json"
+        file = next(path.iterdir(), path) if path.is_dir() else path
+        shade = np.asarray(Image.open(file).convert("RGB"))[0, 0, 0] if file.exists() else None
+        found = (
+            None if shade is None else int(shade),
+            json.loads(record.read_text())["shade"] if record.exists() else None,
+        )
+        seen.add(found)
+        save(folder, 90)  # and the next one is written as ever
+        assert json.loads(record.read_text()) == {"shade": 90}
+    assert moment > 3 and (200, None) in seen
+    assert seen <= {(10, 10), (10, None), (None, None), (200, None)}
 
 
 def test_no_control_character_reaches_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

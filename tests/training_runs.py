@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cascade_runs import SD
+from cascade_runs import QUICK
 from selfcascade.cascade import Size
 from selfcascade.data import ScenesSource, Stream, open_source
 from selfcascade.training import Trainer, TrainingConfig
@@ -33,7 +33,7 @@ def trained(
 ) -> Trainer:
     config = settings(folder, **changes)
     source = ScenesSource(SIZE) if config.clips is None else open_source("moving-scenes", SIZE, clips=config.clips)
-    trainer = Trainer(pipe or SD.build(), config, Stream(source, (SIZE,), config.seed), announce=announce)
+    trainer = Trainer(pipe or QUICK.build(), config, Stream(source, (SIZE,), config.seed), announce=announce)
     if stop_after is not None:
         step = trainer._optimizer_step
 

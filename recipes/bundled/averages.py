@@ -28,7 +28,7 @@ def exponent_of(width: float) -> float:
     width^2 = (e + 1) / ((e + 2)^2 (e + 3)) (Karras et al. 2024, equation 123).
 
     Args:
-        width: In (0, 0.289): wider is no power function that grows.
+        width: In (0, 0.289): a wider one is not a growing power function.
 
     Raises:
         ValueError: It lies outside that range.

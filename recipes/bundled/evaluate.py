@@ -35,7 +35,7 @@ from selfcascade.metrics.composition import CompositionReader, accuracy
 STEPS, GUIDANCE, GROUP, PIVOT_STEP, LATER_PIVOT_STEP = 25, 3.0, 20, 700, 400
 FIRST_SEED = 50_000_000
 WEIGHTS = Path(selfcascade.__path__[0]) / "bundled/image/unet/diffusion_pytorch_model.safetensors"
-OUT = RUNS / "evaluation" / file_sha256(WEIGHTS)[:12]  # figures of other weights are no figures of these
+OUT = RUNS / "evaluation" / file_sha256(WEIGHTS)[:12]  # other weights have other figures
 DOCS = HERE.parents[1] / "docs"
 PICTURES = {  # how many pictures of each; the costly ones are fewer, and last
     "base 64": 500,

@@ -33,7 +33,7 @@ from selfcascade.training.checkpoints import (
 )
 from selfcascade.training.state import Curve, StopRequest
 
-SEEDS_PER_STEP = 64  # so many processes draw apart
+SEEDS_PER_STEP = 64  # the most processes that draw independently
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Schedule:
 
     Attributes:
         steps: Optimizer steps of the whole run.
-        decay: Of these, how many at the end the learning rates fall in.
-        warmup: How many at the beginning they rise in.
+        decay: Steps at the end during which the learning rates fall.
+        warmup: Steps at the beginning during which they rise.
         floor: Share of the learning rates that is left at the end.
         batch_size: Samples of a step, over all processes.
         seed: Of the whole run.
@@ -68,7 +68,7 @@ class Schedule:
         return cls(**{name: settings[name] for name in cls.__dataclass_fields__ if name in settings})
 
     def rate(self, step: int) -> float:
-        """The learning rates' factor in the step after so many."""
+        """The learning rates' factor after this many steps."""
         left = (self.steps - step) / self.decay
         return min((step + 1) / self.warmup, max(min(1.0, left), self.floor))
 
@@ -121,7 +121,7 @@ class Training:
     ) -> None:
         # A loss need not use every part of a module in every step.
         kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
-        # Said aloud, as several processes on CPUs form no group otherwise.
+        # Stated explicitly: otherwise several processes on CPUs form no group.
         only_cpu = not torch.cuda.is_available()
         self.accelerator = Accelerator(cpu=only_cpu, mixed_precision=mixed_precision, kwargs_handlers=[kwargs])
         world = self.accelerator.num_processes

@@ -21,7 +21,7 @@ def reference_snr() -> Tensor:
 
 
 def matched_snr(pixels: int, fade: int = 16) -> Tensor:
-    """Stable Diffusion's noise, as far as a picture of so many latent pixels shows it; (1000,) float64.
+    """Stable Diffusion's noise, as far as a picture of this many latent pixels shows it; (1000,) float64.
 
     A picture's layout is seen through the noise by averaging over its latent pixels: n pixels leave n times the
     signal-to-noise ratio of one. So a timestep means the same for the layout of a picture of n pixels as for one of

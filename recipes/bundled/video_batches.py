@@ -39,7 +39,7 @@ class Clips(NamedTuple):
 
 
 def places_of(frames: int, generator: torch.Generator) -> Tensor:
-    """Places in a clip of 16 of so many frames, evenly apart and over more than half of it."""
+    """Places of this many frames in a clip of 16, evenly apart and over more than half of it."""
     widest = (FRAMES - 1) // (frames - 1)
     step = int(torch.randint((widest + 1) // 2, widest + 1, (), generator=generator))
     first = torch.randint(FRAMES - step * (frames - 1), (), generator=generator)
@@ -49,7 +49,7 @@ def places_of(frames: int, generator: torch.Generator) -> Tensor:
 def draw_clips(
     pipe: AnimateDiffPipeline, count: int, number: int, frames: int, dropout: float, generator: torch.Generator
 ) -> Clips:
-    """Clips of so many scenes, from `number` on, and of the same scenes with all directions turned round.
+    """Clips of `count` scenes, from `number` on, and of the same scenes with all directions turned round.
 
     A scene in which nothing moves has another one as its partner. A share shows a part of a picture twice as large,
     for larger sizes; that share's captions say neither places nor motions.

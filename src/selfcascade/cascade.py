@@ -191,7 +191,7 @@ def _checked(name: str, size: object) -> Size:
     sides = tuple(cast("Sequence[object]", size)) if isinstance(size, Sequence) else (size,)
     whole = [side for side in sides if isinstance(side, int) and not isinstance(side, bool) and 1 <= side <= MAX_SIDE]
     if len(sides) != 2 or len(whole) != 2:
-        raise ValueError(f"{name} must be two whole numbers from 1 to {MAX_SIDE}, not {'x'.join(map(str, sides))}")
+        raise ValueError(f"{name} must be two whole numbers from 1 to {MAX_SIDE}, not {'x'.join(map(str, sides)):.90}")
     return Size(*whole)
 
 

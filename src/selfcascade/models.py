@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
+from selfcascade.loading.names import Device, checked_name
 from selfcascade.loading.reasons import reason_of
 from selfcascade.loading.single_files import check_single_file, load_single_file
 from selfcascade.options import Options
 
-if TYPE_CHECKING:
-    import torch
-
-Device: TypeAlias = "str | torch.device"
 BUNDLED = Path(__file__).parent / "bundled" / "image"
 BUNDLED_VIDEO = Path(__file__).parent / "bundled" / "video"
 BUNDLED_SUPER_RESOLVER = Path(__file__).parent / "bundled" / "super_resolver"
@@ -62,6 +59,7 @@ def read_model(name: str, device: Device | None = None, dtype: str | None = None
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
     folder, place = find_folder(name), find_device(device)
+    name = str(name)
     import torch
 
     chosen = dtype or ("float32" if place.split(":")[0] == "cpu" or name in BUNDLED_MODELS else "float16")
@@ -102,19 +100,21 @@ def bundled_upsamplers() -> list[str]:
 
 
 def load_upsamplers(name: str) -> Any:
-    """Feature upsamplers from a folder, or the bundled model's by name.
+    """Feature upsamplers from a folder or the Hub ("owner/name"), or the bundled model's by name.
 
     Raises:
-        ValueError: There are none, or the folder cannot be read.
+        ValueError: There are none, or they cannot be read.
     """
     from selfcascade.upsamplers.model import FeatureUpsamplers
 
+    name = checked_name("upsamplers", name)
     folder = BUNDLED_UPSAMPLERS / name if name in bundled_upsamplers() else Path(name).expanduser()
-    if not (folder / "config.json").is_file():
+    on_hub = name.count("/") == 1 and name[0] not in "./~" and not folder.exists()
+    if not on_hub and not (folder / "config.json").is_file():
         raise ValueError(f"upsamplers {name!r} is not a folder with a config.json, as `selfcascade train` writes it")
     try:
-        return FeatureUpsamplers.from_pretrained(str(folder), local_files_only=True).eval()
-    except Exception as error:  # a damaged folder fails in as many ways as it has files
+        return FeatureUpsamplers.from_pretrained(name if on_hub else str(folder), local_files_only=not on_hub).eval()
+    except Exception as error:  # a damaged folder and the Hub fail in as many ways as there are files
         raise ValueError(f"upsamplers {name!r} cannot be loaded: {reason_of(error)}") from error
 
 
@@ -192,6 +192,7 @@ def find_folder(name: str) -> Path | None:
     Raises:
         ValueError: The name is neither.
     """
+    name = checked_name("model", name)
     if name in BUNDLED_MODELS:
         parts = [BUNDLED / "model_index.json"]
         parts += [BUNDLED_VIDEO / "motion_adapter" / "config.json"] if name == "bundled-video" else []

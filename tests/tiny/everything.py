@@ -5,13 +5,19 @@ from .more_images import MORE_IMAGES
 from .more_videos import MORE_VIDEOS
 from .other_images import OTHER_IMAGES
 from .other_videos import OTHER_VIDEOS
+from .parts import SMALL
+from .plugins import tiny_video_xl
+from .unets import PROMPT
 from .variants import VARIANTS
 
+# Built in `plugins`, where other tests take it from.
+VIDEO_XL = TinyPipeline("animatediff-xl", tiny_video_xl, SMALL, {**PROMPT, "num_frames": 2}, "unet", video=True)
 CONTRACT: tuple[TinyPipeline, ...] = (
     *VARIANTS.values(),
     *MORE_VIDEOS,
     *MORE_IMAGES,
     *OTHER_IMAGES,
     *OTHER_VIDEOS,
+    VIDEO_XL,
 )
 EVERYTHING: tuple[TinyPipeline, ...] = (*TINY.values(), *CONTRACT)

@@ -14,10 +14,12 @@ from diffusers import (
     CogView4Transformer2DModel,
     ControlNetModel,
     DiffusionPipeline,
+    FluxControlNetModel,
     FluxTransformer2DModel,
     HunyuanDiT2DControlNetModel,
     LCMScheduler,
     QwenImageControlNetModel,
+    SD3ControlNetModel,
 )
 from PIL import Image
 from torch import nn
@@ -26,7 +28,7 @@ from .dits import DITS
 from .packed import PACKED
 from .parts import NATIVE, SMALL, TinyPipeline, quiet
 from .sized import SIZED
-from .unets import UNETS, unet_2d
+from .unets import UNETS, animatediff_unet, unet_2d
 from .videos import VIDEOS
 
 Networks = Callable[[DiffusionPipeline], dict[str, Any]]
@@ -104,9 +106,30 @@ def controlnet_of_unet(pipe: Any) -> dict[str, Any]:
     return {"controlnet": opened(ControlNetModel.from_unet(pipe.unet, conditioning_embedding_out_channels=(4,) * 4))}
 
 
+def controlnet_of_motion(pipe: Any) -> dict[str, Any]:
+    """A ControlNet of the two-dimensional U-Net that AnimateDiff's motion adapter was put into."""
+    return {
+        "controlnet": opened(
+            ControlNetModel.from_unet(animatediff_unet(), conditioning_embedding_out_channels=(4,) * 4)
+        )
+    }
+
+
+def controlnet_of_flux(pipe: Any) -> dict[str, Any]:
+    return {"controlnet": opened(FluxControlNetModel(**own_config(FluxControlNetModel, pipe.transformer)))}
+
+
+def controlnet_of_sd3(pipe: Any) -> dict[str, Any]:
+    config = own_config(SD3ControlNetModel, pipe.transformer)
+    return {"controlnet": opened(SD3ControlNetModel(**config | {"num_layers": 1}))}
+
+
 def controlnet_of_hunyuan(pipe: Any) -> dict[str, Any]:
-    config = own_config(HunyuanDiT2DControlNetModel, pipe.transformer)
-    return {"controlnet": opened(HunyuanDiT2DControlNetModel(**config | {"transformer_num_layers": 2}))}
+    """Its controls reach the layers after the middle one, of which two layers have none."""
+    kind = type(pipe.transformer)
+    transformer = kind(**own_config(kind, pipe.transformer) | {"num_layers": 4})
+    config = own_config(HunyuanDiT2DControlNetModel, transformer) | {"transformer_num_layers": 4}
+    return {"transformer": transformer, "controlnet": opened(HunyuanDiT2DControlNetModel(**config))}
 
 
 def controlnet_of_qwen(pipe: Any) -> dict[str, Any]:
@@ -157,6 +180,7 @@ VARIANTS = {
             networks=controlnet_of_unet,
             pag_applied_layers="mid",
         ),
+        variant("stable-diffusion", "StableDiffusionControlNetPipeline", IMAGE, networks=controlnet_of_unet),
         variant("stable-diffusion-xl", "StableDiffusionXLPAGPipeline", PAG, pag_applied_layers="mid"),
         variant("stable-diffusion-xl", "StableDiffusionXLControlNetPipeline", IMAGE, networks=controlnet_of_unet),
         variant(
@@ -172,6 +196,15 @@ VARIANTS = {
         variant("hunyuan-dit", "HunyuanDiTPAGPipeline", PAG, pag_applied_layers="blocks.0"),
         variant("hunyuan-dit", "HunyuanDiTControlNetPipeline", CONTROL, networks=controlnet_of_hunyuan),
         variant("animatediff", "AnimateDiffPAGPipeline", PAG | {"num_frames": 2}, pag_applied_layers="mid"),
+        variant(
+            "animatediff",
+            "AnimateDiffControlNetPipeline",
+            {"num_frames": 2, "conditioning_frames": [control_image()] * 2},
+            networks=controlnet_of_motion,
+        ),
+        variant("pixart-sigma", "PixArtAlphaPipeline"),
+        variant("flux", "FluxControlNetPipeline", CONTROL, networks=controlnet_of_flux),
+        variant("stable-diffusion-3", "StableDiffusion3ControlNetPipeline", CONTROL, networks=controlnet_of_sd3),
         variant("flux", "FluxControlPipeline", CONTROL, networks=wider(FluxTransformer2DModel)),
         variant("cogview4", "CogView4ControlPipeline", CONTROL, networks=wider(CogView4Transformer2DModel)),
         variant("qwen-image", "QwenImageControlNetPipeline", CONTROL, networks=controlnet_of_qwen),

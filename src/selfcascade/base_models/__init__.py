@@ -98,7 +98,8 @@ def register_family(family: FamilyClass) -> FamilyClass:
     Raises:
         ValueError: It is not a subclass of `Family`, or names no classes.
     """
-    if not _is_family(family) or not family.classes:
+    named: object = family.classes if _is_family(family) else ()
+    if not named or not isinstance(named, (tuple, list)) or not all(isinstance(one, str) for one in named):
         raise ValueError(f"family must be a subclass of selfcascade.Family that names its classes, not {family!r}")
     if family not in FAMILIES:
         FAMILIES.insert(0, family)
@@ -123,6 +124,8 @@ def family_of(pipe: Pipeline, family: type[Family] | None = None) -> Family:
 
 
 def _registered(pipe: Pipeline) -> type[Family]:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
     for kind in type(pipe).__mro__:
         for family in FAMILIES:
             if kind.__name__ in family.classes:
@@ -130,6 +133,8 @@ def _registered(pipe: Pipeline) -> type[Family]:
     why = next((UNSERVED[kind.__name__] for kind in type(pipe).__mro__ if kind.__name__ in UNSERVED), None)
     if why is not None:
         raise ValueError(f"{type(pipe).__name__} is not supported as a base model: {why}")
+    if not isinstance(pipe, DiffusionPipeline):
+        raise ValueError(f"{type(pipe).__name__} is not supported as a base model; give a diffusers pipeline")
     known = ", ".join(sorted({name for family in FAMILIES for name in family.classes}))
     raise ValueError(f"{type(pipe).__name__} is not supported as a base model; use one of {known}")
 

@@ -21,6 +21,7 @@ from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.renoising import add_noise_at_start, noise_like
 from selfcascade.base_models.request import Request
 from selfcascade.base_models.resizing import lanczos, resize_latents
+from selfcascade.base_models.stage_controls import controls_at
 from selfcascade.base_models.stage_scheduler import (
     NoStepLeft,
     ScheduleKnown,
@@ -31,8 +32,6 @@ from selfcascade.base_models.stage_scheduler import (
 from selfcascade.base_models.stage_schedules import lowest_pivot, takes_sigmas
 from selfcascade.base_models.stage_values import scheduler_of, values_of
 from selfcascade.cascade import Sample, Size, Stage
-
-UPSAMPLINGS = ("latent-bilinear", "latent-bicubic", "rgb")
 
 # `callback_on_step_end`: from the pipeline, the step, the timestep and tensors of the step to those that it changes.
 StepCallback = Callable[[Pipeline, int, Tensor, dict[str, Any]], dict[str, Any]]
@@ -219,6 +218,9 @@ class PipelineBaseModel:
         final = stage.is_last and output_type != "latent"
         at_once = final and not family.framewise
         given = {} if latents is None else {"latents": latents}
+        pipe: Any = self.pipe
+        if getattr(pipe, "_interrupt", False):  # of an earlier call; most pipelines put it back themselves
+            pipe._interrupt = False
         output = self._call(scheduler, stage, {**given, "output_type": output_type if at_once else "latent"})
         result = family.latents_of(output)
         # Decoded pictures come without their latents, which are what the scheduler's last step made.
@@ -235,7 +237,7 @@ class PipelineBaseModel:
         return PipelineSample(z_0, scheduler.steps_run, interrupted, decoded=decoded)
 
     def _call(self, scheduler: StageScheduler, stage: Stage, more: Mapping[str, Any]) -> Any:
-        """The pipeline's output for the stage, with the scheduler in the place of its own."""
+        """The pipeline's output for the stage, with this scheduler in place of its own."""
         own = self.family.lent_attributes(stage.size)
         lent = {**stage_attributes(self.pipe, stage), **own, "scheduler": scheduler}
         if self.encode_prompt is not None:
@@ -246,6 +248,7 @@ class PipelineBaseModel:
 
     def _stage_arguments(self, scheduler: StageScheduler, stage: Stage) -> dict[str, Any]:
         arguments: dict[str, Any] = {**self.arguments, **self.family.size_arguments(stage.size)}
+        arguments |= controls_at(self.pipe, arguments, stage.size)
         arguments["num_inference_steps"] = stage.num_inference_steps
         if stage.guidance_scale is not None:
             arguments["guidance_scale"] = stage.guidance_scale

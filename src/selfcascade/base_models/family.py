@@ -173,7 +173,7 @@ class Family:
         return along or (1 if isinstance(size, int) else size[0])
 
     def latent_frames(self, frames: int) -> int:
-        """Latent frames of a clip of so many frames."""
+        """Latent frames of a clip of this many frames."""
         return (frames - 1) // self.frames_each + 1
 
     def frames_of(self, latent_frames: int) -> int:
@@ -191,8 +191,12 @@ class Family:
         return None
 
     def sigmas(self, steps: int) -> Sequence[float]:
-        """What the pipeline gives a flow's scheduler for so many steps, as far as that is known beforehand."""
+        """What the pipeline gives a flow's scheduler for this many steps, as far as that is known beforehand."""
         return linear_sigmas(steps)
+
+    def shift(self, size: Size, steps: int) -> float:
+        """The dynamic shift that the pipeline finds by its own rule; 0 where the scheduler's largest bounds it."""
+        return 0.0
 
     def size_arguments(self, size: Size) -> dict[str, object]:
         """How the pipeline is told the size of its pictures."""
@@ -225,7 +229,7 @@ class Family:
         return ()
 
     def decoding_arguments(self, frames: int, chunk: int | None) -> dict[str, object]:
-        """What a frame-wise pipeline's `decode_latents` is given beside so many frames, decoded `chunk` at once."""
+        """What a frame-wise pipeline's `decode_latents` is given beside this many frames, decoded `chunk` at a time."""
         return {} if chunk is None else {"decode_chunk_size": chunk}
 
     def shown(self, pixels: Tensor, output_type: str, clean: Sequence[bool] | None = None) -> Any:

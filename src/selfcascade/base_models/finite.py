@@ -52,7 +52,7 @@ def _remedy(pipe: Pipeline, dtype: torch.dtype) -> str:
         if isinstance(part, nn.Module) and (weight := _broken_weight(part)):
             return f"weight {weight} of the {name} has such too; load the model from whole files"
     if dtype == torch.float16:
-        # Of the pipelines only those that can upcast their VAE heed what its configuration says.
+        # Only pipelines that can upcast their VAE heed what its configuration says.
         more = "; for the VAE alone, force_upcast in its configuration" if hasattr(pipe, "upcast_vae") else ""
         return f"try dtype float32 or bfloat16, as float16 overflows{more}"
     return "an adapter, an embedding or a control image may hold such, or guidance_scale be too high"

@@ -20,7 +20,7 @@ FRAMES_AT_ONCE = 16
 
 
 def frames_at_once(clips: int, size: Size) -> int:
-    """Frames of each of so many clips that go through a frame-wise VAE together, at this size in pixels."""
+    """Frames of each of this many clips that go through a frame-wise VAE together, at this size in pixels."""
     return max(1, min(FRAMES_AT_ONCE, PIXELS_AT_ONCE // size.area) // clips)
 
 
@@ -48,7 +48,7 @@ def fold(z: Tensor) -> Tensor:
 
 
 def unfold(z: Tensor, clips: int) -> Tensor:
-    """The inverse of `fold`, for so many clips."""
+    """The inverse of `fold`, for this many clips."""
     return z.reshape(clips, -1, *z.shape[1:]).transpose(1, 2)  # (B F, C, h, w) -> (B, C, F, h, w)
 
 

@@ -129,7 +129,7 @@ class Anchor:
         self.to_spatial, self.to_step = to_spatial, to_step
 
     def holds(self, step: int, count: int) -> bool:
-        """Whether the step of this index, of so many, is one of the first share."""
+        """Whether the step of this index, of `count`, is among the first share."""
         return step < round(self.share * count)
 
     def correction(self, x_0: Tensor) -> Tensor:

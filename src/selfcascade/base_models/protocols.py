@@ -36,3 +36,11 @@ class Scheduler(Protocol):
     def __getattr__(self, name: str, /) -> Any:
         """A method or a setting of its class."""
         ...
+
+
+class Network(Protocol):
+    """A network of a pipeline, such as its U-Net; its class says which blocks there are."""
+
+    def __getattr__(self, name: str, /) -> Any:
+        """A block or a setting of its class."""
+        ...

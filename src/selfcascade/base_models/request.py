@@ -54,7 +54,7 @@ class Request:
         return None if self.generator is None else _clone(self.generator)
 
     def for_pictures(self, count: int, video: bool = False) -> Request:
-        """The request with a prompt for each of so many pictures or clips, where it has but one.
+        """The request with a prompt for each of this many pictures or clips, where it has only one.
 
         Raises:
             ValueError: There are as many pictures as neither one nor the prompts, or as many generators as neither one

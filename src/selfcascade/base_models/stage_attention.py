@@ -76,6 +76,6 @@ def grids(family: Family, native: Size, size: Size, pivot: Tensor) -> tuple[Grid
 
 
 def window_sides(native: Size, size: Size, height: int, width: int) -> tuple[int, int]:
-    """Sides in tokens of a window of the native area, in the ratio of a stage of this size and so many tokens."""
+    """Sides in tokens of a window of the native area, in the ratio of a stage of this size and this many tokens."""
     ratio = math.sqrt(native.area / size.area)
     return math.ceil(ratio * height - 1e-6), math.ceil(ratio * width - 1e-6)

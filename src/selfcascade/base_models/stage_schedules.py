@@ -19,6 +19,7 @@ from selfcascade.base_models.stage_scheduler import matched_step, noise_timestep
 from selfcascade.options.checks import OptionError
 
 Sigmas = Callable[[int], Sequence[float]]
+Shift = Callable[[int], float]
 
 NOISE_SHARE = 0.95  # of T: from here on a stage would start from hardly anything but noise
 
@@ -32,7 +33,7 @@ class Schedules(Protocol):
         ...
 
     def last_timesteps(self, steps: int) -> list[float]:
-        """The last timestep of so many steps, in each way that they may be asked for; none where that is not known."""
+        """The last timestep of this many steps, for each way to ask for them; none where that is not known."""
         ...
 
     def matched_step(self, step: int, ratio: float) -> int:
@@ -45,12 +46,24 @@ def linear_sigmas(steps: int) -> Sequence[float]:
     return np.linspace(1.0, 1 / steps, steps).tolist()
 
 
+def no_shift(steps: int) -> float:
+    """That of pipelines whose shift the scheduler's largest bounds."""
+    return 0.0
+
+
 @dataclass(frozen=True)
 class SchedulerSchedules:
-    """Schedules of a diffusers scheduler, which is not changed, and what its pipeline gives one of a flow."""
+    """Schedules of a diffusers scheduler, which is not changed, and what its pipeline gives one of a flow.
+
+    Attributes:
+        scheduler: The pipeline's.
+        sigmas: From a number of steps to what the pipeline gives it.
+        shift: From a number of steps to the base stage's dynamic shift, where that can pass the scheduler's largest.
+    """
 
     scheduler: Scheduler
     sigmas: Sigmas = linear_sigmas
+    shift: Shift = no_shift
 
     @property
     def training_steps(self) -> int:
@@ -59,7 +72,7 @@ class SchedulerSchedules:
 
     def last_timesteps(self, steps: int) -> list[float]:
         """As `last_timesteps`."""
-        return last_timesteps(self.scheduler, steps, self.sigmas)
+        return last_timesteps(self.scheduler, steps, self.sigmas, self.shift(steps))
 
     def matched_step(self, step: int, ratio: float) -> int:
         """As `stage_scheduler.matched_step`."""
@@ -73,8 +86,10 @@ def takes_sigmas(scheduler: Scheduler) -> bool:
     )
 
 
-def last_timesteps(scheduler: Scheduler, steps: int, sigmas: Sigmas = linear_sigmas) -> list[float]:
-    """The last timestep of so many steps, in each of the ways that pipelines ask for them; none where only they know.
+def last_timesteps(
+    scheduler: Scheduler, steps: int, sigmas: Sigmas = linear_sigmas, base_shift: float = 0.0
+) -> list[float]:
+    """The last timestep of this many steps, for each way that pipelines ask for them; none where only they know.
 
     A dynamic shift is taken to be the largest, which leaves the fewest steps at low noise.
 
@@ -82,6 +97,7 @@ def last_timesteps(scheduler: Scheduler, steps: int, sigmas: Sigmas = linear_sig
         scheduler: The pipeline's; it is not changed.
         steps: Steps of the whole schedule.
         sigmas: From a number of steps to what the pipeline gives a flow's scheduler.
+        base_shift: The base stage's, where it may be larger than the scheduler's largest.
 
     Raises:
         ValueError: The scheduler has no such schedule.
@@ -89,7 +105,7 @@ def last_timesteps(scheduler: Scheduler, steps: int, sigmas: Sigmas = linear_sig
     dynamic = bool(scheduler.config.get("use_dynamic_shifting"))
     ways: list[dict[str, Any]] = [] if dynamic else [{"num_inference_steps": steps}]
     if takes_sigmas(scheduler):
-        shift = {"mu": scheduler.config.get("max_shift") or 0.0} if dynamic else {}
+        shift = {"mu": max(base_shift, scheduler.config.get("max_shift") or 0.0)} if dynamic else {}
         ways.append({"sigmas": sigmas(steps), **shift})
     return [_last(scheduler, way) for way in ways]
 

@@ -104,6 +104,12 @@ class Flux2(Family):
     classes = ("Flux2Pipeline",)
     token_side = 2
 
+    def shift(self, size: Size, steps: int) -> float:
+        from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
+
+        height, width = self.latent_size(size)
+        return compute_empirical_mu(height * width // self.patch**2, steps)
+
     def to_spatial(self, latents: Tensor, size: Size) -> Tensor:
         rows = size.height // self.multiple
         patches = latents.transpose(1, 2).reshape(len(latents), latents.shape[-1], rows, -1)  # (B, 4 C, h/2, w/2)

@@ -118,7 +118,7 @@ class Plan:
             shards = tuple(Shard(Place(int(at), int(line)), int(blocks)) for at, line, blocks in found["shards"])
             return cls(found["prompts_sha256"], int(found["rows"]), shards, dict(found["facts"]), str(found["ending"]))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise BatchError(f"{name!r} is no plan of a batch: {' '.join(str(error).split())}") from error
+            raise BatchError(f"{name!r} is not the plan of a batch: {' '.join(str(error).split())}") from error
 
 
 @dataclass

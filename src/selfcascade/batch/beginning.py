@@ -11,7 +11,8 @@ from selfcascade.batch.batch_plan import MODEL, Job, Plan, Survey, check_same, s
 from selfcascade.batch.output_folder import PARTS, PLAN, OutputFolder
 from selfcascade.batch.refusals import BatchError, RowsError
 from selfcascade.making import OF_CLIPS, completed
-from selfcascade.media.save_clips import CLIP_OUTPUTS, pyav
+from selfcascade.media.mp4_files import pyav
+from selfcascade.media.save_clips import CLIP_OUTPUTS
 from selfcascade.media.save_pictures import EXTENSIONS, check_place, publish, versions
 from selfcascade.media.whole_files import temporary_file
 from selfcascade.options import Options

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -35,3 +37,23 @@ class Left:
         """How many blocks are left."""
         left = (shard.blocks for number, shard in enumerate(plan.shards) if number not in self.finished)
         return sum(left) - sum(map(len, self.parts.values()))
+
+
+class Numbered:
+    """Blocks that are left by number, without a list of them all."""
+
+    def __init__(self, plan: Plan, left: Left) -> None:
+        self.left, self.firsts, self.shards, first = left, list[int](), list[int](), 0
+        for number, shard in enumerate(plan.shards):
+            if number not in left.finished:
+                self.firsts.append(first)
+                self.shards.append(number)
+                first += shard.blocks - len(left.parts.get(number, ()))
+        self.count, self.plan = first, plan
+
+    def __getitem__(self, number: int) -> tuple[int, int]:
+        """(shard, block)."""
+        at = bisect.bisect_right(self.firsts, number) - 1
+        shard = self.shards[at]
+        own = (block for block in range(self.plan.shards[shard].blocks) if self.left.has(shard, block))
+        return shard, next(itertools.islice(own, number - self.firsts[at], None))

@@ -34,13 +34,14 @@ def options_of(base: Options, row: Row) -> Options:
     """
     if row.fault is not None:
         raise OptionError("{what}", what=row.fault)
-    for name in row.cells:
+    cells = _by_option(row.cells)
+    for name in cells:
         if name in OF_THE_BATCH:
             raise OptionError("{what}", what=f"the column {name!r} is for the whole batch; give it to the command")
         if name not in columns():
-            words = f"the column {shown(name)} is no option{nearest(name, columns())}"
+            words = f"the column {shown(name)} is not an option{nearest(name, columns())}"
             raise OptionError("{what}", what=words)
-    own = {name: cell if row.typed else typed(name, cell) for name, cell in row.cells.items()}
+    own = {name: cell if row.typed else typed(name, cell) for name, cell in cells.items()}
     options = base.changed(**{**_gone(own), "seed": min(base.seed + row.number, MAX_SEED), **own})
     if not options.prompt.strip():
         raise OptionError("{prompt} must not be empty")
@@ -48,6 +49,12 @@ def options_of(base: Options, row: Row) -> Options:
         raise OptionError("{seed} runs over its largest value, {most}, in this row", most=MAX_SEED)
     check_method(options.method, frozenset(options.given()), options)
     return options
+
+
+@functools.cache
+def short_names() -> dict[str, str]:
+    """By an option's shorter flag, without dashes, the option."""
+    return {use.flag.removeprefix("--"): name for name, use in uses().items() if use.flag is not None}
 
 
 def kind(options: Options) -> str:
@@ -73,6 +80,18 @@ def _value(wanted: object, text: str) -> Any:
         return wanted(words) if wanted in (int, float) else text  # type: ignore[operator]
     except ValueError:
         return words
+
+
+def _by_option(cells: dict[str, Any]) -> dict[str, Any]:
+    """The cells by the names of options: a column may also have the name of a flag."""
+    found: dict[str, Any] = {}
+    for column, cell in cells.items():
+        name = column.replace("-", "_")
+        name = short_names().get(name, name)
+        if name in found:
+            raise OptionError("{what}", what=f"the columns say {name!r} twice, the second time as {shown(column)}")
+        found[name if name in hints() else column] = cell
+    return found
 
 
 def _gone(own: dict[str, Any]) -> dict[str, Any]:

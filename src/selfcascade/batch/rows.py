@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 from selfcascade.batch.refusals import BatchError
 from selfcascade.media.endings import ending_of
 from selfcascade.options.checks import shown
+from selfcascade.options.optional import install
 
 ENDINGS = (".txt", ".csv", ".tsv", ".jsonl", ".parquet")
 MAX_LINE_BYTES = 2**20
@@ -92,6 +93,8 @@ def open_prompts(path: Path) -> PromptFile:
 
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
+    if path.exists() and not path.is_file():
+        raise BatchError(f"prompts {str(path)!r} is not a file")
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -189,8 +192,7 @@ class ParquetPrompts:
         try:
             import pyarrow.parquet as parquet
         except ImportError as error:
-            wanted = "pip install 'selfcascade[parquet]'"
-            raise BatchError(f"prompts {str(path)!r} need pyarrow to be read: {wanted}") from error
+            raise BatchError(f"prompts {str(path)!r} need pyarrow to be read: {install('pyarrow')}") from error
         try:
             self.file: Any = parquet.ParquetFile(path)
         except Exception as error:  # pyarrow's errors share no base class

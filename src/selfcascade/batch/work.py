@@ -62,7 +62,7 @@ class Worker:
         """Makes a block and keeps its files.
 
         Raises:
-            BatchError: They cannot be written, or so many rows have failed one after the other that something else
+            BatchError: They cannot be written, or so many rows in a row have failed that something else
                 than the rows must be wrong.
         """
         rows = self.blocks(shard)[block]
@@ -79,15 +79,23 @@ class Worker:
                 raise BatchError(f"{words}: {reason}; they are tried again with --retry-failed")
 
     def _files(self, rows: Sequence[tuple[Row, Options]]) -> list[list[Member]]:
-        """The files of each row. Where several fail together, each is made alone, so that the others do not."""
+        """The files of each row. Where several fail together, each is made by itself, so that the others do not."""
         try:
-            group = [complete(self.cascade, options) for _, options in rows]
-            made = make_together(self.cascade, group)
-            return [self._of_row(row, one) for (row, _), one in zip(rows, made, strict=True)]
-        except Exception as error:  # whatever a model can raise
-            if len(rows) == 1:
-                return [[_failure(rows[0][0], rows[0][1], error)]]
-        return [self._files([row])[0] for row in rows]
+            return self._made(rows)
+        except Exception:  # whatever a model can raise
+            return [self._by_itself(row, len(rows)) for row in rows]
+
+    def _made(self, rows: Sequence[tuple[Row, Options]]) -> list[list[Member]]:
+        group = [complete(self.cascade, options) for _, options in rows]
+        made = make_together(self.cascade, group)
+        return [self._of_row(row, one) for (row, _), one in zip(rows, made, strict=True)]
+
+    def _by_itself(self, row: tuple[Row, Options], count: int) -> list[Member]:
+        """The files of a row, made beside copies of itself: in a batch of the same size it has the same bytes."""
+        try:
+            return self._made([row] * count)[0]
+        except Exception as error:
+            return [_failure(*row, error)]
 
     def _of_row(self, row: Row, made: Made) -> list[Member]:
         record, key, ending = untimed(made.record()), key_of(row), self.plan.ending

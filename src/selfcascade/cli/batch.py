@@ -33,6 +33,11 @@ Ending = Annotated[
     typer.Option(help="png, jpg or webp; of video mp4, gif or webp (default: png, mp4).", show_default=False),
 ]
 PartOf = Annotated[str | None, typer.Option("--part", metavar="K/N", help="The share K, from 0, of N separate jobs.")]
+Engine = Annotated[Literal["processes", "ray"], typer.Option(help="Processes of a launcher, or Ray's actors.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, max=100_000, help="Actors of Ray (default: one for each GPU, or CPU).", show_default=False),
+]
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Make rows that have failed again.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check every row and count them; write nothing.")]
 
@@ -47,6 +52,8 @@ def batch(
     form: Form = "tar",
     ending: Ending = None,
     part: PartOf = None,
+    engine: Engine = "processes",
+    workers: Workers = None,
     retry_failed: Retry = False,
     dry_run: DryRun = False,
     debug: Debug = False,
@@ -61,10 +68,19 @@ def batch(
     share = None if part is None else Part(*_fraction(part))
     if share is not None and share.count > 1 and retry_failed:
         raise BatchError("--retry-failed is for one job; leave --part out")
+    if engine == "ray" and share is not None:
+        raise BatchError("--part is for separate jobs, and --engine ray shares the rows out itself; leave one out")
+    if engine != "ray" and workers is not None:
+        raise BatchError("--workers is for --engine ray; a launcher says how many processes there are")
     if dry_run:
         _show(job)
         return
-    outcome = run_on_processes(job, retry_failed, share, note)
+    if engine == "ray":
+        from selfcascade.batch.on_ray import run_on_ray
+
+        outcome = run_on_ray(job, retry_failed, workers, note)
+    else:
+        outcome = run_on_processes(job, retry_failed, share, note)
     if outcome.is_main:
         _end(job, outcome, share)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import traceback
@@ -49,6 +50,10 @@ class OneLineErrors(TyperGroup):
             _end(BAD_INPUT, str(error), error)
         except ValueError as error:
             _end(BAD_INPUT, str(error), error)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                _end(BAD_INPUT, f"{str(error.filename)[:40]!r}... is longer than the name of a file may be", error)
+            _end(FAILURE, f"{type(error).__name__}: {error}", error)
         except Exception as error:  # whatever a model can raise
             _end(FAILURE, f"{type(error).__name__}: {error}", error)
         if status == INTERRUPTED:

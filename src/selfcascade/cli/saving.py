@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from selfcascade.cli.console import note
 from selfcascade.making import OF_CLIPS, Made
-from selfcascade.media.endings import ending_of
+from selfcascade.media.endings import CLIPS, ending_of
 from selfcascade.media.frame_rates import DEFAULT_FPS
 from selfcascade.media.save_clips import CLIP_OUTPUTS, check_clip_output, save_clip, save_sheet
 from selfcascade.media.save_pictures import EXTENSIONS, check_output, check_place, save_picture
+from selfcascade.media.sound import Sound, sound_of
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError
 
@@ -78,11 +80,22 @@ def check_of_clips(options: Options, sheet: bool = False) -> None:
         raise OptionError(f"{given[0]} is for video, and model {{found}} makes pictures", found=repr(options.model))
 
 
-def save(made: Made, path: Path, force: bool, sheet: bool) -> list[Path]:
+def sound_for(options: Options, output: Path) -> Sound | None:
+    """The sound of the clip that is enlarged; None where there is none, or a note says why it is left out."""
+    path = Path(options.image or "")
+    sound = sound_of(path, options.start or 0.0) if ending_of(path) in CLIPS else None
+    obstacle = None if sound is None else sound.obstacle(output)
+    if obstacle is not None:
+        note(f"the sound of {str(path)!r} is not carried over: {obstacle}")
+        return None
+    return sound
+
+
+def save(made: Made, path: Path, force: bool, sheet: bool, sound: Sound | None = None) -> list[Path]:
     """Writes what was made, with its sidecar and, if asked for, a contact sheet; the paths to tell the user."""
     if made.frames is None:
         return [save_picture(made.image, made.record(), path, made.parameters(), force)[0]]
     fps = made.options.fps or DEFAULT_FPS
-    clip, _ = save_clip(made.frames, fps, made.record(), path, made.parameters(), force)
+    clip, _ = save_clip(made.frames, fps, made.record(), path, made.parameters(), force, sound)
     heading = f"{made.options.prompt}  (seed {made.options.seed}, {len(made.frames)} frames at {fps:g} a second)"
     return [clip, save_sheet(made.frames, fps, clip, heading)] if sheet else [clip]

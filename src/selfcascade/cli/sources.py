@@ -6,11 +6,10 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfcascade.cli.console import note
 from selfcascade.media.endings import CLIPS, ending_of
 from selfcascade.media.frame_files import are_frames, frames_sha256, probe_frames, read_frames, recorded_fps
 from selfcascade.media.images import read_image
-from selfcascade.media.save_clips import pyav
+from selfcascade.media.mp4_files import pyav
 from selfcascade.media.video_files import probe_clip, read_clip
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError
@@ -87,6 +86,4 @@ def source_for(cascade: SelfCascade, options: Options, image: Image.Image | None
     read = functools.partial(read_frames, path, info) if loose else functools.partial(read_clip, path)
     frames, fps = read(options.num_frames, rate, start=start)
     check(len(frames))
-    if info.sound:
-        note(f"the sound of {str(path)!r} is not carried over")
     return frames, options.changed(num_frames=len(frames), fps=float(fps))

@@ -10,6 +10,7 @@ import typer
 from selfcascade.cli.console import Debug, note, tell
 from selfcascade.cli.flags import with_options
 from selfcascade.cli.records import gather
+from selfcascade.media.save_pictures import check_place
 
 Host = Annotated[str, typer.Option(help="Address to listen on; any but this machine's own needs --auth.")]
 Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Port.  [default: the first free one from 7860]")]
@@ -41,6 +42,7 @@ def web(
     options, _ = gather(given)
     if output.exists() and not output.is_dir():
         raise ValueError(f"output {str(output)!r} is a file; give a folder")
+    check_place(output / "picture.png")
 
     from selfcascade.web.limits import GIB, Limits
     from selfcascade.web.studio import Studio

@@ -26,7 +26,7 @@ MAX_PROBED = 100
 
 @dataclass(frozen=True)
 class ClipFiles:
-    """Which clips are used, and which of their frames: so many at even times, from a time drawn for each epoch.
+    """Which clips are used, and which of their frames: a number at even times, from a start drawn for each epoch.
 
     Attributes:
         min_size: Frames must have its area at least, and a shorter side that some ratio up to 1:2 could use.
@@ -108,7 +108,7 @@ class ClipFiles:
             raise Skip("frame rate is too low", key, damaged=False)
 
     def check_duration(self, duration: float, key: str) -> None:
-        """Raises Skip if a clip of so many seconds is ruled out."""
+        """Raises Skip if a clip of this many seconds is ruled out."""
         needed = 0.0 if self.fps is None else (self.frames - 1) / self.fps
         if duration < max(self.min_duration, needed):
             raise Skip("clip is too short", key, damaged=False)

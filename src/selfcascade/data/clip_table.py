@@ -74,7 +74,7 @@ class ClipTableSource(Source):
             return self._entry(file, int(order(len(self), seed, epoch)[index]), f"{seed} {epoch}")
 
     def fingerprint(self) -> Fingerprint:
-        """Of the table's contents; the clips, which may be millions, are not looked at."""
+        """A digest of the table's contents; the clips, which may be millions, are not read."""
         with self.table.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return Fingerprint(len(self), file_size(self.table), digest)

@@ -57,7 +57,7 @@ class CollagesSource(Source):
         return Entry(key, words, functools.partial(self._render, number, key))
 
     def fingerprint(self) -> Fingerprint:
-        """Of the cut-outs and photographs."""
+        """A digest of the cut-outs and photographs."""
         files = [(file.name, file) for file in self.assets.files]
         return fingerprint_of(len(self), files, tuple(self.size), self.split)
 

@@ -79,7 +79,7 @@ class FolderSource(Source):
         return self._entry(sample, f"{seed} {epoch}")
 
     def fingerprint(self) -> Fingerprint:
-        """Of the samples, the captions beside them and the metadata, by their places in the folder."""
+        """A digest of the samples, their captions and the metadata, by their places in the folder."""
         own = [path for path in self.samples if isinstance(path, Path)]
         beside = [path for path in (self.beside.get(path.with_suffix("")) for path in own) if path is not None]
         files = ((self._key(path), path) for path in (*own, *beside, *self.metadata))

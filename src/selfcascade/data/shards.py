@@ -113,7 +113,7 @@ class ShardSource(Source):
         return self._entry(shard, printable(f"{shard.name}/{key}"), members)
 
     def fingerprint(self) -> Fingerprint:
-        """Of the shards' names, sizes and members."""
+        """A digest of the shards' names, sizes and members."""
         digest = hashlib.sha256()
         for shard in self.shards:
             digest.update(f"{printable(shard.name)} {summary_of(shard).digest}\n".encode())

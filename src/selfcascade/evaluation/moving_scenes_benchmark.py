@@ -26,7 +26,7 @@ MOTIONS = ("first_motion", "last_motion")
 
 
 def moving_scene_prompts(count: int, first: int = FIRST_PROMPT, frames: int = FRAMES) -> PromptSet:
-    """The captions of held-out moving scenes from number `first` on, for clips of so many frames."""
+    """The captions of held-out moving scenes from number `first` on, for clips of this many frames."""
     scenes = [sample_moving_scene(number, held_out=True) for number in range(first, first + count)]
     words = tuple(moving_caption(scene, first + index) for index, scene in enumerate(scenes))
     return PromptSet(words, first, tuple(dict(scene.truth) for scene in scenes), frames)

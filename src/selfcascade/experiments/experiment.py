@@ -18,6 +18,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -78,6 +79,17 @@ class Experiment(BaseModel):
     base_pictures: PositiveInt = Field(300, description="Base samples of other captions, for FID_b and KID_b.")
     shared: dict[str, Any] = Field({}, description="Settings of all samplings.")
     shared_training: dict[str, Any] = Field({}, description="Settings of all trainings.")
+
+    @field_validator(
+        *("frames", "fps", "at_steps", "seeds", "more_seeds", "more_seeds_at"),
+        *("samples", "samples_at_last", "real_pictures", "base_pictures"),
+        mode="before",
+    )
+    @classmethod
+    def _is_no_truth(cls, value: Any) -> Any:
+        if any(isinstance(one, bool) for one in (value if isinstance(value, (list, tuple)) else [value])):
+            raise ValueError(f"must not be true or false, as {value!r} is")
+        return value
 
     @model_validator(mode="after")
     def _is_not_measured_on_what_it_learns(self) -> Experiment:

@@ -53,7 +53,7 @@ class Run:
         name: The experiment.
         seed: Seed of its training.
         runs: Weights, checkpoints and base samples go there.
-        changes: Settings of the experiment in the place of its own.
+        changes: Settings that replace the experiment's own.
         results: Folder of the results; the suite's own unless given.
     """
 

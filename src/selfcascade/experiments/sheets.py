@@ -19,7 +19,7 @@ from selfcascade.media.whole_files import write_whole
 
 PICTURES, CLIPS = 12, 5
 QUALITY = 85
-# Clips are many frames: so small, and each of so many bytes at most, at the best of these qualities that allows it.
+# Clips are many frames, so they are small: this many bytes each at most, at the best of these qualities that fits.
 CLIP_SIDE, CLIP_BYTES, CLIP_QUALITIES = 128, 20_000, (65, 50, 35, 20, 5)
 
 

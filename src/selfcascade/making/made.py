@@ -115,10 +115,10 @@ def load_cascade(options: Options) -> tuple[SelfCascade, Options]:
     from selfcascade.models import load_equipped, load_upsamplers
 
     quiet_libraries()
+    name = upsamplers_of(options) if options.method == TUNED or options.upsamplers is not None else None
+    upsamplers = None if name is None else load_upsamplers(name)  # they are small, and the model may not be
     pipe, options = load_equipped(options)
     pipe.set_progress_bar_config(disable=True)
-    name = upsamplers_of(options) if options.method == TUNED or options.upsamplers is not None else None
-    upsamplers = None if name is None else load_upsamplers(name)
     return SelfCascade(pipe, upsamplers, options.native_size), options.changed(upsamplers=name)
 
 

@@ -150,6 +150,8 @@ def pixels_of(image: Pictures) -> Tensor:
     if isinstance(image, torch.Tensor):
         if image.ndim != 4 or image.shape[1] != 3 or not image.numel() or not image.is_floating_point():
             raise ValueError(f"image must be (B, 3, H, W) floats in [0, 1], not {tuple(image.shape)} {image.dtype}")
+        if image.is_meta:
+            raise ValueError("image is on the device meta, which holds no pixels")
         if not (image.min() >= 0 and image.max() <= 1):  # not a number is neither
             raise ValueError(f"image must be floats in [0, 1], not from {image.min():g} to {image.max():g}")
         return image
@@ -198,4 +200,9 @@ def _bytes_of(image: Any) -> np.ndarray:
         raise ValueError(f"image must be a PIL image, a list of them, or a tensor, not {type(image).__name__}")
     if len({picture.size for picture in pictures}) > 1:
         raise ValueError("image must be pictures of one size; call upscale once for each size")
-    return np.stack([np.asarray(to_rgb(picture)) for picture in pictures])
+    try:
+        return np.stack([np.asarray(to_rgb(picture)) for picture in pictures])
+    except ValueError as error:
+        if "closed" not in str(error):
+            raise
+        raise ValueError("image is closed; give one whose pixels can still be read") from error

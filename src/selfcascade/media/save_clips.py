@@ -9,17 +9,16 @@ import os
 import re
 import tempfile
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 from PIL import Image, PngImagePlugin
 
 from selfcascade.media.endings import ending_of
 from selfcascade.media.exif import user_comment
 from selfcascade.media.frame_rates import MAX_FPS, MIN_FPS
 from selfcascade.media.grids import Panel, picture_grid
+from selfcascade.media.mp4_files import pyav, write_mp4
 from selfcascade.media.save_pictures import (
     check_output,
     check_place,
@@ -28,6 +27,7 @@ from selfcascade.media.save_pictures import (
     save_with_record,
     sidecar_bytes,
 )
+from selfcascade.media.sound import Sound
 from selfcascade.media.whole_files import temporary_prefix, write_whole
 from selfcascade.options.checks import is_number
 
@@ -35,12 +35,6 @@ CLIP_OUTPUTS = (".mp4", ".gif", ".webp")
 FRAME_NAME = re.compile(r"[0-9]{4,}\.png")
 MAX_GIF_FPS = 100.0  # its frames last whole hundredths of a second
 SHEET_FRAMES, SHEET_COLUMNS, SHEET_SIDE = 16, 4, 192
-# x264 gives the same bytes for the same number of threads, so one; at this quality the coding is not to be seen.
-ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
-    ("libx264", {"crf": "14", "preset": "medium", "threads": "1"}),
-    ("libopenh264", {"rc_mode": "quality", "allow_skip_frames": "0"}),
-    ("mpeg4", {"qmin": "1", "qmax": "3", "flags": "+qscale", "global_quality": "236", "threads": "1"}),
-)
 
 
 def check_clip_output(path: Path, fps: float, force: bool = False) -> None:
@@ -83,7 +77,13 @@ def check_fps(fps: object) -> None:
 
 
 def save_clip(
-    frames: Sequence[Image.Image], fps: float, record: dict[str, Any], path: Path, parameters: str, force: bool = False
+    frames: Sequence[Image.Image],
+    fps: float,
+    record: dict[str, Any],
+    path: Path,
+    parameters: str,
+    force: bool = False,
+    sound: Sound | None = None,
 ) -> tuple[Path, Path]:
     """Writes a clip and its JSON sidecar, each complete from the moment its name exists.
 
@@ -97,6 +97,7 @@ def save_clip(
         path: .mp4, .gif or .webp (lossless), or a folder, without an extension, for 0001.png and so on.
         parameters: Text for the container's comment, the GIF's, the WebP's EXIF, or the frames' `parameters` chunk.
         force: Overwrites; otherwise a taken name gets the first free number, "name-2.mp4".
+        sound: For an .mp4.
 
     Returns:
         The paths of the clip and the sidecar.
@@ -110,12 +111,17 @@ def save_clip(
     if not path.suffix:
         return _save_folder(frames, record, path, parameters, force)
     ending = ending_of(path)
-    return save_with_record(path, record, lambda file: write_clip(frames, fps, file, parameters, ending), force)
+    return save_with_record(path, record, lambda file: write_clip(frames, fps, file, parameters, ending, sound), force)
 
 
-def write_clip(frames: Sequence[Image.Image], fps: float, file: Path, parameters: str, ending: str) -> None:
+def write_clip(
+    frames: Sequence[Image.Image], fps: float, file: Path, parameters: str, ending: str, sound: Sound | None = None
+) -> None:
     """Writes a clip's file alone, over what is there; as in `save_clip`, and the ending that says its format."""
-    encode = {".mp4": write_mp4, ".gif": _write_gif, ".webp": write_webp}[ending]
+    if ending == ".mp4":
+        write_mp4(frames, fps, file, parameters, sound)
+        return
+    encode = {".gif": _write_gif, ".webp": write_webp}[ending]
     encode(frames, fps, file, parameters)
 
 
@@ -137,35 +143,6 @@ def clip_sha256(frames: Sequence[Image.Image]) -> str:
         digest.update(f"{frame.mode} {frame.width} {frame.height} ".encode())
         digest.update(frame.tobytes())
     return digest.hexdigest()
-
-
-def write_mp4(frames: Sequence[Image.Image], fps: float, file: Path, comment: str = "") -> None:
-    """An .mp4: H.264 where the build of PyAV has it, else MPEG-4, in 4:2:0.
-
-    Raises:
-        ValueError: A side is odd, or PyAV is not installed.
-    """
-    av = pyav()
-    width, height = frames[0].size
-    if width % 2 or height % 2:
-        raise ValueError(f"an .mp4 needs even sides, not {width}x{height}; write a .webp or a folder of frames")
-    name, options = _encoder(av)
-    rate = Fraction(fps).limit_denominator(1001)
-    container: Any = av.open(str(file), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"})
-    with container:
-        container.metadata["comment"] = comment
-        stream = container.add_stream(name, rate=rate, options=options)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.time_base = stream.codec_context.time_base = 1 / rate
-        # swscale's own matrix, said aloud: readers that ignore the tags assume it too.
-        colours, levels = av.video.reformatter.Colorspace.SMPTE170M, av.video.reformatter.ColorRange.MPEG
-        stream.codec_context.colorspace, stream.codec_context.color_range = colours, levels
-        for index, picture in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(np.asarray(picture.convert("RGB")), format="rgb24")
-            frame = frame.reformat(format="yuv420p", dst_colorspace=colours, dst_color_range=levels)
-            frame.pts, frame.time_base = index, 1 / rate
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
 
 
 def _write_gif(frames: Sequence[Image.Image], fps: float, file: Path, comment: str) -> None:
@@ -224,17 +201,18 @@ def _replace(folder: Path, filled: Path, sidecar: Path, place: Path) -> None:
     """
     _check_replaceable(folder)
     beside = folder.with_suffix(".json")
-    earlier = {folder: place / "earlier", beside: place / "earlier.json"}
+    # The record first, and the new one last: a kill in between leaves no frames with the record of others.
+    earlier = {beside: place / "earlier.json", folder: place / "earlier"}
     try:
         for path, aside in earlier.items():
             if os.path.lexists(path):
                 path.rename(aside)
-        sidecar.rename(beside)
         filled.rename(folder)
+        sidecar.rename(beside)
     except BaseException:
-        if filled.exists():  # else all is done, and Ctrl-C came a moment later
-            if not sidecar.exists():
-                beside.unlink(missing_ok=True)
+        if sidecar.exists():  # else all is done, and Ctrl-C came a moment later
+            if not filled.exists():
+                folder.rename(filled)
             for path, aside in earlier.items():
                 if os.path.lexists(aside):
                     aside.rename(path)
@@ -259,31 +237,6 @@ def _durations(count: int, length: float) -> list[int]:
     """Whole durations whose sums stay within half a unit of the true times."""
     ends = [round(index * length) for index in range(count + 1)]
     return [max(1, end - start) for start, end in itertools.pairwise(ends)]
-
-
-def _encoder(av: Any) -> tuple[str, dict[str, str]]:
-    for name, options in ENCODERS:
-        try:
-            av.codec.Codec(name, "w")
-        except ValueError:  # UnknownCodecError is one
-            continue
-        return name, options
-    raise ValueError("this build of PyAV has no encoder for .mp4; write a .webp, a .gif or a folder of frames")
-
-
-def pyav() -> Any:
-    """The library that reads and writes video files.
-
-    Raises:
-        ValueError: It is not installed.
-    """
-    try:
-        import av
-        import av.video.reformatter
-    except ImportError as error:
-        wanted = "pip install 'selfcascade[video]'"
-        raise ValueError(f"video files need PyAV ({wanted}); only .webp, .gif and folders can do without") from error
-    return av
 
 
 def _endings() -> str:

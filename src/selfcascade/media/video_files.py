@@ -17,6 +17,7 @@ import numpy as np
 
 from selfcascade.media.frame_rates import even_rate
 from selfcascade.media.shown_frames import high_dynamic_range, shown, shown_size, square_size
+from selfcascade.options.optional import install
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -29,7 +30,7 @@ JOINING = "gif"  # the format whose encoders join equal frames to one that lasts
 MAX_PIXELS = 7680 * 4320
 MAX_BYTES = 4 * 2**30
 MAX_START = 86_400.0
-# Containers round times, GIF to hundredths: frames count as shown so many seconds early, a quarter of theirs at most.
+# Containers round times, GIF to hundredths: a frame counts as shown this early, in seconds and as a share of its own.
 EARLY, EARLY_SHARE = 0.006, 0.25
 # A header's rate that is higher than the frames' by this factor is the clock's.
 TOO_FAST = 1.1
@@ -74,7 +75,7 @@ def probe_clip(path: str | os.PathLike[str]) -> ClipInfo:
         ClipError: The file is missing, no video, damaged, HDR, has one frame only, or over 7680 x 4320 pixels.
     """
     name = os.fspath(path)
-    with _opened(name) as (container, stream):
+    with opened_clip(name) as (container, stream):
         count, fps = _count_and_rate(container, stream)
         first = next(_decoded(name, container, stream), None)
         if first is None:
@@ -114,7 +115,7 @@ def read_clip(
     """
     _check(frames, fps, stride, start)
     name = os.fspath(path)
-    with _opened(name) as (container, stream):
+    with opened_clip(name) as (container, stream):
         own = _count_and_rate(container, stream)[1]
         rate = fps or own / (stride or 1)
         rows: list[np.ndarray] = []
@@ -146,12 +147,12 @@ def _check(frames: int | None, fps: float | None, stride: int | None, start: flo
 
 
 @contextlib.contextmanager
-def _opened(name: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+def opened_clip(name: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its video; whatever PyAV raises meanwhile becomes a ClipError."""
     try:
         import av
     except ImportError as error:
-        raise ClipError(f"clip {name!r} needs PyAV to be read: pip install av", "PyAV is missing") from error
+        raise ClipError(f"clip {name!r} needs PyAV to be read: {install('av')}", "PyAV is missing") from error
     if not Path(name).is_file():
         raise ClipError(f"clip {name!r} does not exist or is not a regular file", "clip is missing")
     if Path(name).stat().st_size == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any, cast, final
 from selfcascade.base_models.protocols import Pipeline
 from selfcascade.cascade import Size
 from selfcascade.options import Options, uses
-from selfcascade.options.checks import OptionError, joined
+from selfcascade.options.checks import OptionError, joined, shown
 from selfcascade.pipeline import SelfCascade
 from selfcascade.pipeline.calls import SelfCascadeOutput
 
@@ -130,13 +131,15 @@ METHODS: dict[str, Method] = {}
 
 
 def register_method(method: Method) -> Method:
-    """Adds a method, which then is in `METHODS`, and known to experiments and reports by its name.
+    """Adds a method to `METHODS`, where experiments and reports find it by its name.
 
     Raises:
-        ValueError: It is not a `Method`, its name is taken, or it names an option that there is not.
+        ValueError: It is not a `Method`, its name is taken, or it names an unknown option.
     """
     if not isinstance(method, Method):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(f"method must be an instance of a subclass of Method, not {method!r}")
+    if not isinstance(method.name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", method.name):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(f"method's name must be of small letters, digits and dashes, not {shown(method.name)}")
     if METHODS.get(method.name, method) is not method:
         raise ValueError(f"method {method.name!r} is there already; give yours another name")
     words = {use.taken_by for use in uses().values()}

@@ -75,7 +75,7 @@ def _resolver(request: MethodRequest) -> Any:
 
 
 def _one_each(name: str, words: str | list[str], count: int) -> list[str]:
-    """The words of each of so many base samples, of which each prompt has equally many, one after the other."""
+    """The words of each of `count` base samples; every prompt has equally many, one after the other."""
     words = [words] if isinstance(words, str) else words
     if not words or count % len(words):
         raise ValueError(f"{name} has {len(words)} entries, and there are {count} base samples; give as many, or one")

@@ -20,7 +20,7 @@ def octave_energies(pictures: Tensor, octaves: int = 3) -> Tensor:
         (N, octaves).
 
     Raises:
-        ValueError: The pictures are too small for so many.
+        ValueError: The pictures are too small for this many.
     """
     if min(pictures.shape[-2:]) < 2**octaves:
         raise ValueError(f"octaves must be fewer for pictures of {tuple(pictures.shape[-2:])} pixels, not {octaves}")

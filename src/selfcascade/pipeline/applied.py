@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from selfcascade.base_models.borrowing import CARRIER, plain_class
 from selfcascade.base_models.family import Family
@@ -15,20 +15,21 @@ from selfcascade.pipeline.calls import read_call
 from selfcascade.pipeline.cascade_pipeline import SelfCascade
 from selfcascade.upsamplers.model import FeatureUpsamplers
 
+P = TypeVar("P", bound=Pipeline)
 SIZES = frozenset({"height", "width", "scale", "pixels"})
 
 
 def apply(
-    pipe: Pipeline,
+    pipe: P,
     upsamplers: FeatureUpsamplers | None = None,
     native_size: Sequence[int] | None = None,
     family: type[Family] | None = None,
-    **options: Any,
-) -> Any:
+    **options: object,
+) -> P:
     """Makes `pipe(...)` a cascade: it returns what `SelfCascade(pipe)(...)` does, bit for bit, until `remove(pipe)`.
 
     The pipeline object alone is changed, by a subclass of its class under the same name; nothing else is. Applied
-    again, the new settings take the places of the earlier ones.
+    again, the new settings replace the earlier ones.
 
     Args:
         pipe: A diffusers pipeline of a supported family.
@@ -44,12 +45,11 @@ def apply(
     """
     cascade = SelfCascade(pipe, upsamplers, native_size, family)
     read_call(cascade.family, "__call__", options)
-    carrier: Any = pipe  # pyright knows no protocol's class
-    carrier.__class__ = _applied_class(plain_class(type(pipe)), cascade, options)
+    _become(pipe, _applied_class(plain_class(type(pipe)), cascade, options))
     return pipe
 
 
-def remove(pipe: Pipeline) -> Any:
+def remove(pipe: P) -> P:
     """Makes `pipe(...)` the pipeline's own call again, as it was before `apply(pipe)`; the pipeline is returned.
 
     Raises:
@@ -58,30 +58,36 @@ def remove(pipe: Pipeline) -> Any:
     kind = plain_class(type(pipe))
     if kind is type(pipe):
         raise ValueError(f"pipe, a {kind.__name__}, has nothing to remove: selfcascade.apply(pipe) was not called")
-    carrier: Any = pipe
-    carrier.__class__ = kind
+    _become(pipe, kind)
     return pipe
 
 
-def _applied_class(kind: type[Any], cascade: SelfCascade, options: dict[str, Any]) -> type:
+def _become(pipe: Pipeline, kind: type) -> None:
+    carrier: Any = pipe  # a protocol has no class that a type checker could see replaced
+    carrier.__class__ = kind
+
+
+def _applied_class(kind: type[Any], cascade: SelfCascade, options: dict[str, object]) -> type:
     """A subclass under the same name whose call is the cascade's, with the signature of its own."""
     signature = inspect.signature(kind.__call__)
 
     @functools.wraps(kind.__call__)
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(self: Pipeline, *args: object, **kwargs: object) -> object:
         if self is not cascade.pipe:
             raise ValueError("this pipeline is a copy of one that selfcascade.apply changed; apply it to the copy too")
         given = _by_name(signature, self, args, kwargs)
         sized = any(given.get(name) is not None for name in SIZES)
         left = {name: value for name, value in options.items() if given.get(name) is None}
         own = {name: value for name, value in left.items() if not (sized and name in SIZES)}
-        run = cast("Callable[..., Any]", cascade)
+        run = cast("Callable[..., object]", cascade)
         return run(given.pop("prompt", None), **{**given, **own})
 
     return type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__, CARRIER: kind})
 
 
-def _by_name(signature: inspect.Signature, pipe: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def _by_name(
+    signature: inspect.Signature, pipe: Pipeline, args: tuple[object, ...], kwargs: dict[str, object]
+) -> dict[str, object]:
     """The arguments of a call by name."""
     names = [name for name in signature.parameters if name != "self"]
     if len(args) > len(names):

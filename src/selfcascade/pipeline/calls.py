@@ -124,12 +124,23 @@ def check_call(request: Request, scale: float, tuned: bool) -> None:
     arguments = request.arguments
     if request.prompt == []:
         raise OptionError("{prompt} is an empty list; give at least one prompt")
+    texts = {"prompt": request.prompt, "negative_prompt": arguments.get("negative_prompt")}
+    for name, value in texts.items():
+        each = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(isinstance(one, str) for one in each):
+            raise OptionError(f"{{{name}}} must be text or a list of texts, not {{found}}", found=shown(value))
+    negative = texts["negative_prompt"]
+    if isinstance(negative, list) and len(negative) != request.prompts:
+        raise OptionError(f"{{negative_prompt}} has {len(negative)} texts, and there are {request.prompts} prompts")
     for name, value in arguments.items():
         if not is_finite(value):
             raise ValueError(f"{name} has values that are not finite")
     for name in ("num_images_per_prompt", "num_videos_per_prompt", "decode_chunk_size"):
         if not is_whole(arguments.get(name, 1)):
             raise ValueError(f"{name} must be a positive whole number, not {arguments[name]!r}")
+    results, generator = request.prompts * request.copies, request.generator
+    if isinstance(generator, list) and len(generator) != results:
+        raise ValueError(f"generator has {len(generator)} entries, and there are {results} results")
     if not tuned and scale != 1:
         raise OptionError("{upsampler_scale} is for the tuned version; give {upsamplers}, or leave it out")
 

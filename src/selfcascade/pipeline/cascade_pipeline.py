@@ -103,8 +103,8 @@ class SelfCascade(Planner):
 
         Args:
             prompt: One or several; None where `prompt_embeds` are given.
-            height, width, scale, pixels, num_inference_steps, pivot_step, strength, stage_scheduler, preset,
-                upsampling, anchor, energy, attention, guidance_scale: As in `plan`.
+            height, width, scale, pixels, num_inference_steps, guidance_scale, stage_scheduler: As in `plan`.
+            pivot_step, strength, preset, upsampling, anchor, energy, attention: As in `plan`.
             stage_prompt, stage_negative_prompt: Words of the stages with a pivot, for all of them or one text each;
                 None: those of the base stage. Where there are several prompts, they are for all of them.
             stage_lora_scale: What stages with a pivot multiply the strengths of the pipeline's LoRAs by.

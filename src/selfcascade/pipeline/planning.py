@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Sequence
@@ -110,14 +111,15 @@ class Planner:
         self.family.check_size(sizes[-1])
         guided = options.guidance_scale is not None or self.defaults.guidance_scale is not None
         if guided and (instead := self.family.guided_by) is not None:
-            raise OptionError(f"{{guidance_scale}} is no keyword of {self.family.name}; use {instead}")
+            raise OptionError(f"{{guidance_scale}} is not a keyword of {self.family.name}; use {instead}")
         preset = self._chosen(options)
         names = per_stage("stage_scheduler", options.stage_scheduler, len(sizes) - first_pivot)
         if preset.anchor > 0:
             for scheduler in map(self._scheduler, names or [None]):
                 check_anchorable(scheduler)
-        later = [SchedulerSchedules(self._scheduler(name), self.family.sigmas) for name in names]
-        return planned(self.schedules, self.native_size, self.defaults, sizes, first_pivot, preset, options, later)
+        own = replace(self.schedules, shift=functools.partial(self.family.shift, sizes[0]))
+        later = [replace(own, scheduler=self._scheduler(name)) for name in names]
+        return planned(own, self.native_size, self.defaults, sizes, first_pivot, preset, options, later)
 
     def _scheduler(self, name: str | None) -> Scheduler:
         own = self.pipe.scheduler

@@ -104,7 +104,7 @@ class Row:
 
 
 def decimals_of(value: float, digits: int = 3) -> int:
-    """Decimal places that show so many digits of a value, four at most."""
+    """Decimal places that show this many digits of a value, four at most."""
     return min(MOST_DECIMALS, max(0, digits - 1 - floor(log10(abs(value))))) if value else 0
 
 
@@ -152,7 +152,7 @@ def read_tables(experiments: Path, settings: ReportConfig) -> dict[str, list[Row
 def _own_rows(suite: Path, settings: ReportConfig) -> list[Row]:
     """Each experiment's and sampling's results after as many training steps, of as many pictures, as most seeds have.
 
-    Of these the last step, then the most pictures, so a mean never joins seeds that trained unequally long.
+    Among these the last step, then the most pictures, so a mean never joins seeds that trained unequally long.
     """
     found: dict[tuple[str, str], dict[tuple[int, int], list[tuple[Path, dict[str, Any]]]]] = {}
     for path in sorted((suite / "results").glob("*/seed-*/*.json")):

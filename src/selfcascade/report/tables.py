@@ -102,7 +102,7 @@ class Costs:
         return {} if row.clips else self.rows.get((row.size, row.method), {})
 
     def table(self, pixels: int) -> str:
-        """All that was measured at so many times the native pixels."""
+        """All that was measured at this multiple of the native pixels."""
         rows = [row for row in self.measured["rows"] if row["pixels"] == pixels]
         direct = next((row for row in rows if row["method"] == "direct"), {})
         head = ["method", "trained parameters", "U-Net passes, by side", "TFLOP", "to direct", "peak memory, MiB"]

@@ -2,7 +2,7 @@
 
 A checkpoint is a folder `checkpoint-000123` of safetensors and JSON files with a manifest of their sizes and SHA-256.
 It is written beside its place, every file and folder is synced to disk, and only then renamed, so a kill at any moment
-leaves the checkpoints before it untouched; one that was whole but not yet renamed is taken up by the next run.
+leaves the checkpoints before it untouched; one that was whole but not yet renamed is used by the next run.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from selfcascade.media.frame_rates import DEFAULT_FPS
 
@@ -64,7 +64,7 @@ class TrainingConfig(BaseModel):
     fps: float | None = Field(
         None, gt=0, le=1000, description=f"Frame rate of the clips: {DEFAULT_FPS:g} unless it or stride is given."
     )
-    stride: PositiveInt | None = Field(None, description="Instead of fps: every so many-th frame of each clip.")
+    stride: PositiveInt | None = Field(None, description="Instead of fps: take every n-th frame of each clip.")
     min_duration: float | None = Field(None, ge=0, description="Seconds; shorter clips are left out.")
     max_duration: float | None = Field(None, gt=0, description="Seconds; longer clips are left out.")
     aspect_buckets: bool = Field(False, description="Also train at other ratios of about that area.")
@@ -113,7 +113,7 @@ class TrainingConfig(BaseModel):
     dataloader_num_workers: int = Field(
         0, ge=0, le=256, description="Processes that read and decode the data for each training process."
     )
-    allow_changed_data: bool = Field(False, description="Go on though the data is no longer what it was.")
+    allow_changed_data: bool = Field(False, description="Go on although the data has changed.")
     max_skip_share: float = Field(0.5, ge=0, le=1, description="Share of damaged samples that ends the run.")
     checkpointing_steps: PositiveInt = Field(500, description="Steps between checkpoints.")
     checkpoints_total_limit: PositiveInt | None = Field(3, description="Checkpoints that are kept.")
@@ -124,6 +124,17 @@ class TrainingConfig(BaseModel):
     validation_steps: PositiveInt = Field(500, description="Steps between validations.")
     logging_steps: PositiveInt = Field(10, description="Steps between rows of the curve.")
     report_to: str | None = Field(None, description="A tracker of accelerate: tensorboard, wandb, all, ...")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_truth(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = cls.model_fields[str(info.field_name)].annotation
+        each = value if isinstance(value, (list, tuple)) else [value]
+        if kind is not bool and any(isinstance(one, bool) for one in each):
+            raise ValueError(f"must not be true or false, as {value!r} is")
+        if isinstance(value, str) and ("\0" in value or not value):
+            raise ValueError(f"must be a name, not {value!r}")
+        return value
 
     @model_validator(mode="before")
     @classmethod

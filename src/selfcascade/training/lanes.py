@@ -21,7 +21,7 @@ class Lanes:
     Attributes:
         count: Lanes of the run.
         own: Those of this process.
-        part, parts: With more processes than lanes, which of so many parts of each batch.
+        part, parts: With more processes than lanes, the number of this part of each batch, and of how many.
     """
 
     count: int
@@ -34,7 +34,7 @@ class Lanes:
         """The share of a process.
 
         Raises:
-            ValueError: The lanes cannot be shared equally by so many processes; those that can are named.
+            ValueError: The lanes cannot be shared equally by this many processes; those that can are named.
         """
         if count % processes == 0:
             return cls(count, tuple(range(rank, count, processes)))

@@ -52,10 +52,11 @@ def run_training(config: TrainingConfig, announce: Callable[[str], None] = lambd
 
 def _loaded(config: TrainingConfig, processes: Processes) -> tuple[Any, Stream, Stream | None, Any]:
     """The model, the data, the data that is held out, and what makes pictures in between."""
+    size = Size(*config.resolution)
+    source = open_source(config.train_data, size, clips=config.clips)  # first, as it takes less than a model
     pipe = load_model(config.model, str(processes.device) if processes.num_processes > 1 else None, "float32")
     check_model(pipe, config)
     pipe.set_progress_bar_config(disable=True)
-    size = Size(*config.resolution)
     cascade = SelfCascade(pipe)
     if size.height % cascade.multiple or size.width % cascade.multiple:
         raise ValueError(f"resolution must be multiples of {cascade.multiple}, not {size}")
@@ -69,7 +70,6 @@ def _loaded(config: TrainingConfig, processes: Processes) -> tuple[Any, Stream, 
         bucket_sizes(size, max(multiple, min(size) // 8 // multiple * multiple)) if config.aspect_buckets else (size,)
     )
     settings = (config.max_skip_share, config.cache_latents is not None)
-    source = open_source(config.train_data, size, clips=config.clips)
     ahead = {"workers": config.dataloader_num_workers, "may_change": config.allow_changed_data}
     stream = Stream(source, sizes, config.seed, *settings, **ahead)
     held_out = None

@@ -205,7 +205,7 @@ class Trainer:
         return total
 
     def _loss(self, batch: Batch, micro: int, rows: int | None = None) -> Tensor:
-        """The mean loss of a batch, or of this process's part of one of so many rows.
+        """The mean loss of a batch, or of this process's part of one of this many rows.
 
         `micro` counts the batches of a step from 0.
         """

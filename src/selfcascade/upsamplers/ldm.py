@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
+from selfcascade.base_models.protocols import Network
 
-def is_ldm(unet: Any) -> bool:
+
+def is_ldm(unet: object) -> bool:
     """Whether the network's blocks have latent-diffusion's names."""
     return hasattr(unet, "input_blocks") and hasattr(unet, "output_blocks")
 
 
-def ldm_levels(unet: Any) -> list[list[int]]:
+def ldm_levels(unet: Network) -> list[list[int]]:
     """Numbers of the input blocks whose skips each level takes, deepest level first, in the order they were made.
 
     Output block n takes the last of the skips that are left, so that a level's are taken from its end.
@@ -36,17 +37,17 @@ def ldm_levels(unet: Any) -> list[list[int]]:
     return levels
 
 
-def ldm_skip_channels(unet: Any) -> list[list[int]]:
+def ldm_skip_channels(unet: Network) -> list[list[int]]:
     """Channels of each level's skips, as `skip_channels` lists them."""
     return [[int(unet.input_blocks[number][0].out_channels) for number in level] for level in ldm_levels(unet)]
 
 
-def ldm_first_weights(unet: Any) -> Sequence[Tensor]:
+def ldm_first_weights(unet: Network) -> Sequence[Tensor]:
     """Weights of the first convolution of each level's first residual block, highest resolution first."""
     blocks = [block[0] for block in unet.input_blocks]
     firsts = [block for before, block in itertools.pairwise(blocks) if _is_residual(block) > _is_residual(before)]
     return [block.in_layers[2].weight for block in firsts]
 
 
-def _is_residual(module: Any) -> bool:
+def _is_residual(module: object) -> bool:
     return hasattr(module, "in_layers") and not getattr(module, "updown", False)

@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Self, cast
+from typing import Any, Self, cast, get_args
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config  # pyright: ignore[reportUnknownVariableType]
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from selfcascade.options.checks import is_whole
+from selfcascade.base_models.protocols import Network
+from selfcascade.options.checks import is_whole, shown
+from selfcascade.options.presets import Upsampling
 from selfcascade.upsamplers.ldm import is_ldm, ldm_first_weights, ldm_skip_channels
 from selfcascade.upsamplers.levels import DESIGNS, FrameKernels, FullLevel
 
-UPSAMPLINGS = ("latent-bilinear", "latent-bicubic", "rgb")
+UPSAMPLINGS: tuple[str, ...] = get_args(Upsampling)
 
 
 class FeatureUpsamplers(ModelMixin, ConfigMixin):
@@ -61,6 +63,8 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
             raise ValueError(f"preset must be one of {', '.join(DESIGNS)}, full, not {preset!r}")
         if upsampling not in UPSAMPLINGS:
             raise ValueError(f"upsampling must be one of {', '.join(UPSAMPLINGS)}, not {upsampling!r}")
+        if not isinstance(levels, (list, tuple)) or not levels or not all(map(_are_channels, levels)):
+            raise ValueError(f"levels must be lists of channels, positive whole numbers, not {shown(levels)}")
         counts: dict[str, object] = {"groups": groups, "knots": knots, "temporal_kernel": temporal_kernel}
         for name, value in counts.items():
             if not is_whole(value):
@@ -111,7 +115,7 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         """Upsamplers that `save_pretrained` wrote, from a folder or the Hub; safetensors only.
 
         Raises:
-            ValueError: Weights are missing, of another kind, or no finite numbers.
+            ValueError: Weights are missing, of another kind, or not finite.
             OSError: There is no such folder, or it lacks a file.
         """
         settings = {**settings, "use_safetensors": True, "output_loading_info": True}
@@ -187,7 +191,11 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
             )
 
 
-def skip_channels(unet: Any) -> list[list[int]]:
+def _are_channels(level: object) -> bool:
+    return isinstance(level, (list, tuple)) and bool(level) and all(map(is_whole, cast("Sequence[object]", level)))
+
+
+def skip_channels(unet: Network) -> list[list[int]]:
     """Channels of the skip features that each level's up block takes, deepest level first.
 
     Raises:
@@ -209,7 +217,7 @@ def skip_channels(unet: Any) -> list[list[int]]:
     return levels
 
 
-def fingerprint(unet: Any) -> list[float] | None:
+def fingerprint(unet: Network) -> list[float] | None:
     """A few weights of the encoder, by which a model is recognised in any floating-point precision.
 
     An adapter in the weights' place (LoRA) is looked through; None where the weights are quantised or not there.
@@ -223,6 +231,6 @@ def fingerprint(unet: Any) -> list[float] | None:
     return found
 
 
-def _first_weights(unet: Any) -> list[Tensor]:
+def _first_weights(unet: Network) -> list[Tensor]:
     convolutions = [block.resnets[0].conv1 for block in unet.down_blocks]
     return [getattr(convolution, "base_layer", convolution).weight for convolution in convolutions]

@@ -163,7 +163,7 @@ class Gate:
             raise Refused(507, "there is no room for uploads now; try again later")
 
     async def _body(self, scope: MutableMapping[str, Any], path: str, receive: Receive) -> Receive:
-        """The body of a request that is no upload, read whole and checked.
+        """The body of a request other than an upload, read whole and checked.
 
         Raises:
             Refused: It is too long, or names a file that was not uploaded.

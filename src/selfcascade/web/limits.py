@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 
 from selfcascade.cost.plan import StageCost
-from selfcascade.options.checks import OptionError
+from selfcascade.options.checks import OptionError, is_whole
 
 GIB = 2**30
 KEPT_FREE = 0.1
@@ -68,7 +68,7 @@ class Limits:
         Raises:
             OptionError: There are none, or too many.
         """
-        if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= self.samples:
+        if not is_whole(count, 1, self.samples):
             raise OptionError(
                 f"base samples must be a whole number from 1 to {self.samples}, not {{found}}", found=count
             )

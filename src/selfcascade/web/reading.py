@@ -18,7 +18,7 @@ from selfcascade.options.checks import OptionError
 MAX_TEXT, MAX_RECORD = 100_000, 1_000_000
 PAIR = re.compile(r'\s*([A-Za-z][\w \-/]*):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
 TAKEN = {"Steps": "num_inference_steps", "CFG scale": "guidance_scale", "Seed": "seed", "Size": "size"}
-# What decides a picture and is no path, nor the machine's own affair.
+# Options that decide a picture: no paths, and nothing that depends on the machine.
 LEFT_OUT = frozenset({"model", "device", "dtype", "native_size", "image", "image_sha256", "weights", "upsamplers"})
 
 
@@ -76,7 +76,7 @@ def read_parameters(text: str) -> Options:
     except OptionError:
         raise
     except ValueError:
-        raise ValueError("the picture's parameters have a value that is no number") from None
+        raise ValueError("the picture's parameters have a value that is not a number") from None
 
 
 def _parameters(file: Path, name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The page's own folder of files that visitors are shown, which holds so many bytes and no more."""
+"""The page's own folder of files that visitors are shown, which holds a limited number of bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Shelf:
 
     Args:
         folder: The folder, which nothing else writes to.
-        most: Bytes that it may hold.
+        most: Bytes that it holds at most.
         kept: Seconds after which a file is removed.
     """
 

@@ -135,7 +135,7 @@ class Studio:
 
         Raises:
             OptionError: The options cannot be used, or take too much.
-            ValueError: The file is no picture, or too large.
+            ValueError: The file is not a picture, or is too large.
         """
         from selfcascade.cascade import Size
         from selfcascade.pipeline.planning import enlarged_size
@@ -194,7 +194,7 @@ class Studio:
         """An uploaded picture, under the limits that `upscale` has for files.
 
         Raises:
-            ValueError: The file is no picture, damaged, or too large.
+            ValueError: The file is not a picture, is damaged, or is too large.
         """
         if file.stat().st_size > self.limits.upload_bytes:
             raise ValueError(f"image {name!r} has over {self.limits.upload_bytes // 2**20} MiB")
@@ -211,13 +211,12 @@ class Studio:
             raise OptionError("{prompt} must not be empty")
 
     def _checked(self, cascade: SelfCascade, options: Options) -> list[StageCost]:
-        from selfcascade.cost.plan import StageCost, estimate
+        from selfcascade.cost.plan import StageCost, estimate_call
 
         # Sizes and steps come first: counting an enormous plan is work already.
         stages = cascade.plan(**options.keywords("plan"))
         self.limits.check(cascade, [StageCost(stage, 0) for stage in stages], options.num_frames)
-        upsampling = options.upsampling or cascade.preset(options.preset).upsampling
-        costs = estimate(cascade.pipe, stages, frames=options.num_frames, upsampling=upsampling)
+        costs = estimate_call(cascade, stages, options)
         self.limits.check(cascade, costs, options.num_frames)
         return costs
 

@@ -105,7 +105,7 @@ class _Frame(NamedTuple):
     side: float
 
     def drawn(self, square: Image.Image, rows: int, columns: int, factor: int = 1) -> Array:
-        """The square at so many pixels, each averaged from factor x factor, (H, W) or (H, W, 4) in [0, 1]."""
+        """The square at this many pixels, each averaged from factor x factor, (H, W) or (H, W, 4) in [0, 1]."""
         angle, inner = math.radians(self.item.turn), square.width - 2 * MARGIN
         mirror = -1 if self.item.flip else 1
         cos, sin = inner / self.side * math.cos(angle), inner / self.side * math.sin(angle)

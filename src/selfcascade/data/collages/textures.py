@@ -29,7 +29,7 @@ class Surface:
         self.x, self.y, self.pixel, self.width, self.height = x, y, pixel, width, height
 
     def refined(self, factor: int) -> Surface:
-        """The same window with so many times as many pixels a side."""
+        """The same window with this many times the pixels per side."""
         parts = ((np.arange(factor) + 0.5) / factor - 0.5) * self.pixel
         x, y = ((at[:, None] + parts).reshape(-1).astype(np.float32) for at in (self.x, self.y))
         return Surface(x, y, self.pixel / factor, self.width, self.height)

@@ -30,7 +30,7 @@ ODDS = {
     "balloon": {"left": 0.15, "right": 0.15, "up": 0.35, "down": 0.35},
     "boat": {"left": 0.45, "right": 0.45, "still": 0.1},
 }
-# Of the still scenes whose main object cannot move, this share is kept: movers then are four of five main objects.
+# Share of still scenes kept when the main object cannot move: four in five main objects are then movers.
 STILL_SHARE = 0.15
 TRAVEL = (0.22, 0.36)  # of the width in two seconds: 21 to 34 % from the first of 16 frames to the last
 RISE = (0.22, 0.32)  # the same of the height

@@ -1,0 +1,42 @@
+"""Control pictures at each stage's size.
+
+Pipelines of transformers resize pictures and arrays that they are given as `control_image`, and take tensors as they
+are: one of the target's size would not fit the stages before it.
+
+Axis letters: B images, C channels, H, W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from torch import Tensor
+
+from selfcascade.base_models.resizing import lanczos
+from selfcascade.cascade import Size
+
+PIXEL_CHANNELS = (1, 3)  # other tensors hold latents
+
+
+def at_size(control: object, size: Size) -> Any:
+    """A control's pixels at the stage's size; what is no tensor of pixels, (B, C, H, W), is returned as it is.
+
+    Args:
+        control: A tensor in the pipeline's own value range, which is kept, or a list with one for each ControlNet.
+        size: The stage's.
+    """
+    if isinstance(control, list):
+        return [at_size(item, size) for item in cast("list[object]", control)]
+    if not isinstance(control, Tensor) or control.ndim != 4 or control.shape[1] not in PIXEL_CHANNELS:
+        return control
+    if tuple(control.shape[-2:]) == size:
+        return control
+    return lanczos(control, size).clamp(float(control.min()), float(control.max()))
+
+
+def controls_at(pipe: object, arguments: Mapping[str, Any], size: Size) -> dict[str, Any]:
+    """The arguments of a call that change with the stage's size: its tensors of controls."""
+    if hasattr(pipe, "unet") or arguments.get("control_image") is None:  # pipelines of U-Nets resize tensors too
+        return {}
+    return {"control_image": at_size(arguments["control_image"], size)}

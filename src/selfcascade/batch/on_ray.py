@@ -1,0 +1,162 @@
+"""A batch on a Ray cluster: Ray Data hands blocks to actors, each of which holds the model."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from selfcascade.batch.batch_plan import Job, Plan, Survey
+from selfcascade.batch.beginning import find
+from selfcascade.batch.on_processes import ROUNDS, Outcome, open_worker, reopen
+from selfcascade.batch.output_folder import OutputFolder
+from selfcascade.batch.progress import Progress, Tally
+from selfcascade.batch.refusals import BatchError
+from selfcascade.batch.remaining import Left, Numbered
+from selfcascade.batch.work import Worker
+from selfcascade.options.optional import install
+
+TASKS_PER_WORKER = 64
+MOST_TASKS = 10_000
+
+
+class Actor:
+    """What Ray Data keeps in a process of its own; a killed one is started again, and its blocks are given again.
+
+    Args:
+        place: The folder that the command was given in; names of files are understood from there.
+        job: What the command says.
+        left: What was left when the blocks were numbered.
+    """
+
+    def __init__(self, place: str, job: Job, left: Left) -> None:
+        self.place, self.job, self.left = place, job, left
+        self._open: tuple[Worker, Numbered] | None = None
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Makes the blocks of these numbers, but those that are there.
+
+        What ends the batch is returned: raised, it would arrive in Ray's words.
+        """
+        try:
+            worker, numbers = self._opened()
+            for number in batch["id"]:
+                shard, block = numbers[int(number)]
+                if worker.folder.lacks(shard, block):
+                    worker.make(shard, block)
+        except ValueError as error:
+            return {"fault": [str(error)]}
+        return {"fault": [""]}
+
+    def _opened(self) -> tuple[Worker, Numbered]:
+        if self._open is None:
+            _go_to(self.place)
+            worker = open_worker(self.job, find(self.job), lambda _: None)
+            self._open = worker, Numbered(worker.plan, self.left)
+        return self._open
+
+
+def run_on_ray(
+    job: Job, retry: bool = False, workers: int | None = None, note: Callable[[str], None] = lambda _: None
+) -> Outcome:
+    """Makes what is left of a batch on the cluster that `RAY_ADDRESS` names, or on this machine.
+
+    Args:
+        job: What the command says; all machines see its files under the same names.
+        retry: Whether rows that have failed are made again.
+        workers: How many actors; None is one for each GPU, or one for each CPU where there is no GPU.
+        note: Called with a line for the reader.
+
+    Raises:
+        BatchError: Ray is not installed, or the batch cannot begin or go on; what is finished is kept.
+    """
+    found = find(job)
+    with _cluster() as ray:
+        resources = ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0))
+        workers = workers or gpus or max(1, int(resources.get("CPU", 1)))
+        need = {"num_gpus": 1} if gpus else {"num_cpus": 1}
+        begin = ray.remote(**need, max_calls=1)(_begin)  # a process of its own, which gives back the GPU
+        folder, notes, fault = ray.get(begin.remote(str(Path.cwd()), job, found, retry))
+        for text in notes:
+            note(text)
+        if fault:
+            raise BatchError(fault)
+        with Progress(folder, note):
+            for _ in range(ROUNDS):
+                folder.finish_whole()
+                numbers = Numbered(folder.plan, folder.left())
+                if not numbers.count:
+                    break
+                _make(ray, job, numbers, workers, need)
+        folder.close()
+    done, failed = Tally(folder).count()
+    return Outcome(folder.plan.rows, done, failed)
+
+
+def _begin(place: str, job: Job, found: Plan | Survey, retry: bool) -> tuple[OutputFolder | None, list[str], str]:
+    """The folder of the batch, remarks, and why it cannot begin; run where the model can be."""
+    notes: list[str] = []
+    try:
+        _go_to(place)
+        worker = open_worker(job, found, notes.append)
+        if retry:
+            reopen(worker)
+    except ValueError as error:
+        return None, notes, str(error)
+    return worker.folder, notes, ""
+
+
+def _make(ray: Any, job: Job, numbers: Numbered, workers: int, need: dict[str, Any]) -> None:
+    """Lets actors make all blocks that are numbered."""
+    import numpy as np
+    import pyarrow
+
+    tasks = min(numbers.count, MOST_TASKS, TASKS_PER_WORKER * workers)
+    # Tables that are there: tasks that read would wait for the CPUs that the actors hold, and these for them.
+    tables = [pyarrow.table({"id": part}) for part in np.array_split(np.arange(numbers.count), tasks)]
+    made = ray.data.from_arrow(tables).map_batches(
+        Actor,
+        fn_constructor_args=(str(Path.cwd()), job, numbers.left),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(workers, tasks)),
+        **need,
+    )
+    for told in made.iter_batches(batch_size=None):
+        for fault in told["fault"]:
+            if fault:
+                raise BatchError(str(fault))
+
+
+@contextlib.contextmanager
+def _cluster() -> Iterator[Any]:
+    """Ray, connected; a connection that was there stays."""
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise BatchError(f"engine ray needs Ray: {install('ray')}") from error
+    ours = not ray.is_initialized()
+    if ours:
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+    context = ray.data.DataContext.get_current()
+    shown, context.enable_progress_bars = context.enable_progress_bars, False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        yield ray
+    finally:
+        context.enable_progress_bars = shown
+        if ours:
+            ray.shutdown()
+
+
+def _go_to(place: str) -> None:
+    try:
+        os.chdir(place)
+    except OSError as error:
+        raise BatchError(f"{place!r}, where the command was given, is not on all machines: {error.strerror}") from error

@@ -1,0 +1,80 @@
+"""Clips as .mp4 files, written with PyAV: bytes that depend on the frames alone, and the sound of another clip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from selfcascade.media.sound import Sound
+from selfcascade.options.optional import install
+
+# x264 gives the same bytes for the same number of threads, so one; at this quality the coding is not to be seen.
+ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
+    ("libx264", {"crf": "14", "preset": "medium", "threads": "1"}),
+    ("libopenh264", {"rc_mode": "quality", "allow_skip_frames": "0"}),
+    ("mpeg4", {"qmin": "1", "qmax": "3", "flags": "+qscale", "global_quality": "236", "threads": "1"}),
+)
+
+
+def write_mp4(
+    frames: Sequence[Image.Image], fps: float, file: Path, comment: str = "", sound: Sound | None = None
+) -> None:
+    """An .mp4: H.264 where the build of PyAV has it, else MPEG-4, in 4:2:0.
+
+    Raises:
+        ValueError: A side is odd, or PyAV is not installed.
+    """
+    av = pyav()
+    width, height = frames[0].size
+    if width % 2 or height % 2:
+        raise ValueError(f"an .mp4 needs even sides, not {width}x{height}; write a .webp or a folder of frames")
+    name, options = _encoder(av)
+    rate = Fraction(fps).limit_denominator(1001)
+    container: Any = av.open(str(file), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"})
+    with container:
+        container.metadata["comment"] = comment
+        stream = container.add_stream(name, rate=rate, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = 1 / rate
+        # swscale's own matrix, said aloud: readers that ignore the tags assume it too.
+        copy_sound = None if sound is None else sound.copy_into(container, len(frames) / fps)
+        colours, levels = av.video.reformatter.Colorspace.SMPTE170M, av.video.reformatter.ColorRange.MPEG
+        stream.codec_context.colorspace, stream.codec_context.color_range = colours, levels
+        for index, picture in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.asarray(picture.convert("RGB")), format="rgb24")
+            frame = frame.reformat(format="yuv420p", dst_colorspace=colours, dst_color_range=levels)
+            frame.pts, frame.time_base = index, 1 / rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        if copy_sound is not None:
+            copy_sound()
+
+
+def pyav() -> Any:
+    """The library that reads and writes video files.
+
+    Raises:
+        ValueError: It is not installed.
+    """
+    try:
+        import av
+        import av.video.reformatter
+    except ImportError as error:
+        others = "only .webp, .gif and folders can do without"
+        raise ValueError(f"video files need PyAV ({install('av')}); {others}") from error
+    return av
+
+
+def _encoder(av: Any) -> tuple[str, dict[str, str]]:
+    for name, options in ENCODERS:
+        try:
+            av.codec.Codec(name, "w")
+        except ValueError:  # UnknownCodecError is one
+            continue
+        return name, options
+    raise ValueError("this build of PyAV has no encoder for .mp4; write a .webp, a .gif or a folder of frames")

@@ -1,0 +1,86 @@
+"""Controls of transformers' ControlNets, pictures or tensors, have each stage's size."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cascade_runs import run
+from selfcascade.base_models.stage_controls import at_size
+from selfcascade.cascade import Size
+from tiny.everything import CONTRACT
+
+NAMES = (
+    "FluxControlNetPipeline",
+    "FluxControlPipeline",
+    "StableDiffusion3ControlNetPipeline",
+    "QwenImageControlNetPipeline",
+    "HunyuanDiTControlNetPipeline",
+    "CogView4ControlPipeline",
+    "z-image-controlnet",
+)
+ENTRIES = {entry.name: entry for entry in CONTRACT}
+
+
+@pytest.fixture(autouse=True)
+def own_global_draws() -> Iterator[None]:
+    """Some of these pipelines draw from PyTorch's generator to encode their control; other tests are not to see it."""
+    with torch.random.fork_rng(devices=[]):
+        yield
+
+
+def picture(height: int, width: int) -> Image.Image:
+    """Waves: nothing that eight bits or a filter's ringing would cut."""
+    rows, columns = np.mgrid[:height, :width] / 64
+    waves = [0.5 + 0.3 * np.sin(2 * np.pi * (rows * k + columns)) for k in range(3)]
+    return Image.fromarray((255 * np.stack(waves, -1)).round().astype(np.uint8))
+
+
+def tensor_of(image: Image.Image) -> torch.Tensor:
+    """As the pipelines' own processors make it, (1, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255 * 2 - 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_tensor_controls_every_stage_as_the_picture_does(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    family = ENTRIES[name]
+    pipe: Any = family.shared()
+    prepare, seen = pipe.prepare_image, []
+
+    def watched(*args: Any, **kwargs: Any) -> torch.Tensor:
+        seen.append(prepare(*args, **kwargs))
+        return seen[-1]
+
+    monkeypatch.setattr(pipe, "prepare_image", watched)
+    height, width = (2 * side for side in family.native)
+    image = picture(height, width)
+    sizes: list[Any] = []
+    made: list[Any] = []
+    for control in (image, tensor_of(image)):
+        seen.clear()
+        torch.manual_seed(0)
+        made.append(run(pipe, family, num_inference_steps=family.steps, control_image=control))
+        sizes.append([(item.shape, item.clone()) for item in seen])
+    assert {tuple(shape[-2:]) for shape, _ in sizes[0]} == {family.native, (height, width)}
+    assert [shape for shape, _ in sizes[0]] == [shape for shape, _ in sizes[1]]
+    for (_, ours), (_, theirs) in zip(*sizes, strict=True):
+        # A picture is rounded to eight bits as it is resized along each side: one level, 2 / 255.
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=2.01 / 255)
+    torch.manual_seed(0)
+    blank = run(pipe, family, num_inference_steps=family.steps, control_image=torch.zeros(1, 3, height, width))
+    for ours, theirs, other in zip(*(result.stages for result in (*made, blank)), strict=True):
+        rounding, effect = ((stage.latents - theirs.latents).abs().max() for stage in (ours, other))
+        assert rounding < effect / 5
+
+
+def test_only_tensors_of_pixels_are_resized() -> None:
+    image, latents = picture(64, 64), torch.zeros(1, 4, 8, 8)
+    assert at_size(image, Size(32, 32)) is image and at_size(latents, Size(32, 32)) is latents
+    pixels = tensor_of(image)
+    assert at_size(pixels, Size(64, 64)) is pixels
+    first, second = at_size([pixels, image], Size(32, 48))
+    assert first.shape == (1, 3, 32, 48) and second is image
+    assert first.min() >= pixels.min() and first.max() <= pixels.max()
