@@ -36,7 +36,9 @@ ROOMS = {
     "media": Room(
         "pictures and clips: read from files, laid out in grids, written whole with their records", ("options",)
     ),
-    "metrics": Room("networks that see or read samples, distances between samples, and the registry of all metrics"),
+    "metrics": Room(
+        "networks that see or read samples, distances between samples, and the registry of all metrics", ("options",)
+    ),
     "base_models": Room(
         "an untouched diffusers pipeline as a base model; one small class per family", ("cascade", "options")
     ),
@@ -50,7 +52,7 @@ ROOMS = {
     "models": Room("models and upsamplers by name", ("loading", "options", "upsamplers")),
     "data": Room(
         "scenes, folders of pictures or clips, tar shards, tables of clips; deterministic, resumable batches",
-        ("cascade", "media"),
+        ("cascade", "media", "options"),
     ),
     "pipeline": Room(
         "`SelfCascade`, the public interface: a call's arguments, the stages it plans (sizes, K, steps), its pictures",
@@ -77,7 +79,18 @@ ROOMS = {
     ),
     "evaluation": Room(
         "benchmarks (prompts and real samples), sampling for them, and evaluators that turn samples into figures",
-        ("base_models", "cascade", "data", "media", "methods", "metrics", "models", "pipeline", "upsamplers"),
+        (
+            "base_models",
+            "cascade",
+            "data",
+            "media",
+            "methods",
+            "metrics",
+            "models",
+            "pipeline",
+            "processes",
+            "upsamplers",
+        ),
     ),
     "experiments": Room(
         "suites of experiments, of which only missing results are made",
@@ -91,6 +104,7 @@ ROOMS = {
             "metrics",
             "models",
             "options",
+            "processes",
             "training",
         ),
     ),

@@ -23,7 +23,7 @@ from selfcascade.evaluation import BaseSamples, Sampling
 from selfcascade.evaluation.data_benchmark import DataBenchmark
 from selfcascade.evaluation.make_samples import model_digest
 from selfcascade.evaluation.moving_scenes_benchmark import MovingSceneEvaluator
-from selfcascade.evaluation.parts import in_parts, read_parts
+from selfcascade.evaluation.parts import in_parts
 from selfcascade.evaluation.scenes_benchmark import SceneEvaluator, scene_prompts
 from selfcascade.experiments import read_experiment, runs_of
 from selfcascade.experiments.experiment import names_of
@@ -204,17 +204,32 @@ def numbered(made: list[range]) -> Callable[[range], dict[str, torch.Tensor]]:
 def test_a_part_of_more_or_fewer_samples_is_made_anew(tmp_path: Path) -> None:
     made: list[range] = []
     for count in (7, 7, 10, 10, 7):
-        found = read_parts(in_parts(numbered(made), [range(0, 5), range(5, count)], tmp_path, "parts"))
-        assert found["pictures"].tolist() == list(range(count))
+        found = in_parts(numbered(made), [range(0, 5), range(5, count)], tmp_path, "parts")
+        assert found.rows("pictures", range(count)).tolist() == list(range(count))
     assert made == [range(0, 5), range(5, 7), range(5, 10), range(5, 7)]
 
 
 def test_a_part_of_other_samples_is_made_anew(tmp_path: Path) -> None:
     made: list[range] = []
     for groups in ([range(0, 5), range(5, 10)], [range(0, 5), range(10, 15)]):
-        found = read_parts(in_parts(numbered(made), groups, tmp_path, "parts"))
-        assert found["pictures"].tolist() == [number for group in groups for number in group]
+        found = in_parts(numbered(made), groups, tmp_path, "parts")
+        assert torch.cat(list(found.each("pictures"))).tolist() == [number for group in groups for number in group]
     assert made == [range(0, 5), range(5, 10), range(10, 15)]
+
+
+def test_a_part_of_other_settings_is_made_anew(tmp_path: Path) -> None:
+    made: list[range] = []
+    for settings in ("a", "b", "b", "a"):
+        in_parts(numbered(made), [range(0, 5)], tmp_path, "parts", settings)
+    assert len(made) == 3
+
+
+def test_rows_are_read_out_of_the_parts_that_hold_them(tmp_path: Path) -> None:
+    parts = in_parts(numbered([]), [range(0, 5), range(5, 10), range(10, 12)], tmp_path, "parts")
+    for wanted in (range(0, 5), range(3, 11), range(11, 12), range(6, 7)):
+        assert parts.rows("pictures", wanted).tolist() == list(wanted)
+    assert [len(part) for part in parts.each("pictures", 7)] == [5, 2]
+    assert torch.cat(list(parts.pictures(7))).mul(255).round().tolist() == list(range(7))
 
 
 def cut_off(path: Path) -> None:
@@ -225,9 +240,16 @@ def one_row_short(path: Path) -> None:
     save_file({name: value[:-1] for name, value in load_file(path).items()}, path)
 
 
+def one_bit_other(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "cut off": cut_off, "empty": lambda path: path.write_bytes(b""), "zeros": lambda path: path.write_bytes(bytes(99)),
     "no tensors": lambda path: save_file({}, path), "one row short": one_row_short,
+    "one bit other": one_bit_other,
 }  # fmt: skip
 
 
@@ -235,11 +257,11 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 def test_a_damaged_part_is_made_anew(damage: str, tmp_path: Path) -> None:
     made: list[range] = []
     groups = [range(0, 5), range(5, 10)]
-    whole = read_parts(paths := in_parts(numbered(made), groups, tmp_path, "parts"))
-    DAMAGES[damage](paths[1])
-    again = read_parts(in_parts(numbered(made), groups, tmp_path, "parts"))
-    assert made == [*groups, groups[1]]
-    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    whole = in_parts(numbered(made), groups, tmp_path, "parts").paths[1]
+    before = whole.read_bytes()
+    DAMAGES[damage](whole)
+    in_parts(numbered(made), groups, tmp_path, "parts")
+    assert made == [*groups, groups[1]] and whole.read_bytes() == before
 
 
 @pytest.mark.parametrize("damage", [*DAMAGES, "a figure less", "a figure of another form"])

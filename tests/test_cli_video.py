@@ -128,7 +128,7 @@ BAD = {
     "clip as png": (["generate", "a", *VIDEO, "--output", "a.png"], "output of video must end in .mp4, .gif, .webp"),
     "clip as avi": (
         ["generate", "a", *VIDEO, "--output", "a.avi"],
-        "output must end in .png, .jpg, .jpeg, .webp, .mp4",
+        "output must end in .png, .jpg, .jpeg, .webp, .avif, .tif, .tiff, .mp4",
     ),
     "no rate": (["generate", "a", *VIDEO, "--fps", "0"], "fps must be a number from 0.01 to 240"),
     "backwards": (["generate", "a", *VIDEO, "--fps", "-8"], "fps must be a number from 0.01 to 240"),

@@ -15,7 +15,6 @@ from command_line import run, succeed
 from selfcascade.data.scenes import caption, render, sample_scene
 from selfcascade.evaluation import Sampling
 from selfcascade.evaluation.data_benchmark import open_detector
-from selfcascade.evaluation.parts import SingleProcess, in_parts, read_parts
 
 
 @pytest.fixture
@@ -90,38 +89,6 @@ def test_sizes_follow_the_model_and_the_scale_of_each_side() -> None:
     wide = Sampling(scale=(2**0.5, 2 * 2**0.5)).sized(pipe)
     assert wide.size == (88, 184)
     assert Sampling(height=64, width=96, scale=9).sized(pipe).size == (64, 96)
-
-
-class Second(SingleProcess):
-    """The second of two processes; while it waits, the first does its share."""
-
-    process_index, num_processes, is_main_process = 1, 2, False
-
-    def __init__(self, other: Any) -> None:
-        self.other = other
-
-    def wait_for_everyone(self) -> None:
-        self.other()
-
-
-def test_processes_make_each_part_once_and_all_get_everything(tmp_path: Path) -> None:
-    asked: list[int] = []
-
-    def make(indices: range) -> dict[str, torch.Tensor]:
-        asked.append(indices.start)
-        return {"x": torch.arange(indices.start, indices.stop)}
-
-    class First(SingleProcess):
-        num_processes = 2
-
-    groups = [range(0, 2), range(2, 4), range(4, 5)]
-    with pytest.raises(FileNotFoundError):
-        read_parts(in_parts(make, groups, tmp_path, "parts", First()))  # the other's part is missing
-    assert asked == [0, 4]
-    made = read_parts(in_parts(make, groups, tmp_path, "parts", Second(lambda: None)))
-    assert asked == [0, 4, 2] and made["x"].tolist() == [0, 1, 2, 3, 4]
-    again = read_parts(in_parts(make, groups, tmp_path, "parts"))
-    assert again["x"].tolist() == [0, 1, 2, 3, 4] and len(asked) == 3
 
 
 def test_inception_reads_safetensors_and_gives_the_published_networks_features(tmp_path: Path) -> None:

@@ -6,13 +6,14 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
 from selfcascade.media import save_pictures
 from selfcascade.media.grids import Panel, picture_grid
 from selfcascade.media.save_clips import write_webp
-from selfcascade.media.save_pictures import check_output, parameters_text, read_record, save_picture, versions
+from selfcascade.media.save_pictures import check_output, parameters_text, read_record, save_picture, untimed, versions
 from selfcascade.media.whole_files import umask
 
 KIND = "selfcascade.picture"
@@ -52,14 +53,18 @@ def test_the_same_picture_is_the_same_file_however_long_it_took(tmp_path: Path) 
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-@pytest.mark.parametrize("extension", [".jpg", ".JPEG", ".webp"])
+@pytest.mark.parametrize("extension", [".jpg", ".JPEG", ".webp", ".avif", ".tif", ".TIFF"])
 def test_other_formats_carry_the_text_as_user_comment(tmp_path: Path, extension: str) -> None:
     path, sidecar = save(tmp_path / f"a{extension}")
     with Image.open(path) as image:
         comment = image.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
         assert comment == b"UNICODE\0" + TEXT.encode("utf-16-be")
-        assert extension != ".webp" or image.convert("RGB").tobytes() == picture().tobytes()
+        assert image.mode == "RGB"
+        if extension.lower() in (".webp", ".tif", ".tiff"):
+            assert image.tobytes() == picture().tobytes()
+        assert np.abs(np.asarray(image, int) - np.asarray(picture(), int)).max() <= 6
     assert sidecar.name == "a.json"
+    assert read_record(path, KIND) == untimed(record())  # also where the .json is lost
 
 
 def exif_block(path: Path) -> bytes:
@@ -84,8 +89,10 @@ def test_the_user_comment_has_the_type_that_the_standard_gives_it(tmp_path: Path
     assert block[:8] == b"MM\0\x2a\0\0\0\x08"
     (entries,) = struct.unpack(">H", block[8:10])
     assert (entries, struct.unpack(">HHLL", block[10:22])) == (1, (0x8769, 4, 1, 26))  # the Exif IFD, a LONG
-    count, version, comment = struct.unpack(">H12s12s", block[26:52])
-    assert count == 2 and struct.unpack(">HHL4s", version) == (0x9000, 7, 4, b"0232")
+    (count,) = struct.unpack(">H", block[26:28])
+    version, *notes, comment = (block[place : place + 12] for place in range(28, 28 + 12 * count, 12))
+    assert len(notes) == (name != "clip.webp")  # a maker's note, which holds a picture's record
+    assert struct.unpack(">HHL4s", version) == (0x9000, 7, 4, b"0232")
     tag, kind, length, place = struct.unpack(">HHLL", comment)
     assert (tag, kind) == (0x9286, 7)  # UserComment, UNDEFINED
     assert block[place : place + length] == b"UNICODE\0" + TEXT.encode("utf-16-be")
@@ -224,3 +231,28 @@ def test_a_grid_takes_any_caption(text: str) -> None:
 def test_an_empty_grid_is_refused() -> None:
     with pytest.raises(ValueError, match="a grid needs a panel"):
         picture_grid([None], 1)
+
+
+def test_a_tiff_has_its_user_comment_in_the_type_of_the_standard(tmp_path: Path) -> None:
+    data = save(tmp_path / "a.tif")[0].read_bytes()
+    order = "<" if data[:2] == b"II" else ">"
+
+    def directory(place: int) -> dict[int, tuple[int, int, int]]:
+        (count,) = struct.unpack_from(f"{order}H", data, place)
+        entries = [struct.unpack_from(f"{order}HHLL", data, place + 2 + 12 * index) for index in range(count)]
+        assert entries == sorted(entries)
+        return {tag: (kind, length, value) for tag, kind, length, value in entries}
+
+    first = directory(struct.unpack_from(f"{order}L", data, 4)[0])
+    kind, length, place = directory(first[0x8769][2])[0x9286]
+    assert (kind, data[place : place + length]) == (7, b"UNICODE\0" + TEXT.encode("utf-16-be"))
+
+
+def test_a_jpeg_keeps_the_users_text_where_the_record_does_not_fit(tmp_path: Path) -> None:
+    long = {**record(), "settings": {"prompt": "x" * 66_000}}
+    path, _ = save_picture(picture(), long, tmp_path / "a.jpg", TEXT)
+    with pytest.raises(ValueError, match="no 'selfcascade' chunk or maker's note"):
+        read_record(path, KIND)
+    assert TEXT.encode("utf-16-be") in path.read_bytes()
+    path, _ = save_picture(picture(), long, tmp_path / "a.tif", TEXT)
+    assert read_record(path, KIND) == untimed(long)

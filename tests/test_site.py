@@ -24,6 +24,7 @@ def listed() -> list[str]:
 
 def test_every_page_is_in_the_navigation_once() -> None:
     pages = [path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md")]
+    pages += [f"../benchmarks/{path.stem}" for path in (ROOT / "benchmarks").glob("*.md")]
     for page in {*pages} - {"index"}:
         places = listed().count(page)
         assert places == 1, f"docs/{page}.md is {places} times in the navigation at the end of docs/index.md"

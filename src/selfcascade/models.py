@@ -100,20 +100,21 @@ def bundled_upsamplers() -> list[str]:
 
 
 def load_upsamplers(name: str) -> Any:
-    """Feature upsamplers from a folder, or the bundled model's by name.
+    """Feature upsamplers from a folder or the Hub ("owner/name"), or the bundled model's by name.
 
     Raises:
-        ValueError: There are none, or the folder cannot be read.
+        ValueError: There are none, or they cannot be read.
     """
     from selfcascade.upsamplers.model import FeatureUpsamplers
 
     name = checked_name("upsamplers", name)
     folder = BUNDLED_UPSAMPLERS / name if name in bundled_upsamplers() else Path(name).expanduser()
-    if not (folder / "config.json").is_file():
+    on_hub = name.count("/") == 1 and name[0] not in "./~" and not folder.exists()
+    if not on_hub and not (folder / "config.json").is_file():
         raise ValueError(f"upsamplers {name!r} is not a folder with a config.json, as `selfcascade train` writes it")
     try:
-        return FeatureUpsamplers.from_pretrained(str(folder), local_files_only=True).eval()
-    except Exception as error:  # a damaged folder fails in as many ways as it has files
+        return FeatureUpsamplers.from_pretrained(name if on_hub else str(folder), local_files_only=not on_hub).eval()
+    except Exception as error:  # a damaged folder and the Hub fail in as many ways as there are files
         raise ValueError(f"upsamplers {name!r} cannot be loaded: {reason_of(error)}") from error
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from importlib.util import find_spec
 from typing import Any, cast
 
 from selfcascade.base_models.protocols import Scheduler
 from selfcascade.options.checks import OptionError
+from selfcascade.options.optional import install, is_installed
 from selfcascade.options.schedulers import SCHEDULERS, NamedScheduler, parse_scheduler
 
 # Flow models have the same integrators under other names; the rest take a flow's sigmas.
@@ -59,10 +59,8 @@ def check_scheduler(name: str, option: str = "scheduler") -> NamedScheduler:
     except ValueError as error:
         raise OptionError(f"{{{option}}} {{reason}}", reason=str(error)) from None
     scipy = named.kind == "LMSDiscreteScheduler" or bool(NEED_SCIPY & set(named.settings))
-    if scipy and find_spec("scipy") is None:
-        raise OptionError(
-            f"{{{option}}} {{found}} needs scipy: pip install 'selfcascade[schedulers]'", found=repr(name)
-        )
+    if scipy and not is_installed("scipy"):
+        raise OptionError(f"{{{option}}} {{found}} needs scipy: {{hint}}", found=repr(name), hint=install("scipy"))
     if _class_named(named.kind) is None:
         raise OptionError(f"{{{option}}} {{kind}} is not a scheduler of diffusers", kind=named.kind)
     return named

@@ -17,6 +17,7 @@ from selfcascade.batch.progress import Progress, Tally
 from selfcascade.batch.refusals import BatchError
 from selfcascade.batch.remaining import Left, Numbered
 from selfcascade.batch.work import Worker
+from selfcascade.options.optional import install
 
 TASKS_PER_WORKER = 64
 MOST_TASKS = 10_000
@@ -137,7 +138,7 @@ def _cluster() -> Iterator[Any]:
         import ray
         import ray.data
     except ImportError as error:
-        raise BatchError("engine ray needs Ray: pip install 'selfcascade[ray]'") from error
+        raise BatchError(f"engine ray needs Ray: {install('ray')}") from error
     ours = not ray.is_initialized()
     if ours:
         logging.getLogger("ray").setLevel(logging.ERROR)

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 from selfcascade.batch.refusals import BatchError
 from selfcascade.media.endings import ending_of
 from selfcascade.options.checks import shown
+from selfcascade.options.optional import install
 
 ENDINGS = (".txt", ".csv", ".tsv", ".jsonl", ".parquet")
 MAX_LINE_BYTES = 2**20
@@ -191,8 +192,7 @@ class ParquetPrompts:
         try:
             import pyarrow.parquet as parquet
         except ImportError as error:
-            wanted = "pip install 'selfcascade[parquet]'"
-            raise BatchError(f"prompts {str(path)!r} need pyarrow to be read: {wanted}") from error
+            raise BatchError(f"prompts {str(path)!r} need pyarrow to be read: {install('pyarrow')}") from error
         try:
             self.file: Any = parquet.ParquetFile(path)
         except Exception as error:  # pyarrow's errors share no base class

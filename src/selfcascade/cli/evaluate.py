@@ -43,6 +43,7 @@ def evaluate(
     """
     from selfcascade.experiments import read_shared, runs_of
     from selfcascade.making import quiet_libraries
+    from selfcascade.processes import join
 
     quiet_libraries()
     changes: dict[str, Any] = {"data": data, "train_data": train_data, "detector": detector}
@@ -66,10 +67,13 @@ def evaluate(
     if seed is not None and all(run.seed != seed for run in found):
         seeds = ", ".join(map(str, sorted({run.seed for run in found})))
         raise ValueError(f"--seed must be one of the experiments' own, {seeds}, not {seed}")
+    processes = join()
     for run in found:
         if seed is not None and run.seed != seed:
             continue
-        missing = run.missing()
-        note(f"{run.name} seed {run.seed}: {sum(map(len, missing.values()))} results missing")
-        if missing and not dry_run:
-            run.make()
+        missing = processes.of_main(run.missing)
+        if processes.is_main_process:
+            note(f"{run.name} seed {run.seed}: {sum(map(len, missing.values()))} results missing")
+        if not dry_run:
+            run.make(processes)
+    processes.end()

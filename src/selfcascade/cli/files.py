@@ -11,15 +11,16 @@ MAX_COUNT = 10_000
 
 Count = Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="Pictures or clips to make.")]
 Sheet = Annotated[bool, typer.Option("--sheet", help="Write a contact sheet of a clip beside it, NAME.sheet.png.")]
-Output = Annotated[Path, typer.Option(help="A .png, .jpg or .webp; a taken name gets a number.")]
+Output = Annotated[Path, typer.Option(help="A .png, .jpg, .webp, .avif or .tiff; a taken name gets a number.")]
 AnyOutput = Annotated[
     Path | None,
     typer.Option(
-        help="A .png, .jpg or .webp; for video a .mp4, .gif, .webp or a folder for frames. A taken name gets a number."
+        help="A .png, .jpg, .webp, .avif or .tiff; for video a .mp4, .gif, .webp or a folder for frames. "
+        "A taken name gets a number; fields are filled in: '{prompt:.30}-{seed}-{width}x{height}.png'."
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite instead of numbering.")]
 Record = Annotated[
     Path | None,
-    typer.Option("--from", metavar="FILE", help="Options from the .json beside a picture or clip, or from a .png."),
+    typer.Option("--from", metavar="FILE", help="Options from the .json beside a picture or clip, or from a picture."),
 ]

@@ -9,6 +9,7 @@ from selfcascade.cli.console import Debug, note, tell
 from selfcascade.cli.files import AnyOutput, Count, Force, Record, Sheet
 from selfcascade.cli.flags import with_options
 from selfcascade.cli.making import make, tell_strength
+from selfcascade.cli.names import example, has_fields, name_of
 from selfcascade.cli.records import check_method, check_prompt, gather
 from selfcascade.cli.saving import check_spares_source, check_target, save, sound_for, target
 from selfcascade.cli.sources import read_source, source_for
@@ -28,7 +29,7 @@ def generate(
 ) -> None:
     """Make a picture of a PROMPT, larger than the model was trained for, or a clip where the model makes video."""
     if "prompt" not in given and record is None:
-        raise ValueError("give a PROMPT, or --from with the .json or .png of an earlier picture")
+        raise ValueError("give a PROMPT, or --from with an earlier picture or its .json")
     options, sha256 = gather(given, record, output)
     made = _write(options, count, output, "picture", force, sheet)
     if sha256 is not None:
@@ -54,6 +55,8 @@ def _write(options: Options, count: int, output: Path | None, default: str, forc
     """Makes and saves the pictures or clips; the first one is returned."""
     check_prompt(options)
     options.changed(seed=options.seed + count - 1)  # refuses a seed that would run over
+    pattern = output if output is not None and has_fields(output) else None
+    output = output if pattern is None else example(pattern)
     check_target(output, options, force)
     if force and options.image is not None:
         check_spares_source(options.image, output, count)
@@ -70,12 +73,20 @@ def _write(options: Options, count: int, output: Path | None, default: str, forc
     sound = sound_for(options, output) if cascade.family.video else None
     _warn_of_lost_words(cascade.pipe, options.prompt)
     first: Made | None = None
+    written: set[Path] = set()
     for index in range(count):
         made = make(cascade, options.changed(seed=options.seed + index), source)
         first = first or made
         # --force is for the file that was named: the second picture is not to overwrite the first.
         path = output if index == 0 or not force else output.with_stem(f"{output.stem}-{index + 1}")
-        for saved in save(made, path, force, sheet, sound):
+        again = force
+        if pattern is not None:
+            path = name_of(pattern, made, index + 1)
+            again = force and path not in written
+            written.add(path)
+            if force and options.image is not None:
+                check_spares_source(options.image, path, 1)
+        for saved in save(made, path, again, sheet, sound):
             tell(saved)
     assert first is not None
     return first

@@ -29,13 +29,12 @@ def plan(given: dict[str, Any], batch: Batch = 1, debug: Debug = False) -> None:
     tell_strength(cascade, options)
     stages = cascade.plan(**options.keywords("plan"))
 
-    from selfcascade.cost.plan import estimate
+    from selfcascade.cost.plan import estimate_call
 
     table = Table("stage", "size (HxW)", "pivot step", "steps")
     for column in ("TFLOPs", "seconds", "memory (GiB)"):
         table.add_column(column, justify="right")
-    upsampling = options.upsampling or cascade.preset(options.preset).upsampling
-    costs = estimate(cascade.pipe, stages, batch, frames=options.num_frames, upsampling=upsampling)
+    costs = estimate_call(cascade, stages, options, batch)
     for stage, cost in zip(stages, costs, strict=True):
         pivot = "-" if stage.pivot_step is None else str(stage.pivot_step)
         figures = (_figure(cost.tflops), _figure(cost.seconds), _figure(cost.peak_bytes, 2**30))

@@ -7,12 +7,14 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from selfcascade.base_models.frames import frames_at_once
 from selfcascade.cascade import Size
 from selfcascade.cost.forward import MeasuredNetwork, vae_decode, vae_encode
 from selfcascade.cost.timing import Shape
+
+CodingT = TypeVar("CodingT")
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,24 @@ class Coding:
         return largest + sum(number * math.prod(tile) * self.tile_bytes for tile, number in self.tiles.items())
 
 
-class Coders:
-    """A VAE's decoder and encoder, for this many pictures or clips.
+class Coders(Protocol[CodingT]):
+    """A VAE's decoder and encoder, for so many pictures or clips."""
+
+    def decoding(self, size: Size) -> CodingT:
+        """Latents of this size to pictures."""
+        ...
+
+    def encoding(self, size: Size) -> CodingT:
+        """Pictures of this size to latents, their mean and variance."""
+        ...
+
+    def seconds(self, codings: Sequence[CodingT]) -> list[float]:
+        """Seconds of each coding, from timed passes."""
+        ...
+
+
+class PictureCoders:
+    """Those of an `AutoencoderKL`, piece by piece as it cuts what is large.
 
     Args:
         pipe: Its pipeline.

@@ -69,10 +69,15 @@ def unet_cost(unet_config: Mapping[str, Any], height_latent: int, width_latent: 
 
 def count(network: Any, forward: Forward, shape: Shape) -> ForwardCost:
     """The cost of `forward(network, shape)`, where the network is on the meta device."""
+    return count_call(lambda: forward(network, shape))[0]
+
+
+def count_call(call: Callable[[], Any]) -> tuple[ForwardCost, Any]:
+    """The cost of a call of a network on the meta device, and its answer."""
     with torch.no_grad(), _FusedAttention(), FlopCounterMode(display=False) as counter, LiveBytes() as memory:
-        forward(network, shape)
+        answer = call()
     by_operation = counter.get_flop_counts().get("Global", {})
-    return ForwardCost(sum(by_operation.values()), by_operation.get(fused_attention, 0), memory.peak)
+    return ForwardCost(sum(by_operation.values()), by_operation.get(fused_attention, 0), memory.peak), answer
 
 
 def has_known_inputs(unet_config: Mapping[str, Any]) -> bool:
@@ -99,21 +104,6 @@ def unet_forward(tokens: int = CLIP_TOKENS) -> Forward:
             sizes = {"text_embeds": torch.zeros(batch, pooled, **place), "time_ids": time_ids}
         z_t = torch.zeros(batch, config.in_channels, h, w, **place)
         return unet(z_t, torch.ones((), device=unet.device), text, added_cond_kwargs=sizes)
-
-    return forward
-
-
-def clip_forward(frames: int, tokens: int = CLIP_TOKENS) -> Forward:
-    """A step of AnimateDiff or ModelScope's text-to-video with clips of this many frames."""
-
-    def forward(unet: Any, shape: Shape) -> Any:
-        (batch, h, w), config = shape, unet.config
-        place = {"device": unet.device, "dtype": unet.dtype}
-        # AnimateDiff's pipeline repeats the text for each frame, ModelScope's U-Net does that inside.
-        texts = batch * frames if type(unet).__name__ == "UNetMotionModel" else batch
-        text = torch.zeros(texts, tokens, config.cross_attention_dim, **place)
-        z_t = torch.zeros(batch, config.in_channels, frames, h, w, **place)
-        return unet(z_t, torch.ones((), device=unet.device), text)
 
     return forward
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,36 +15,26 @@ from torch import nn
 
 from selfcascade.base_models import family_of
 from selfcascade.base_models.autoencoders import full_precision
+from selfcascade.base_models.family import Family
+from selfcascade.base_models.stage_attention import attention_of
 from selfcascade.base_models.stage_scheduler import stage_scheduler
 from selfcascade.base_models.stage_schedules import linear_sigmas
 from selfcascade.base_models.stage_values import scheduler_of
 from selfcascade.cascade import Size, Stage
-from selfcascade.cost.coding import Coders, Coding
-from selfcascade.cost.forward import (
-    CLIP_TOKENS,
-    MeasuredNetwork,
-    clip_forward,
-    has_known_inputs,
-    unet_cost,
-    unet_forward,
-)
-from selfcascade.cost.timing import Shape
+from selfcascade.cost.coding import Coders, CodingT, PictureCoders
+from selfcascade.cost.forward import unet_cost
+from selfcascade.cost.steps import Kind, StepCosts
+from selfcascade.cost.whole_coding import FamilyCoders
+from selfcascade.options import Options
 from selfcascade.options.checks import is_whole
-from selfcascade.pipeline import TILING_AREA
+from selfcascade.pipeline import TILING_AREA, SelfCascade
 
-PIPELINES = {
-    "StableDiffusionPipeline": "UNet2DConditionModel",
-    "StableDiffusionXLPipeline": "UNet2DConditionModel",
-    "AnimateDiffPipeline": "UNetMotionModel",
-    "TextToVideoSDPipeline": "UNet3DConditionModel",
-}
-CLIP_NETWORKS = ("UNetMotionModel", "UNet3DConditionModel")
 DEFAULT_FRAMES = 16  # AnimateDiff's and ModelScope's
 
 
 @dataclass(frozen=True)
 class StageCost:
-    """What one stage is expected to cost; None where the pipeline's family is not known well enough to say.
+    """What one stage is expected to cost; None where the pipeline cannot be counted without running it.
 
     Attributes:
         stage: Its plan.
@@ -72,35 +63,74 @@ def estimate(
     guided: bool = True,
     frames: int | None = None,
     upsampling: str | None = None,
+    attention: str = "full",
+    native: Size | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    family: type[Family] | None = None,
 ) -> list[StageCost]:
     """The cost of each stage of a plan; nothing is sampled, but the networks run for under a second to be timed.
 
-    Adapters inside the denoiser (LoRAs) are not counted, nor is a kernel's workspace.
+    Adapters inside the denoiser (LoRAs) and feature upsamplers are not counted, nor are prompt encoding and a kernel's
+    workspace.
 
     Args:
-        pipe: A pipeline; Stable Diffusion 1.x, 2.x and XL, AnimateDiff and ModelScope's text-to-video are known, of
-            others only the steps.
+        pipe: A pipeline of a supported family.
         stages: From `SelfCascade.plan`.
         batch: Pictures or clips made together.
-        guided: Whether classifier-free guidance doubles the batch, at stages whose guidance scale is None or over 1.
-        frames: Number of frames in a clip; None is 16, AnimateDiff's and ModelScope's default. Pictures have none.
+        guided: Whether there is classifier-free guidance, at stages whose guidance scale is None or over 1.
+        frames: Number of frames in a clip; None is the pipeline's default. Pictures have none.
         upsampling: How pivots are enlarged; "rgb" decodes and encodes each, None and others do not.
+        attention: "local" or "full", of the stages above the base.
+        native: Size that the model was trained at, for windows of local attention; None: as its family says.
+        arguments: Of the pipeline's call, such as embeddings where it has no text encoder.
+        family: A subclass of `selfcascade.Family` for this pipeline; None takes the one registered for its class.
 
     Raises:
-        ValueError: `batch` or `frames` is not a positive whole number.
+        ValueError: `batch` or `frames` is not a positive whole number, or the pipeline is not supported.
+
+    Warns:
+        UserWarning: The pipeline cannot be counted; the steps are all that is said.
     """
     for name, value in (("batch", batch), ("frames", DEFAULT_FRAMES if frames is None else frames)):
         if not is_whole(value):
             raise ValueError(f"{name} must be a positive whole number, not {value!r}")
-    shift = _base_shift(pipe, stages)
+    if not stages:
+        return []
+    own = family_of(pipe, family)
+    shift = _base_shift(own, stages)
     plan = [(stage, scheduled_steps(scheduler_of(pipe, stage), stage, shift)) for stage in stages]
-    if not plan or not _is_known(pipe):
+    try:
+        with torch.no_grad():
+            costs = StepCosts(own, batch, frames if own.video else None, native, dict(arguments or {}))
+            return _costs(own, costs, plan, guided, upsampling, attention)
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        # A network that reads its inputs' values, or that was changed from what its configuration says.
+        words = f"the work, time and memory of {own.name} cannot be told before it runs"
+        warnings.warn(f"{words}: {error}".splitlines()[0], UserWarning, stacklevel=2)
         return [StageCost(stage, steps) for stage, steps in plan]
-    # Among these families only SDXL's pipeline decodes in float32 where its VAE asks for it.
-    upcasts = hasattr(pipe, "upcast_vae")
-    with torch.no_grad(), full_precision(pipe.vae) if upcasts else contextlib.nullcontext(pipe.vae) as vae:
-        video = type(pipe.unet).__name__ in CLIP_NETWORKS
-        return _known_costs(pipe, vae, plan, batch, guided, (frames or DEFAULT_FRAMES) if video else None, upsampling)
+
+
+def estimate_call(cascade: SelfCascade, stages: Sequence[Stage], options: Options, batch: int = 1) -> list[StageCost]:
+    """The cost of each stage of a call with these options.
+
+    Args:
+        cascade: The one that is called.
+        stages: Its plan.
+        options: Of the call; its preset says what they do not.
+        batch: Pictures or clips made together.
+    """
+    preset = cascade.preset(options.preset)
+    attention = attention_of(cascade.family, options.attention or preset.attention, asked=options.attention is not None)
+    return estimate(
+        cascade.pipe,
+        stages,
+        batch,
+        frames=options.num_frames,
+        upsampling=options.upsampling or preset.upsampling,
+        attention=attention,
+        native=cascade.native_size,
+        family=type(cascade.family),
+    )
 
 
 def scheduled_steps(scheduler: Any, stage: Stage, base_shift: float = 0.0) -> int:
@@ -121,11 +151,11 @@ def scheduled_steps(scheduler: Any, stage: Stage, base_shift: float = 0.0) -> in
     return len(tail.timesteps)
 
 
-def _base_shift(pipe: Any, stages: Sequence[Stage]) -> float:
+def _base_shift(family: Family, stages: Sequence[Stage]) -> float:
     """The dynamic shift of the first stage by its family's own rule."""
-    if not stages or not pipe.scheduler.config.get("use_dynamic_shifting"):
+    if not family.pipe.scheduler.config.get("use_dynamic_shifting"):
         return 0.0
-    return family_of(pipe).shift(stages[0].size, stages[0].num_inference_steps)
+    return family.shift(stages[0].size, stages[0].num_inference_steps)
 
 
 def unet_tflops(unet_config: Mapping[str, Any], height_latent: int, width_latent: int, batch: int = 1) -> float:
@@ -133,50 +163,58 @@ def unet_tflops(unet_config: Mapping[str, Any], height_latent: int, width_latent
     return unet_cost(unet_config, height_latent, width_latent, batch).flops / 1e12
 
 
-def _is_known(pipe: Any) -> bool:
-    wanted = next((PIPELINES[kind.__name__] for kind in type(pipe).__mro__ if kind.__name__ in PIPELINES), None)
-    if wanted is None or (type(pipe.unet).__name__, type(pipe.vae).__name__) != (wanted, "AutoencoderKL"):
-        return False
-    same_latents = pipe.unet.config.in_channels == pipe.vae.config.latent_channels
-    return same_latents and has_known_inputs(pipe.unet.config)
-
-
-def _known_costs(
-    pipe: Any,
-    vae: Any,
+def _costs(
+    family: Family,
+    costs: StepCosts,
     plan: Sequence[tuple[Stage, int]],
-    batch: int,
     guided: bool,
-    frames: int | None,
     upsampling: str | None,
+    attention: str,
 ) -> list[StageCost]:
-    tokens = getattr(pipe.tokenizer, "model_max_length", CLIP_TOKENS)
-    forward = unet_forward(tokens) if frames is None else clip_forward(frames, tokens)
-    denoiser = MeasuredNetwork(pipe.unet, forward, frames)
+    pipe: Any = family.pipe
     weights = sum(_nbytes(part) for part in pipe.components.values() if isinstance(part, nn.Module))
-    shapes = [_denoiser_shape(pipe, stage, batch, guided) for stage, _ in plan]
+    kinds = [_kind(stage, guided, attention) for stage, _ in plan]
+    keys = [(stage.size, kind) for (stage, _), kind in zip(plan, kinds, strict=True)]
     last = plan[-1][0].size
-    coders = Coders(pipe, vae, batch, frames, tiled=vae.use_tiling or last.area >= TILING_AREA)
-    codings = _codings(coders, [stage for stage, _ in plan], upsampling)
-    # An offloaded network would be timed with its transfer, which a run pays once for many steps.
-    resident = pipe.unet.device == vae.device == pipe._execution_device
-    step_seconds = denoiser.seconds(shapes) if resident else {}
-    coding_seconds = iter(coders.seconds([coding for own in codings for coding in own])) if resident else None
+    # Families whose pipelines decode in float32 where their VAE asks for it have this method.
+    upcasts = hasattr(pipe, "upcast_vae")
+    with full_precision(pipe.vae) if upcasts else contextlib.nullcontext(pipe.vae):
+        coders = _coders(family, costs.latents(*keys[0]), last)
+        codings = _codings(coders, [stage for stage, _ in plan], upsampling)
+        # An offloaded network would be timed with its transfer, which a run pays once for many steps.
+        resident = family.denoiser.device == family.vae.device == pipe._execution_device
+        step_seconds = costs.seconds(keys) if resident else {}
+        coding_seconds = iter(coders.seconds([one for own in codings for one in own])) if resident else None
     results = []
-    for (stage, steps), shape, own in zip(plan, shapes, codings, strict=True):
-        flops = steps * denoiser.cost(shape).flops + sum(coding.flops for coding in own)
-        made = 0 if frames is None or not stage.is_last else 3 * batch * frames * last.area  # bytes of finished frames
-        peak = max([denoiser.cost(shape).peak_bytes, *(made + coding.peak_bytes for coding in own)])
+    for (stage, steps), key, own in zip(plan, keys, codings, strict=True):
+        network = costs.flops(*key, steps)
+        flops = network + sum(coding.flops for coding in own)
+        frames = family.frames_of(costs.latents(*key)[2]) if family.video and stage.is_last else 0
+        made = 3 * costs.batch * frames * last.area  # bytes of finished frames
+        peak = max([costs.peak_bytes(*key), *(made + coding.peak_bytes for coding in own)])
         seconds = None
         if coding_seconds is not None:
-            seconds = steps * step_seconds[shape] + sum(next(coding_seconds) for _ in own)
+            seconds = step_seconds[key] * network / costs.cost(*key).flops + sum(next(coding_seconds) for _ in own)
         results.append(StageCost(stage, steps, flops / 1e12, seconds, weights + peak))
     return results
 
 
-def _codings(coders: Coders, stages: Sequence[Stage], upsampling: str | None) -> list[list[Coding]]:
+def _coders(family: Family, latents: torch.Size, last: Size) -> Coders[Any]:
+    vae, pipe = family.vae, family.pipe
+    tiled = vae.use_tiling or last.area >= TILING_AREA
+    if type(vae).__name__ == "AutoencoderKL" and getattr(pipe, "vae_scale_factor", None) == family.factor:
+        return PictureCoders(pipe, vae, latents[0], latents[2] if family.video else None, tiled)
+    return FamilyCoders(family, latents, tiled)
+
+
+def _kind(stage: Stage, guided: bool, attention: str) -> Kind:
+    scale = stage.guidance_scale if guided else 1.0
+    return Kind(scale, attention == "local" and stage.pivot_step is not None)
+
+
+def _codings(coders: Coders[CodingT], stages: Sequence[Stage], upsampling: str | None) -> list[list[CodingT]]:
     """What the VAE does in each stage: pivots decoded and encoded for RGB, the user's own encoded, the end decoded."""
-    found: list[list[Coding]] = [[] for _ in stages]
+    found: list[list[CodingT]] = [[] for _ in stages]
     for index, stage in enumerate(stages):
         if stage.pivot_step is not None and (stage.index == 0 or upsampling == "rgb"):
             if index > 0:
@@ -185,12 +223,6 @@ def _codings(coders: Coders, stages: Sequence[Stage], upsampling: str | None) ->
         if stage.is_last:
             found[index].append(coders.decoding(stage.size))
     return found
-
-
-def _denoiser_shape(pipe: Any, stage: Stage, batch: int, guided: bool) -> Shape:
-    doubled = guided and (stage.guidance_scale is None or stage.guidance_scale > 1)
-    height, width = (side // pipe.vae_scale_factor for side in stage.size)
-    return (2 * batch if doubled else batch, height, width)
 
 
 def _nbytes(network: nn.Module) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from selfcascade.data.shards import ShardFilter, ShardSource
 from selfcascade.data.stream import Stream, bucket_sizes
 from selfcascade.media.endings import PICTURES, ending_of
 from selfcascade.media.frame_rates import DEFAULT_FPS
+from selfcascade.options.optional import install, is_installed
 
 __all__ = [
     "Batch",
@@ -102,8 +102,8 @@ def _open_clips(name: str, size: Size, clips: ClipFiles, option: str) -> Source:
     path = Path(name).expanduser()
     clips = clips if clips.min_size is not None else replace(clips, min_size=size)
     if name and (path.is_dir() or (path.is_file() and ending_of(path) == ".csv")):
-        if importlib.util.find_spec("av") is None:
-            raise DataError(f"{option} {name!r} needs PyAV to be read: pip install 'selfcascade[train]'")
+        if not is_installed("av"):
+            raise DataError(f"{option} {name!r} needs PyAV to be read: {install('av', 'train')}")
         folder = path.is_dir()
         return FolderSource(path, media=clips, option=option) if folder else ClipTableSource(path, clips, option=option)
     raise DataError(f"{option} of clips must be 'moving-scenes', a folder of clips, or a .csv file, not {name!r}")

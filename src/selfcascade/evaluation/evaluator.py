@@ -8,14 +8,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from selfcascade.evaluation.parts import cached, concatenated
+from selfcascade.evaluation.parts import Rows, cached
 from selfcascade.evaluation.prompts import PromptSet
 from selfcascade.metrics.registry import Metric
+
+
+class BaseReference(NamedTuple):
+    """What FID_b and KID_b are measured from: features (M, D) of base samples at their own size (h, w)."""
+
+    features: Tensor
+    size: tuple[int, int]
 
 
 def patch_places() -> torch.Generator:
@@ -76,6 +83,14 @@ class Evaluator(ABC):
         """
         raise ValueError(f"base must be None: {self.unit} are not compared with base samples")
 
+    def base_reference(self, parts: Iterable[Tensor]) -> BaseReference:
+        """What samples are compared with, from base samples that come in parts (n, 3, h, w)."""
+        found, size = [], (0, 0)
+        for part in parts:
+            size = (part.shape[-2], part.shape[-1])
+            found.append(self.base_features(part, size))
+        return BaseReference(torch.cat(found), size)
+
     def read(self, samples: Tensor, captions: Sequence[str]) -> list[Any]:
         """What a network reads in each sample beside its features; nothing where there is none."""
         return []
@@ -86,7 +101,7 @@ class Evaluator(ABC):
 
     @torch.no_grad()
     def evaluate(
-        self, samples: Tensor | Iterable[Tensor], prompts: PromptSet, base: Tensor | None = None
+        self, samples: Tensor | Iterable[Tensor], prompts: PromptSet, base: Tensor | BaseReference | None = None
     ) -> dict[str, Any]:
         """The number of samples, and each metric's figure; `metrics.registry` says what each holds.
 
@@ -94,24 +109,26 @@ class Evaluator(ABC):
             samples: (N, 3, H, W) or (N, F, 3, H, W) in [0, 1], of the first N prompts; or parts of them, of which only
                 one is in memory at a time. How they are parted changes no figure beyond rounding.
             prompts: What they were sampled from.
-            base: Pictures of the base model at its own size, (M, 3, h, w): FID_b and KID_b are measured from those.
+            base: Pictures of the base model at its own size, (M, 3, h, w), or what `base_reference` gives for them:
+                FID_b and KID_b are measured from those.
 
         Raises:
             ValueError: The samples have another size or length, or clips are given base samples.
         """
-        corners, rows, bases, readings, count = patch_places(), [], [], [], 0
+        if isinstance(base, Tensor):
+            base = self.base_reference([base])
+        corners, rows, readings, count = patch_places(), Rows(len(prompts)), [], 0
         for part in samples.split(self.part) if isinstance(samples, Tensor) else samples:
             self.check(part)
-            rows.append(self.features(part, corners))
+            rows.add(self.features(part, corners))
             if base is not None:
-                bases.append(self.base_features(part, base.shape[-2:]))
+                rows.add({"base_size": self.base_features(part, base.size)})
             readings += self.read(part, prompts.captions(range(count, count + len(part))))
             count += len(part)
-        fake = concatenated(rows)
-        real = self.reference(fake)
+        fake = rows.tensors(count)
+        real = self.reference({name: value for name, value in fake.items() if name != "base_size"})
         if base is not None:
-            fake |= {"base_size": torch.cat(bases)}
-            real = {**real, "base_size": self.base_features(base, base.shape[-2:])}
+            real = {**real, "base_size": base.features}
         figures = {
             name: metric.compare(real[metric.feature], fake[metric.feature], self.draws)
             for name, metric in self.metrics.items()

@@ -20,10 +20,11 @@ from torch import Tensor
 from selfcascade.base_models import family_of
 from selfcascade.base_models.family import denoiser
 from selfcascade.cascade import Size
-from selfcascade.evaluation.parts import in_parts, read_parts
+from selfcascade.evaluation.parts import in_parts
 from selfcascade.evaluation.prompts import GROUP, PromptSet
 from selfcascade.methods import METHODS
 from selfcascade.pipeline import SelfCascade
+from selfcascade.processes import Processes
 from selfcascade.upsamplers.model import FeatureUpsamplers
 
 
@@ -106,7 +107,11 @@ class Sampling:
 class BaseSamples:
     """Base samples, made once by the base model as it is, so that every method enlarges the same ones.
 
-    `seconds` is the time that one took.
+    They lie on disk, and are read where they are asked for.
+
+    Attributes:
+        name: Names them by all that they depend on.
+        seconds: The time that one took.
 
     Args:
         pipe: The base model's pipeline, not yet trained any further.
@@ -118,31 +123,43 @@ class BaseSamples:
     """
 
     def __init__(
-        self, pipe: Any, prompts: PromptSet, size: Size, sampling: Sampling, folder: Path, processes: Any = None
+        self,
+        pipe: Any,
+        prompts: PromptSet,
+        size: Size,
+        sampling: Sampling,
+        folder: Path,
+        processes: Processes | None = None,
     ) -> None:
         own = [*prompts.prompts, prompts.first_seed, *size, *sampling.of_base.values(), *prompts.length.values()]
-        name = hashlib.sha256(json.dumps([*own, model_digest(pipe)]).encode()).hexdigest()[:12]
+        digest = hashlib.sha256(json.dumps([*own, model_digest(pipe)]).encode()).hexdigest()
+        self.name, title, processes = digest[:12], "base samples", processes or Processes()
+        processes.check_agreement({"the base samples' model, prompts or settings": digest[:12]})
 
         def make(indices: range) -> dict[str, Tensor]:
             return _base_samples(pipe, prompts, size, sampling, indices)
 
-        parts = in_parts(make, list(prompts.groups()), folder / f"pivots-{name}", "base samples", processes)
-        found = read_parts(parts)
-        self.name, self.latents, self.states = name, found["latents"], found["states"]
-        self.seconds = float(found["seconds"].mean())
+        groups, place = list(prompts.groups()), folder / f"pivots-{self.name}"
+        self._parts = in_parts(make, groups, place, title, digest, processes)
+        self.seconds = float(torch.cat(list(self._parts.each("seconds"))).mean())
 
-    def pictures(self, pipe: Any) -> Tensor:
-        """The base samples as pictures, (N, 3, h, w) in [0, 1]."""
+    def latents(self, indices: range) -> Tensor:
+        """The latents of some of them, on the CPU."""
+        return self._parts.rows("latents", indices)
+
+    def pictures(self, pipe: Any) -> Iterator[Tensor]:
+        """The base samples as pictures, in parts (n, 3, h, w) in [0, 1]."""
         family = family_of(pipe)
-        with torch.no_grad():
-            decoded = [family.decode(part.to(pipe.device)).float().cpu() for part in self.latents.split(GROUP)]
-        return torch.cat(decoded).clamp(-1, 1) / 2 + 0.5
+        for latents in self._parts.each("latents"):
+            with torch.no_grad():
+                decoded = [family.decode(part.to(pipe.device)).float().cpu() for part in latents.split(GROUP)]
+            yield torch.cat(decoded).clamp(-1, 1) / 2 + 0.5
 
     def generators(self, indices: range) -> list[torch.Generator]:
         """The pictures' generators, as the base stage left them."""
         made = [torch.Generator() for _ in indices]
-        for generator, index in zip(made, indices, strict=True):
-            generator.set_state(self.states[index].clone())  # a view of the table is misread
+        for generator, state in zip(made, self._parts.rows("states", indices), strict=True):
+            generator.set_state(state.clone())  # a view of the table is misread
         return made
 
 
@@ -177,7 +194,7 @@ def sample(
     for group in prompts.groups() if indices is None else (indices,):
         own: dict[str, Any] = {"generator": prompts.generators(group)}
         if method.from_base:
-            pivot = base.latents[group.start : group.stop].to(pipe.device)
+            pivot = base.latents(group).to(pipe.device)
             own = {"generator": base.generators(group), "pivot": pivot}
         with reduced_precision(pipe):
             output = method(pipe, prompts.captions(group), **settings, **own, **prompts.length, output_type="pt")

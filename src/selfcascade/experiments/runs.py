@@ -5,6 +5,7 @@ experiments/SUITE/results/NAME/...     an experiment's figures, one file a sampl
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -16,29 +17,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
-from safetensors.torch import load_file
 from torch import Tensor
 
-from selfcascade.base_models import family_of
 from selfcascade.base_models.family import denoiser
 from selfcascade.cascade import Size
 from selfcascade.data import ClipFiles, Stream, open_source
-from selfcascade.evaluation import BaseSamples, Sampling, open_benchmark, sample
+from selfcascade.evaluation import sample
 from selfcascade.evaluation.make_samples import weights_digest
-from selfcascade.evaluation.parts import SingleProcess, in_parts, pictures_of
+from selfcascade.evaluation.parts import Parts, in_parts
 from selfcascade.experiments.experiment import names_of, read_experiment
+from selfcascade.experiments.prepared import Prepared, check_processes, load_pipe
 from selfcascade.experiments.records import check_result, rounded, settings_of
+from selfcascade.experiments.samples_folders import PICTURES_OF, digests_of, lock_of, note_results, remove_finished
 from selfcascade.experiments.sheets import PICTURES, write_sheet
-from selfcascade.media.images import file_sha256
 from selfcascade.media.whole_files import write_whole
 from selfcascade.methods import METHODS
 from selfcascade.metrics.registry import CLIP_METRICS, IMAGE_METRICS
-from selfcascade.models import BUNDLED_SUPER_RESOLVER, load_model, load_upsamplers
+from selfcascade.models import load_upsamplers
+from selfcascade.processes import OutputLock, Processes, join
 from selfcascade.training import Trainer, TrainingConfig
 from selfcascade.training.checkpoints import list_checkpoints
 from selfcascade.training.extras import check_extras
 
+# Training steps and samplings, with the numbers of pictures.
+Missing = dict[tuple[int, str], list[int]]
 # Figures that are printed and logged while results are made.
 HEADLINES = {name: metric.headline for name, metric in {**IMAGE_METRICS, **CLIP_METRICS}.items() if metric.headline}
 
@@ -76,7 +78,7 @@ class Run:
         end = experiment.more_seeds_at or max(experiment.at_steps)
         return experiment.at_steps if self.seed in experiment.seeds else (end,)
 
-    def missing(self) -> dict[tuple[int, str], list[int]]:
+    def missing(self) -> Missing:
         """Training steps and samplings without all their results: how many pictures the missing ones are of.
 
         Raises:
@@ -94,64 +96,55 @@ class Run:
                     found[step, sampling] = left
         return found
 
-    def make(self) -> None:
-        """Trains as far as results are missing, and makes them on the way."""
-        if not self.missing():
+    def make(self, processes: Processes | None = None) -> None:
+        """Trains as far as results are missing, and makes them on the way.
+
+        Args:
+            processes: Those that share the work; None: as they were launched.
+
+        Raises:
+            ValueError: Something cannot be used, or the processes do not agree; the sentence names it.
+        """
+        processes = processes or join()
+        processes.main_alone(lambda: remove_finished(self.runs))
+        missing = processes.of_main(self.missing)
+        if not missing:
             return
-        experiment, processes = self.experiment, PartialState()
-        device = str(processes.device) if processes.num_processes > 1 else None
-        pipe = load_model(experiment.model, device, None if experiment.dtype == "auto" else experiment.dtype)
-        pipe.set_progress_bar_config(disable=True)
-        if family_of(pipe).video != (experiment.frames is not None):
-            kind, words = ("clips", "given") if family_of(pipe).video else ("pictures", "left out")
-            raise ValueError(f"frames must be {words} for model {experiment.model!r}, which makes {kind}")
-        for weight in denoiser(pipe).parameters():
-            if weight.ndim == 4:  # a seventh less time on a CPU from 4x the pixels on
-                weight.data = weight.data.to(memory_format=torch.channels_last)
-        self.samplings = {name: experiment.sampling(name).sized(pipe) for name in experiment.samplings}
-        self.base_sizes = {name: sampling.base_size(pipe) for name, sampling in self.samplings.items()}
-        usual = Sampling(**experiment.shared)
-        sizes = [sampling.size for sampling in self.samplings.values()]
-        config = None if experiment.training is None else self._config(sizes[0])
-        benchmark = open_benchmark(experiment.data, experiment.detector, sizes[0], experiment.frames, experiment.fps)
-        self.evaluators = {size: benchmark.evaluator(*size, self.runs, experiment.real_pictures) for size in set(sizes)}
-        most = max(*experiment.samples, *experiment.samples_at_last)
-        self.prompts = benchmark.prompts(most, self.seed if experiment.training is None else 0)
-        base_prompts = benchmark.base_prompts(experiment.base_pictures)
-        self.base: dict[Size, dict[str, Tensor]] = {}
-        self.base_samples: dict[str, BaseSamples] = {}
-        for size in set(self.base_sizes.values()):
-            base = None if base_prompts is None else BaseSamples(pipe, base_prompts, size, usual, self.runs, processes)
-            self.base[size] = {} if base is None else {"base": base.pictures(pipe)}
-        made: dict[Any, BaseSamples] = {}
-        for name, sampling in self.samplings.items():
-            own = (self.base_sizes[name], *sampling.of_base.values())
-            made[own] = made.get(own) or BaseSamples(pipe, self.prompts, own[0], sampling, self.runs, processes)
-            self.base_samples[name] = made[own]
-        if config is None:
-            self._make_untrained(pipe, processes)
-            return
-        missing = self.missing()
-        with processes.main_process_first():
-            self.resumed_at = self._rewind(config.folder, missing)
-        clips = None if experiment.frames is None else ClipFiles(**self._length(), fixed_start=True)
-        source = open_source(config.train_data, sizes[0], clips=clips)
-        stream = Stream(source, sizes[:1], config.seed, fixed_crops=True)
-        trainer = Trainer(pipe, config, stream, self)
-        self.parameters = sum(parameter.numel() for parameter in trainer.trained.values())
-        if self.resumed_at == 0 and processes.is_main_process:
-            self(0, pipe, getattr(trainer.trainable, "upsamplers", None))
-        processes.wait_for_everyone()
-        self.seconds, self.since = 0.0, time.perf_counter()
-        trainer.run()
+        processes.check_shared(self.runs, "runs")
+        check_processes(self.experiment, processes)
+        pipe = processes.together(lambda: load_pipe(self.experiment, processes))
+        self.prepared = Prepared.of(self.experiment, pipe, self.seed, self.runs, processes)
+        processes.main_alone(self.prepared.measure_base)
+        if self.experiment.training is None:
+            self._make_untrained(pipe, missing, processes)
+        else:
+            self._make_trained(pipe, missing, processes)
+
+    def _make_trained(self, pipe: Any, missing: Missing, processes: Processes) -> None:
+        """Trains, and lets the trainer call for the missing results of each step."""
+        size = next(iter(self.prepared.samplings.values())).size
+        config = processes.together(lambda: self._config(size))
+        with contextlib.ExitStack() as held:
+            processes.main_alone(lambda: held.enter_context(OutputLock(config.folder)))
+            self.resumed_at = processes.of_main(lambda: self._rewind(config.folder, missing))
+            clips = None if self.experiment.frames is None else ClipFiles(**self._length(), fixed_start=True)
+            source = processes.together(lambda: open_source(config.train_data, size, clips=clips))
+            stream = Stream(source, (size,), config.seed, fixed_crops=True)
+            trainer = Trainer(pipe, config, stream, self)
+            self.parameters = sum(parameter.numel() for parameter in trainer.trained.values())
+            if self.resumed_at == 0:
+                processes.main_alone(lambda: self(0, pipe, getattr(trainer.trainable, "upsamplers", None)))
+            self.seconds, self.since = 0.0, time.perf_counter()
+            trainer.run()
         if trainer.stop.asked_by:
             raise KeyboardInterrupt(trainer.stop.asked_by)  # it is the suite that was to stop
 
-    def _make_untrained(self, pipe: Any, processes: PartialState) -> None:
+    def _make_untrained(self, pipe: Any, missing: Missing, processes: Processes) -> None:
         """The missing results of a method that is not trained here, sampled by all processes."""
-        upsamplers = None if self.experiment.upsamplers is None else load_upsamplers(self.experiment.upsamplers)
+        place = self.experiment.upsamplers
+        upsamplers = None if place is None else processes.together(lambda: load_upsamplers(place))
         self.parameters = 0 if upsamplers is None else upsamplers.num_parameters()
-        for (step, name), counts in self.missing().items():
+        for (step, name), counts in missing.items():
             self._sample(step, name, counts, pipe, upsamplers, [], processes)
 
     def __call__(self, step: int, pipe: Any, upsamplers: Any) -> dict[str, float]:
@@ -161,17 +154,21 @@ class Run:
         for (missing_step, name), counts in self.missing().items():
             if missing_step == step:
                 trained = [weights_digest(denoiser(pipe))]
-                shown |= self._sample(step, name, counts, pipe, upsamplers, trained, SingleProcess())
+                shown |= self._sample(step, name, counts, pipe, upsamplers, trained, Processes())
         self.since = time.perf_counter()
         return shown
 
     def _sample(
-        self, step: int, name: str, counts: list[int], pipe: Any, upsamplers: Any, trained: list[str], processes: Any
-    ) -> dict[str, float]:
+        self, step: int, name: str, counts: list[int], pipe: Any, upsamplers: Any, trained: list[str],
+        processes: Processes,
+    ) -> dict[str, float]:  # fmt: skip
         """Samples in parts that stay on disk until they are evaluated; returns the headline figures."""
-        sampling, base, prompts = self.samplings[name], self.base_samples[name], self.prompts.head(max(counts))
-        key = [asdict(sampling), base.name, _digests(sampling.weights), weights_digest(upsamplers), *trained]
-        folder = self.runs / f"pictures-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}"
+        sampling, base = self.prepared.samplings[name], self.prepared.base_samples[name]
+        prompts = self.prepared.prompts.head(max(counts))
+        key = [asdict(sampling), base.name, digests_of(sampling.weights), weights_digest(upsamplers), *trained]
+        digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
+        processes.check_agreement({f"the weights or settings of {name!r}": digest[:12]})
+        folder = self.runs / f"{PICTURES_OF}{digest[:12]}"
 
         def make(indices: range) -> dict[str, Tensor]:
             began = time.perf_counter()
@@ -179,29 +176,32 @@ class Run:
             seconds = torch.full((len(pictures),), (time.perf_counter() - began) / len(pictures))
             return {"pictures": pictures.mul(255).round().byte(), "seconds": seconds}
 
-        headlines: dict[str, float] = {}
-        parts = in_parts(make, list(prompts.groups()), folder, f"{self.name} seed {self.seed} {name}", processes)
-        if processes.is_main_process:
+        def finish(parts: Parts) -> dict[str, float]:
             headlines = self._evaluate(step, name, counts, parts)
             shutil.rmtree(folder)
-        processes.wait_for_everyone()
-        return headlines
+            return headlines
 
-    def _evaluate(self, step: int, name: str, counts: list[int], parts: list[Path]) -> dict[str, float]:
+        title, paths = f"{self.name} seed {self.seed} {name}", [self._path(name, step, count) for count in counts]
+        with contextlib.ExitStack() as held:
+            processes.main_alone(lambda: held.enter_context(lock_of(folder)))
+            processes.main_alone(lambda: note_results(folder, paths))
+            parts = in_parts(make, list(prompts.groups()), folder, title, digest, processes)
+            return processes.of_main(lambda: finish(parts))
+
+    def _evaluate(self, step: int, name: str, counts: list[int], parts: Parts) -> dict[str, float]:
         """Writes the results of samples, reading one part of them at a time; returns their headline figures."""
-        headlines: dict[str, float] = {}
+        headlines, prepared = dict[str, float](), self.prepared
         if self.seed == self.experiment.seeds[0] and step == max(self.experiment.at_steps):
             shown = self._path(name, step, 0).with_name(f"{name}-step{step:06d}.webp")
-            write_sheet(shown, torch.cat(list(pictures_of(parts, PICTURES))), self.prompts, self.experiment.fps)
-        evaluator = self.evaluators[self.samplings[name].size]
-        seconds = float(torch.cat([load_file(path)["seconds"] for path in parts]).mean())
+            write_sheet(shown, torch.cat(list(parts.pictures(PICTURES))), prepared.prompts, self.experiment.fps)
+        seconds = float(torch.cat(list(parts.each("seconds"))).mean())
         for count in counts:
-            figures = evaluator.evaluate(pictures_of(parts, count), self.prompts, **self.base[self.base_sizes[name]])
+            figures = prepared.evaluator(name).evaluate(parts.pictures(count), prepared.prompts, prepared.base(name))
             self._write(step, name, count, seconds, figures)
             headlines |= {f"{name}_{key}": figures[key][0] for key in HEADLINES if key in figures}
         return headlines
 
-    def _rewind(self, folder: Path, missing: dict[tuple[int, str], list[int]]) -> int:
+    def _rewind(self, folder: Path, missing: Missing) -> int:
         """The step to train on from: that of the newest checkpoint before which nothing is missing; newer ones go."""
         first, left = min(step for step, _ in missing), 0
         for place in list_checkpoints(folder):
@@ -228,11 +228,11 @@ class Run:
 
     def _write(self, step: int, name: str, count: int, seconds: float, figures: dict[str, Any]) -> None:
         trained = step - self.resumed_at
-        method = METHODS[self.samplings[name].method]
-        base = self.base_samples[name].seconds if method.from_base else 0.0
+        method = METHODS[self.prepared.samplings[name].method]
+        base = self.prepared.base_samples[name].seconds if method.from_base else 0.0
         result = {
             "experiment": self.name,
-            "sampling": {"name": name, **asdict(self.samplings[name])},
+            "sampling": {"name": name, **asdict(self.prepared.samplings[name])},
             "seed": self.seed,
             "step": step,
             "trained_parameters": self.parameters,
@@ -291,10 +291,3 @@ def runs_of(
     seeds = {name: (*experiment.seeds, *experiment.more_seeds) for name, experiment in experiments.items()}
     for seed in sorted({seed for own in seeds.values() for seed in own}):
         yield from (Run(suite, name, seed, runs, changes, results) for name in chosen if seed in seeds[name])
-
-
-def _digests(weights: str | None) -> list[str]:
-    """The weights as given, and the SHA-256 of each of their files where they lie in a folder."""
-    folder = BUNDLED_SUPER_RESOLVER if weights == "bundled" else Path(weights or "")
-    found = sorted(folder.rglob("*.safetensors")) if weights and folder.is_dir() else []
-    return [str(weights), *(file_sha256(path) for path in found)]

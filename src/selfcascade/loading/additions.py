@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,15 @@ from selfcascade.loading.reasons import reason_of
 from selfcascade.media.images import read_image
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError, shown
+from selfcascade.options.optional import install, is_installed
 
 
 def check_additions(options: Options) -> None:
     """Raises OptionError if what the options add needs a package that is not installed, or is not a scheduler."""
     if options.scheduler is not None:
         check_scheduler(options.scheduler)
-    if options.lora and find_spec("peft") is None:
-        raise OptionError("{lora} needs peft: pip install 'selfcascade[lora]'")
+    if options.lora and not is_installed("peft"):
+        raise OptionError(f"{{lora}} needs peft: {install('peft')}")
 
 
 def add_to(pipe: Any, options: Options) -> Any:

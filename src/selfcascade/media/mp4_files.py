@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from selfcascade.media.sound import Sound
+from selfcascade.options.optional import install
 
 # x264 gives the same bytes for the same number of threads, so one; at this quality the coding is not to be seen.
 ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
@@ -64,8 +65,8 @@ def pyav() -> Any:
         import av
         import av.video.reformatter
     except ImportError as error:
-        wanted = "pip install 'selfcascade[video]'"
-        raise ValueError(f"video files need PyAV ({wanted}); only .webp, .gif and folders can do without") from error
+        others = "only .webp, .gif and folders can do without"
+        raise ValueError(f"video files need PyAV ({install('av')}); {others}") from error
     return av
 
 

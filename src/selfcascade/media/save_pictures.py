@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, features
 
 from selfcascade.media.endings import ending_of
-from selfcascade.media.exif import user_comment
+from selfcascade.media.exif import add_to_tiff, record_in, user_comment
 from selfcascade.media.whole_files import temporary_file
 
 SCHEMA = 1
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff")
+FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".avif": "AVIF"}
 CHUNK = "selfcascade"
 EXIF_LIMIT = 65_000
 MAX_NAME = 200
@@ -46,6 +47,8 @@ def check_output(path: Path, extensions: tuple[str, ...] = EXTENSIONS) -> None:
     """
     if ending_of(path) not in extensions:
         raise ValueError(f"output must end in {', '.join(extensions)}, not {path.name!r}")
+    if ending_of(path) == ".avif" and not features.check("avif"):
+        raise ValueError("output .avif needs a build of Pillow with AVIF, as those on PyPI are; write another format")
     check_place(path)
     if path.is_dir():
         raise ValueError(f"output {str(path)!r} is a folder; give a file name in it")
@@ -80,9 +83,9 @@ def save_picture(
 
     Args:
         image: RGB.
-        record: What made it, for the sidecar and, without the stages' seconds, for a PNG's own chunk: the same settings
-            and seed give the same bytes.
-        path: .png, .jpg (quality 95) or .webp (lossless).
+        record: What made it, for the sidecar and, without the stages' seconds, for the file itself (a PNG's own chunk,
+            else the EXIF maker's note): the same settings and seed give the same bytes.
+        path: .png, .webp or .tiff (lossless), .jpg or .avif (quality 95).
         parameters: Text in the form other tools read, for a PNG's `parameters` chunk or the EXIF user comment.
         force: Overwrites; otherwise a taken name gets the first free number, "name-2.png".
 
@@ -128,22 +131,22 @@ def sidecar_bytes(record: dict[str, Any]) -> bytes:
 
 
 def read_record(path: Path, *kinds: str) -> dict[str, Any]:
-    """The record in a sidecar, or in the own chunk of a PNG.
+    """The record in a sidecar, or in a picture.
 
     Args:
-        path: .json or .png.
+        path: .json, or a picture in any format that `save_picture` writes.
         kinds: What the record may be of.
 
     Raises:
         ValueError: The file is missing, unreadable or of another form; the sentence names it.
     """
     name = str(path)
-    if ending_of(path) not in (".json", ".png"):
-        raise ValueError(f"{name!r} must be the .json beside a picture, or a .png made by selfcascade")
+    if ending_of(path) not in (".json", *EXTENSIONS):
+        raise ValueError(f"{name!r} must be the .json beside a picture, or a picture made by selfcascade")
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise ValueError(f"{name!r} is not a regular file")
     try:
-        text = path.read_text("utf-8") if ending_of(path) == ".json" else _png_chunk(path)
+        text = path.read_text("utf-8") if ending_of(path) == ".json" else _text_in(path)
         record = json.loads(text)
     except FileNotFoundError as error:
         raise ValueError(f"{name!r} does not exist") from error
@@ -167,29 +170,36 @@ def parameters_text(prompt: str, negative_prompt: str | None, fields: dict[str, 
     return "\n".join([*lines, ", ".join(pairs)])
 
 
-def _png_chunk(path: Path) -> str:
+def _text_in(path: Path) -> str:
+    """The record in a picture, as JSON."""
     try:
-        with Image.open(path, formats=("PNG",)) as image:
-            chunk = image.info.get(CHUNK)
+        with Image.open(path, formats=("PNG", "JPEG", "WEBP", "AVIF", "TIFF")) as image:
+            text = image.info.get(CHUNK) if image.format == "PNG" else record_in(image)
     except Image.UnidentifiedImageError as error:
-        raise ValueError("it is no PNG picture") from error
-    if not isinstance(chunk, str):
-        raise ValueError(f"the PNG has no {CHUNK!r} chunk")
-    return chunk
+        raise ValueError("it is no picture of a format that selfcascade writes") from error
+    if not isinstance(text, str):
+        raise ValueError(f"the picture has no {CHUNK!r} chunk or maker's note")
+    return text
 
 
 def _encode(image: Image.Image, file: Path, extension: str, parameters: str, record: dict[str, Any]) -> None:
+    kept = json.dumps(untimed(record), ensure_ascii=False)
     if extension == ".png":
         info = PngImagePlugin.PngInfo()
         info.add_text("parameters", parameters)
-        info.add_itxt(CHUNK, json.dumps(untimed(record), ensure_ascii=False))
+        info.add_itxt(CHUNK, kept)
         image.save(file, "PNG", pnginfo=info)
-        return
-    options: dict[str, Any] = {"lossless": True} if extension == ".webp" else {"quality": 95, "subsampling": 0}
-    exif = user_comment(parameters)
-    if len(exif) <= EXIF_LIMIT:  # a longer one does not fit a JPEG; the sidecar has it
-        options["exif"] = exif
-    image.save(file, "WEBP" if extension == ".webp" else "JPEG", **options)
+    elif extension in (".tif", ".tiff"):
+        image.save(file, "TIFF", compression="tiff_lzw")
+        add_to_tiff(file, parameters, kept)
+    else:
+        options = {".webp": {"lossless": True}, ".avif": {"quality": 95, "subsampling": "4:4:4"}}
+        chosen: dict[str, Any] = options.get(extension, {"quality": 95, "subsampling": 0})
+        for exif in (user_comment(parameters, kept), user_comment(parameters)):
+            if len(exif) <= EXIF_LIMIT:  # a longer one does not fit a JPEG; the sidecar has it
+                chosen["exif"] = exif
+                break
+        image.save(file, FORMATS[extension], **chosen)
 
 
 def untimed(value: Any) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 
 from selfcascade.media.frame_rates import even_rate
 from selfcascade.media.shown_frames import high_dynamic_range, shown, shown_size, square_size
+from selfcascade.options.optional import install
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -151,7 +152,7 @@ def opened_clip(name: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
         import av
     except ImportError as error:
-        raise ClipError(f"clip {name!r} needs PyAV to be read: pip install av", "PyAV is missing") from error
+        raise ClipError(f"clip {name!r} needs PyAV to be read: {install('av')}", "PyAV is missing") from error
     if not Path(name).is_file():
         raise ClipError(f"clip {name!r} does not exist or is not a regular file", "clip is missing")
     if Path(name).stat().st_size == 0:

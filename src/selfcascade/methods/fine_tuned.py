@@ -7,7 +7,6 @@ import importlib
 import re
 from abc import abstractmethod
 from collections.abc import Generator, Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +20,7 @@ from selfcascade.methods.direct import base_sample, sampled_at
 from selfcascade.methods.method import Method, MethodRequest
 from selfcascade.options import uses
 from selfcascade.options.checks import OptionError
+from selfcascade.options.optional import install, is_installed
 from selfcascade.pipeline.calls import SelfCascadeOutput
 
 ADAPTER = "selfcascade-fine-tuned"
@@ -137,8 +137,8 @@ def lora(pipe: Pipeline, folder: Path) -> Generator[None]:
     Raises:
         ValueError: The folder has no LoRA, or one for another model.
     """
-    if find_spec("peft") is None:
-        raise ValueError("a LoRA needs the package peft: pip install 'selfcascade[train]'")
+    if not is_installed("peft"):
+        raise ValueError(f"a LoRA needs the package peft: {install('peft')}")
     before = {part: list(part.active_adapters()) for part in _adapted(pipe)}
     disabled = [
         part for part in before if any(getattr(module, "disable_adapters", False) is True for module in part.modules())

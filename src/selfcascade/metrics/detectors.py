@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from selfcascade.options.optional import install
+
 
 class PatchDetector(ModelMixin, ConfigMixin):
     """A small fully convolutional network for patches of scenes at full size: it knows texture, sharpness and noise.
@@ -71,7 +73,7 @@ class Inception:
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
         except ImportError as error:
-            raise ValueError("detector inception needs torch-fidelity: pip install 'selfcascade[eval]'") from error
+            raise ValueError(f"detector inception needs torch-fidelity: {install('torch_fidelity')}") from error
         try:
             state = load_file(weights)
         except (OSError, SafetensorError) as error:

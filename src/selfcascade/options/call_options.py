@@ -162,7 +162,9 @@ class Options(LoadOptions):
     ] = None
     upsamplers: Annotated[
         Text | None,
-        of_method("Feature upsamplers: a folder, or a bundled name.", commands=PLAN, metavar="DIR", any_object=True),
+        of_method(
+            "Feature upsamplers: a folder, Hub id or bundled name.", commands=PLAN, metavar="DIR", any_object=True
+        ),
     ] = None
     upsampler_scale: Annotated[
         Strength | None,

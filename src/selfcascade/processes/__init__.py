@@ -11,14 +11,15 @@ _HOMES = {
     "OutputLock": "lock",
     "Processes": "group",
     "TogetherError": "errors",
+    "appears": "group",
     "join": "group",
 }
 
-__all__ = ["LockedError", "OutputLock", "Processes", "TogetherError", "join"]
+__all__ = ["LockedError", "OutputLock", "Processes", "TogetherError", "appears", "join"]
 
 if TYPE_CHECKING:
     from selfcascade.processes.errors import LockedError, TogetherError
-    from selfcascade.processes.group import Processes, join
+    from selfcascade.processes.group import Processes, appears, join
     from selfcascade.processes.lock import OutputLock
 
 

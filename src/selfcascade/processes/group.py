@@ -5,8 +5,11 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -19,6 +22,8 @@ T = TypeVar("T")
 
 # One process may judge thirty thousand pictures while the others wait; those that die are noticed at once all the same.
 PATIENCE = timedelta(days=7)
+# Seconds in which other machines see a new file; NFS holds what it knows of a folder for a minute.
+LATENESS = 90.0
 # Where launchers say how many processes they have started; of Slurm's the step's count is the one that `srun` started.
 LAUNCHED = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 # Without one of these a process does not know which of them it is.
@@ -44,6 +49,12 @@ class Processes:
     def wait_for_everyone(self) -> None:
         """Returns when all processes have come here."""
         self.gathered(None)
+
+    def end(self) -> None:
+        """Ends the group, so that none of them is left waiting for another."""
+        if self.num_processes > 1:
+            self.wait_for_everyone()
+            PartialState().destroy_process_group()
 
     def gathered(self, value: Any) -> list[Any]:
         """The values of all processes, in their order."""
@@ -96,6 +107,33 @@ class Processes:
         """Lets the main process do something, for which the others wait, and with whose failure all end."""
         self.together(work if self.is_main_process else lambda: None)
 
+    def of_main(self, work: Callable[[], T]) -> T:
+        """What `work` returns in the main process, for all of them; with its failure all end."""
+        value: Any = self.together(work if self.is_main_process else lambda: None)
+        return self.from_main(value)
+
+    def check_shared(self, folder: Path, what: str) -> None:
+        """Raises TogetherError unless all processes see one and the same folder, which is made if it is missing.
+
+        Args:
+            folder: The folder.
+            what: What it is called in messages.
+        """
+        if self.num_processes == 1:
+            return
+        path = folder / f".selfcascade-{self.from_main(uuid.uuid4().hex)}"
+
+        def see() -> None:
+            if not appears(path):
+                raise ValueError(f"{what} {str(folder)!r} must be on a disk that all processes share")
+
+        self.main_alone(lambda: (folder.mkdir(parents=True, exist_ok=True), path.touch()))
+        try:
+            self.together(see)
+        finally:
+            if self.is_main_process:
+                path.unlink(missing_ok=True)
+
     def check_agreement(self, facts: Mapping[str, Any]) -> None:
         """Raises TogetherError unless all processes hold the same; the sentence names what differs, and where.
 
@@ -111,6 +149,16 @@ class Processes:
             f"{name} is {_by_value([(host, own.get(name, 'missing')) for host, own in found])}" for name in differing
         ]
         raise TogetherError(f"the processes of this run do not agree: {'; '.join(words)}", self.is_main_process)
+
+
+def appears(path: Path, seconds: float | None = None) -> bool:
+    """Whether a file is there, or comes within some seconds: network file systems show new ones late."""
+    end = time.monotonic() + (LATENESS if seconds is None else seconds)
+    while not path.exists():
+        if time.monotonic() >= end:
+            return False
+        time.sleep(0.2)
+    return True
 
 
 def join() -> Processes:

@@ -10,6 +10,7 @@ from statistics import mean, median, stdev
 from typing import Any
 
 from selfcascade.media.whole_files import write_whole
+from selfcascade.options.optional import install
 from selfcascade.report.paper import DISTANCES
 from selfcascade.report.results import Figure, Row
 from selfcascade.report.tables import BESIDE, Costs
@@ -43,7 +44,7 @@ def pyplot() -> Any:
     try:
         import matplotlib as mpl
     except ImportError as error:
-        raise ValueError("the report's plots need matplotlib: pip install 'selfcascade[eval]'") from error
+        raise ValueError(f"the report's plots need matplotlib: {install('matplotlib')}") from error
     mpl.use("agg")
     mpl.rcParams.update(STYLE)
     import matplotlib.pyplot as plt

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from selfcascade.options.optional import install, is_installed
 from selfcascade.training.config import TrainingConfig
 
 # As accelerate and Python both call them.
 TRACKERS = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb")
-IN_EXTRA = ("peft", "tensorboard")
 
 
 def check_extras(config: TrainingConfig) -> None:
@@ -22,6 +22,6 @@ def check_extras(config: TrainingConfig) -> None:
     if name is not None and (name != "all" or not any(map(find_spec, TRACKERS))):
         needed[f"report_to {name!r}"] = "tensorboard" if name == "all" else name
     for what, package in needed.items():
-        if find_spec(package) is None:
-            source = "'selfcascade[train]'" if package in IN_EXTRA else package
-            raise ValueError(f"{what} needs the package {package}: pip install {source}")
+        if not is_installed(package):
+            hint = install(package, "train")
+            raise ValueError(f"{what} needs the package {package}: {hint}")

@@ -16,6 +16,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from selfcascade.media.whole_files import write_whole
+from selfcascade.options.optional import install
 from selfcascade.training.checkpoints import Checkpoint, CheckpointError
 from selfcascade.training.config import TrainingConfig
 from selfcascade.training.sharded import copy_into, gathered, shared_like
@@ -38,7 +39,7 @@ def make_optimizer(config: TrainingConfig, parameters: list[nn.Parameter]) -> to
     try:
         from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found]
     except ImportError as error:
-        raise ValueError("use_8bit_adam needs bitsandbytes, which is not installed") from error
+        raise ValueError(f"use_8bit_adam needs bitsandbytes: {install('bitsandbytes')}") from error
     return AdamW8bit(parameters, **settings)
 
 

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selfcascade.options.optional import install, is_installed
+
 if TYPE_CHECKING:
     from selfcascade.web.studio import Studio
 
@@ -70,10 +72,8 @@ def is_loopback(host: str) -> bool:
 
 def check_installed() -> None:
     """Raises ValueError, with the command that installs it, where gradio is missing."""
-    import importlib.util
-
-    if importlib.util.find_spec("gradio") is None:
-        raise ValueError("the web page needs gradio; install it with pip install 'selfcascade[web]'")
+    if not is_installed("gradio"):
+        raise ValueError(f"the web page needs gradio: {install('gradio')}")
 
 
 @contextlib.contextmanager

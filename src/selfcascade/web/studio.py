@@ -211,13 +211,12 @@ class Studio:
             raise OptionError("{prompt} must not be empty")
 
     def _checked(self, cascade: SelfCascade, options: Options) -> list[StageCost]:
-        from selfcascade.cost.plan import StageCost, estimate
+        from selfcascade.cost.plan import StageCost, estimate_call
 
         # Sizes and steps come first: counting an enormous plan is work already.
         stages = cascade.plan(**options.keywords("plan"))
         self.limits.check(cascade, [StageCost(stage, 0) for stage in stages], options.num_frames)
-        upsampling = options.upsampling or cascade.preset(options.preset).upsampling
-        costs = estimate(cascade.pipe, stages, frames=options.num_frames, upsampling=upsampling)
+        costs = estimate_call(cascade, stages, options)
         self.limits.check(cascade, costs, options.num_frames)
         return costs
 

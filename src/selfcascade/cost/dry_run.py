@@ -1,0 +1,168 @@
+"""A pipeline's own step on networks without weights: what they are called with, and what that costs.
+
+Nothing is known here of any family. The pipeline runs as it would, with copies of its networks on the meta device in
+their places. Each call of a denoiser is counted, and answered with ones of the shape that the copy's answer has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import weakref
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map_only
+
+from selfcascade.base_models.borrowing import replacing_attributes
+from selfcascade.base_models.driver import PipelineBaseModel, StageContext
+from selfcascade.base_models.family import Family
+from selfcascade.base_models.request import Request
+from selfcascade.cascade import Size, Stage
+from selfcascade.cost.forward import ForwardCost, count_call
+
+# As long as what people write: pipelines that do not pad prompts attend to as many tokens.
+PROMPT = "a lighthouse on a rocky coast at dusk, waves breaking, a red boat"
+DENOISERS = ("unet", "transformer", "transformer_2")
+
+_COPIES: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
+
+
+@dataclass
+class Calls:
+    """What a step asked of the denoisers.
+
+    Attributes:
+        costs: Of each call.
+        inputs: Name of the denoiser, positional and keyword arguments of each call, on the pipeline's device.
+        answers: What was counted of a network and inputs of these shapes, and its answer on the meta device.
+        evaluations: Steps that the scheduler took.
+        changing: Whether steps of one shape may differ: the last one of local attention looks twice.
+    """
+
+    costs: list[ForwardCost] = field(default_factory=list[ForwardCost])
+    inputs: list[tuple[str, Any, Any]] = field(default_factory=list[tuple[str, Any, Any]])
+    answers: dict[Any, tuple[ForwardCost, Any]] = field(default_factory=dict[Any, tuple[ForwardCost, Any]])
+
+    evaluations: int = 1
+    changing: bool = False
+
+    @property
+    def each(self) -> int:
+        """Calls of a step."""
+        return len(self.costs) // self.evaluations
+
+    @property
+    def first(self) -> ForwardCost:
+        """All calls of the first step."""
+        return together(self.costs[: self.each])
+
+    @property
+    def last(self) -> ForwardCost:
+        """All calls of the last step."""
+        return together(self.costs[-self.each :])
+
+
+def together(costs: Sequence[ForwardCost]) -> ForwardCost:
+    """Calls one after the other; the peak is that of the largest."""
+    flops, attention = (sum(getattr(cost, name) for cost in costs) for name in ("flops", "attention_flops"))
+    return ForwardCost(flops, attention, max(cost.peak_bytes for cost in costs))
+
+
+def dry_step(
+    family: Family,
+    size: Size,
+    request: Request,
+    guidance_scale: float | None = None,
+    contexts: Sequence[StageContext] = (),
+    pivot: Size | None = None,
+) -> tuple[Calls, torch.Size]:
+    """The calls of the denoisers in a step at a size, in two where contexts may change from one to the last.
+
+    Also the shape of the stage's latents.
+
+    Args:
+        family: The pipeline's.
+        size: Of the stage's pictures or clips.
+        request: The prompt, and what else the pipeline's call is given.
+        guidance_scale: The stage's; None is the pipeline's default.
+        contexts: What changes the denoiser for the stage (`SelfCascade`'s).
+        pivot: Size of the stage before; None for the base stage.
+    """
+    calls = Calls(changing=bool(contexts))
+    stage = Stage(0, 2, size, 2 if contexts else 1, None, guidance_scale)
+    around = [functools.partial(_above, family, context, pivot) for context in contexts]
+    request = replace(request, output_type="latent")
+    with _weightless(family, calls), torch.random.fork_rng(), torch.no_grad():  # pyright: ignore[reportUnknownMemberType]
+        made = PipelineBaseModel(family, request, contexts=around).sample(stage)
+    calls.evaluations = made.steps
+    return calls, made.latents.shape
+
+
+def _above(
+    family: Family, context: StageContext, pivot: Size | None, stage: Stage, _: Tensor | None
+) -> contextlib.AbstractContextManager[None]:
+    """The context as it is entered for a stage above the base, whose pivot has this size."""
+    if pivot is None:
+        return context(stage, None)
+    frames = (1,) if family.video else ()
+    latents = torch.empty(1, 1, *frames, *family.latent_size(pivot), device="meta")
+    return context(replace(stage, index=1), latents)
+
+
+@contextlib.contextmanager
+def _weightless(family: Family, calls: Calls) -> Generator[None]:
+    """With it the pipeline's networks have no weights, and what its denoisers are called with is put into `calls`."""
+    pipe: Any = family.pipe
+    lent: dict[str, object] = {"_progress_bar_config": {"disable": True}}
+    device = pipe._execution_device
+    for name, part in pipe.components.items():
+        if isinstance(part, nn.Module) and name != "vae":
+            lent[name] = _answering(part, device, name, calls)
+    with replacing_attributes(pipe, lent):
+        yield
+
+
+def weightless_copy(network: Any) -> Any:
+    """The network, a model of diffusers or transformers, on the meta device; made once."""
+    if network not in _COPIES:
+        kind: Any = type(network)
+        with torch.device("meta"):
+            made = kind.from_config(network.config) if hasattr(kind, "from_config") else kind(network.config)
+        # diffusers' own `to` warns about loading, and nothing is loaded.
+        made = nn.Module.to(made, network.dtype).eval()
+        # How an autoencoder cuts what it is given.
+        vars(made).update({name: value for name, value in vars(network).items() if name.startswith(("use_", "tile_"))})
+        _COPIES[network] = made
+    return _COPIES[network]
+
+
+def _answering(network: Any, device: torch.device, name: str, calls: Calls) -> Any:
+    """The network's copy, as if it were on `device`: it answers there."""
+    copy, kind = weightless_copy(network), type(network)
+
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        leaves, structure = tree_flatten((args, kwargs))
+        shapes = tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else str(leaf) for leaf in leaves)
+        key = name, str(structure), shapes, len(calls.costs) if calls.changing else 0
+        if key not in calls.answers:
+            calls.answers[key] = count_call(functools.partial(_on_meta, kind.forward, self, args, kwargs))
+        cost, answer = calls.answers[key]
+        if name in DENOISERS:
+            calls.costs.append(cost)
+            calls.inputs.append((name, args, kwargs))
+        return tree_map_only(Tensor, lambda made: torch.ones(made.shape, dtype=made.dtype, device=device), answer)
+
+    functools.update_wrapper(forward, kind.forward)
+    # transformers looks up by module and name which hidden states a model can return.
+    stands = {"forward": forward, "device": property(lambda _: device), "__module__": kind.__module__}
+    copy.__class__ = type(kind.__name__, (kind,), stands)
+    return copy
+
+
+def _on_meta(forward: Any, network: Any, args: Any, kwargs: Any) -> Any:
+    args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (args, kwargs))
+    return forward(network, *args, **kwargs)

@@ -1,0 +1,148 @@
+"""What a denoising step costs at each size: FLOPs and memory of a dry run, seconds from timed calls."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+import weakref
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from selfcascade.base_models.driver import StageContext
+from selfcascade.base_models.family import Family
+from selfcascade.base_models.request import Request
+from selfcascade.base_models.stage_attention import attending_locally
+from selfcascade.cascade import Size, Stage
+from selfcascade.cost.dry_run import PROMPT, Calls, dry_step
+from selfcascade.cost.forward import ForwardCost
+from selfcascade.cost.timing import PassTimes, Shape
+
+Known = tuple[ForwardCost, ForwardCost, torch.Size]
+
+_MEASURED: weakref.WeakKeyDictionary[nn.Module, dict[Any, Any]] = weakref.WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What makes steps of one size differ.
+
+    Attributes:
+        guidance_scale: The stage's; None is the pipeline's default.
+        local: Whether attention is local.
+    """
+
+    guidance_scale: float | None
+    local: bool = False
+
+
+class StepCosts:
+    """The steps of a pipeline; what was found out is kept for as long as its denoiser is.
+
+    Args:
+        family: The pipeline's.
+        batch: Pictures or clips made together.
+        frames: Number of frames in a clip; None for pictures.
+        native: Size that the model was trained at, which windows of local attention have; None: its family's.
+        arguments: Of the pipeline's call: embeddings, where it has no text encoder.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        batch: int,
+        frames: int | None,
+        native: Size | None = None,
+        arguments: dict[str, Any] | None = None,
+    ) -> None:
+        self.family, self.batch, self.native = family, batch, native
+        given = dict(arguments or {})
+        if frames is not None:
+            given["num_frames"] = frames
+        embedded = any(name.startswith("prompt_embeds") for name in given)
+        prompt = given.pop("prompt", None) or (None if embedded else PROMPT)
+        self.request = Request(prompt, None, "latent", given)
+        if not embedded:
+            self.request = self.request.for_pictures(batch, family.video)
+        network = family.denoiser
+        shapes = tuple(sorted((name, getattr(value, "shape", str(value))) for name, value in given.items()))
+        known = _MEASURED.setdefault(network, {})
+        self._counted: dict[Any, Known] = known.setdefault((network.dtype, batch, shapes, native), {})
+        self._timed: dict[Any, dict[Shape, float]] = known.setdefault(
+            (network.dtype, batch, shapes, native, network.device), {}
+        )
+
+    def cost(self, size: Size, kind: Kind) -> ForwardCost:
+        """What the denoisers do in a step that is not the last one."""
+        return self._known(size, kind)[0]
+
+    def flops(self, size: Size, kind: Kind, steps: int) -> int:
+        """FLOPs of so many steps, of which the last may differ."""
+        first, last, _ = self._known(size, kind)
+        return (steps - 1) * first.flops + last.flops
+
+    def peak_bytes(self, size: Size, kind: Kind) -> int:
+        """The most activations alive at once in any step."""
+        first, last, _ = self._known(size, kind)
+        return max(first.peak_bytes, last.peak_bytes)
+
+    def latents(self, size: Size, kind: Kind) -> torch.Size:
+        """Shape of the stage's latents."""
+        return self._known(size, kind)[2]
+
+    def seconds(self, wanted: Iterable[tuple[Size, Kind]]) -> dict[tuple[Size, Kind], float]:
+        """Seconds of a step for each size and kind; the smaller are timed."""
+        wanted, taken = set(wanted), dict[tuple[Size, Kind], float]()
+        for kind in {kind for _, kind in wanted}:
+            sizes = {self._shape(size): size for size, own in wanted if own == kind}
+            times = PassTimes(
+                functools.partial(self._run, kind),
+                functools.partial(self._flops, kind),
+                self._timed.setdefault(kind, {}),
+            )
+            taken |= {(sizes[shape], kind): value for shape, value in times.seconds(sizes).items()}
+        return taken
+
+    def _known(self, size: Size, kind: Kind) -> Known:
+        if (size, kind) not in self._counted:
+            calls, shape = self._dry_step(size, kind)
+            self._counted[size, kind] = calls.first, calls.last, shape
+        return self._counted[size, kind]
+
+    def _dry_step(self, size: Size, kind: Kind) -> tuple[Calls, torch.Size]:
+        pivot = Size(*(max(self.family.multiple, side // 2) for side in size)) if kind.local else None
+        return dry_step(self.family, size, self.request, kind.guidance_scale, self._contexts(kind), pivot)
+
+    def _contexts(self, kind: Kind) -> Sequence[StageContext]:
+        if not kind.local:
+            return ()
+        return [functools.partial(attending_locally, self.family, self.native or self.family.native_size)]
+
+    def _shape(self, size: Size) -> Shape:
+        return self.batch, size.height // self.family.factor, size.width // self.family.factor
+
+    def _size(self, shape: Shape) -> Size:
+        return Size(shape[1] * self.family.factor, shape[2] * self.family.factor)
+
+    def _flops(self, kind: Kind, shape: Shape) -> int:
+        return self.cost(self._size(shape), kind).flops
+
+    def _run(self, kind: Kind, shape: Shape) -> float:
+        """Seconds of the real networks, called as the pipeline calls them in a step."""
+        size = self._size(shape)
+        calls, latents = self._dry_step(size, kind)
+        device = self.family.denoiser.device
+        stage = Stage(1, 2, size, 1)
+        with contextlib.ExitStack() as stack:
+            for context in self._contexts(kind):
+                stack.enter_context(context(stage, torch.empty(latents, device="meta")))
+            began = time.perf_counter()
+            for name, args, kwargs in calls.inputs[: calls.each]:
+                getattr(self.family.pipe, name)(*args, **kwargs)
+            if device.type != "cpu":
+                torch.accelerator.synchronize(device)
+        return time.perf_counter() - began

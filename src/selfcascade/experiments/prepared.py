@@ -1,0 +1,133 @@
+"""What the results of an experiment are made from: the model, its prompts, base samples and real ones."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from selfcascade.base_models import family_of
+from selfcascade.base_models.family import denoiser
+from selfcascade.cascade import Size
+from selfcascade.evaluation import BaseSamples, Evaluator, PromptSet, Sampling, open_benchmark
+from selfcascade.evaluation.evaluator import BaseReference
+from selfcascade.experiments.experiment import Experiment
+from selfcascade.experiments.records import settings_of
+from selfcascade.models import load_model
+from selfcascade.processes import Processes
+from selfcascade.training.agreement import refuse_other_engines, versions
+
+
+@dataclass
+class Prepared:
+    """What all results of one experiment and seed share.
+
+    Attributes:
+        pipe: The base model's pipeline.
+        samplings: The experiment's, by name, with their sizes.
+        prompts: Of the samples.
+        base_samples: Base samples of these prompts, for each sampling.
+        references: By sampling, base samples of other prompts, behind FID_b and KID_b.
+        evaluators: By size; in the main process alone, which measures.
+    """
+
+    pipe: Any
+    samplings: dict[str, Sampling]
+    prompts: PromptSet
+    base_samples: dict[str, BaseSamples]
+    references: dict[str, BaseSamples]
+    evaluators: dict[Size, Evaluator]
+
+    def __post_init__(self) -> None:
+        self._measured: dict[tuple[Size, str], BaseReference] = {}
+
+    @classmethod
+    def of(cls, experiment: Experiment, pipe: Any, seed: int, runs: Path, processes: Processes) -> Prepared:
+        """Opens the data, and makes the base samples that are missing.
+
+        Args:
+            experiment: What is measured.
+            pipe: The base model's pipeline, not yet trained any further.
+            seed: Of the captions and noise, where nothing is trained.
+            runs: Base samples and the real samples' features go there.
+            processes: They share the base samples; only the main one reads the data.
+        """
+        samplings = {name: experiment.sampling(name).sized(pipe) for name in experiment.samplings}
+        sizes = {name: sampling.size for name, sampling in samplings.items()}
+        most = max(*experiment.samples, *experiment.samples_at_last)
+        evaluators: dict[Size, Evaluator] = {}
+
+        def read() -> tuple[PromptSet, PromptSet | None]:
+            first = next(iter(sizes.values()))
+            benchmark = open_benchmark(experiment.data, experiment.detector, first, experiment.frames, experiment.fps)
+            for size in set(sizes.values()):
+                evaluators[size] = benchmark.evaluator(*size, runs, experiment.real_pictures)
+            prompts = benchmark.prompts(most, seed if experiment.training is None else 0)
+            return prompts, benchmark.base_prompts(experiment.base_pictures)
+
+        prompts, others = processes.of_main(read)
+        made: dict[Any, BaseSamples] = {}
+
+        def base_samples(of: PromptSet, sampling: Sampling, size: Size) -> BaseSamples:
+            key = (of is prompts, size, *sampling.of_base.values())
+            if key not in made:
+                made[key] = BaseSamples(pipe, of, size, sampling, runs, processes)
+            return made[key]
+
+        usual = Sampling(**experiment.shared)
+        base_sizes = {name: sampling.base_size(pipe) for name, sampling in samplings.items()}
+        kept = {} if others is None else {name: base_samples(others, usual, size) for name, size in base_sizes.items()}
+        own = {name: base_samples(prompts, samplings[name], size) for name, size in base_sizes.items()}
+        return cls(pipe, samplings, prompts, own, kept, evaluators)
+
+    def evaluator(self, name: str) -> Evaluator:
+        """Measures the samples of a sampling."""
+        return self.evaluators[self.samplings[name].size]
+
+    def base(self, name: str) -> BaseReference | None:
+        """What a sampling's samples are compared with for FID_b and KID_b; None where these are not measured."""
+        return self._measured.get(self._key(name)) if name in self.references else None
+
+    def measure_base(self) -> None:
+        """Computes those, by the base model as it is now."""
+        for name, samples in self.references.items():
+            if self._key(name) not in self._measured:
+                with torch.no_grad():
+                    found = self.evaluator(name).base_reference(samples.pictures(self.pipe))
+                self._measured[self._key(name)] = found
+
+    def _key(self, name: str) -> tuple[Size, str]:
+        return self.samplings[name].size, self.references[name].name
+
+
+def check_processes(experiment: Experiment, processes: Processes) -> None:
+    """Raises ValueError if the processes differ in what the figures depend on, or share weights between them."""
+    refuse_other_engines()
+    if experiment.training is not None and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        raise ValueError("accelerate is configured for FSDP, with which evaluate measures nothing; choose another")
+    facts = {f"the version of {name}": own for name, own in versions().items()}
+    facts["the kind of device"] = processes.device.type
+    processes.check_agreement({**facts, **settings_of(experiment)})
+
+
+def load_pipe(experiment: Experiment, processes: Processes) -> Any:
+    """The experiment's model, on this process's device.
+
+    Raises:
+        ValueError: It makes clips where pictures are measured, or the reverse.
+    """
+    kind = processes.device.type
+    # `load_model` gives "cpu:0" the precision of a GPU.
+    device = None if processes.num_processes == 1 else kind if kind == "cpu" else str(processes.device)
+    pipe = load_model(experiment.model, device, None if experiment.dtype == "auto" else experiment.dtype)
+    pipe.set_progress_bar_config(disable=True)
+    if family_of(pipe).video != (experiment.frames is not None):
+        kind, words = ("clips", "given") if family_of(pipe).video else ("pictures", "left out")
+        raise ValueError(f"frames must be {words} for model {experiment.model!r}, which makes {kind}")
+    for weight in denoiser(pipe).parameters():
+        if weight.ndim == 4:  # a seventh less time on a CPU from 4x the pixels on
+            weight.data = weight.data.to(memory_format=torch.channels_last)
+    return pipe

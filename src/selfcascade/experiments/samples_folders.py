@@ -1,0 +1,45 @@
+"""Folders of samples that stay until their results exist: who holds one, and which are left over."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from selfcascade.media.images import file_sha256
+from selfcascade.media.whole_files import write_whole
+from selfcascade.models import BUNDLED_SUPER_RESOLVER
+from selfcascade.processes import LockedError, OutputLock
+
+PICTURES_OF = "pictures-"
+NOTE = "results.json"
+
+
+def lock_of(folder: Path) -> OutputLock:
+    """Held by the run whose samples lie in a folder; the lock lies beside it."""
+    return OutputLock(folder.parent, f".{folder.name}.lock", "runs")
+
+
+def note_results(folder: Path, paths: Sequence[Path]) -> None:
+    """Notes in a folder the results that its samples are for."""
+    text = json.dumps([str(path.resolve()) for path in paths], indent=1) + "\n"
+    write_whole(folder / NOTE, lambda aside: aside.write_text(text))
+
+
+def remove_finished(runs: Path) -> None:
+    """Removes the samples of results that exist: a run was killed before it could."""
+    for note in runs.glob(f"{PICTURES_OF}*/{NOTE}"):
+        try:
+            with lock_of(note.parent):
+                if all(Path(path).exists() for path in json.loads(note.read_text())):
+                    shutil.rmtree(note.parent)
+        except LockedError:  # another run makes them
+            continue
+
+
+def digests_of(weights: str | None) -> list[str]:
+    """Weights as a sampling names them, and the SHA-256 of each of their files where they lie in a folder."""
+    folder = BUNDLED_SUPER_RESOLVER if weights == "bundled" else Path(weights or "")
+    found = sorted(folder.rglob("*.safetensors")) if weights and folder.is_dir() else []
+    return [str(weights), *(file_sha256(path) for path in found)]
