@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import TypeVar, cast
 
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.more_images import (
@@ -98,8 +99,9 @@ def register_family(family: FamilyClass) -> FamilyClass:
     Raises:
         ValueError: It is not a subclass of `Family`, or names no classes.
     """
-    named: object = family.classes if _is_family(family) else ()
-    if not named or not isinstance(named, (tuple, list)) or not all(isinstance(one, str) for one in named):
+    named = cast("object", family.classes) if _is_family(family) else ()
+    names = cast("Sequence[object]", named) if isinstance(named, (tuple, list)) else ()
+    if not names or not all(isinstance(one, str) for one in names):
         raise ValueError(f"family must be a subclass of selfcascade.Family that names its classes, not {family!r}")
     if family not in FAMILIES:
         FAMILIES.insert(0, family)

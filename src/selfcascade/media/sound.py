@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class Sound:
         with opened_clip(str(self.path)) as (source, video):
             heard = source.streams.audio[0]
             begin = float((video.start_time or 0) * (video.time_base or 0)) + self.start
-            unit = heard.time_base
+            unit = heard.time_base or Fraction(1, heard.rate)
             stream = container.add_stream_from_template(heard)
             offset = round(begin / unit)
             packets = []

@@ -124,14 +124,15 @@ def check_call(request: Request, scale: float, tuned: bool) -> None:
     arguments = request.arguments
     if request.prompt == []:
         raise OptionError("{prompt} is an empty list; give at least one prompt")
-    texts = {"prompt": request.prompt, "negative_prompt": arguments.get("negative_prompt")}
+    texts: dict[str, object] = {"prompt": request.prompt, "negative_prompt": arguments.get("negative_prompt")}
     for name, value in texts.items():
-        each = value if isinstance(value, list) else [] if value is None else [value]
+        each = cast("list[object]", value) if isinstance(value, list) else [] if value is None else [value]
         if not all(isinstance(one, str) for one in each):
             raise OptionError(f"{{{name}}} must be text or a list of texts, not {{found}}", found=shown(value))
     negative = texts["negative_prompt"]
-    if isinstance(negative, list) and len(negative) != request.prompts:
-        raise OptionError(f"{{negative_prompt}} has {len(negative)} texts, and there are {request.prompts} prompts")
+    count = len(cast("list[object]", negative)) if isinstance(negative, list) else request.prompts
+    if count != request.prompts:
+        raise OptionError(f"{{negative_prompt}} has {count} texts, and there are {request.prompts} prompts")
     for name, value in arguments.items():
         if not is_finite(value):
             raise ValueError(f"{name} has values that are not finite")

@@ -192,7 +192,10 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
 
 
 def _are_channels(level: object) -> bool:
-    return isinstance(level, (list, tuple)) and bool(level) and all(map(is_whole, cast("Sequence[object]", level)))
+    if not isinstance(level, (list, tuple)):
+        return False
+    channels = cast("Sequence[object]", level)
+    return bool(channels) and all(map(is_whole, channels))
 
 
 def skip_channels(unet: Network) -> list[list[int]]:
