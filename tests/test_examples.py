@@ -1,12 +1,15 @@
 """The example programs run as a reader would start them, with `--tiny`, and write what they say."""
 
+import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from command_line import COMMAND
 from documents import ROOT
 
 EXAMPLES = ROOT / "examples"
@@ -40,3 +43,22 @@ def test_every_example_is_run_listed_and_short() -> None:
         assert all(name in page for page in pages)
         assert f"{{literalinclude}} ../../examples/{name}" in shown, f"no page of the site shows {name}"
         assert len((EXAMPLES / name).read_text().splitlines()) < 60
+
+
+@pytest.mark.parametrize("name", ["multi_gpu.yaml", "fsdp2.yaml"])
+def test_accelerate_reads_its_configuration(name: str) -> None:
+    from accelerate.commands.config.config_args import ClusterConfig
+
+    config = ClusterConfig.from_yaml_file(str(EXAMPLES / name))
+    assert (config.num_processes, config.use_cpu) == (8, False)
+    assert (config.fsdp_config or {}).get("fsdp_version") == (2 if "fsdp" in name else None)
+
+
+@pytest.mark.parametrize("name", ["train.slurm", "torchrun.sh"])
+def test_a_launched_command_has_the_flags_of_train(name: str) -> None:
+    subprocess.run(["bash", "-n", EXAMPLES / name], check=True)
+    text = (EXAMPLES / name).read_text()
+    given = re.findall(r"--[a-z_]+", text.partition("-m selfcascade.cli train")[2])
+    train = COMMAND.commands["train"]  # type: ignore[attr-defined]
+    known = {option for parameter in train.params for option in parameter.opts}
+    assert given and set(given) <= known

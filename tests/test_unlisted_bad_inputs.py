@@ -4,6 +4,7 @@
 
 import json
 import os
+import re
 import signal
 import struct
 import warnings
@@ -281,7 +282,7 @@ CALLS: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CALLS, ids=lambda name: ascii(name)[1:60])
+@pytest.mark.parametrize("name", CALLS, ids=lambda name: re.sub(r" at 0x[0-9a-f]+", "", ascii(name))[1:60])
 def test_a_call_says_one_line_before_it_computes(files: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(files)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

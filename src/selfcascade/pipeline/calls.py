@@ -126,9 +126,10 @@ def check_call(request: Request, scale: float, tuned: bool) -> None:
         raise OptionError("{prompt} is an empty list; give at least one prompt")
     texts: dict[str, object] = {"prompt": request.prompt, "negative_prompt": arguments.get("negative_prompt")}
     for name, value in texts.items():
+        found = shown(value)
         each = cast("list[object]", value) if isinstance(value, list) else [] if value is None else [value]
         if not all(isinstance(one, str) for one in each):
-            raise OptionError(f"{{{name}}} must be text or a list of texts, not {{found}}", found=shown(value))
+            raise OptionError(f"{{{name}}} must be text or a list of texts, not {{found}}", found=found)
     negative = texts["negative_prompt"]
     count = len(cast("list[object]", negative)) if isinstance(negative, list) else request.prompts
     if count != request.prompts:
