@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cascade_runs import QUICK, seeded
-from selfcascade import load_bundled
 from selfcascade.cascade import Size
 from selfcascade.evaluation import BaseSamples, Sampling, sample
 from selfcascade.evaluation.scenes_benchmark import scene_prompts
@@ -137,13 +136,10 @@ def test_layers_that_the_model_does_not_have_are_refused(tmp_path: Path) -> None
 
 
 def test_the_figures_of_a_row_can_be_made_again_from_its_file(tmp_path: Path) -> None:
-    pipe = load_bundled()
-    pipe.set_progress_bar_config(disable=True)
+    pipe = QUICK.build()
     prompts, direct = scene_prompts(2), Sampling(method="direct", num_inference_steps=2)
     base = BaseSamples(pipe, prompts, Size(64, 64), direct, tmp_path / "runs")
     randomised(pipe, tmp_path, rank=4).save(tmp_path, pipe)
     in_training = sample(pipe, prompts, direct, base)
     from_file = Sampling(method="lora", num_inference_steps=2, weights=str(tmp_path))
-    fresh = load_bundled()
-    fresh.set_progress_bar_config(disable=True)
-    assert torch.equal(sample(fresh, prompts, from_file, base), in_training)
+    assert torch.equal(sample(QUICK.build(), prompts, from_file, base), in_training)
