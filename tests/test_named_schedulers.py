@@ -77,7 +77,7 @@ def test_what_does_not_fit_is_refused(name: str, words: str) -> None:
 
 
 def test_what_needs_scipy_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfcascade.base_models.named_schedulers.find_spec", lambda name: None)
+    monkeypatch.setattr("selfcascade.options.optional.find_spec", lambda name: None)
     for name in ("lms", "euler beta"):
         with pytest.raises(OptionError, match=r"needs scipy: pip install 'selfcascade\[schedulers\]'"):
             scheduler_named(CURRENT, name)

@@ -19,6 +19,7 @@ from selfcascade import SelfCascade, load_model
 from selfcascade.base_models import FAMILIES, UNSERVED
 from selfcascade.cascade import Size
 from selfcascade.options import Options
+from selfcascade.options.optional import EXTRAS
 from selfcascade.pipeline.calls import check_clips
 from selfcascade.pipeline.planning import enlarged_size
 from tiny import TINY
@@ -165,9 +166,9 @@ def test_extras_that_sentences_name_hold_what_is_missing() -> None:
     assert named <= extras.keys()
     for extra, package in (("eval", "torch-fidelity"), ("eval", "matplotlib"), ("train", "peft"), ("video", "av")):
         assert any(entry.startswith(package) for entry in extras[extra]), (extra, package)
-    from selfcascade.training.extras import IN_EXTRA
-
-    assert all(any(entry.startswith(package) for entry in extras["train"]) for package in IN_EXTRA)
+    for package, own in EXTRAS.items():
+        wanted = package.replace("_", "-")
+        assert all(any(entry.startswith(wanted) for entry in extras[extra]) for extra in own), package
 
 
 def test_remedies_are_spelled_as_the_caller_knows_them(workplace: Path) -> None:

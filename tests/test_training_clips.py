@@ -241,7 +241,7 @@ def test_the_command_says_in_a_line_what_is_not_for_pictures() -> None:
     said = "fps, here 8.0, is for clips; give frames, or leave it out"
     assert refuse("train", "--fps", "8") == f"selfcascade: error: {said}"
     said = "model 'bundled' is a StableDiffusionPipeline, which makes pictures; frames must be left out, not 4"
-    assert said in refuse("train", "--frames", "4")
+    assert said in refuse("train", "--frames", "4", "--train_data", "moving-scenes")
 
 
 def test_sdxl_s_motion_u_net_is_told_sizes_once_a_clip() -> None:

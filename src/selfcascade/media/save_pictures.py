@@ -68,7 +68,7 @@ def check_place(path: Path, name: str = "output") -> None:
         raise ValueError(f"{name}'s file name has over {MAX_NAME} bytes: {path.name[:40]!r}...")
     try:
         folder = path.parent
-        while not os.path.lexists(folder):
+        while folder != folder.parent and not os.path.lexists(folder):
             folder = folder.parent
         with tempfile.TemporaryFile(dir=folder):
             pass
