@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import weakref
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,13 +21,11 @@ from selfcascade.base_models.driver import PipelineBaseModel, StageContext
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.request import Request
 from selfcascade.cascade import Size, Stage
-from selfcascade.cost.forward import ForwardCost, count_call
+from selfcascade.cost.forward import ForwardCost, count_call, counting, weightless_copy
 
 # As long as what people write: pipelines that do not pad prompts attend to as many tokens.
 PROMPT = "a lighthouse on a rocky coast at dusk, waves breaking, a red boat"
 DENOISERS = ("unet", "transformer", "transformer_2")
-
-_COPIES: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
 
 
 @dataclass
@@ -91,12 +88,15 @@ def dry_step(
         guidance_scale: The stage's; None is the pipeline's default.
         contexts: What changes the denoiser for the stage (`SelfCascade`'s).
         pivot: Size of the stage before; None for the base stage.
+
+    Raises:
+        CannotCount: A network reads its inputs' values, or was changed from what its configuration says.
     """
     calls = Calls(changing=bool(contexts))
     stage = Stage(0, 2, size, 2 if contexts else 1, None, guidance_scale)
     around = [functools.partial(_above, family, context, pivot) for context in contexts]
     request = replace(request, output_type="latent")
-    with _weightless(family, calls), torch.random.fork_rng(), torch.no_grad():  # pyright: ignore[reportUnknownMemberType]
+    with counting(), _weightless(family, calls), torch.random.fork_rng(), torch.no_grad():  # pyright: ignore[reportUnknownMemberType]
         made = PipelineBaseModel(family, request, contexts=around).sample(stage)
     calls.evaluations = made.steps
     return calls, made.latents.shape
@@ -117,31 +117,19 @@ def _above(
 def _weightless(family: Family, calls: Calls) -> Generator[None]:
     """With it the pipeline's networks have no weights, and what its denoisers are called with is put into `calls`."""
     pipe: Any = family.pipe
-    lent: dict[str, object] = {"_progress_bar_config": {"disable": True}}
     device = pipe._execution_device
-    for name, part in pipe.components.items():
-        if isinstance(part, nn.Module) and name != "vae":
-            lent[name] = _answering(part, device, name, calls)
-    with replacing_attributes(pipe, lent):
+    with contextlib.ExitStack() as stack:
+        lent: dict[str, object] = {"_progress_bar_config": {"disable": True}}
+        for name, part in pipe.components.items():
+            if isinstance(part, nn.Module) and name != "vae":
+                lent[name] = stack.enter_context(_answering(part, device, name, calls))
+        stack.enter_context(replacing_attributes(pipe, lent))
         yield
 
 
-def weightless_copy(network: Any) -> Any:
-    """The network, a model of diffusers or transformers, on the meta device; made once."""
-    if network not in _COPIES:
-        kind: Any = type(network)
-        with torch.device("meta"):
-            made = kind.from_config(network.config) if hasattr(kind, "from_config") else kind(network.config)
-        # diffusers' own `to` warns about loading, and nothing is loaded.
-        made = nn.Module.to(made, network.dtype).eval()
-        # How an autoencoder cuts what it is given.
-        vars(made).update({name: value for name, value in vars(network).items() if name.startswith(("use_", "tile_"))})
-        _COPIES[network] = made
-    return _COPIES[network]
-
-
-def _answering(network: Any, device: torch.device, name: str, calls: Calls) -> Any:
-    """The network's copy, as if it were on `device`: it answers there."""
+@contextlib.contextmanager
+def _answering(network: Any, device: torch.device, name: str, calls: Calls) -> Generator[Any]:
+    """The network's copy, which meanwhile is as if it were on `device`: it answers there."""
     copy, kind = weightless_copy(network), type(network)
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -160,7 +148,10 @@ def _answering(network: Any, device: torch.device, name: str, calls: Calls) -> A
     # transformers looks up by module and name which hidden states a model can return.
     stands = {"forward": forward, "device": property(lambda _: device), "__module__": kind.__module__}
     copy.__class__ = type(kind.__name__, (kind,), stands)
-    return copy
+    try:
+        yield copy
+    finally:
+        copy.__class__ = kind
 
 
 def _on_meta(forward: Any, network: Any, args: Any, kwargs: Any) -> Any:

@@ -6,11 +6,11 @@ taken to run in a fused kernel (flash or memory-efficient, as on CPU and CUDA) t
 
 from __future__ import annotations
 
+import contextlib
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -29,7 +29,22 @@ Forward = Callable[[Any, Shape], Any]  # runs a network on latents of zeros
 
 _MEASURED: weakref.WeakKeyDictionary[nn.Module, dict[Any, Any]] = weakref.WeakKeyDictionary()
 
+_COPIES: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
+
 fused_attention = torch.ops.aten._scaled_dot_product_efficient_attention
+
+
+class CannotCount(ValueError):
+    """A network cannot run without weights, so nobody knows beforehand what it costs."""
+
+
+@contextlib.contextmanager
+def counting() -> Generator[None]:
+    """Turns whatever a pipeline or network raises on the meta device into `CannotCount`."""
+    try:
+        yield
+    except Exception as error:
+        raise CannotCount(" ".join(str(error).split())) from error
 
 
 @dataclass(frozen=True)
@@ -123,33 +138,36 @@ def vae_encode(vae: Any, shape: Shape) -> Any:
     return vae.encode(pixels)
 
 
+def weightless_copy(network: Any) -> Any:
+    """A model of diffusers or transformers, made again by its configuration on the meta device; once."""
+    if network not in _COPIES:
+        kind: Any = type(network)
+        with torch.device("meta"):
+            made = kind.from_config(network.config) if hasattr(kind, "from_config") else kind(network.config)
+        _COPIES[network] = made.eval()
+    # diffusers' own `to` warns about loading, and nothing is loaded.
+    return nn.Module.to(_COPIES[network], network.dtype)
+
+
 class MeasuredNetwork:
     """A network's forward passes, counted on a weightless copy and timed on itself; what was found out is kept.
 
     Args:
         real: A diffusers model.
-        forward: Runs it on latents of a shape; the same one for all instances of a network and number of frames.
-        frames: That `forward` gives a clip; None for pictures.
+        forward: Runs it on latents of a shape; the same one for all instances of a network.
         role: Role of the part that `forward` runs, where a network has several.
     """
 
-    def __init__(self, real: Any, forward: Forward, frames: int | None = None, role: str = "") -> None:
+    def __init__(self, real: Any, forward: Forward, role: str = "") -> None:
         self.real, self.forward, self.role = real, forward, role
         known = _MEASURED.setdefault(real, {})
-        self.counted: dict[Shape, ForwardCost] = known.setdefault((real.dtype, frames, role), {})
-        self.timed: dict[Shape, float] = known.setdefault((real.dtype, frames, role, real.device), {})
-
-    @cached_property
-    def meta(self) -> Any:
-        """The network rebuilt from its configuration, without weights."""
-        with torch.device("meta"):
-            meta = type(self.real).from_config(self.real.config)
-        return nn.Module.to(meta, self.real.dtype)  # diffusers' own `to` warns about loading, and nothing is loaded
+        self.counted: dict[Shape, ForwardCost] = known.setdefault((real.dtype, role), {})
+        self.timed: dict[Shape, float] = known.setdefault((real.dtype, role, real.device), {})
 
     def cost(self, shape: Shape) -> ForwardCost:
         """The cost of a pass at this shape."""
         if shape not in self.counted:
-            self.counted[shape] = count(self.meta, self.forward, shape)
+            self.counted[shape] = count(weightless_copy(self.real), self.forward, shape)
         return self.counted[shape]
 
     def seconds(self, wanted: Iterable[Shape]) -> dict[Shape, float]:

@@ -22,14 +22,12 @@ from selfcascade.base_models.stage_schedules import linear_sigmas
 from selfcascade.base_models.stage_values import scheduler_of
 from selfcascade.cascade import Size, Stage
 from selfcascade.cost.coding import Coders, CodingT, PictureCoders
-from selfcascade.cost.forward import unet_cost
+from selfcascade.cost.forward import CannotCount, unet_cost
 from selfcascade.cost.steps import Kind, StepCosts
 from selfcascade.cost.whole_coding import FamilyCoders
 from selfcascade.options import Options
 from selfcascade.options.checks import is_whole
 from selfcascade.pipeline import TILING_AREA, SelfCascade
-
-DEFAULT_FRAMES = 16  # AnimateDiff's and ModelScope's
 
 
 @dataclass(frozen=True)
@@ -91,8 +89,8 @@ def estimate(
     Warns:
         UserWarning: The pipeline cannot be counted; the steps are all that is said.
     """
-    for name, value in (("batch", batch), ("frames", DEFAULT_FRAMES if frames is None else frames)):
-        if not is_whole(value):
+    for name, value in (("batch", batch), ("frames", frames)):
+        if not is_whole(value) and (name, value) != ("frames", None):
             raise ValueError(f"{name} must be a positive whole number, not {value!r}")
     if not stages:
         return []
@@ -103,10 +101,9 @@ def estimate(
         with torch.no_grad():
             costs = StepCosts(own, batch, frames if own.video else None, native, dict(arguments or {}))
             return _costs(own, costs, plan, guided, upsampling, attention)
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        # A network that reads its inputs' values, or that was changed from what its configuration says.
+    except CannotCount as error:
         words = f"the work, time and memory of {own.name} cannot be told before it runs"
-        warnings.warn(f"{words}: {error}".splitlines()[0], UserWarning, stacklevel=2)
+        warnings.warn(f"{words}: {error}", UserWarning, stacklevel=2)
         return [StageCost(stage, steps) for stage, steps in plan]
 
 
@@ -119,14 +116,14 @@ def estimate_call(cascade: SelfCascade, stages: Sequence[Stage], options: Option
         options: Of the call; its preset says what they do not.
         batch: Pictures or clips made together.
     """
-    preset = cascade.preset(options.preset)
-    attention = attention_of(cascade.family, options.attention or preset.attention, asked=options.attention is not None)
+    preset = cascade.chosen_preset(options)
+    attention = attention_of(cascade.family, preset.attention, asked=options.attention is not None)
     return estimate(
         cascade.pipe,
         stages,
         batch,
         frames=options.num_frames,
-        upsampling=options.upsampling or preset.upsampling,
+        upsampling=preset.upsampling,
         attention=attention,
         native=cascade.native_size,
         family=type(cascade.family),
@@ -159,7 +156,7 @@ def _base_shift(family: Family, stages: Sequence[Stage]) -> float:
 
 
 def unet_tflops(unet_config: Mapping[str, Any], height_latent: int, width_latent: int, batch: int = 1) -> float:
-    """TFLOPs of one forward pass, without weights; arguments and errors as in `forward_cost.unet_cost`."""
+    """TFLOPs of one forward pass, without weights; arguments and errors as in `forward.unet_cost`."""
     return unet_cost(unet_config, height_latent, width_latent, batch).flops / 1e12
 
 

@@ -14,8 +14,7 @@ from selfcascade.base_models.autoencoders import tiling
 from selfcascade.base_models.borrowing import replacing_attributes
 from selfcascade.base_models.family import Family
 from selfcascade.cascade import Size
-from selfcascade.cost.dry_run import weightless_copy
-from selfcascade.cost.forward import ForwardCost, count_call
+from selfcascade.cost.forward import ForwardCost, count_call, counting, weightless_copy
 from selfcascade.cost.timing import PassTimes, Shape
 
 
@@ -72,8 +71,9 @@ class FamilyCoders:
     def cost(self, decodes: bool, shape: Shape) -> ForwardCost:
         """The cost of a coding, counted on a copy of the VAE without weights."""
         if (decodes, shape) not in self._counted:
-            copy = weightless_copy(self.family.vae)
-            with replacing_attributes(self.family.pipe, {"vae": copy}), tiling(copy, self.tiled):
+            copy, own = weightless_copy(self.family.vae), vars(self.family.vae)
+            vars(copy).update({name: own[name] for name in own if name.startswith(("use_", "tile_"))})
+            with counting(), replacing_attributes(self.family.pipe, {"vae": copy}), tiling(copy, self.tiled):
                 self._counted[decodes, shape] = count_call(self._call(decodes, shape, torch.device("meta")))[0]
         return self._counted[decodes, shape]
 

@@ -217,7 +217,7 @@ class SelfCascade(Planner):
         return self._run(base, stages, pivot, options)
 
     def _base(self, request: Request, options: Options) -> PipelineBaseModel:
-        preset, scale = self._chosen(options), 1.0 if options.upsampler_scale is None else options.upsampler_scale
+        preset, scale = self.chosen_preset(options), 1.0 if options.upsampler_scale is None else options.upsampler_scale
         shared_noise = options.shared_noise or 0.0
         check_call(request, scale, tuned=self.upsamplers is not None)
         check_clips(self.family, request.arguments.get("num_frames"), shared_noise)

@@ -112,7 +112,7 @@ class Planner:
         guided = options.guidance_scale is not None or self.defaults.guidance_scale is not None
         if guided and (instead := self.family.guided_by) is not None:
             raise OptionError(f"{{guidance_scale}} is not a keyword of {self.family.name}; use {instead}")
-        preset = self._chosen(options)
+        preset = self.chosen_preset(options)
         names = per_stage("stage_scheduler", options.stage_scheduler, len(sizes) - first_pivot)
         if preset.anchor > 0:
             for scheduler in map(self._scheduler, names or [None]):
@@ -130,7 +130,8 @@ class Planner:
         """Those of the scheduler that the pipeline has now."""
         return SchedulerSchedules(self.pipe.scheduler, self.family.sigmas)
 
-    def _chosen(self, options: Options) -> Preset:
+    def chosen_preset(self, options: Options) -> Preset:
+        """The preset of a call with these options, which replace its own settings."""
         named = options.preset
         if named is None and self.upsamplers is None:
             named = self.default_preset_of(options)
