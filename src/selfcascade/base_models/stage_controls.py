@@ -20,7 +20,7 @@ PIXEL_CHANNELS = (1, 3)  # other tensors hold latents
 
 
 def at_size(control: object, size: Size) -> Any:
-    """A control's pixels at the stage's size; what is no tensor of pixels, (B, C, H, W), is returned as it is.
+    """A control's pixels at the stage's size; anything but a tensor of pixels, (B, C, H, W), is returned as it is.
 
     Args:
         control: A tensor in the pipeline's own value range, which is kept, or a list with one for each ControlNet.

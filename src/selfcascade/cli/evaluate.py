@@ -41,25 +41,14 @@ def evaluate(
 
     `accelerate launch -m selfcascade.cli evaluate ...` shares the sampling between processes.
     """
-    from selfcascade.experiments import read_shared, runs_of
+    from selfcascade.experiments import runs_of
     from selfcascade.making import quiet_libraries
     from selfcascade.processes import join
 
     quiet_libraries()
-    changes: dict[str, Any] = {"data": data, "train_data": train_data, "detector": detector}
-    changes["real_pictures"] = real_pictures
     Options(**given)
-    if "model" in given:
-        changes["model"] = given["model"]
-    if {"model", "dtype"} & set(given):
-        changes["dtype"] = given.get("dtype", "auto")
-    if pictures is not None:
-        changes |= {"samples": (pictures,), "samples_at_last": (pictures,), "base_pictures": pictures}
-    shared = {name: given[name] for name in ("num_inference_steps", "guidance_scale") if name in given}
-    shared = {name: list(value) if isinstance(value, tuple) else value for name, value in shared.items()}
-    if shared:
-        changes["shared"] = {**read_shared(suite), **shared}
-    changes = {name: value for name, value in changes.items() if value is not None}
+    own = {"data": data, "train_data": train_data, "detector": detector, "real_pictures": real_pictures}
+    changes = _changes(given, suite, pictures) | {name: value for name, value in own.items() if value is not None}
     if changes and output is None:
         raise ValueError("output must be given where settings are not the suite's own, whose results would be mixed up")
     results = None if output is None else output / suite.name / "results"
@@ -77,3 +66,19 @@ def evaluate(
         if not dry_run:
             run.make(processes)
     processes.end()
+
+
+def _changes(given: dict[str, Any], suite: Path, pictures: int | None) -> dict[str, Any]:
+    """Settings in the places of the suite's own, from options that other commands have too."""
+    from selfcascade.experiments import read_shared
+
+    changes = {"model": given["model"]} if "model" in given else {}
+    if {"model", "dtype"} & set(given):
+        changes["dtype"] = given.get("dtype", "auto")
+    if pictures is not None:
+        changes |= {"samples": (pictures,), "samples_at_last": (pictures,), "base_pictures": pictures}
+    shared = {name: given[name] for name in ("num_inference_steps", "guidance_scale") if name in given}
+    if shared:
+        listed = {name: list(value) if isinstance(value, tuple) else value for name, value in shared.items()}
+        changes["shared"] = {**read_shared(suite), **listed}
+    return changes

@@ -26,6 +26,7 @@ from selfcascade.evaluation import COLLAGES, MOVING, STILL, Sampling, check_dete
 from selfcascade.media.frame_rates import DEFAULT_FPS
 from selfcascade.methods import METHODS, takers
 from selfcascade.options import uses
+from selfcascade.options.checks import no_truth_in
 from selfcascade.options.json_files import read_object
 
 # Scenes of a fiftieth seed would be those that real samples are rendered from.
@@ -87,8 +88,7 @@ class Experiment(BaseModel):
     )
     @classmethod
     def _is_no_truth(cls, value: Any) -> Any:
-        if any(isinstance(one, bool) for one in (value if isinstance(value, (list, tuple)) else [value])):
-            raise ValueError(f"must not be true or false, as {value!r} is")
+        no_truth_in(value)
         return value
 
     @model_validator(mode="after")

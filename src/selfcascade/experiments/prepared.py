@@ -119,9 +119,7 @@ def load_pipe(experiment: Experiment, processes: Processes) -> Any:
     Raises:
         ValueError: It makes clips where pictures are measured, or the reverse.
     """
-    kind = processes.device.type
-    # `load_model` gives "cpu:0" the precision of a GPU.
-    device = None if processes.num_processes == 1 else kind if kind == "cpu" else str(processes.device)
+    device = None if processes.num_processes == 1 else processes.device
     pipe = load_model(experiment.model, device, None if experiment.dtype == "auto" else experiment.dtype)
     pipe.set_progress_bar_config(disable=True)
     if family_of(pipe).video != (experiment.frames is not None):

@@ -176,7 +176,7 @@ def _text_in(path: Path) -> str:
         with Image.open(path, formats=("PNG", "JPEG", "WEBP", "AVIF", "TIFF")) as image:
             text = image.info.get(CHUNK) if image.format == "PNG" else record_in(image)
     except Image.UnidentifiedImageError as error:
-        raise ValueError("it is no picture of a format that selfcascade writes") from error
+        raise ValueError("it is not a picture in a format that selfcascade writes") from error
     if not isinstance(text, str):
         raise ValueError(f"the picture has no {CHUNK!r} chunk or maker's note")
     return text

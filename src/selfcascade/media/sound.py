@@ -37,7 +37,7 @@ class Sound:
         return None if name in IN_MP4 else f"an .mp4 does not hold {name}"
 
     def copy_into(self, container: Any, seconds: float) -> Any:
-        """Adds its stream to an open .mp4; what is returned writes the packets of so many seconds into it."""
+        """Adds its stream to an open .mp4; what is returned writes the packets of this many seconds into it."""
         with opened_clip(str(self.path)) as (source, video):
             heard = source.streams.audio[0]
             begin = float((video.start_time or 0) * (video.time_base or 0)) + self.start

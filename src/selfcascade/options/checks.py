@@ -6,9 +6,9 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeGuard, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -63,6 +63,13 @@ def is_whole(value: object, low: int = 1, high: float = math.inf) -> TypeGuard[i
 def is_number(value: object, low: float = -math.inf, high: float = math.inf) -> TypeGuard[float]:
     """Whether it is a number, which True and False are not, from `low` to `high`; nan lies nowhere."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+
+
+def no_truth_in(value: object) -> None:
+    """Raises ValueError if true or false stands for a number, or among several: pydantic would take it for 1 or 0."""
+    several = cast("Sequence[object]", value) if isinstance(value, (list, tuple)) else [value]
+    if any(isinstance(one, bool) for one in several):
+        raise ValueError(f"must not be true or false, as {value!r} is")
 
 
 def shown(value: object) -> str:

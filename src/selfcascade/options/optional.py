@@ -19,7 +19,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package can be imported; it is not."""
+    """Whether a package could be imported, found out without importing it."""
     return find_spec(package) is not None
 
 

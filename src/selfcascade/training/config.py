@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from selfcascade.media.frame_rates import DEFAULT_FPS
+from selfcascade.options.checks import no_truth_in
 
 if TYPE_CHECKING:
     import torch
@@ -129,9 +130,8 @@ class TrainingConfig(BaseModel):
     @classmethod
     def _is_no_truth(cls, value: Any, info: ValidationInfo) -> Any:
         kind = cls.model_fields[str(info.field_name)].annotation
-        each = value if isinstance(value, (list, tuple)) else [value]
-        if kind is not bool and any(isinstance(one, bool) for one in each):
-            raise ValueError(f"must not be true or false, as {value!r} is")
+        if kind is not bool:
+            no_truth_in(value)
         if isinstance(value, str) and ("\0" in value or not value):
             raise ValueError(f"must be a name, not {value!r}")
         return value
