@@ -324,6 +324,8 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(
         return step(trainer, batches)
 
     monkeypatch.setattr(Trainer, "_optimizer_step", interrupted)
+    if number == signal.SIGINT:
+        signal.signal(number, signal.default_int_handler)  # a shell's background has it ignored
     trainer = trained(tmp_path, max_train_steps=100_000, checkpointing_steps=100_000)
     assert trainer.step == 3 and trainer.stop.asked_by == number.name
     assert [path.name for path in list_checkpoints(tmp_path)] == [f"checkpoint-{trainer.step:06d}"]
