@@ -6,35 +6,31 @@ from collections.abc import Sequence
 from typing import TypeVar, cast
 
 from selfcascade.base_models.family import Family
-from selfcascade.base_models.more_images import (
+from selfcascade.base_models.image_transformers import (
     PRX,
-    CogView3Plus,
-    FluxKontext,
-    Kandinsky3,
-    Kandinsky5Image,
-    Krea2,
-    Lumina,
-    NucleusMoE,
-    QwenImage21,
-)
-from selfcascade.base_models.protocols import Pipeline
-from selfcascade.base_models.transformers import (
-    LTX,
     AuraFlow,
+    CogView3Plus,
     Flux,
     Flux2,
     Flux2Klein,
+    FluxKontext,
+    Kandinsky5Image,
+    Krea2,
+    Lumina,
     Lumina2,
+    NucleusMoE,
     PlainTransformer,
     QwenImage,
+    QwenImage21,
     Sana,
     StableDiffusion3,
-    Wan,
     ZImage,
 )
-from selfcascade.base_models.unets import AnimateDiff, StableDiffusion, StableDiffusionXL, TextToVideo
+from selfcascade.base_models.protocols import Pipeline
+from selfcascade.base_models.unets import AnimateDiff, Kandinsky3, StableDiffusion, StableDiffusionXL, TextToVideo
 from selfcascade.base_models.unserved import UNSERVED
-from selfcascade.base_models.videos import (
+from selfcascade.base_models.video_transformers import (
+    LTX,
     AnyFlow,
     CogVideoX,
     EasyAnimate,
@@ -45,6 +41,7 @@ from selfcascade.base_models.videos import (
     Mochi,
     MotifVideo,
     SanaVideo,
+    Wan,
 )
 
 __all__ = ["FAMILIES", "UNSERVED", "Family", "family_of", "register_family"]

@@ -16,6 +16,7 @@ from selfcascade.base_models.borrowing import plain_class, remembering, replacin
 from selfcascade.base_models.decoding import Decoded, decode_clips
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.finite import check_finite
+from selfcascade.base_models.last_timesteps import lowest_pivot, takes_sigmas
 from selfcascade.base_models.pivot_controls import Anchor, PivotSettings, restore_energy
 from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.renoising import add_noise_at_start, noise_like
@@ -29,7 +30,6 @@ from selfcascade.base_models.stage_scheduler import (
     stage_scheduler,
     training_steps,
 )
-from selfcascade.base_models.stage_schedules import lowest_pivot, takes_sigmas
 from selfcascade.base_models.stage_values import scheduler_of, values_of
 from selfcascade.cascade import Sample, Size, Stage
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from selfcascade.base_models.autoencoders import full_precision
 from selfcascade.base_models.frames import fold, frames_at_once, over_frames, unfold
+from selfcascade.base_models.last_timesteps import linear_sigmas
 from selfcascade.base_models.protocols import Pipeline
-from selfcascade.base_models.stage_schedules import linear_sigmas
 from selfcascade.cascade import Size
 from selfcascade.options.checks import OptionError, is_whole
 

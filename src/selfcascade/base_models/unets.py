@@ -1,7 +1,11 @@
-"""Stable Diffusion 1.x, 2.x and XL, and pipelines built like them."""
+"""U-Nets: Stable Diffusion 1.x, 2.x and XL, pipelines built like them, and Kandinsky 3."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from diffusers.image_processor import VaeImageProcessor
 from torch import Tensor
 
 from selfcascade.base_models.family import Family
@@ -68,3 +72,32 @@ class TextToVideo(Family):
 
     def to_step(self, z: Tensor) -> Tensor:
         return fold(z)
+
+
+class Kandinsky3(Family):
+    """Kandinsky 3: plain latents of an autoencoder called movq, which has no scale."""
+
+    classes = ("Kandinsky3Pipeline",)
+    least_multiple = 64
+    stated_size = (1024, 1024)
+
+    @property
+    def vae(self) -> Any:
+        return self.pipe.movq
+
+    @property
+    def factor(self) -> int:
+        return 8  # as in the pipeline
+
+    def to_vae(self, z: Tensor) -> Tensor:
+        return z
+
+    def from_vae(self, z: Tensor) -> Tensor:
+        return z
+
+    def decoder_arguments(self, z: Tensor) -> tuple[object, ...]:
+        return (True,)  # latents are not codes
+
+    def shown(self, pixels: Tensor, output_type: str, clean: Sequence[bool] | None = None) -> Any:
+        # The pipeline has no processor, and gives tensors out in [-1, 1].
+        return pixels if output_type == "pt" else VaeImageProcessor().postprocess(pixels, output_type=output_type)

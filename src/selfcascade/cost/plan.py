@@ -16,9 +16,9 @@ from torch import nn
 from selfcascade.base_models import family_of
 from selfcascade.base_models.autoencoders import full_precision
 from selfcascade.base_models.family import Family
+from selfcascade.base_models.last_timesteps import linear_sigmas
 from selfcascade.base_models.stage_attention import attention_of
 from selfcascade.base_models.stage_scheduler import stage_scheduler
-from selfcascade.base_models.stage_schedules import linear_sigmas
 from selfcascade.base_models.stage_values import scheduler_of
 from selfcascade.cascade import Size, Stage
 from selfcascade.cost.coding import Coders, CodingT, PictureCoders

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast
 
-from selfcascade.base_models.stage_schedules import Schedules, lowest_pivot
+from selfcascade.base_models.last_timesteps import Schedules, lowest_pivot
 from selfcascade.cascade import Size
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError

@@ -11,11 +11,11 @@ from typing import Any
 
 from selfcascade.base_models import family_of
 from selfcascade.base_models.family import Family
+from selfcascade.base_models.last_timesteps import SchedulerSchedules, Schedules, shortened
 from selfcascade.base_models.named_schedulers import scheduler_named
 from selfcascade.base_models.pivot_controls import check_anchorable
 from selfcascade.base_models.protocols import Pipeline, Scheduler
 from selfcascade.base_models.scheduler_kinds import check_scheduler
-from selfcascade.base_models.stage_schedules import SchedulerSchedules, Schedules, shortened
 from selfcascade.base_models.stage_values import DistinctStage
 from selfcascade.cascade import LEAST_AREA, Size, Stage, plan_stages
 from selfcascade.options import Options

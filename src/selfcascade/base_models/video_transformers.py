@@ -1,4 +1,4 @@
-"""Video transformers beside Wan, LTX and CogVideoX."""
+"""Diffusion transformers for video."""
 
 from __future__ import annotations
 
@@ -9,11 +9,56 @@ import torch
 from torch import Tensor
 
 from selfcascade.base_models.family import Family
-from selfcascade.base_models.transformers import Wan
 from selfcascade.cascade import Size
 from selfcascade.options.checks import OptionError
 
 GUIDER = "pipe.guider = pipe.guider.new(guidance_scale=...)"
+
+
+class Wan(Family):
+    """Wan and SkyReels 2: (B, C, F, h, w), each channel with its own mean and standard deviation."""
+
+    classes = ("WanPipeline", "WanVACEPipeline", "SkyReelsV2Pipeline")
+    video = True
+    flow = True
+    least_multiple = 16
+    stated_size = (480, 832)
+
+
+class LTX(Family):
+    """LTX-Video: tokens of latent pixels, (B, F h w, C)."""
+
+    classes = ("LTXPipeline",)
+    video = True
+    least_multiple = 32
+    stated_size = (512, 704)
+
+    def to_spatial(self, latents: Tensor, size: Size) -> Tensor:
+        height, width = self.latent_size(size)
+        across, along = self._patches
+        frames = latents.shape[1] * across * across * along // (height * width)
+        return self.pipe._unpack_latents(latents, frames, height, width, across, along)
+
+    def from_spatial(self, z: Tensor) -> Tensor:
+        return self.pipe._pack_latents(z, *self._patches)
+
+    def to_vae(self, z: Tensor) -> Tensor:
+        vae = self.pipe.vae
+        return self.pipe._denormalize_latents(z, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
+
+    def from_vae(self, z: Tensor) -> Tensor:
+        vae = self.pipe.vae
+        mean, std = (values.view(1, -1, 1, 1, 1).to(z) for values in (vae.latents_mean, vae.latents_std))
+        return (z - mean) * vae.config.scaling_factor / std
+
+    def decoder_arguments(self, z: Tensor) -> tuple[Tensor, ...]:
+        """From 0.9.1 on the VAE is told a noise level; the pipeline's default is 0, and then it adds no noise."""
+        timed = self.pipe.vae.config.timestep_conditioning
+        return (torch.zeros(len(z), device=z.device, dtype=z.dtype),) if timed else ()  # (B,)
+
+    @property
+    def _patches(self) -> tuple[int, int]:
+        return self.pipe.transformer_spatial_patch_size, self.pipe.transformer_temporal_patch_size
 
 
 class CogVideoX(Family):

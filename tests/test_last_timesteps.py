@@ -11,7 +11,7 @@ from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, L
 
 from cascade_runs import SD, SMALL, run, seeded
 from selfcascade import PRESETS, SelfCascade
-from selfcascade.base_models.stage_schedules import last_timesteps
+from selfcascade.base_models.last_timesteps import last_timesteps
 from selfcascade.options.presets import Preset
 from tiny import TINY
 

@@ -1,4 +1,4 @@
-"""What is known of stages' schedules before anything runs: whether a step is left at or below K, and which is the last.
+"""The last timestep of a schedule before anything runs, and so whether a stage has a step at or below its K.
 
 Some pipelines give their scheduler sigmas and a shift of their own, which only they know: what follows from the
 scheduler alone is then an estimate, and `PipelineBaseModel.check_schedules` asks the pipeline.

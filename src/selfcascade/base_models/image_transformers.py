@@ -1,4 +1,4 @@
-"""Diffusion transformers; those whose pipelines keep latents in a layout of their own say which."""
+"""Diffusion transformers for pictures. A family states the layout of its latents where that is not (B, C, h, w)."""
 
 from __future__ import annotations
 
@@ -145,47 +145,105 @@ class Flux2Klein(Flux2):
         return self.from_vae(latents) if latents.ndim == 4 else super().to_spatial(latents, size)
 
 
-class Wan(Family):
-    """Wan and SkyReels 2: (B, C, F, h, w), each channel with its own mean and standard deviation."""
+class PRX(Family):
+    """PRX: plain latents; it states its native size in pixels."""
 
-    classes = ("WanPipeline", "WanVACEPipeline", "SkyReelsV2Pipeline")
-    video = True
-    flow = True
+    classes = ("PRXPipeline",)
+
+    def check(self) -> None:
+        if self.pipe.vae is None:
+            raise ValueError(
+                f"{self.name} without a VAE works on pixels and is not supported as a base model; "
+                f"use a published PRX model that has one"
+            )
+
+    @property
+    def native_size(self) -> Size:
+        side = self.pipe.default_sample_size
+        return Size(side, side)
+
+
+class CogView3Plus(StableDiffusion3):
+    """CogView 3 Plus: plain latents, positions cut from a table."""
+
+    classes = ("CogView3PlusPipeline",)
+
+
+class Lumina(Family):
+    """Lumina-Next: plain latents; its pipeline's positions are a table of 384 a side."""
+
+    classes = ("LuminaPipeline",)
+
+    @property
+    def position_tokens(self) -> int | None:
+        return 384
+
+
+class Krea2(QwenImage):
+    """Krea 2: packed like Flux, with Qwen-Image's VAE."""
+
+    classes = ("Krea2Pipeline",)
+    stated_size = (1024, 1024)
+
+    def to_spatial(self, latents: Tensor, size: Size) -> Tensor:
+        return self.pipe._unpack_latents(latents, size.height, size.width)[:, :, 0]
+
+
+class NucleusMoE(QwenImage):
+    """NucleusMoE-Image: packed into patches of the transformer's own size, with Qwen-Image's VAE."""
+
+    classes = ("NucleusMoEImagePipeline",)
+    token_side = None
+
+    def to_spatial(self, latents: Tensor, size: Size) -> Tensor:
+        return self.pipe._unpack_latents(latents, size.height, size.width, self.patch, self.factor)[:, :, 0]
+
+    def from_spatial(self, z: Tensor) -> Tensor:
+        return self.pipe._pack_latents(z, *z.shape, self.patch)
+
+
+class Kandinsky5Image(Family):
+    """Kandinsky 5 for pictures: channels last, (B, 1, h, w, C), and a list of sizes that it rounds others to."""
+
+    classes = ("Kandinsky5T2IPipeline",)
     least_multiple = 16
-    stated_size = (480, 832)
+    stated_size = (1024, 1024)
+    output_name = "image"
+
+    def lent_attributes(self, size: Size) -> dict[str, object]:
+        return {"resolutions": [(size.width, size.height)]}
+
+    def to_spatial(self, latents: Tensor, size: Size) -> Tensor:
+        return latents[:, 0].movedim(-1, 1)
+
+    def from_spatial(self, z: Tensor) -> Tensor:
+        return z.movedim(1, -1).unsqueeze(1)
 
 
-class LTX(Family):
-    """LTX-Video: tokens of latent pixels, (B, F h w, C)."""
+class FluxKontext(Flux):
+    """Flux Kontext: packed like Flux; it brings sizes to an area that it is told, which is the stage's own."""
 
-    classes = ("LTXPipeline",)
-    video = True
-    least_multiple = 32
-    stated_size = (512, 704)
+    classes = ("FluxKontextPipeline",)
+
+    def size_arguments(self, size: Size) -> dict[str, object]:
+        return {**super().size_arguments(size), "max_area": size.area}
+
+
+class QwenImage21(QwenImage):
+    """Qwen-Image 2.1: tokens of a latent pixel, in pairs of pairs, and an autoencoder of pictures with an alpha."""
+
+    classes = ("QwenImage21Pipeline",)
+    stated_size = (1024, 1024)
+    guided_by = "true_cfg_scale and a negative prompt"
 
     def to_spatial(self, latents: Tensor, size: Size) -> Tensor:
         height, width = self.latent_size(size)
-        across, along = self._patches
-        frames = latents.shape[1] * across * across * along // (height * width)
-        return self.pipe._unpack_latents(latents, frames, height, width, across, along)
+        return latents.transpose(1, 2).reshape(len(latents), -1, height, width)
 
     def from_spatial(self, z: Tensor) -> Tensor:
-        return self.pipe._pack_latents(z, *self._patches)
+        return z.flatten(2).transpose(1, 2)
 
-    def to_vae(self, z: Tensor) -> Tensor:
-        vae = self.pipe.vae
-        return self.pipe._denormalize_latents(z, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
-
-    def from_vae(self, z: Tensor) -> Tensor:
-        vae = self.pipe.vae
-        mean, std = (values.view(1, -1, 1, 1, 1).to(z) for values in (vae.latents_mean, vae.latents_std))
-        return (z - mean) * vae.config.scaling_factor / std
-
-    def decoder_arguments(self, z: Tensor) -> tuple[Tensor, ...]:
-        """From 0.9.1 on the VAE is told a noise level; the pipeline's default is 0, and then it adds no noise."""
-        timed = self.pipe.vae.config.timestep_conditioning
-        return (torch.zeros(len(z), device=z.device, dtype=z.dtype),) if timed else ()  # (B,)
-
-    @property
-    def _patches(self) -> tuple[int, int]:
-        return self.pipe.transformer_spatial_patch_size, self.pipe.transformer_temporal_patch_size
+    def encode(self, pixels: Tensor) -> Tensor:
+        if pixels.shape[1] == 3:
+            pixels = torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=1)  # opaque
+        return super().encode(pixels)
