@@ -1,4 +1,4 @@
-"""Base models by name: a bundled one, a folder in diffusers' format, or a repository of the Hugging Face Hub."""
+"""Loads models by name: a bundled one, a folder in diffusers' format, or a repository on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ def load_bundled(device: Device | None = None, dtype: str | None = None, video: 
     """The small pipeline that ships with the package; its half-precision files are read as float32.
 
     Args:
-        device: As in `load_model`.
-        dtype: As in `load_model`; None is float32.
-        video: Its video version instead: an AnimateDiffPipeline of 16 frames.
+        device: See `load_model`.
+        dtype: See `load_model`; None means float32.
+        video: True loads the video model instead, an AnimateDiffPipeline for 16 frames.
 
     Raises:
-        ValueError: It is not installed, or there is no such device or dtype.
+        ValueError: The model is not installed, or the device or dtype does not exist.
     """
     return load_model("bundled-video" if video else "bundled", device, dtype)
 
 
 def load_model(name: str, device: Device | None = None, dtype: str | None = None, config: str | None = None) -> Any:
-    """A text-to-image or text-to-video pipeline, from local files where they are there, else from the Hub.
+    """Loads a text-to-image or text-to-video pipeline from local files or, where they are missing, from the Hub.
 
-    Only safetensors are read, and no code that comes with a model is run.
+    Only safetensors files are read, and code that comes with a model is never run.
 
     Args:
         name: "bundled" or "bundled-video", a folder with a `model_index.json`, a .safetensors checkpoint, or a Hub id
             ("stabilityai/stable-diffusion-2-1").
-        device: "cpu", "cuda", "cuda:1", "mps", or such a `torch.device`; None is the best there is.
-        dtype: "float32", "float16" or "bfloat16"; None is float32, and float16 for models other than the bundled ones
-            on a GPU.
-        config: For a checkpoint, a folder of the same kind of model in diffusers' format; None: the original model's.
+        device: "cpu", "cuda", "cuda:1", "mps", or such a `torch.device`; None picks the best one available.
+        dtype: "float32", "float16" or "bfloat16"; None means float32, or float16 on a GPU unless the model is bundled.
+        config: For a checkpoint, a folder in diffusers' format with a model of the same kind; None uses the original
+            model's.
 
     Raises:
-        ValueError: There is no such model, device or dtype; the sentence says what was looked for.
+        ValueError: The model, device or dtype does not exist; the message says what was looked for.
     """
     return read_model(name, device, dtype, config).to(find_device(device))
 
 
 def read_model(name: str, device: Device | None = None, dtype: str | None = None, config: str | None = None) -> Any:
-    """As `load_model`, but left in the CPU's memory, for more to be put on it; the device decides the dtype alone."""
+    """Like `load_model`, but the pipeline stays in the CPU's memory; `device` only decides the default dtype."""
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
     folder, place = find_folder(name), find_device(device)
@@ -75,10 +75,10 @@ def read_model(name: str, device: Device | None = None, dtype: str | None = None
 
 
 def load_equipped(options: Options) -> tuple[Any, Options]:
-    """The options' model with all that they add to it, placed and compiled as they say, and them with checksums.
+    """Loads the options' model with its additions, placed and compiled, and adds checksums to the options.
 
     Raises:
-        ValueError: Something is missing or does not fit; where that can be known, before a model is loaded.
+        ValueError: Something is missing or does not fit. What can be checked first is checked before loading.
     """
     from selfcascade.loading.named_files import check_files
 
@@ -95,15 +95,15 @@ def load_equipped(options: Options) -> tuple[Any, Options]:
 
 
 def bundled_upsamplers() -> list[str]:
-    """Names of the feature upsamplers that ship for the bundled model, the strongest first."""
+    """Names of the bundled model's feature upsamplers, the strongest first."""
     return [name for name in ("full", "micro") if (BUNDLED_UPSAMPLERS / name / "config.json").is_file()]
 
 
 def load_upsamplers(name: str) -> Any:
-    """Feature upsamplers from a folder or the Hub ("owner/name"), or the bundled model's by name.
+    """Loads feature upsamplers: the bundled model's by name, a folder, or "owner/name" on the Hub.
 
     Raises:
-        ValueError: There are none, or they cannot be read.
+        ValueError: The upsamplers do not exist or cannot be read.
     """
     from selfcascade.upsamplers.model import FeatureUpsamplers
 
@@ -119,14 +119,14 @@ def load_upsamplers(name: str) -> Any:
 
 
 def load_super_resolver(name: str, device: Device | None = None, dtype: str | None = None) -> Any:
-    """A StableDiffusionUpscalePipeline: the bundled model's, one from a folder, or from the Hub.
+    """Loads a StableDiffusionUpscalePipeline: the bundled one, a folder's, or one from the Hub.
 
     Args:
         name: "bundled", a folder with a `model_index.json`, or a Hub id ("stabilityai/stable-diffusion-x4-upscaler").
-        device, dtype: As in `load_model`.
+        device, dtype: See `load_model`.
 
     Raises:
-        ValueError: There is no such model, or it is of another class.
+        ValueError: The model does not exist, or is of another class.
     """
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_upscale import StableDiffusionUpscalePipeline
 
@@ -138,13 +138,13 @@ def load_super_resolver(name: str, device: Device | None = None, dtype: str | No
 
 
 def upscaler_autoencoder(vae: Any) -> Any:
-    """A copy of an autoencoder with its latents in the unit that a StableDiffusionUpscalePipeline scales them by.
+    """A copy of an autoencoder whose latents have the scale that a StableDiffusionUpscalePipeline expects.
 
     Args:
-        vae: An AutoencoderKL in float32; its latents times its own scaling factor are what stays the same.
+        vae: An AutoencoderKL in float32. Latents times the scaling factor are the same for the copy.
 
     Returns:
-        The copy, its values rounded to half precision as the bundled files are.
+        The copy, with weights rounded to half precision like those of the bundled files.
     """
     import copy
     import math
@@ -163,10 +163,10 @@ def upscaler_autoencoder(vae: Any) -> Any:
 
 
 def find_device(name: Device | None = None) -> str:
-    """The device to run on, as text; None asks for the best there is: CUDA, then Apple's GPU, then the CPU.
+    """The device to run on, as text; None picks the best available: CUDA, then Apple's GPU, then the CPU.
 
     Raises:
-        ValueError: This machine has no such device.
+        ValueError: This machine does not have the device.
     """
     import torch
 
@@ -187,10 +187,10 @@ def find_device(name: Device | None = None) -> str:
 
 
 def find_folder(name: str) -> Path | None:
-    """The folder or file of a local model, of bundled ones the image model's; None where it can only be a Hub id.
+    """The folder or file of a local model; None for what can only be a Hub id. Bundled models share one folder.
 
     Raises:
-        ValueError: The name is neither.
+        ValueError: The name is neither local nor a Hub id.
     """
     name = checked_name("model", name)
     if name in BUNDLED_MODELS:
@@ -238,7 +238,7 @@ def _from_folder(name: str, folder: Path, options: dict[str, Any]) -> Any:
 
 
 def _set_in_motion(image: Any, options: dict[str, Any]) -> Any:
-    """The bundled image pipeline with the motion modules and the text encoder that make a video pipeline of it."""
+    """The bundled video pipeline: the image pipeline with motion modules and the video text encoder."""
     from diffusers.models.unets.unet_motion_model import MotionAdapter
     from diffusers.pipelines.animatediff.pipeline_animatediff import AnimateDiffPipeline
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -253,7 +253,7 @@ def _set_in_motion(image: Any, options: dict[str, Any]) -> Any:
 
 
 def _bundled_super_resolver(device: Device | None, dtype: str | None) -> Any:
-    """The bundled image pipeline's autoencoder and text encoder with the U-Net that enlarges."""
+    """The bundled super-resolver: its own U-Net with the image pipeline's autoencoder and text encoder."""
     import torch
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_upscale import StableDiffusionUpscalePipeline

@@ -1,4 +1,4 @@
-"""A scheduler, LoRAs, a ControlNet and an IP-Adapter, put on a pipeline by diffusers' own means."""
+"""Adds a scheduler, LoRAs, a ControlNet and an IP-Adapter to a pipeline with diffusers' own methods."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from selfcascade.options.optional import install, is_installed
 
 
 def check_additions(options: Options) -> None:
-    """Raises OptionError if what the options add needs a package that is not installed, or is not a scheduler."""
+    """Raises OptionError if an addition needs a package that is not installed, or the scheduler is unknown."""
     if options.scheduler is not None:
         check_scheduler(options.scheduler)
     if options.lora and not is_installed("peft"):
@@ -24,14 +24,14 @@ def check_additions(options: Options) -> None:
 
 
 def add_to(pipe: Any, options: Options) -> Any:
-    """The pipeline with what the options add to it.
+    """The pipeline with the options' additions.
 
     Args:
-        pipe: As it was loaded; another object where a ControlNet makes it a pipeline of another class.
-        options: Their scheduler, LoRAs, ControlNet and IP-Adapter; their files are those of `check_files`.
+        pipe: The pipeline as loaded. With a ControlNet, a pipeline of another class is returned.
+        options: Options that `check_files` has checked; the scheduler, LoRAs, ControlNet and IP-Adapter are used.
 
     Raises:
-        ValueError: Something does not fit the model; the sentence names the option.
+        ValueError: An addition does not fit the model; the message names the option.
     """
     if options.controlnet is not None:
         pipe = with_controlnet(pipe, options.controlnet)
@@ -45,7 +45,7 @@ def add_to(pipe: Any, options: Options) -> Any:
 
 
 def call_keywords(pipe: Any, options: Options) -> dict[str, Any]:
-    """Keywords that each call of a pipeline from `add_to` needs: the pictures that steer it."""
+    """Keywords for every call of a pipeline from `add_to`: the control picture and the IP-Adapter's picture."""
     keywords: dict[str, Any] = {}
     if options.control_image is not None:
         named = inspect.signature(pipe.__call__).parameters
@@ -58,14 +58,14 @@ def call_keywords(pipe: Any, options: Options) -> dict[str, Any]:
 
 
 def add_loras(pipe: Any, entries: tuple[str, ...]) -> None:
-    """Loads LoRAs, each at its strength.
+    """Loads LoRAs with their strengths.
 
     Args:
         pipe: The pipeline.
-        entries: "PATH" or "PATH:SCALE" each.
+        entries: One "PATH" or "PATH:SCALE" for each LoRA.
 
     Raises:
-        OptionError: One cannot be loaded, or fits no layer of the model.
+        OptionError: A LoRA cannot be loaded, or matches no layer of the model.
     """
     if not hasattr(pipe, "load_lora_weights"):
         raise OptionError("{lora} is not for a {name}, which loads none", name=type(pipe).__name__)
@@ -88,10 +88,10 @@ def add_loras(pipe: Any, entries: tuple[str, ...]) -> None:
 
 
 def with_controlnet(pipe: Any, name: str) -> Any:
-    """The same parts as a pipeline with this ControlNet.
+    """A pipeline of the same components with this ControlNet.
 
     Raises:
-        OptionError: It cannot be loaded, or the pipeline has no version with a ControlNet.
+        OptionError: The ControlNet cannot be loaded, or diffusers has no version of this pipeline with one.
     """
     import diffusers
     from diffusers.pipelines.auto_pipeline import AutoPipelineForText2Image
@@ -117,10 +117,10 @@ def with_controlnet(pipe: Any, name: str) -> Any:
 
 
 def add_ip_adapter(pipe: Any, name: str, scale: float) -> None:
-    """Loads an IP-Adapter, and the image encoder that lies beside it.
+    """Loads an IP-Adapter and the image encoder next to it.
 
     Raises:
-        OptionError: It cannot be loaded, or the pipeline takes none.
+        OptionError: The adapter cannot be loaded, or the pipeline supports none.
     """
     if not hasattr(pipe, "load_ip_adapter"):
         raise OptionError("{ip_adapter} is not for a {kind}, which loads none", kind=type(pipe).__name__)

@@ -1,4 +1,4 @@
-"""How a pipeline runs: where its parts lie, compiled or not, and in which precision it computes."""
+"""How a pipeline runs: device, offloading, compilation and precision."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from selfcascade.options.checks import OptionError
 
 
 def check_execution(options: Options, device: str) -> None:
-    """Refuses, before a model is loaded, what the device cannot do.
+    """Checks, before a model is loaded, that the device supports the options.
 
     Raises:
-        OptionError: The sentence names the option.
+        OptionError: The device cannot do what an option asks for.
     """
     if options.offload is not None and device.split(":")[0] == "cpu":
         raise OptionError("{offload} spares the memory of a GPU, and the device is cpu; leave it out")
@@ -28,7 +28,7 @@ def check_execution(options: Options, device: str) -> None:
 
 
 def placed(pipe: Any, options: Options, device: str) -> Any:
-    """The pipeline on the device, with the memory format, compiled blocks and offloading that the options ask for.
+    """The pipeline on the device, with the options' memory format, compilation and offloading.
 
     Raises:
         OptionError: The network cannot be compiled block by block, or the pipeline cannot be offloaded.
@@ -52,7 +52,7 @@ def placed(pipe: Any, options: Options, device: str) -> Any:
 
 
 def computing(options: Options, device: str) -> contextlib.AbstractContextManager[Any]:
-    """Within it products and convolutions are computed in bfloat16, where the options say so."""
+    """A context in which matrix products and convolutions are computed in bfloat16, if the options say so."""
     if not options.autocast:
         return contextlib.nullcontext()
     return torch.autocast(device.split(":")[0], torch.bfloat16)

@@ -1,4 +1,4 @@
-"""Whether a model that was loaded is whole: what a library replaces without a word is refused here."""
+"""Checks that a model was loaded completely: libraries silently replace missing weights and files."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ NO_LENGTH = 10**9  # a tokenizer that is not told its length has a far larger on
 
 
 def check_folder(folder: Path) -> dict[str, tuple[str, str]]:
-    """The parts of a model's folder, library and class by name, once its small files have been read.
+    """Reads a model folder's small files, and returns library and class of each component by its name.
 
     Raises:
-        ValueError: One is missing, or no object of JSON; the file is named.
+        ValueError: A file is missing or is not a JSON object; the message names it.
     """
     index = read_object(folder / INDEX, "file")
     if not isinstance(index.get("_class_name"), str):
@@ -44,21 +44,21 @@ def check_folder(folder: Path) -> dict[str, tuple[str, str]]:
 
 
 def parts_of(index: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Library and class of each part that a `model_index.json` lists."""
+    """Library and class of each component in a `model_index.json`."""
     listed = {name: value for name, value in index.items() if isinstance(value, list) and len(value) == 2}
     return {name: (value[0], value[1]) for name, value in listed.items() if all(isinstance(one, str) for one in value)}
 
 
 def text_models(folder: Path, parts: Mapping[str, tuple[str, str]], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts that transformers loads; where weights are missing it would draw them at random.
+    """Loads the components that come from transformers, which would fill in missing weights at random.
 
     Args:
-        folder: The model's.
-        parts: From `check_folder`.
-        options: For `from_pretrained`.
+        folder: The model's folder.
+        parts: Result of `check_folder`.
+        options: Keywords for `from_pretrained`.
 
     Raises:
-        ValueError: A part lacks weights.
+        ValueError: A component lacks weights.
     """
     import transformers
 
@@ -80,13 +80,13 @@ def text_models(folder: Path, parts: Mapping[str, tuple[str, str]], options: Map
 
 
 def in_half(folder: Path) -> bool:
-    """Whether a part's weights are there in half precision only."""
+    """Whether a component's weights exist in half precision only."""
     weights = [path.name for path in folder.glob("*.safetensors")]
     return bool(weights) and all(f".{HALF}" in weight for weight in weights)
 
 
 def check_components(pipe: Any) -> None:
-    """Refuses a pipeline whose parts were not loaded whole.
+    """Checks that a pipeline's components were loaded completely.
 
     Raises:
         ValueError: A weight is missing, a tokenizer lost its words or its length, or the VAE has no usable scale.

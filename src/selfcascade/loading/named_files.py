@@ -1,4 +1,4 @@
-"""The files that options name, checked before a model is loaded, with the checksums that a record holds."""
+"""The files that options name: checked before a model is loaded, and hashed for the record."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ HUB = re.compile(r"[\w.-]+/[\w.-]+(?:/(?P<inner>[\w./-]+))?")
 
 
 class Place(NamedTuple):
-    """Where weights lie.
+    """Where weights are stored.
 
     Attributes:
-        folder: A local folder, or a repository of the Hub, "owner/name".
-        file: Path in it; None where the folder as a whole is meant.
-        local: Whether it is a folder of this machine.
+        folder: A local folder, or a Hub repository, "owner/name".
+        file: Path inside the folder; None for the whole folder.
+        local: Whether the folder is on this machine.
     """
 
     folder: str
@@ -33,7 +33,7 @@ class Place(NamedTuple):
 
     @property
     def path(self) -> Path | None:
-        """The local file; None where there is no single one here."""
+        """The local file; None for a whole folder or a Hub repository."""
         return Path(self.folder) / self.file if self.local and self.file is not None else None
 
 
@@ -46,10 +46,14 @@ def split_scale(entry: str) -> tuple[str, float]:
 
 
 def find_weights(option: str, name: str) -> Place:
-    """The place of a .safetensors file that an option names: itself, a folder with it, or OWNER/NAME[/FILE] on the Hub.
+    """Finds the .safetensors file that an option names.
+
+    Args:
+        option: Name of the option, for messages.
+        name: A file, a folder that contains exactly one, or OWNER/NAME[/FILE] on the Hub.
 
     Raises:
-        OptionError: There is none, or it is in another format.
+        OptionError: There is no such file, or it is in another format.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -78,7 +82,7 @@ def tensor_names(option: str, path: Path) -> list[str]:
     """Names of the tensors in a .safetensors file.
 
     Raises:
-        OptionError: It is damaged or something else.
+        OptionError: The file is damaged or is not a .safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -93,10 +97,10 @@ def tensor_names(option: str, path: Path) -> list[str]:
 
 
 def check_files(options: Options) -> Options:
-    """The options with the checksums of the files that they name; no model is loaded.
+    """The options with the checksums of their files; no model is loaded.
 
     Raises:
-        ValueError: A file is missing or of another kind, or is not the one that the options were recorded with.
+        ValueError: A file is missing or of the wrong kind, or differs from the recorded one.
     """
     sums: dict[str, str] = {}
     for option, path in _files(options):
@@ -110,7 +114,7 @@ def check_files(options: Options) -> Options:
 
 
 def _files(options: Options) -> Iterator[tuple[str, Path]]:
-    """Local files of the options, checked for what they are."""
+    """The options' local files, each checked to be of its kind."""
     for entry in options.lora or ():
         path = find_weights("lora", split_scale(entry)[0]).path
         if path is not None:
@@ -140,7 +144,7 @@ def _files(options: Options) -> Iterator[tuple[str, Path]]:
 
 
 def find_folder_of(option: str, name: str) -> str:
-    """A folder with a config.json, or a Hub id.
+    """The name, checked to be a folder with a config.json, or a Hub id.
 
     Raises:
         OptionError: It is neither.

@@ -1,4 +1,4 @@
-"""Names of models, folders and devices; those of models and folders are checked before anything looks for them."""
+"""Names of models, folders and devices, checked before they are looked up."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ MAX_NAME = 255  # bytes, on the usual file systems
 
 
 def checked_name(option: str, name: object) -> str:
-    """What names a model or a folder, as text.
+    """The name of a model or a folder, as text.
 
     Raises:
-        ValueError: It is neither text nor a path, is empty, or holds what no name can.
+        ValueError: The name is neither text nor a path, is empty, or has characters that no name may have.
     """
     text = name if isinstance(name, str) else str(name) if isinstance(name, Path) else ""
     if not text or "\0" in text or len(Path(text).name.encode(errors="surrogateescape")) > MAX_NAME:

@@ -1,4 +1,4 @@
-"""Why a library could not load something, in a line."""
+"""Another library's error in one line."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import textwrap
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of an error's text, shortened; its class where it has none."""
+    """The first line of an error's message, shortened; the name of its class if the message is empty."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return textwrap.shorten(lines[0], 300, placeholder=" ...") if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Single-file checkpoints, as Civitai and the first releases of models have them."""
+"""Single-file checkpoints, as on Civitai and in the first releases of many models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ INDEX = "model_index.json"
 
 
 def check_single_file(name: str, config: str | None) -> None:
-    """Raises OptionError if it is not a .safetensors checkpoint, or `config` no folder in diffusers' format."""
+    """Raises OptionError unless `name` is a .safetensors checkpoint, and `config` a folder in diffusers' format."""
     path = Path(name).expanduser()
     if path.suffix != ".safetensors":
         raise OptionError(
@@ -35,10 +35,10 @@ def load_single_file(name: str, config: str | None, dtype: Any) -> Any:
         name: A .safetensors file.
         config: A folder of the same kind of model in diffusers' format, for configurations, tokenizers and the
             scheduler; None: the original model's, from the local cache or the Hub.
-        dtype: Of the weights.
+        dtype: Precision of the weights.
 
     Raises:
-        OptionError: It is not a checkpoint, or of a model that diffusers does not know.
+        OptionError: The file is not a checkpoint, or its model is unknown to diffusers.
     """
     check_single_file(name, config)
     path = Path(name).expanduser()
@@ -58,7 +58,7 @@ def load_single_file(name: str, config: str | None, dtype: Any) -> Any:
 
 
 def _original(path: Path) -> str:
-    """The Hub id of the model that a checkpoint is a version of, told by its tensors."""
+    """The Hub id of the model that a checkpoint is a version of, found from its tensors."""
     from diffusers.loaders.single_file_utils import fetch_diffusers_config, load_single_file_checkpoint
 
     return str(fetch_diffusers_config(load_single_file_checkpoint(str(path)))["pretrained_model_name_or_path"])

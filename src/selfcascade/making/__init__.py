@@ -1,4 +1,4 @@
-"""From options to pictures or clips and their records, and from records back to options; what commands share."""
+"""Makes pictures or clips with their records from options, and reads options back from records."""
 
 from selfcascade.making.made import (
     CLIP_KIND,

@@ -1,4 +1,4 @@
-"""From options to pictures or clips and their records, one or several at a time."""
+"""Makes pictures or clips with their records from options, one or several at a time."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ OF_THE_CASCADE = ("native_size", "num_frames", "upsamplers")
 
 @dataclass(frozen=True)
 class Made:
-    """A picture, the options it was made with (nothing left to defaults), and what its stages did.
+    """A picture or clip with the options that made it, all defaults filled in, and what its stages did.
 
     Attributes:
         image: The picture, or a clip's first frame.
-        seconds: What it took; of several that were made together, what all of them did.
+        seconds: Time it took; for several made together, the time for all of them.
         frames: Number of frames in a clip; None for a picture.
-        flagged: Whether the model's own safety checker has blacked it out.
-        latents: z_0 of each stage, for this picture alone.
+        flagged: Whether the model's safety checker has blacked it out.
+        latents: z_0 of each stage, for this picture only.
         interrupted: Whether a callback stopped the model before its last step.
     """
 
@@ -52,7 +52,7 @@ class Made:
     interrupted: bool = False
 
     def record(self) -> dict[str, Any]:
-        """What the sidecar holds."""
+        """The content of the sidecar file, as JSON."""
         clip = {} if self.frames is None else {"frames": len(self.frames), "fps": self.options.fps}
         result = {
             "sha256": pixels_sha256(self.image) if self.frames is None else clip_sha256(self.frames),
@@ -67,7 +67,7 @@ class Made:
         return {"schema": SCHEMA, "kind": kind, "settings": settings, "result": result, "versions": versions()}
 
     def parameters(self) -> str:
-        """What other tools read."""
+        """The `parameters` text of a PNG, in the form that other tools read."""
         options, pivots = self.options, _each(self.options.pivot_step)
         sizes = " ".join(f"{stage['width']}x{stage['height']}" for stage in self.stages)
         fields = {
@@ -94,14 +94,14 @@ class Made:
 
 
 def load(options: Options, video: bool = False) -> tuple[SelfCascade, Options]:
-    """The options' model, ready to run, and the options with the model's defaults filled in.
+    """Loads the options' model, and fills in the model's defaults.
 
     Args:
-        options: As given.
-        video: Whether a model that makes video will do.
+        options: The options as given.
+        video: Whether a video model is accepted.
 
     Raises:
-        ValueError: There is no such model, or it makes no pictures.
+        ValueError: The model does not exist, or makes video where pictures are asked for.
     """
     cascade, options = load_cascade(options)
     if cascade.family.video and not video:
@@ -110,7 +110,7 @@ def load(options: Options, video: bool = False) -> tuple[SelfCascade, Options]:
 
 
 def load_cascade(options: Options) -> tuple[SelfCascade, Options]:
-    """The options' model, ready to run, and the options with the upsamplers that it has."""
+    """Loads the options' model, and adds the name of its upsamplers to the options."""
     from selfcascade import SelfCascade
     from selfcascade.models import load_equipped, load_upsamplers
 
@@ -123,10 +123,10 @@ def load_cascade(options: Options) -> tuple[SelfCascade, Options]:
 
 
 def completed(cascade: SelfCascade, options: Options) -> Options:
-    """The options with the model's defaults filled in, checked as far as it can be before a step is run.
+    """The options with the model's defaults filled in, checked as far as possible without running a step.
 
     Raises:
-        OptionError: The model does not make what they ask for.
+        OptionError: The model cannot do what the options ask for.
     """
     from selfcascade.pipeline.calls import check_clips
 
@@ -148,7 +148,7 @@ def completed(cascade: SelfCascade, options: Options) -> Options:
 
 
 def upsamplers_of(options: Options) -> str | None:
-    """The upsamplers that the tuned version takes: those given, or the bundled models' best."""
+    """The tuned version's upsamplers: the given ones, or the bundled model's best."""
     from selfcascade.models import BUNDLED_MODELS, bundled_upsamplers
 
     if options.upsamplers is None and options.model in BUNDLED_MODELS:
@@ -157,7 +157,7 @@ def upsamplers_of(options: Options) -> str | None:
 
 
 def has_preset(options: Options) -> bool:
-    """Whether a preset says how its stages run; upsamplers and other methods have settings of their own."""
+    """Whether a preset applies; upsamplers and other methods have their own settings."""
     return options.method == "self-cascade" or bool(options.in_cascade)
 
 
@@ -167,13 +167,13 @@ def make(
     source: Any = None,
     callback: Callable[..., dict[str, Any]] | None = None,
 ) -> Made:
-    """One picture or clip: the same whatever was made before it.
+    """Makes one picture or clip; the result does not depend on what was made before.
 
     Args:
-        cascade: From `load`.
-        options: From `load`.
-        source: For options with an image, what `cli.sources.source_for` gave.
-        callback: As in diffusers' `callback_on_step_end`.
+        cascade: Model from `load`.
+        options: Options from `load`.
+        source: For options with an image, the result of `cli.sources.source_for`.
+        callback: Called after each step, like diffusers' `callback_on_step_end`.
 
     With a `pivot`, and the `generator` that its stage has left, this is what one call from the seed on makes.
     """
@@ -181,14 +181,14 @@ def make(
 
 
 def make_together(cascade: SelfCascade, group: Sequence[Options]) -> list[Made]:
-    """Several pictures or clips in one call of the pipeline.
+    """Makes several pictures or clips in one call of the pipeline.
 
-    Each differs from the one that is made alone by less than a step of 8 bits in nearly all pixels: sums over another
-    batch size come in another order.
+    Nearly all pixels differ by less than one 8-bit step from those of a picture made alone, because sums are computed
+    in another order for another batch size.
 
     Args:
-        cascade: From `load`.
-        group: From `completed`; they differ in their prompts and seeds alone, and all or none have a negative prompt.
+        cascade: Model from `load`.
+        group: Options from `completed` that differ in prompts and seeds only; all or none have a negative prompt.
     """
     return _make(cascade, group, None, None)
 
@@ -234,7 +234,7 @@ def _make(
 
 
 def _used(cascade: SelfCascade, options: Options, output: Any, image: Any, frames: Any) -> Options:
-    """The options with what the stages say that they were."""
+    """The options, with the values that the stages used."""
     settings = output.pivot_settings
     pivots = tuple(result.pivot_step for result in output.stages if result.pivot_step is not None)
     return options.changed(
@@ -254,7 +254,7 @@ def _used(cascade: SelfCascade, options: Options, output: Any, image: Any, frame
 
 
 def quiet_libraries() -> None:
-    """Turns off the libraries' own progress bars and remarks, which would end up between ours."""
+    """Turns off other libraries' progress bars and warnings, which would mix with the program's own output."""
     import diffusers
     import transformers
 
@@ -287,5 +287,5 @@ def _arguments(
 
 
 def _each(value: Any) -> str | None:
-    """A value, or those of several stages, as other tools read them."""
+    """A value, or several stages' values, in the form that other tools read."""
     return None if value is None else " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,4 +1,4 @@
-"""What a pipeline does where its call says nothing."""
+"""A pipeline's own defaults."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def default_frames(pipe: Any) -> int | None:
-    """Frames of its clips; None where its signature and its configuration say nothing."""
+    """Default number of frames in a clip; None if neither its signature nor its configuration says."""
     parameter = inspect.signature(pipe.__call__).parameters.get("num_frames")
     if parameter is not None and isinstance(parameter.default, int):
         return parameter.default
@@ -15,6 +15,6 @@ def default_frames(pipe: Any) -> int | None:
 
 
 def default_guidance(pipe: Any) -> float | None:
-    """Its guidance scale; None where it has none."""
+    """Default guidance scale; None if the pipeline has no guidance."""
     parameter = inspect.signature(pipe.__call__).parameters.get("guidance_scale")
     return parameter.default if parameter is not None and isinstance(parameter.default, (int, float)) else None

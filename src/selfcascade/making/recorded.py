@@ -1,4 +1,4 @@
-"""The options in the record of an earlier picture or clip, to make it again or something else of it."""
+"""Reads the options from the record of an earlier picture or clip."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from selfcascade.options import Options
 from selfcascade.options.checks import OptionError, shown
 
 RECORD_KEYS = frozenset({"schema", "kind", "settings", "result", "versions"})
-# What a batch says besides, beside each picture.
+# Keys that only records of a batch have.
 BATCH_KEYS = frozenset({"key", "caption", "status", "width", "height", "row", "line", "flagged", "unread_tokens"})
 RENAMED = {"frames": "num_frames"}  # in records of versions before 0.2
 
 
 def read_options(path: Path, kind: type[Options] = Options) -> tuple[Options, str | None]:
-    """The options in a sidecar or a PNG, and the SHA-256 of the pixels they gave.
+    """Reads the options from a sidecar or a PNG, and the SHA-256 of the pixels they gave.
 
     Raises:
-        ValueError: The file cannot be read, has an unknown key, or a value is out of range; the file is named.
+        ValueError: The file cannot be read, has an unknown key, or a value is out of range; the message names it.
     """
     record = read_record(path, KIND, CLIP_KIND)
     given = record.get("settings")
@@ -42,12 +42,12 @@ def read_options(path: Path, kind: type[Options] = Options) -> tuple[Options, st
 
 
 def migrated(options: Options) -> Options:
-    """Options of a version that recorded those, too, that the method then left out."""
+    """The options without those that the method does not take, which old versions recorded too."""
     return options.changed(**dict.fromkeys(not_taken(options.method, options)))
 
 
 def not_taken(name: str, options: Options) -> list[str]:
-    """What is given of the options, and this method does not take."""
+    """Names of the given options that this method does not take."""
     from selfcascade import METHODS
 
     method = METHODS.get(name)

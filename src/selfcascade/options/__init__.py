@@ -1,4 +1,4 @@
-"""What a call can say: the options, the checks of their values, and the presets."""
+"""The options of a call, the checks of their values, and the presets."""
 
 from __future__ import annotations
 

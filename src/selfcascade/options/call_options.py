@@ -1,8 +1,8 @@
-"""Everything that a call can say, each thing once: its name, type, range, default, help, and who takes it.
+"""All options of a call, each declared once: name, type, range, default, help, and which commands and methods take it.
 
-From `Options` come the checks of `SelfCascade`'s calls, the flags of the commands, the record beside a picture and the
-page docs/options.md. A new option is an entry here, or in `load_options` where it says what is loaded and how, and the
-line that uses it. Nothing here imports torch.
+The checks of `SelfCascade`'s calls, the commands' flags, the record next to a picture and docs/options.md are all
+derived from `Options`. To add an option, add an entry here (or in `load_options` if it concerns loading), and use it.
+Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ OutputType = Literal["pil", "np", "pt", "latent"]
 
 
 class Options(LoadOptions):
-    """What decides a picture or clip; None where the preset, the method or the model decides.
+    """Everything that determines a picture or clip. None leaves a value to the preset, the method or the model.
 
     Raises:
         OptionError: An option is unknown, or its value is out of range.
@@ -95,12 +95,12 @@ class Options(LoadOptions):
     ] = None
     scale: Annotated[
         Scale | None,
-        planned("Sides, as a multiple of the native ones or of the picture's to enlarge: 2 is 4x the pixels.", "2"),
+        planned("Sides, as a multiple of the native or the enlarged picture's sides: 2 is 4x the pixels.", "2"),
     ] = None
     pixels: Annotated[
-        Ratio | None, planned("Pixels, as a multiple of the native or the enlarged picture's: 4 is twice a side.", "4")
+        Ratio | None, planned("Pixels, as a multiple of the native or the enlarged picture's: 4 is 2x a side.", "4")
     ] = None
-    seed: Annotated[Seed, Use("Seed of the first picture; each next one's is one more.", "0", MAKE, passed=False)] = 0
+    seed: Annotated[Seed, Use("Seed of the first picture; each further one adds 1.", "0", MAKE, passed=False)] = 0
     num_inference_steps: Annotated[
         PerStage[Steps] | None,
         planned(
@@ -143,17 +143,19 @@ class Options(LoadOptions):
     ] = None
     upsampling: Annotated[Upsampling | None, of_cascade("How pivots are enlarged.")] = None
     anchor: Annotated[
-        Share | None, of_cascade("Share of a stage's steps, the first ones, held to the pivot's low band.")
+        Share | None, of_cascade("Share of a stage's steps, from the first, whose low band is held to the pivot's.")
     ] = None
-    energy: Annotated[Share | None, of_cascade("How much of its fine energy an enlarged pivot gets back.")] = None
+    energy: Annotated[Share | None, of_cascade("How much of the fine detail's energy an enlarged pivot gets back.")] = (
+        None
+    )
     attention: Annotated[
         Attention | None,
-        of_cascade("Whether self-attention above the native size is full, or local at a cost linear in pixels."),
+        of_cascade("Self-attention above the native size: full, or local, whose cost is linear in pixels."),
     ] = None
     shared_noise: Annotated[
         Share | None,
         Use(
-            "Share of the noise that a clip's frames have in common in stages with a pivot.",
+            "Share of the noise that all frames of a clip have in common, in stages with a pivot.",
             "0",
             CLIPS,
             calls=CALLS,
@@ -183,28 +185,28 @@ class Options(LoadOptions):
         bool | None, of_method("Use the weights in a cascade, above the native size only.", "no", commands=GENERATE)
     ] = None
     dilated_share: Annotated[
-        Share | None, of_method("Share of the noise levels, from the top, with dilated convolutions.", "by the size")
+        Share | None, of_method("Share of the noise levels, from the top, with dilated convolutions.", "by size")
     ] = None
     noise_level: Annotated[
-        NoiseLevel | None, of_method("Noise on what is super-resolved, a step of that model's schedule.", "20")
+        NoiseLevel | None, of_method("Noise added to the super-resolver's input: a step of its schedule.", "20")
     ] = None
     num_frames: Annotated[
         Frames | None, Use("Number of frames in a clip.", "the model's default", CLIPS | {"plan"}, flag="--frames")
     ] = None
-    fps: Annotated[Fps | None, Use("Frames a second of a clip.", "8", CLIPS, passed=False)] = None
-    start: Annotated[Start | None, of_source("Seconds into the clip where to begin.", "0", commands=UPSCALE)] = None
+    fps: Annotated[Fps | None, Use("Frames per second of a clip.", "8", CLIPS, passed=False)] = None
+    start: Annotated[Start | None, of_source("Where to begin in the clip, in seconds.", "0", commands=UPSCALE)] = None
     vae_tiling: Annotated[
         bool | None,
         Use("Decode the last stage in tiles.", "from 2048x2048 pixels on", MAKE, calls=CALLS, taken_by="vae_tiling"),
     ] = None
     generator: Annotated[
-        Generators | None, of_python("Source of every random draw; a list gives each picture its own.")
+        Generators | None, of_python("Source of all random numbers; a list gives each picture its own.")
     ] = None
-    output_type: Annotated[OutputType, of_python("Form of the pictures.", "pil")] = "pil"
-    return_dict: Annotated[bool, of_python("False: a tuple, pictures and stages.", "True", taken_by="")] = True
+    output_type: Annotated[OutputType, of_python("Format of the returned pictures.", "pil")] = "pil"
+    return_dict: Annotated[bool, of_python("False returns a tuple of pictures and stages.", "True", taken_by="")] = True
     pivot: Annotated[
         Latents | None,
-        of_python("z_0 of an earlier call's stage, to go on from.", calls=frozenset({"__call__"}), taken_by=""),
+        of_python("z_0 of a stage of an earlier call, to continue from.", calls=frozenset({"__call__"}), taken_by=""),
     ] = None
 
     def __init__(self, **given: object) -> None:
@@ -226,20 +228,20 @@ class Options(LoadOptions):
 
     @property
     def chooses_pivot(self) -> bool:
-        """Whether K is given, in its own unit or as a strength."""
+        """Whether K is given, as a timestep or as a strength."""
         return self.pivot_step is not None or self.strength is not None
 
     @property
     def side_scale(self) -> float | None:
-        """What the sides are multiplied by, as `scale` or `pixels` says; None where neither is given."""
+        """The factor for the sides, from `scale` or `pixels`; None if neither is given."""
         return self.scale if self.pixels is None else self.pixels**0.5
 
     def changed(self, **values: object) -> Self:
-        """The same with other values, all checked again."""
+        """A copy with other values, all of them checked."""
         return type(self)(**{**dict(self), **values})
 
     def given(self) -> dict[str, Any]:
-        """What is not left to defaults, by name."""
+        """The given values, which are not left to defaults, by name."""
         defaults = {name: field.default for name, field in type(self).model_fields.items()}
         return {
             name: value
@@ -248,27 +250,27 @@ class Options(LoadOptions):
         }
 
     def keywords(self, call: str | None = None) -> dict[str, Any]:
-        """What is given and goes on as keywords: to this method of `SelfCascade`, or to any of `METHODS`."""
+        """Given values as keywords for this method of `SelfCascade`, or, with None, for any of `METHODS`."""
         found = {name: use for name, use in uses(type(self)).items() if use.passed}
         if call is not None:
             found = {name: use for name, use in found.items() if call in use.calls}
         return {name: value for name, value in self.given().items() if name in found}
 
     def as_record(self) -> dict[str, Any]:
-        """What the record beside a picture holds, as JSON has it."""
+        """The values for the record next to a picture, as JSON."""
         kept = {name for name, use in uses(type(self)).items() if use.recorded}
         return self.model_dump(mode="json", include=kept)
 
 
 @functools.cache
 def hints(options: type[Options] = Options) -> Mapping[str, object]:
-    """The annotated types of the options, by name."""
+    """The options' annotated types, by name."""
     found = typing.get_type_hints(options, include_extras=True)
     return {name: found[name] for name in options.model_fields}
 
 
 @functools.cache
 def uses(options: type[Options] = Options) -> Mapping[str, Use]:
-    """Where each option may be said, by name."""
+    """Where each option is taken, by name."""
     fields = options.model_fields
     return {name: next(one for one in field.metadata if isinstance(one, Use)) for name, field in fields.items()}

@@ -1,4 +1,4 @@
-"""Values against their annotated types, and the one sentence that refuses a value. Nothing here imports torch."""
+"""Checks values against their annotated types, and words the message that refuses one. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ PLAIN: dict[object, str] = {bool: "true or false", int: "a whole number", float:
 
 @dataclass(frozen=True)
 class Allowed:
-    """The values of an annotated type in words, where its bounds do not say them."""
+    """An annotated type's values in words, where its bounds do not tell them."""
 
     words: str
 
 
 class OptionError(ValueError):
-    """An option that cannot be used, named as the caller knows it: a keyword in Python, a flag on the command line.
+    """An option that cannot be used. Its name is shown the caller's way: a keyword in Python, a flag in the shell.
 
     Args:
-        sentence: What is wrong, with options in braces: "{anchor} must be a number from 0 to 1, not {found}".
-        values: What other words in braces stand for.
+        sentence: What is wrong, options in braces: "{anchor} must be a number from 0 to 1, not {found}".
+        values: Values of the other names in braces.
     """
 
     def __init__(self, sentence: str, /, **values: object) -> None:
@@ -40,12 +40,12 @@ class OptionError(ValueError):
         super().__init__(self.told(lambda name: name))
 
     def told(self, spelled: Callable[[str], str]) -> str:
-        """The sentence with options spelled by this function."""
+        """The message, with the options' names spelled by this function."""
         return self.sentence.format_map(_Named(self.values, spelled))
 
 
 class _Named(dict[str, object]):
-    """Values by name, and the spelling of every other name."""
+    """Values by name; any other name gives its spelling."""
 
     def __init__(self, values: Mapping[str, object], spelled: Callable[[str], str]) -> None:
         super().__init__(values)
@@ -56,24 +56,24 @@ class _Named(dict[str, object]):
 
 
 def is_whole(value: object, low: int = 1, high: float = math.inf) -> TypeGuard[int]:
-    """Whether it is a whole number, which True and False are not, from `low` to `high`."""
+    """Whether the value is a whole number from `low` to `high`; True and False are not numbers."""
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def is_number(value: object, low: float = -math.inf, high: float = math.inf) -> TypeGuard[float]:
-    """Whether it is a number, which True and False are not, from `low` to `high`; nan lies nowhere."""
+    """Whether the value is a number from `low` to `high`; True, False and nan are not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
 
 
 def no_truth_in(value: object) -> None:
-    """Raises ValueError if true or false stands for a number, or among several: pydantic would take it for 1 or 0."""
+    """Raises ValueError if the value is or contains true or false, which pydantic would take for 1 or 0."""
     several = cast("Sequence[object]", value) if isinstance(value, (list, tuple)) else [value]
     if any(isinstance(one, bool) for one in several):
         raise ValueError(f"must not be true or false, as {value!r} is")
 
 
 def shown(value: object) -> str:
-    """A value in a sentence: in ASCII, and not too long."""
+    """A value for a message: in ASCII, and shortened if long."""
     text = ascii(value)
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
 
@@ -85,7 +85,7 @@ def joined(names: Iterable[str], word: str = "or") -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """'; did you mean ...?' with the nearest known name, or nothing where none is near."""
+    """'; did you mean ...?' with the nearest known name; empty if none is near."""
     found = difflib.get_close_matches(name, list(known), 1)
     return f"; did you mean {found[0]}?" if found else ""
 
@@ -102,7 +102,7 @@ def kind_of(annotation: object) -> object:
 
 
 def item_of(annotation: object) -> object | None:
-    """T, with its bounds, of a type that is T or a tuple of T; None of others."""
+    """T, with its bounds, for the type "T or a tuple of T"; None for other types."""
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return item_of(parts[0])
@@ -142,12 +142,12 @@ def _bounds(metadata: Iterable[object]) -> str:
 
 
 def refusal(error: ValidationError, hints: Mapping[str, object], values: Mapping[str, object]) -> OptionError:
-    """The first thing that pydantic found, in one sentence.
+    """The first error that pydantic found, in one sentence.
 
     Args:
-        error: Error of a model or a field.
-        hints: Annotated types by the names of the fields.
-        values: What was given.
+        error: The error of a model or a field.
+        hints: The fields' annotated types, by name.
+        values: The given values, by name.
     """
     found = error.errors(include_url=False)
     first = found[0]
@@ -171,7 +171,7 @@ def refusal(error: ValidationError, hints: Mapping[str, object], values: Mapping
 
 
 def check_fields(instance: object) -> None:
-    """Raises OptionError if a field of a dataclass has a value that its annotation does not allow."""
+    """Raises OptionError if a dataclass field's value does not fit its annotation."""
     hints = typing.get_type_hints(type(instance), include_extras=True)
     for name, hint in hints.items():
         value: object = getattr(instance, name)
@@ -218,7 +218,7 @@ Guidance = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
 Sides = Annotated[tuple[Pixels, Pixels], BeforeValidator(_as_tuple), Allowed("HEIGHTxWIDTH in pixels, like 64x96")]
 Generators = Annotated[Any, AfterValidator(_generators), Allowed("a torch.Generator, or a list of them")]
 Latents = Annotated[object, Allowed("a tensor of latents")]
-# One or more, whose number has nothing to do with stages.
+# One or more texts; their number is unrelated to the number of stages.
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_as_several), Field(min_length=1), Allowed("text, or several")]
 # One value for all stages it is for, or one for each of them.
 PerStage = Annotated[Item | Annotated[tuple[Item, ...], Field(min_length=1)], BeforeValidator(_as_tuple)]

@@ -1,4 +1,4 @@
-"""JSON that others may have written, read strictly. Nothing here imports torch."""
+"""Strict reading of JSON from unknown sources. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, NoReturn
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What a text of JSON says.
+    """Parses JSON.
 
     Raises:
-        ValueError: It is not JSON, which knows no NaN and no infinite numbers, or is nested too deeply.
+        ValueError: The text is not JSON, contains NaN or infinite numbers, or is nested too deeply.
     """
     try:
         return json.loads(text, parse_constant=_refuse, parse_float=_finite)
@@ -21,14 +21,14 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_object(path: Path, what: str) -> dict[str, Any]:
-    """The object in a file of JSON.
+    """Reads the object in a JSON file.
 
     Args:
         path: The file.
-        what: What it is, for the sentence that refuses it.
+        what: What the file is, for messages.
 
     Raises:
-        ValueError: It cannot be read, or holds something else; the file is named.
+        ValueError: The file cannot be read, or does not hold an object; the message names it.
     """
     try:
         found = parse_json(path.read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""What a call can say of the model: which is loaded, what is added to it, how it runs. Nothing here imports torch."""
+"""The options about the model: which one is loaded, what is added to it, how it runs. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _scheduler(name: str) -> str:
 
 SchedulerName = Annotated[Text, AfterValidator(_scheduler)]
 Weight = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]
-# What is of no use without the other.
+# Options that need another one.
 PAIRS = (
     ("controlnet", "control_image"),
     ("control_image", "controlnet"),
@@ -33,7 +33,7 @@ PAIRS = (
 
 
 class LoadOptions(BaseModel):
-    """What is loaded, and how it runs; None where the model decides."""
+    """What is loaded and how it runs. None leaves a value to the model."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
@@ -48,7 +48,7 @@ class LoadOptions(BaseModel):
     config: Annotated[
         Text | None,
         of_model(
-            "For a checkpoint: a folder of the same kind of model in diffusers' format; of its weights none are read.",
+            "For a checkpoint: a folder in diffusers' format with the same kind of model; its weights are not read.",
             "the original model's, from the local cache or the Hub",
             metavar="DIR",
         ),
@@ -71,7 +71,7 @@ class LoadOptions(BaseModel):
     lora: Annotated[
         Texts | None,
         of_addition(
-            "LoRA in a .safetensors file, a folder or on the Hub, with its strength; give it again for another.",
+            "LoRA: a .safetensors file, a folder or a Hub id, with its strength; repeat the option to add more.",
             metavar="PATH[:SCALE]",
         ),
     ] = None
@@ -79,7 +79,7 @@ class LoadOptions(BaseModel):
         Text | None, of_addition("ControlNet: a folder in diffusers' format, or a Hub id.", metavar="PATH")
     ] = None
     control_image: Annotated[
-        Text | None, of_addition("What the ControlNet is shown: edges, depth, a pose.", metavar="FILE")
+        Text | None, of_addition("Picture for the ControlNet: edges, depth, a pose.", metavar="FILE")
     ] = None
     control_scale: Annotated[Weight | None, of_addition("Strength of the ControlNet.", "1")] = None
     ip_adapter: Annotated[
@@ -89,20 +89,20 @@ class LoadOptions(BaseModel):
             metavar="PATH",
         ),
     ] = None
-    ip_image: Annotated[Text | None, of_addition("The picture that the IP-Adapter takes after.", metavar="FILE")] = None
+    ip_image: Annotated[Text | None, of_addition("Picture for the IP-Adapter to follow.", metavar="FILE")] = None
     ip_scale: Annotated[Weight | None, of_addition("Strength of the IP-Adapter.", "1")] = None
     offload: Annotated[
         Offload | None,
         of_addition(
-            "Keep on the GPU what runs only: one model of the pipeline at a time, one layer, or groups of layers.",
-            "all of it on the GPU",
+            "Keep on the GPU only what is running: one model of the pipeline, one layer, or one group of layers.",
+            "everything on the GPU",
             recorded=False,
         ),
     ] = None
     compile: Annotated[bool | None, of_addition("Compile the network's repeated blocks before the first step.")] = None
-    channels_last: Annotated[bool | None, of_addition("Keep pictures and weights with their channels last.")] = None
+    channels_last: Annotated[bool | None, of_addition("Use the channels-last memory format.")] = None
     autocast: Annotated[
-        bool | None, of_addition("Compute in bfloat16, with the weights as they are; CPUs must have it.")
+        bool | None, of_addition("Compute in bfloat16 without converting the weights; the CPU must support it.")
     ] = None
     files_sha256: Annotated[
         dict[str, str] | None, of_addition("SHA-256 of each of those files.", commands=frozenset())

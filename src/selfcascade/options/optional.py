@@ -1,10 +1,10 @@
-"""What is installed by name only: which extra of ours brings a package, and the words that say so."""
+"""Optional packages: whether they are installed, and which extra installs them."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 
-# Packages by the name they are imported under; the first extra is the smallest that brings one.
+# Extras by the name that a package is imported under, the smallest extra first.
 EXTRAS: dict[str, tuple[str, ...]] = {
     "av": ("video", "train", "web"),
     "gradio": ("web",),
@@ -19,7 +19,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package could be imported, found out without importing it."""
+    """Whether a package can be imported, without importing it."""
     return find_spec(package) is not None
 
 
@@ -27,8 +27,8 @@ def install(package: str, extra: str | None = None) -> str:
     """The command that installs a package.
 
     Args:
-        package: The name it is imported under; one that no extra brings is installed by itself.
-        extra: Which of the extras that bring it is meant; None is the smallest.
+        package: The name it is imported under. A package in no extra is installed by itself.
+        extra: Which of its extras is meant; None means the smallest.
     """
     if package not in EXTRAS:
         return f"pip install {package}"

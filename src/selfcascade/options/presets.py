@@ -1,7 +1,7 @@
-"""Named settings of the cascade, and those that a model's own folder carries.
+"""Named settings of the cascade, and the defaults in a model's folder.
 
-`quality` is the default: it measured best. `paper` reproduces the publication; the others say what they were chosen by.
-The figures are of the bundled world, thirty pictures a setting (`experiments/table2`); docs/presets.md has more.
+`quality` is the default: it measured best. `paper` reproduces the publication; the others say what they were chosen
+for. Figures were measured on the bundled model, thirty pictures a setting (`experiments/table2`); see docs/presets.md.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ class Preset:
     """Settings of the up-scaling stages.
 
     Attributes:
-        name: As given to `SelfCascade(...)(preset=...)`.
-        summary: What it is for, in a line.
+        name: Name, for `SelfCascade(...)(preset=...)`.
+        summary: What the preset is for, in one line.
         pivot_share: K / T of the first up-scaling stage, in (0, 1].
-        later_pivot_share: K / T of the stages after it, whose composition is made already.
+        later_pivot_share: K / T of the stages after it, which already have their composition.
         upsampling: phi: "latent-bilinear", "latent-bicubic" or "rgb" (decode, Lanczos, encode).
-        matched: Whether the two shares are meant at the native size; each stage then starts at the step that hides as
-            much of its larger picture (`matched_step`: SNR(K) = SNR(share T) / the ratio of the pixels).
-        step_share: Steps of up-scaling stages' schedules, as a share, below 1, of num_inference_steps where that is one
-            number; never so few that none lies at or below K.
-        anchor: Share of a stage's steps, the first ones, whose low band is the pivot's, in [0, 1].
-        energy: Strength at which the enlarged pivot's high band gets its energy back, in [0, 1].
-        attention: In stages larger than the native size a token attends to the whole picture, "full", or to a window
-            of the native size, "local"; full where a network of the model does not support local attention.
+        matched: Whether the shares apply at the native size. A larger stage then starts at the step that hides as much
+            of its picture (`matched_step`: SNR(K) = SNR(share T) / ratio of the pixels).
+        step_share: Steps of an up-scaling stage's schedule, as a share of num_inference_steps. A share below 1 applies
+            where that is one number, and always leaves a step at or below K.
+        anchor: Share of a stage's steps, from the first, whose low band is replaced by the pivot's, in [0, 1].
+        energy: How much of its lost energy the enlarged pivot's high band gets back, in [0, 1].
+        attention: In stages above the native size a token attends to the whole picture, "full", or to a window of the
+            native size, "local". Models that do not support local attention use "full".
 
     Raises:
         OptionError: A value is out of range.
@@ -85,13 +85,13 @@ PRESETS: dict[str, Preset] = {
 
 
 DEFAULT_PRESET = "quality"
-UNANCHORED_PRESET = "rgb"  # the best that is measured without an anchor, which some schedulers cannot hold
+UNANCHORED_PRESET = "rgb"  # the best one measured without an anchor, which some schedulers cannot do
 DEFAULTS_FILE = "selfcascade.json"
 MAX_DEFAULTS_BYTES = 10_000
 
 
 class ModelDefaults(BaseModel):
-    """What a model is sampled with where a call does not say: `selfcascade.json` beside its `model_index.json`.
+    """A model's own defaults: `selfcascade.json` next to its `model_index.json`.
 
     Raises:
         ValueError: A key is unknown or a value out of range (pydantic's `ValidationError` is one).
@@ -101,11 +101,11 @@ class ModelDefaults(BaseModel):
 
     num_inference_steps: int = Field(default=50, ge=1, le=10_000, description="Steps of the whole schedule.")
     guidance_scale: float | None = Field(
-        default=None, ge=0, le=1000, allow_inf_nan=False, description="Guidance; none: the pipeline's own default."
+        default=None, ge=0, le=1000, allow_inf_nan=False, description="Guidance; null: the pipeline's default."
     )
-    preset: str | None = Field(default=None, description="A name of PRESETS; none: 'quality'.")
+    preset: str | None = Field(default=None, description="A name in PRESETS; null: 'quality'.")
     native_size: tuple[PositiveInt, PositiveInt] | None = Field(
-        default=None, description="[height, width] in pixels the model was trained at; none: as the pipeline says."
+        default=None, description="[height, width] in pixels the model was trained at; null: read from the pipeline."
     )
 
     @field_validator("preset")
@@ -115,12 +115,12 @@ class ModelDefaults(BaseModel):
 
 
 def defaults_of(pipe: Any) -> ModelDefaults:
-    """The defaults in the folder that a pipeline was loaded from; the general ones where it carries none.
+    """The defaults in the folder that a pipeline was loaded from, or the general ones if there are none.
 
-    A pipeline that was built by hand is told its folder by `pipe.register_to_config(_name_or_path=folder)`.
+    For a pipeline built by hand, set the folder with `pipe.register_to_config(_name_or_path=folder)`.
 
     Raises:
-        ValueError: The file is damaged, has an unknown key, or a value is out of range; the file is named.
+        ValueError: The file is damaged, has an unknown key, or a value is out of range; the message names it.
     """
     place = getattr(pipe, "config", {}).get("_name_or_path")
     path = Path(place) / DEFAULTS_FILE if isinstance(place, (str, Path)) else None
@@ -142,7 +142,7 @@ def preset_named(name: object) -> Preset:
     """The preset of this name; a `Preset` is returned as it is.
 
     Raises:
-        OptionError: There is none.
+        OptionError: No preset has this name.
     """
     if isinstance(name, Preset):
         return name

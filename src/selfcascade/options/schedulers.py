@@ -1,4 +1,4 @@
-"""Schedulers by the names that users know, read without torch: "euler-a", "DPM++ 2M Karras", a class of diffusers."""
+"""Schedulers by familiar names, parsed without torch: "euler-a", "DPM++ 2M Karras", or a class of diffusers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from selfcascade.options.checks import nearest, shown
 
-# Short names to classes of diffusers and what is set in them beside the model's own configuration.
+# Short names, with the diffusers class and the settings that are changed in the model's own configuration.
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
     "ddpm": ("DDPMScheduler", {}),
@@ -42,12 +42,12 @@ CLASS = re.compile(r"[A-Z][A-Za-z0-9]{1,60}Scheduler")
 
 @dataclass(frozen=True)
 class NamedScheduler:
-    """What a name says.
+    """A parsed scheduler name.
 
     Attributes:
-        name: As given.
+        name: The name as given.
         kind: Name of the class in diffusers.
-        settings: What the name sets in it.
+        settings: Settings that the name implies.
     """
 
     name: str
@@ -56,10 +56,10 @@ class NamedScheduler:
 
 
 def parse_scheduler(name: str) -> NamedScheduler:
-    """What a scheduler's name says: capitals, spaces, dashes and underscores do not matter.
+    """Parses a scheduler's name; capitals, spaces, dashes and underscores do not matter.
 
     Raises:
-        ValueError: There is no such scheduler, or it has two spacings.
+        ValueError: The scheduler is unknown, or the name has two spacings.
     """
     words = name.split()
     settings: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Where an option may be said: the commands, the calls and the methods that have it, and the usual kinds of options."""
+"""Which commands, calls and methods take an option, and shorthands for the usual kinds of options."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ Names = frozenset[str]
 
 @dataclass(frozen=True)
 class Use:
-    """Where an option may be said, and how it is explained.
+    """Where an option is taken, and how it is explained.
 
     Attributes:
-        help: What it is.
-        unless: What holds where it is not given; "" where there is nothing to say.
-        commands: Commands that have it.
+        help: What the option is.
+        unless: The default, in words; "" if there is nothing to say.
+        commands: Commands that take it.
         positional: Commands where it is an argument rather than a flag.
-        calls: Methods of `SelfCascade` that have it as a keyword.
-        taken_by: "all" methods of `selfcascade.METHODS`; or those whose `takes` has this word or the option's name.
-        flag: A shorter flag, beside the option's own name with dashes.
-        metavar: What stands for its value in the help.
-        passed: Whether a method gets it as a keyword; what does not is used before a method runs.
-        recorded: Whether the record beside a picture has it.
-        any_object: Whether Python gives an object or a list of them in the place of the text that commands take.
+        calls: Methods of `SelfCascade` that take it as a keyword.
+        taken_by: "all" methods of `selfcascade.METHODS`, or those whose `takes` contains this word or the option's
+            name.
+        flag: A shorter flag, besides the option's name with dashes.
+        metavar: Placeholder for the value in the help.
+        passed: Whether a method gets it as a keyword; other options are used before a method runs.
+        recorded: Whether it is in the record next to a picture.
+        any_object: Whether Python takes an object, or a list of them, where commands take text.
     """
 
     help: str
@@ -51,7 +52,7 @@ MODEL: Names = PLAN | {"info", "web"}
 CALLS: Names = frozenset({"__call__", "upscale"})
 PLANNED: Names = CALLS | {"plan"}
 
-# Options of one kind: of the stages' plan, of stages with a pivot, of the model, of what is added to it, ...
+# One function for each kind of option: of the plan, of stages with a pivot, of the model, of additions to it, ...
 planned = functools.partial(Use, commands=PLAN, calls=PLANNED)
 of_cascade = functools.partial(planned, unless="the preset's", taken_by="cascade")
 of_own_stages = functools.partial(Use, commands=MAKE, calls=CALLS, taken_by="cascade")

@@ -1,4 +1,4 @@
-"""`SelfCascade`: from a call's arguments to planned stages, and from these to pictures."""
+"""`SelfCascade`: plans the stages of a call, and runs them."""
 
 from __future__ import annotations
 

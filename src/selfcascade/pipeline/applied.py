@@ -1,4 +1,4 @@
-"""One line that makes a pipeline's own call a cascade, and one that takes it back."""
+"""`apply` makes a pipeline's own call a cascade; `remove` undoes it."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def apply(
 ) -> P:
     """Makes `pipe(...)` a cascade: it returns what `SelfCascade(pipe)(...)` does, bit for bit, until `remove(pipe)`.
 
-    The pipeline object alone is changed, by a subclass of its class under the same name; nothing else is. Applied
-    again, the new settings replace the earlier ones.
+    Only the pipeline object changes: its class becomes a subclass of the same name. Applying again replaces the
+    earlier settings.
 
     Args:
         pipe: A diffusers pipeline of a supported family.
-        upsamplers, native_size, family: As in `SelfCascade`.
-        options: Keywords of `SelfCascade.__call__` for every call that does not say otherwise: preset, scale, ...
-            A call that gives any size leaves all sizes of these out.
+        upsamplers, native_size, family: See `SelfCascade`.
+        options: Default keywords of `SelfCascade.__call__` for every call: preset, scale, ... A call that gives any
+            size ignores all sizes among these.
 
     Returns:
         The pipeline.
@@ -50,10 +50,10 @@ def apply(
 
 
 def remove(pipe: P) -> P:
-    """Makes `pipe(...)` the pipeline's own call again, as it was before `apply(pipe)`; the pipeline is returned.
+    """Makes `pipe(...)` the pipeline's own call again, as before `apply(pipe)`, and returns the pipeline.
 
     Raises:
-        ValueError: Nothing is applied to it.
+        ValueError: `apply` was not called on this pipeline.
     """
     kind = plain_class(type(pipe))
     if kind is type(pipe):
@@ -68,7 +68,7 @@ def _become(pipe: Pipeline, kind: type) -> None:
 
 
 def _applied_class(kind: type[Any], cascade: SelfCascade, options: dict[str, object]) -> type:
-    """A subclass under the same name whose call is the cascade's, with the signature of its own."""
+    """A subclass of the same name and call signature whose call runs the cascade."""
     signature = inspect.signature(kind.__call__)
 
     @functools.wraps(kind.__call__)
@@ -88,7 +88,7 @@ def _applied_class(kind: type[Any], cascade: SelfCascade, options: dict[str, obj
 def _by_name(
     signature: inspect.Signature, pipe: Pipeline, args: tuple[object, ...], kwargs: dict[str, object]
 ) -> dict[str, object]:
-    """The arguments of a call by name."""
+    """A call's arguments, by name."""
     names = [name for name in signature.parameters if name != "self"]
     if len(args) > len(names):
         raise OptionError(f"a call of {type(pipe).__name__} has at most {len(names)} positional arguments")

@@ -1,4 +1,4 @@
-"""What a call of `SelfCascade` is given, checked before anything runs, and what it returns."""
+"""The arguments of a call of `SelfCascade`, checked before anything runs, and its result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from selfcascade.options.checks import OptionError, is_whole, nearest, shown
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-# Keywords of pipelines whose values would change what a stage's latents mean.
+# Pipeline keywords that would change what a stage's latents mean, and what to use instead.
 REPLACED = {
     "latents": "stages make their own; use pivot, or upscale(image)",
     "denoise_strength": "stages start at a noise level; use pivot_step",
@@ -36,15 +36,15 @@ FOR_PIVOTS = ("shared_noise", "stage_prompt", "stage_negative_prompt", "stage_sc
 
 @dataclass
 class SelfCascadeOutput:
-    """What a cascade made.
+    """The result of a cascade.
 
     Attributes:
-        images: Pictures in the asked `output_type`; None for video.
-        frames: Clips in the asked `output_type`; None for pictures.
-        stages: What each stage did: size, pivot_step, steps, seconds, latents.
-        interrupted: Whether the caller stopped it; the pictures are then those of the last stage that ran.
-        nsfw_content_detected: As the pipeline reports it; None where it does not.
-        pivot_settings: How pivots were enlarged and stages held to them; None where no stage had one.
+        images: Pictures in the requested `output_type`; None for video.
+        frames: Clips in the requested `output_type`; None for pictures.
+        stages: Size, pivot_step, steps, seconds and latents of each stage.
+        interrupted: Whether the caller stopped it; the pictures are then from the last stage that ran.
+        nsfw_content_detected: The safety checker's result for each picture; None if the pipeline reports none.
+        pivot_settings: How pivots were enlarged and used; None if no stage had one.
     """
 
     images: Any
@@ -55,7 +55,7 @@ class SelfCascadeOutput:
     pivot_settings: PivotSettings | None = None
 
     def __getitem__(self, key: int | str) -> Any:
-        """As diffusers' outputs have it: 0 is the pictures or clips, and a name the attribute of that name."""
+        """Access as in diffusers' outputs: 0 for the pictures or clips, or the name of an attribute."""
         return (
             getattr(self, key)
             if isinstance(key, str)
@@ -64,15 +64,15 @@ class SelfCascadeOutput:
 
 
 def read_call(family: Family, call: str, given: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
-    """The options of a call of `SelfCascade`, and the keywords that are its pipeline's.
+    """Splits a call's keywords into options of `SelfCascade` and keywords of the pipeline.
 
     Args:
-        family: The pipeline's; its own keyword for the number of frames is `num_frames` in what is returned.
+        family: The pipeline's family; its own keyword for the number of frames is returned as `num_frames`.
         call: "plan", "__call__" or "upscale".
         given: All keywords of the call.
 
     Raises:
-        OptionError: A keyword is neither ours nor in the pipeline's signature, or a value is out of range.
+        OptionError: A keyword is unknown to both, or a value is out of range.
     """
     ours = {name for name, use in uses().items() if call in use.calls}
     pipe, frames_name = family.pipe, family.frames_name
@@ -94,32 +94,32 @@ def read_call(family: Family, call: str, given: Mapping[str, Any]) -> tuple[Opti
 
 
 def signed_as_overloaded(function: Function) -> Function:
-    """The function with the signature of its first overload, which spells its keywords out, for `help` and others."""
+    """The function with the signature of its first overload, which names all keywords, for `help`."""
     vars(function)["__signature__"] = inspect.signature(get_overloads(function)[0])
     return function
 
 
 def keywords_of(pipe: Pipeline) -> set[str]:
-    """Names in the signature of a pipeline's call, and in those that its classes pass keywords on to."""
+    """Keywords in the signature of a pipeline's call, and in the base classes' calls that it passes them on to."""
     calls = [kind.__call__ for kind in type(pipe).__mro__ if "__call__" in vars(kind)]
     found = [parameter for call in calls for parameter in inspect.signature(call).parameters.values()]
     return {parameter.name for parameter in found if parameter.kind in NAMED}
 
 
 def is_finite(value: object) -> bool:
-    """Whether all numbers of a tensor, or of tensors in a list, are finite."""
+    """Whether all values of a tensor, or of the tensors in a list, are finite."""
     if isinstance(value, (list, tuple)):
         return all(map(is_finite, cast("Sequence[object]", value)))
     return not isinstance(value, Tensor) or not value.is_floating_point() or bool(torch.isfinite(value).all())
 
 
 def check_call(request: Request, scale: float, tuned: bool) -> None:
-    """Raises ValueError, naming the argument, if a call's settings are not acceptable.
+    """Raises ValueError, naming the argument, if a call's arguments cannot be used.
 
     Args:
-        request: What is asked of the pipeline.
-        scale: `upsampler_scale`.
-        tuned: Whether there are upsamplers.
+        request: The call's arguments for the pipeline.
+        scale: The call's `upsampler_scale`.
+        tuned: Whether the cascade has upsamplers.
     """
     arguments = request.arguments
     if request.prompt == []:
@@ -148,12 +148,12 @@ def check_call(request: Request, scale: float, tuned: bool) -> None:
 
 
 def check_clips(family: Family, frames: int | None, shared_noise: float) -> None:
-    """Raises ValueError, naming the argument, if the model makes no such clips.
+    """Raises ValueError, naming the argument, if the model cannot make such clips.
 
     Args:
-        family: The model's.
-        frames: `num_frames`; None is the pipeline's default.
-        shared_noise: As in `SelfCascade.__call__`.
+        family: The model's family.
+        frames: The call's `num_frames`; None means the pipeline's default.
+        shared_noise: Share of the noise that frames have in common; see `SelfCascade.__call__`.
     """
     Options(shared_noise=shared_noise, num_frames=frames)
     if not family.video:
@@ -178,7 +178,7 @@ def check_clips(family: Family, frames: int | None, shared_noise: float) -> None
 
 
 def check_has_pivot(options: Options, stages: Sequence[Stage]) -> None:
-    """Raises OptionError if an option is for stages with a pivot, and there is none."""
+    """Raises OptionError if an option for stages with a pivot is given, but there are none."""
     if stages[-1].pivot_step is not None:
         return
     for name in FOR_PIVOTS:
@@ -189,7 +189,7 @@ def check_has_pivot(options: Options, stages: Sequence[Stage]) -> None:
 
 
 def check_length(arguments: Mapping[str, Any], frames: int) -> None:
-    """Raises ValueError if keywords of the pipeline ask for another length than the clip's, or for copies."""
+    """Raises ValueError if keywords of the pipeline ask for a length other than the clip's, or for several copies."""
     if arguments.get("num_frames", frames) != frames:
         raise OptionError(f"{{num_frames}} is the clip's, {frames}, not {arguments['num_frames']!r}; leave it out")
     for name in ("num_videos_per_prompt", "num_images_per_prompt"):  # some pipelines take it, and others pass over it

@@ -36,26 +36,26 @@ from selfcascade.pipeline.calls import (
 from selfcascade.pipeline.planning import Planner, enlarged_size, sizes_from
 from selfcascade.upsamplers.skip_features import adding_skip_features, check_hookable
 
-# From here on a decoded picture alone takes gigabytes inside a VAE, so it is decoded in tiles unless told otherwise.
+# From this size on, decoding a picture takes gigabytes inside a VAE, so tiles are the default.
 TILING_AREA = 2048 * 2048
 
 
 class SelfCascade(Planner):
     """A text-to-image or text-to-video pipeline that makes larger pictures than its model was trained for.
 
-    The pipeline is used as it is, with its LoRAs, ControlNet, adapters, offloading and callbacks, and left as it was.
+    The pipeline is used as it is, with its LoRAs, ControlNet, adapters, offloading and callbacks, and left unchanged.
 
     Args:
         pipe: A diffusers pipeline of a supported family.
-        upsamplers: Feature upsamplers made for this pipeline's U-Net, the tuned version; None, the tuning-free one.
-        native_size: (height, width) in pixels the model was trained at; None: as its folder or the pipeline says.
+        upsamplers: Feature upsamplers for this pipeline's U-Net (the tuned version); None for the tuning-free version.
+        native_size: (height, width) in pixels the model was trained at; None reads it from its folder or the pipeline.
         family: A subclass of `selfcascade.Family` for this pipeline; None takes the one registered for its class.
 
     Attributes:
-        defaults: What the model's own `selfcascade.json` says of steps, guidance and preset (`presets.ModelDefaults`).
+        defaults: Steps, guidance and preset from the model's own `selfcascade.json` (`presets.ModelDefaults`).
 
     Raises:
-        ValueError: The pipeline, its scheduler or an argument is not supported; the sentence says what to use.
+        ValueError: The pipeline, its scheduler or an argument is not supported; the message says what to use.
     """
 
     @overload
@@ -99,29 +99,30 @@ class SelfCascade(Planner):
     def __call__(
         self, prompt: str | list[str] | None = None, **given: Any
     ) -> SelfCascadeOutput | tuple[Any, list[StageResult[PipelineSample]]]:
-        """Pictures of the prompt at any size, stage by stage.
+        """Makes pictures of the prompt at any size, stage by stage.
 
         Args:
-            prompt: One or several; None where `prompt_embeds` are given.
-            height, width, scale, pixels, num_inference_steps, guidance_scale, stage_scheduler: As in `plan`.
-            pivot_step, strength, preset, upsampling, anchor, energy, attention: As in `plan`.
-            stage_prompt, stage_negative_prompt: Words of the stages with a pivot, for all of them or one text each;
-                None: those of the base stage. Where there are several prompts, they are for all of them.
-            stage_lora_scale: What stages with a pivot multiply the strengths of the pipeline's LoRAs by.
-            generator: Source of every random draw; a list gives each picture its own.
+            prompt: One text or several; None if `prompt_embeds` are given.
+            height, width, scale, pixels, num_inference_steps, guidance_scale, stage_scheduler: See `plan`.
+            pivot_step, strength, preset, upsampling, anchor, energy, attention: See `plan`.
+            stage_prompt, stage_negative_prompt: Texts for stages with a pivot, one for all of them or one each; None
+                uses the base stage's. They apply to every prompt.
+            stage_lora_scale: Factor for the strengths of the pipeline's LoRAs in stages with a pivot.
+            generator: Source of all random numbers; a list gives each picture its own.
             output_type: "pil", "np", "pt" or "latent".
             return_dict: False returns the tuple (pictures, stages).
             vae_tiling: Whether the last stage is decoded in tiles; None: from 2048 x 2048 pixels on.
-            upsampler_scale: Strength of the feature upsamplers; None is 1, and 0 the tuning-free version, bit for bit.
+            upsampler_scale: Strength of the feature upsamplers; None means 1, and 0 is the tuning-free version, bit
+                for bit.
             shared_noise: For video, the share in [0, 1] of the renoise variance that all frames have in common
-                (`base_models.renoising.mixed_noise`); None is 0. The base stage's noise is always the pipeline's own.
-            pivot: z_0 of an earlier call's stage, `out.stages[r].latents`: that stage and those before are not run
-                again. So a base sample can be chosen first, and enlarged afterwards.
-            arguments: Passed to the pipeline as they are, at every stage; its signature must name them.
+                (`base_models.renoising.mixed_noise`); None means 0. The base stage's noise is the pipeline's own.
+            pivot: z_0 of an earlier call's stage, `out.stages[r].latents`. That stage and those before it are skipped,
+                so you can pick a base sample first and enlarge it afterwards.
+            arguments: Keywords of the pipeline's own call, passed on unchanged at every stage. A
                 `callback_on_step_end` finds the `Stage` under "stage" in its keyword arguments.
 
         Raises:
-            ValueError: An argument is out of range, or a keyword of neither this nor the pipeline.
+            ValueError: An argument is out of range or unknown.
         """
         options, arguments = read_call(self.family, "__call__", given)
         stages = self._plan(options)
@@ -182,17 +183,17 @@ class SelfCascade(Planner):
     def upscale(
         self, image: Pictures | Clips, /, prompt: str | list[str] | None = None, **given: Any
     ) -> SelfCascadeOutput | tuple[Any, list[StageResult[PipelineSample]]]:
-        """The user's own image or clip as the first pivot: larger, with new detail, in the same composition.
+        """Enlarges an image or clip, with new detail in the same composition; it serves as the first pivot.
 
         Args:
-            image: A picture, a list of pictures of one size, or (B, 3, H, W) in [0, 1]. For a video model a clip: its
-                frames in a list, (F, H, W, 3) bytes, a list of such clips, or (B, F, 3, H, W) in [0, 1]. It is cropped
-                at the centre to the target's ratio, with a warning, and enlarged in RGB for the first stage.
+            image: A picture, a list of pictures of one size, or (B, 3, H, W) in [0, 1]. For a video model a clip: a
+                list of frames, (F, H, W, 3) bytes, a list of such clips, or (B, F, 3, H, W) in [0, 1]. It is cropped at
+                the centre to the target's ratio, with a warning, and enlarged in RGB for the first stage.
             prompt: What the image shows; None is the empty prompt, unless `prompt_embeds` are given.
-            height, width: Pixels; where one is given, the other follows from the image's ratio; twice the image's where
-                neither is.
-            scale, pixels: Instead of height and width: the image's sides, or the number of its pixels, times this.
-            The others: as in `__call__`.
+            height, width: Target size in pixels. If only one is given, the other follows from the image's ratio; if
+                neither is, the image's sides are doubled.
+            scale, pixels: Instead of height and width, a factor for the image's sides or for its number of pixels.
+            Other arguments: see `__call__`.
 
         Raises:
             ValueError: An argument is out of range, or the target has fewer pixels than the image.
@@ -229,7 +230,7 @@ class SelfCascade(Planner):
         return self.upsamplers is not None and options.upsampler_scale != 0
 
     def _contexts(self, options: Options, upsampler_scale: float, attention: str) -> list[StageContext]:
-        """What changes the denoiser for the length of a stage; each is made anew from the stage and its pivot."""
+        """Contexts that change the denoiser during a stage; each is made from the stage and its pivot."""
         contexts: list[StageContext] = []
         if attention == "local":
             contexts.append(functools.partial(attending_locally, self.family, self.native_size))

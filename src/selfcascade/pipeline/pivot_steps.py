@@ -1,8 +1,8 @@
 """K, the noise level that each stage above the base starts from.
 
-In this order: the caller's `pivot_step` or `strength`; the step that feature upsamplers were trained for; the preset's
-share of T (`options/presets.py`). A K of the last two that leaves a stage no step is raised to the
-lowest that leaves it one.
+The first of these that applies: the caller's `pivot_step` or `strength`; the step that the feature upsamplers were
+trained for; the preset's share of T (`options/presets.py`). In the last two cases, a K that leaves a stage no step is
+raised to the lowest one that does.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ def pivot_steps(
 
     Args:
         schedules: The model's.
-        native: The size that a `matched` preset's shares are meant at.
+        native: The size at which a `matched` preset's shares apply.
         sizes: Sizes of the stages with a pivot.
-        preset: Its shares of T, where the caller asks for nothing.
-        options: Their K, or K / T, for all of them or one each.
+        preset: Supplies the shares of T if the options have neither `pivot_step` nor `strength`.
+        options: The call's options; `pivot_step` or `strength`, one value for all stages or one each.
 
     Raises:
-        OptionError: K lies outside (0, T], or there are not as many as stages.
+        OptionError: K lies outside (0, T], or the number of values differs from the number of stages.
     """
     asked = options.pivot_step
     if options.strength is not None:
@@ -44,7 +44,7 @@ def pivot_steps(
 
 
 def steps_of(strength: float | tuple[float, ...], training_steps: int) -> int | tuple[int, ...]:
-    """K of a strength, diffusers' K / T, or of one for each stage."""
+    """K for a strength, which is K / T as in diffusers, or for each stage's strength."""
     if isinstance(strength, tuple):
         return tuple(max(1, round(one * training_steps)) for one in strength)
     return max(1, round(strength * training_steps))
@@ -63,8 +63,8 @@ def preset_pivots(schedules: Schedules, native: Size, sizes: Sequence[Size], pre
 def trained_preset(config: Mapping[str, Any], schedules: Schedules) -> Preset:
     """The settings that upsamplers of this configuration were trained for.
 
-    Stages after the first start no deeper in noise than in `rgb`: with the adapter's own K they make texture anew over
-    outlines that are right already (docs/upsamplers.md).
+    Stages after the first start with no more noise than in `rgb`: with the trained K they redraw texture over outlines
+    that are already right (docs/upsamplers.md).
     """
     pivot_step = config.get("sampling_pivot_step") or config["pivot_step"]
     share = pivot_step / schedules.training_steps
@@ -73,16 +73,16 @@ def trained_preset(config: Mapping[str, Any], schedules: Schedules) -> Preset:
 
 
 def reachable(schedules: Schedules, steps: int, pivot_step: int, chosen: bool) -> int:
-    """K, or where so few steps leave none at or below it, the lowest K that leaves one.
+    """K, raised to the lowest value that leaves a step to run if the schedule has none at or below K.
 
     Args:
         schedules: The model's.
         steps: Steps of the stage's whole schedule.
-        pivot_step: K.
-        chosen: Whether the caller asked for that K, which is then not changed.
+        pivot_step: K, the wanted training timestep.
+        chosen: Whether the caller asked for this K, which is then never changed.
 
     Raises:
-        OptionError: No step is left at the chosen K, or none at all but one that starts from pure noise.
+        OptionError: The chosen K leaves no step, or only a step that starts from pure noise would be left.
     """
     last = schedules.last_timesteps(steps)
     if not last or max(last) <= pivot_step:
@@ -98,10 +98,10 @@ def reachable(schedules: Schedules, steps: int, pivot_step: int, chosen: bool) -
 
 
 def per_stage(name: str, value: Value | tuple[Value, ...], count: int) -> list[Value]:
-    """One value for each stage.
+    """A list with one value for each stage.
 
     Raises:
-        OptionError: There are several values, but not one a stage.
+        OptionError: There are several values, but not one for each stage.
     """
     if not isinstance(value, tuple):
         return [cast("Value", value)] * count

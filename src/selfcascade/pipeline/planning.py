@@ -1,4 +1,4 @@
-"""The stages of a call: their sizes, where they start, and how many steps they take; nothing runs here."""
+"""Plans the stages of a call: their sizes, pivot steps and numbers of steps. Nothing runs here."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from selfcascade.upsamplers.skip_features import check_hookable
 
 
 class Planner:
-    """Plans the stages that `SelfCascade` runs; made of the same arguments, and refused for the same reasons."""
+    """Plans the stages that `SelfCascade` runs. Takes the same arguments, and raises the same errors."""
 
     def __init__(
         self,
@@ -78,20 +78,21 @@ class Planner:
         """The stages of a call with these arguments; nothing runs.
 
         Args:
-            height, width: Pixels.
-            num_inference_steps: Steps of the whole schedule, for all stages or one value a stage.
+            height, width: Target size in pixels.
+            num_inference_steps: Steps of the whole schedule, for all stages or one value each.
             pivot_step: K, a training timestep in (0, T], for all stages with a pivot or one value each.
-            preset: A name of `selfcascade.PRESETS`, or a `Preset` of your own.
-            guidance_scale: For all stages or one value a stage.
-            scale: Instead of height and width: the native sides times this, 1 or more, rounded to what the model makes.
-            pixels: The same by the number of pixels: 4 is a scale of 2.
-            strength: Instead of pivot_step: K / T, in (0, 1].
-            stage_scheduler: Name of the scheduler of stages with a pivot, for all of them or one each.
-            upsampling, anchor, energy, attention: In the places of the preset's, as in `Preset`.
-            None of any of them is the default in docs/options.md.
+            preset: A name in `selfcascade.PRESETS`, or your own `Preset`.
+            guidance_scale: Guidance weight, for all stages or one value each.
+            scale: Instead of height and width, a factor of 1 or more for the native sides; the result is rounded to
+                what the model supports.
+            pixels: The same as a factor for the number of pixels: 4 is a scale of 2.
+            strength: Instead of pivot_step, K / T in (0, 1].
+            stage_scheduler: Name of a scheduler for stages with a pivot, for all of them or one each.
+            upsampling, anchor, energy, attention: Replace the preset's values; see `Preset`.
+            For each argument, None means the default in docs/options.md.
 
         Raises:
-            ValueError: An argument is out of range; the sentence names it.
+            ValueError: An argument is out of range; the message names it.
         """
         given: dict[str, Any] = dict(
             height=height, width=width, scale=scale, pixels=pixels, preset=preset, pivot_step=pivot_step
@@ -127,18 +128,18 @@ class Planner:
 
     @property
     def schedules(self) -> SchedulerSchedules:
-        """Those of the scheduler that the pipeline has now."""
+        """Schedules of the pipeline's current scheduler."""
         return SchedulerSchedules(self.pipe.scheduler, self.family.sigmas)
 
     def chosen_preset(self, options: Options) -> Preset:
-        """The preset of a call with these options, which replace its own settings."""
+        """The preset of a call, with the settings that the options replace."""
         named = options.preset
         if named is None and self.upsamplers is None:
             named = self.default_preset_of(options)
         return with_changes(self.preset(named), options)
 
     def default_preset_of(self, options: Options) -> str:
-        """As `default_preset`, for a call whose stages may have schedulers of their own."""
+        """Like `default_preset`, for a call whose stages may have their own schedulers."""
         asked = options.stage_scheduler
         names: tuple[str | None, ...] = asked if isinstance(asked, tuple) else (asked,)
         found = {default_preset(self.defaults, self._scheduler(name)) for name in names}
@@ -146,26 +147,26 @@ class Planner:
 
     @property
     def default_preset(self) -> str:
-        """Name of the preset of a call that names none: the model's own, or "quality"; "rgb" where it cannot anchor."""
+        """Name of the preset of calls that name none: the model's, else "quality", or "rgb" without an anchor."""
         return default_preset(self.defaults, self.pipe.scheduler)
 
     def preset(self, name: str | Preset | None = None) -> Preset:
-        """The settings of this name; None: those that the upsamplers were trained for, or `default_preset`."""
+        """The named preset; None gives the upsamplers' training settings, or `default_preset`."""
         if name is None and self.upsamplers is not None:
             return trained_preset(self.upsamplers.config, self.schedules)
         return preset_named(self.default_preset if name is None else name)
 
 
 def target_size(native: Size, multiple: int, options: Options) -> Size:
-    """The size of the options: their scale, or twice where there is none, of the native sides that they do not give.
+    """The target size: height and width if given; a missing side is the native one times the scale, 2 by default.
 
     Args:
-        native: Native size of the model, or of the picture that is enlarged.
-        multiple: Pixels that sides are multiples of; scaled sides are rounded to them.
-        options: Their height, width and scale.
+        native: Native size of the model, or size of the picture to enlarge.
+        multiple: Sides must be multiples of this many pixels; scaled sides are rounded to it.
+        options: The call's options; height, width, scale and pixels are used.
 
     Raises:
-        OptionError: A side that is given is not such a multiple.
+        OptionError: A given side is not a multiple.
     """
     scale = 2.0 if options.side_scale is None else options.side_scale
     scaled = (max(1, round(scale * side / multiple)) * multiple for side in native)
@@ -180,16 +181,16 @@ def target_size(native: Size, multiple: int, options: Options) -> Size:
 
 
 def enlarged_size(own: Size, multiple: int, options: Options) -> Size:
-    """The size that a picture is enlarged to: where one side alone is given, the other follows from its ratio.
+    """The size that a picture is enlarged to. If one side is given, the other follows from the picture's ratio.
 
-    Warns of a crop, where the ratio of the size differs by more than what rounding to the multiple makes of it.
+    Warns that the picture is cropped if its ratio differs from the target's by more than rounding explains.
 
     Args:
         own: Size of the picture.
-        multiple, options: As in `target_size`.
+        multiple, options: See `target_size`.
 
     Raises:
-        OptionError: As in `target_size`.
+        OptionError: A given side is not a multiple.
     """
     if options.width is None and options.height is not None:
         options = options.changed(width=max(1, round(own.width * options.height / own.height / multiple)) * multiple)
@@ -205,7 +206,7 @@ def enlarged_size(own: Size, multiple: int, options: Options) -> Size:
 
 
 def sizes_from(own: Size, target: Size, native: Size, multiple: int) -> tuple[list[Size], Size]:
-    """The stages' sizes above the user's own picture, and the size of the stage before them, had there been one.
+    """Sizes of the stages above the user's picture, and the size that a base stage before them would have.
 
     Raises:
         ValueError: The target has fewer pixels than the picture.
@@ -219,13 +220,13 @@ def sizes_from(own: Size, target: Size, native: Size, multiple: int) -> tuple[li
 
 
 def with_changes(preset: Preset, options: Options) -> Preset:
-    """The preset, with the options in the places of its own settings."""
+    """The preset, with the settings that the options replace."""
     own = {field.name for field in fields(preset)} - {"name", "summary"}
     return replace(preset, **{name: value for name, value in options.keywords("plan").items() if name in own})
 
 
 def default_preset(defaults: ModelDefaults, scheduler: Scheduler) -> str:
-    """Name of a model's default preset; where that one anchors and the scheduler cannot be anchored, another one's."""
+    """Name of a model's default preset, or of the unanchored one if the scheduler cannot anchor."""
     name = defaults.preset or DEFAULT_PRESET
     if PRESETS[name].anchor > 0:
         try:
@@ -245,20 +246,20 @@ def planned(
     options: Options,
     later: Sequence[Schedules] = (),
 ) -> tuple[Stage, ...]:
-    """The stages of a cascade, their settings checked.
+    """Plans the stages of a cascade, and checks their settings.
 
     Args:
-        schedules: The model's.
-        native: The size that a `matched` preset's shares are meant at.
-        defaults: The steps and guidance where the options have none.
+        schedules: The model's schedules.
+        native: The size at which a `matched` preset's shares apply.
+        defaults: Steps and guidance for options without them.
         sizes: Sizes of the stages.
         first_pivot: Index of the first stage that starts from a pivot.
-        preset: With the options in the places of its own settings.
-        options: Their steps, pivot step, guidance, and what stages with a pivot have of their own.
-        later: The schedules of each stage with a pivot, where they are not those of the model.
+        preset: The preset from `with_changes`.
+        options: The call's options.
+        later: Schedules of each stage with a pivot, if they differ from the model's.
 
     Raises:
-        ValueError: A setting is out of range; the sentence names it.
+        ValueError: A setting is out of range; the message names it.
     """
     steps = defaults.num_inference_steps if options.num_inference_steps is None else options.num_inference_steps
     guidance_scale = defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale
@@ -281,7 +282,7 @@ def planned(
 
 
 def _distinct(stages: list[Stage], options: Options) -> list[Stage]:
-    """The stages with what the options say of stages with a pivot alone."""
+    """The stages, with the options that apply to stages with a pivot only."""
     names = ("prompt", "negative_prompt", "scheduler", "lora_scale")
     given = {name: getattr(options, f"stage_{name}") for name in names}
     own = {name: per_stage(f"stage_{name}", value, len(stages)) for name, value in given.items() if value is not None}
