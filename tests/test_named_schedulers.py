@@ -94,7 +94,7 @@ def test_flows_have_schedulers_of_their_own(family: str, name: str) -> None:
     made = run(pipe, TINY[family])
     pictures = made.images if made.frames is None else made.frames
     assert torch.isfinite(pictures).all() and len(made.stages) == 2
-    with pytest.raises(OptionError, match="'ddim' is not for flow models as this one; use euler, "):
+    with pytest.raises(OptionError, match="'ddim' is not for flow models like this one; use euler, "):
         scheduler_named(pipe.scheduler, "ddim")
 
 

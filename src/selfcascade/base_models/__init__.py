@@ -1,4 +1,4 @@
-"""An untouched diffusers pipeline seen as a base model; one small class per family."""
+"""Drives an untouched diffusers pipeline as a base model; one small class per family."""
 
 from __future__ import annotations
 
@@ -88,13 +88,13 @@ FAMILIES: list[type[Family]] = [
 
 
 def register_family(family: FamilyClass) -> FamilyClass:
-    """Makes a family of your own serve its pipeline classes from now on, in the place of any that served them.
+    """Registers your own family for its pipeline classes; it takes precedence over those that serve them already.
 
     Args:
-        family: A subclass of `Family` that names its pipeline classes; it is returned, so this is a decorator too.
+        family: A subclass of `Family` that names its pipeline classes. It is returned, so this works as a decorator.
 
     Raises:
-        ValueError: It is not a subclass of `Family`, or names no classes.
+        ValueError: `family` is not a subclass of `Family`, or names no classes.
     """
     named = cast("object", family.classes) if _is_family(family) else ()
     names = cast("Sequence[object]", named) if isinstance(named, (tuple, list)) else ()
@@ -110,10 +110,10 @@ def family_of(pipe: Pipeline, family: type[Family] | None = None) -> Family:
 
     Args:
         pipe: A diffusers pipeline.
-        family: One that is not registered; None takes the registered one that names the pipeline's class.
+        family: The family to use, registered or not; None picks the registered one for the pipeline's class.
 
     Raises:
-        ValueError: No family does, or a component of the pipeline is of a kind that it cannot drive.
+        ValueError: No family serves the pipeline, or a component is of a kind that the family cannot drive.
     """
     if family is not None and not _is_family(family):
         raise ValueError(f"family must be a subclass of selfcascade.Family or None, not {family!r}")

@@ -1,4 +1,4 @@
-"""What is switched in an autoencoder for a time, and put back: its precision, its tiles."""
+"""Changes an autoencoder's precision or tiling for the length of a context."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def full_precision(vae: Any) -> Generator[Any]:
 
 @contextlib.contextmanager
 def tiling(vae: Any, wanted: bool) -> Generator[None]:
-    """With it the VAE decodes in tiles, if that is wanted and it can; afterwards it is as it was."""
+    """The VAE decodes in tiles within this context, if `wanted` and supported; restored afterwards."""
     switch = wanted and hasattr(vae, "enable_tiling") and not getattr(vae, "use_tiling", False)
     if switch:
         vae.enable_tiling()

@@ -1,4 +1,4 @@
-"""What a pipeline is lent for a stage and gives back: attributes, and a prompt encoder that remembers."""
+"""Temporary changes to a pipeline object during a stage: attributes, hooks, and a caching prompt encoder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from selfcascade.base_models.protocols import Pipeline
 from selfcascade.cascade import Stage
 
-# A class that `selfcascade.apply` made says with it which class it stands for.
+# Attribute by which a class made by `selfcascade.apply` names the class that it stands for.
 CARRIER = "_selfcascade_stands_for"
 _ABSENT = object()
 P = ParamSpec("P")
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 
 def stage_attributes(pipe: Pipeline, stage: Stage) -> dict[str, object]:
-    """Attributes that a pipeline has during a stage beside the scheduler: what its progress bar says, no FreeInit."""
+    """Attributes, besides the scheduler, that a pipeline has during a stage: its progress bar's text, no FreeInit."""
     config = dict(getattr(pipe, "_progress_bar_config", {}))
     if stage.count > 1:
         config = {"desc": f"stage {stage.index} of {stage.count - 1}, {stage.size}", **config}
@@ -32,13 +32,13 @@ def stage_attributes(pipe: Pipeline, stage: Stage) -> dict[str, object]:
 
 
 def plain_class(kind: type[Any]) -> type[Any]:
-    """The pipeline's class, also where `selfcascade.apply` has put another in its place."""
+    """The pipeline's own class, even after `selfcascade.apply` has replaced it."""
     return vars(kind).get(CARRIER, kind)
 
 
 @contextlib.contextmanager
 def replacing_attributes(pipe: Pipeline, attributes: Mapping[str, object]) -> Generator[None]:
-    """With it the pipeline object has these attributes; afterwards it has its own, or none, as before."""
+    """Sets attributes on the pipeline object within this context; restored afterwards."""
     held = vars(pipe)
     before = {name: held.get(name, _ABSENT) for name in attributes}
     held.update(attributes)
@@ -54,10 +54,11 @@ def replacing_attributes(pipe: Pipeline, attributes: Mapping[str, object]) -> Ge
 
 @contextlib.contextmanager
 def hooks_in_place(handles: Iterable[RemovableHandle]) -> Generator[None]:
-    """With it the hooks are on their modules; afterwards all that were registered are removed.
+    """Keeps hooks on their modules within this context, and removes them afterwards.
 
     Args:
-        handles: Handles of the hooks; a generator that registers them one by one leaves none behind where it fails.
+        handles: The hooks' handles. If this is a generator that registers the hooks one by one and fails, those already
+            registered are removed too.
     """
     with contextlib.ExitStack() as stack:
         for handle in handles:
@@ -66,7 +67,7 @@ def hooks_in_place(handles: Iterable[RemovableHandle]) -> Generator[None]:
 
 
 def remembering(encode_prompt: Callable[P, Result]) -> Callable[P, Result]:
-    """`encode_prompt` that runs once for the same arguments: all stages share the prompt."""
+    """`encode_prompt`, run only once for equal arguments: all stages share the prompt."""
     known: list[tuple[tuple[object, ...], dict[str, object], Result]] = []
 
     def remembered(*args: P.args, **kwargs: P.kwargs) -> Result:
@@ -81,7 +82,7 @@ def remembering(encode_prompt: Callable[P, Result]) -> Callable[P, Result]:
 
 
 def same_values(a: object, b: object) -> bool:
-    """Whether two arguments of a call are alike: tensors by what they hold, containers by what is in them."""
+    """Whether two arguments are equal; tensors and containers are compared by their values."""
     if a is b:
         return True
     if isinstance(a, Tensor) and isinstance(b, Tensor):

@@ -1,4 +1,4 @@
-"""Latents of any stage as pictures or clips in the asked output type."""
+"""Decodes a stage's latents to pictures or clips in the requested output type."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from selfcascade.cascade import Size
 
 
 class Decoded(NamedTuple):
-    """Pictures or clips in the asked output type, and what a safety checker says of each; None without one."""
+    """Pictures or clips in the requested output type, and the safety checker's results; None without a checker."""
 
     pictures: Any
     flagged: list[bool] | None = None
 
 
 def decode_latents(family: Family, z: Tensor, output_type: str, chunk: int | None = None) -> Decoded:
-    """What the pipeline itself would have made of the latents.
+    """Decodes latents exactly as the pipeline itself would.
 
     Args:
         family: The pipeline's family.
         z: (B, C, h, w) or (B, C, F, h, w).
         output_type: "pil", "np", "pt" or "latent".
-        chunk: `decode_chunk_size`, as in `decode_clips`.
+        chunk: `decode_chunk_size`; see `decode_clips`.
     """
     if output_type == "latent":
         return Decoded(z)
@@ -46,18 +46,18 @@ def decode_latents(family: Family, z: Tensor, output_type: str, chunk: int | Non
 
 
 def decode_clips(family: Family, z: Tensor, output_type: str, chunk: int | None = None) -> Any:
-    """A frame-wise pipeline's own decoding of clips, a few frames at a time up to the asked output type.
+    """Decodes clips with a frame-wise pipeline's own method, a few frames at a time.
 
     Args:
         family: The pipeline's family.
         z: (B, C, F, h, w).
         output_type: "pil", "np" or "pt".
-        chunk: Frames, of all clips together, that the VAE is to decode at once; None: as many as make a megapixel.
+        chunk: Frames, over all clips, to decode at once; None means as many as make up a megapixel.
     """
     pipe, frames = family.pipe, z.shape[2]
     size = Size(z.shape[-2] * family.factor, z.shape[-1] * family.factor)
     count = frames_at_once(len(z), size) if chunk is None else max(1, chunk // len(z))
-    # Pipelines that decode in float32 where their VAE asks for it have this method.
+    # Pipelines that can decode in float32 for their VAE have this method.
     upcasts = hasattr(pipe, "upcast_vae")
     with full_precision(pipe.vae) if upcasts else contextlib.nullcontext(pipe.vae) as vae:
 

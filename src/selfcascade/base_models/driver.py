@@ -1,4 +1,4 @@
-"""The base model behind one call of the cascade: an untouched pipeline, run for a stage at a time."""
+"""The base model of one call of the cascade: an untouched pipeline, run one stage at a time."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ from selfcascade.base_models.stage_scheduler import (
 from selfcascade.base_models.stage_values import scheduler_of, values_of
 from selfcascade.cascade import Sample, Size, Stage
 
-# `callback_on_step_end`: from the pipeline, the step, the timestep and tensors of the step to those that it changes.
+# `callback_on_step_end`: takes the pipeline, step, timestep and the step's tensors, and returns those it changes.
 StepCallback = Callable[[Pipeline, int, Tensor, dict[str, Any]], dict[str, Any]]
 
-# From a stage and its pivot's latents, None at the base stage, to what surrounds the pipeline's run: changes of the
-# denoiser that last for the stage.
+# Takes a stage and its pivot's latents (None for the base stage); returns a context that changes the denoiser for the
+# length of the stage.
 StageContext = Callable[[Stage, Tensor | None], contextlib.AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
 class PipelineSample(Sample):
-    """What a stage made, and what later stages must know of it.
+    """What a stage made, with what later stages need to know about it.
 
     Attributes:
-        base_shift: mu, the dynamic shift of the base stage's schedule; 0 where there was none.
-        decoded: The last stage's pictures, where the pipeline decoded them.
-        features: Latents whose skip features the next stage gets; None: those of `latents`.
-        band: (h, w) in latent pixels of what the picture holds; None: the size of `latents`.
+        base_shift: mu, the dynamic shift of the base stage's schedule; 0 without one.
+        decoded: The last stage's pictures, if the pipeline decoded them.
+        features: Latents whose skip features the next stage gets; None means `latents`.
+        band: (h, w) in latent pixels of the detail that the picture contains; None means the size of `latents`.
     """
 
     base_shift: float = 0.0
@@ -60,12 +60,12 @@ class PipelineSample(Sample):
 
 @dataclass(frozen=True)
 class NoisyLatents:
-    """Where a stage starts.
+    """The starting point of a stage.
 
     Attributes:
         z_K: Latents at the schedule's first noise level, (B, C, h, w) or (B, C, F, h, w).
         z_up: The enlarged pivot that was noised, the same shape.
-        scheduler: The schedule from there on (`stage_scheduler`).
+        scheduler: The rest of the schedule (`stage_scheduler`).
     """
 
     z_K: Tensor
@@ -77,11 +77,11 @@ class PipelineBaseModel:
     """Drives an untouched diffusers pipeline as the algorithm's `BaseModel`.
 
     Args:
-        family: The pipeline's. During a stage the pipeline holds a stage scheduler and a prompt encoder that remembers;
-            both are taken out again, after an exception too.
-        request: What the call asks for.
-        settings: How pivots are enlarged and stages held to them.
-        contexts: Entered for every stage, in this order.
+        family: The pipeline's family. During a stage the pipeline has a stage scheduler and a caching prompt encoder;
+            both are removed afterwards, also after an exception.
+        request: The call's arguments.
+        settings: How pivots are enlarged, and how closely stages follow them.
+        contexts: Contexts entered for every stage, in this order.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class PipelineBaseModel:
         return replace(made, base_shift=scheduler.mu)
 
     def resume(self, latents: Tensor, first: Stage) -> PipelineSample:
-        """Latents of an earlier call as the pivot, with what `sample` would have learnt of the schedule.
+        """Makes latents of an earlier call the pivot, with the schedule's shift that `sample` would have found.
 
         Args:
             latents: z_0 of any stage.
@@ -119,23 +119,23 @@ class PipelineBaseModel:
         size = self.family.latent_size(first.size)
         zeros = self.family.from_spatial(latents.new_zeros(*latents.shape[:-2], *size))
         self._find_schedule(scheduler, first, {"latents": zeros})
-        # Several transformers' pipelines keep their latents in float32 beside half-precision weights; U-Nets' do not.
+        # Some pipelines of transformers keep latents in float32 with half-precision weights; those of U-Nets do not.
         kept = latents.dtype == torch.float32 and not hasattr(self.pipe, "unet")
         dtype = latents.dtype if kept else self.family.denoiser.dtype
         return PipelineSample(latents.to(self.pipe._execution_device, dtype), base_shift=scheduler.mu)
 
     def with_steps(self, stages: Sequence[Stage], chosen: bool) -> Sequence[Stage]:
-        """The stages, each with a step to run; nothing is sampled.
+        """The stages, each with at least one step to run; nothing is sampled.
 
-        Where the scheduler alone does not say, the pipeline is asked for the schedule of each.
+        If the scheduler alone does not determine a stage's schedule, the pipeline is asked for it.
 
         Args:
             stages: The plan.
-            chosen: Whether the caller asked for K, which is then not changed; else it is raised to the lowest that
-                leaves a step.
+            chosen: Whether the caller chose K, which is then not changed; otherwise it is raised to the lowest value
+                that leaves a step.
 
         Raises:
-            ValueError: A stage would have no step to run, or none but one from pure noise.
+            ValueError: A stage would have no step to run, or only one from pure noise.
         """
         asked = {"timesteps", "sigmas"} & self.arguments.keys()
         of_flows = any(takes_sigmas(scheduler_of(self.pipe, stage)) for stage in stages)
@@ -159,7 +159,7 @@ class PipelineBaseModel:
         return known
 
     def upsample(self, pivot: PipelineSample, size: Size) -> Tensor:
-        """The pivot at the size's latents, each frame by itself; unchanged where it has that size already."""
+        """The pivot enlarged to the size's latents, frame by frame; unchanged if it has that size already."""
         z_0, target = pivot.latents, self.family.latent_size(size)
         if tuple(z_0.shape[-2:]) == target:
             return z_0
@@ -181,7 +181,7 @@ class PipelineBaseModel:
         return NoisyLatents(add_noise_at_start(scheduler, z_up, noise).to(z_up.dtype), z_up, scheduler)
 
     def denoise(self, z_K: NoisyLatents, stage: Stage, pivot: PipelineSample) -> PipelineSample:
-        """The pipeline run over the tail of the schedule, from the given latents."""
+        """Runs the pipeline over the tail of the schedule, from the given latents."""
         scheduler = z_K.scheduler
         if self.settings.anchor > 0:
             scheduler.anchor = self._anchor(stage, z_K.z_up, pivot)
@@ -191,7 +191,7 @@ class PipelineBaseModel:
         return replace(made, base_shift=pivot.base_shift)
 
     def _anchor(self, stage: Stage, z_up: Tensor, pivot: PipelineSample) -> Anchor:
-        """Holds the stage's predicted x_0 to the enlarged pivot, below the size that the pivot had."""
+        """Holds the stage's predicted x_0 to the enlarged pivot in the band below the pivot's own size."""
         family = self.family
 
         def to_spatial(latents: Tensor) -> Tensor:
@@ -207,7 +207,7 @@ class PipelineBaseModel:
             return stack.pop_all()
 
     def _find_schedule(self, scheduler: StageScheduler, stage: Stage, more: Mapping[str, Any]) -> None:
-        # Only the pipeline knows which sigmas and shift it asks for at this size, so it is asked, and stopped there.
+        # Only the pipeline knows which sigmas and shift it asks for at this size: it is called, and stopped there.
         scheduler.probing = True
         with contextlib.suppress(ScheduleKnown):
             self._call(scheduler, stage, {**more, "output_type": "latent"})
@@ -219,11 +219,11 @@ class PipelineBaseModel:
         at_once = final and not family.framewise
         given = {} if latents is None else {"latents": latents}
         pipe: Any = self.pipe
-        if getattr(pipe, "_interrupt", False):  # of an earlier call; most pipelines put it back themselves
+        if getattr(pipe, "_interrupt", False):  # left by an earlier call; most pipelines reset it themselves
             pipe._interrupt = False
         output = self._call(scheduler, stage, {**given, "output_type": output_type if at_once else "latent"})
         result = family.latents_of(output)
-        # Decoded pictures come without their latents, which are what the scheduler's last step made.
+        # A pipeline that decodes does not return its latents: they are the result of the scheduler's last step.
         stepped = scheduler.stage_latents
         latents = family.from_step(stepped, len(result)) if at_once and stepped is not None else result
         z_0 = family.to_spatial(latents, stage.size)
@@ -262,7 +262,7 @@ class PipelineBaseModel:
 
 
 def _with_stage(callback: StepCallback, scheduler: StageScheduler, stage: Stage) -> StepCallback:
-    """The user's callback, told the stage; latents that it changes are the stage's."""
+    """The user's callback, which also gets the stage; latents that it changes become the stage's."""
 
     def told_the_stage(pipe: Pipeline, step: int, timestep: Tensor, callback_kwargs: dict[str, Any]) -> dict[str, Any]:
         outputs = callback(pipe, step, timestep, {**callback_kwargs, "stage": stage})

@@ -1,7 +1,7 @@
-"""What differs between families of pipelines: latent layout and normalisation, sizes, the way to pixels and back.
+"""What differs between families of pipelines: latent layout and scale, sizes, and the conversion to and from pixels.
 
 The default is an image model whose latents are (B, C, h, w) inside and outside the pipeline, with `scaling_factor` and
-`shift_factor`. A family states only what it does otherwise; most need a few class attributes and no method.
+`shift_factor`. A family states only what differs from that; most need a few class attributes and no method.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ class Family:
         video: Whether latents have a frame axis.
         frames_first: Whether the pipeline keeps video latents (B, F, C, h, w) rather than (B, C, F, h, w).
         frames_name: The pipeline's keyword for the number of frames; calls say `num_frames` whatever it is.
-        framewise: Whether its VAE knows single pictures only: frames are then coded a few at a time, however many there
-            are. The pipeline's `decode_latents` takes any part of a clip.
-        clip_vae: Whether an image model's VAE wants clips, and so is given clips of one frame.
-        token_side: Latent pixels per token and side; None reads `patch_size` off the denoiser, 1 where it has none.
-        least_multiple: Heights and widths are multiples of this many pixels at least.
-        counts_signal: Whether its timesteps rise with the picture, from noise, and it predicts z_0 - eps.
-        flow: Whether the model predicts a flow, eps - z_0; None where its pipeline's signature names such a scheduler.
-        stated_size: (height, width) in pixels the published models were trained at, where no configuration says.
-        output_name: Where the pipeline's output has its pictures or clips; None is "frames" for video, else "images".
-        guided_by: What sets the weight of the prompt where no `guidance_scale` does; None where one does.
-        fixed_arguments: Passed to every call of a pipeline that accepts them.
+        framewise: Whether the VAE works on single pictures only, so that frames are encoded and decoded a few at a
+            time. The pipeline's `decode_latents` must accept any part of a clip.
+        clip_vae: Whether an image model's VAE takes clips; it is then given clips of one frame.
+        token_side: Latent pixels per token and side; None reads the denoiser's `patch_size`, 1 if it has none.
+        least_multiple: Heights and widths are multiples of at least this many pixels.
+        counts_signal: Whether timesteps rise from noise to picture, and the model predicts z_0 - eps.
+        flow: Whether the model predicts a flow, eps - z_0; None if the pipeline's signature says so.
+        stated_size: (height, width) in pixels the published models were trained at, if no configuration says.
+        output_name: Attribute of the output with the pictures or clips; None means "images", "frames" for video.
+        guided_by: What sets the weight of the prompt instead of `guidance_scale`; None if `guidance_scale` does.
+        fixed_arguments: Keywords for every call of a pipeline that accepts them.
         pipe: The pipeline.
     """
 
@@ -68,7 +68,7 @@ class Family:
         self.pipe = pipe
 
     def check(self) -> None:
-        """Raises ValueError if this pipeline, though of the family's classes, cannot be driven."""
+        """Raises ValueError if this pipeline cannot be driven, although its class is the family's."""
 
     @property
     def name(self) -> str:
@@ -108,7 +108,7 @@ class Family:
 
     @property
     def native_size(self) -> Size:
-        """The size the model was trained at, as its configuration says.
+        """The size the model was trained at, from its configuration.
 
         Raises:
             OptionError: The configuration does not say.
@@ -124,7 +124,7 @@ class Family:
 
     @property
     def position_tokens(self) -> int | None:
-        """Tokens per side that the model has positions for; None where it computes them for any size."""
+        """Tokens per side that the model has positions for; None if it computes them for any size."""
         return None
 
     def check_size(self, size: Size) -> None:
@@ -136,7 +136,7 @@ class Family:
             raise ValueError(f"{size} is too large for {self.name}, whose positions end at {most} pixels a side")
 
     def latent_size(self, size: Size) -> tuple[int, int]:
-        """(h, w) of the latents of pictures of this size."""
+        """(h, w) of the latents for pictures of this size."""
         return size.height // self.factor, size.width // self.factor
 
     def to_spatial(self, latents: Tensor, size: Size) -> Tensor:
@@ -144,36 +144,36 @@ class Family:
         return latents.transpose(1, 2) if self.frames_first else latents
 
     def from_spatial(self, z: Tensor) -> Tensor:
-        """The inverse: what the pipeline takes as `latents`."""
+        """The inverse of `to_spatial`: what the pipeline takes as `latents`."""
         return z.transpose(1, 2) if self.frames_first else z
 
     def from_step(self, latents: Tensor, batch: int) -> Tensor:
-        """What the scheduler steps on, as the pipeline's latents."""
+        """Converts the scheduler's samples to the pipeline's latents."""
         return latents
 
     def to_step(self, z: Tensor) -> Tensor:
-        """Latents (B, C, h, w) or (B, C, F, h, w) as the scheduler steps on them."""
+        """Converts latents (B, C, h, w) or (B, C, F, h, w) to the scheduler's samples."""
         return self.from_spatial(z)
 
     @property
     def frames_each(self) -> int:
-        """Frames that a latent frame stands for; the first one stands for one."""
+        """Frames per latent frame; the first latent frame stands for one frame."""
         return _first_integer(self.pipe, FRAME_STEP_NAMES) or 1
 
     @property
     def frame_step(self) -> int:
-        """n, where clips have k n + 1 frames."""
+        """n: clips must have k n + 1 frames."""
         return self.frames_each
 
     @property
     def frame_patch(self) -> int:
-        """Latent frames of a token."""
+        """Latent frames per token."""
         size: int | list[int] = self.denoiser.config.get("patch_size", 1)
         along: int | None = self.denoiser.config.get("patch_size_t")
         return along or (1 if isinstance(size, int) else size[0])
 
     def latent_frames(self, frames: int) -> int:
-        """Latent frames of a clip of this many frames."""
+        """Number of latent frames in a clip of this many frames."""
         return (frames - 1) // self.frames_each + 1
 
     def frames_of(self, latent_frames: int) -> int:
@@ -182,36 +182,36 @@ class Family:
 
     @property
     def most_frames(self) -> int | None:
-        """Frames of the longest clip that the model takes; None where nothing in it says."""
+        """Frames in the longest clip that the model supports; None if nothing limits it."""
         return None
 
     @property
     def only_frames(self) -> int | None:
-        """Frames of a clip, where the model makes no others; None where it does."""
+        """The only number of frames that the model supports; None if it supports others."""
         return None
 
     def sigmas(self, steps: int) -> Sequence[float]:
-        """What the pipeline gives a flow's scheduler for this many steps, as far as that is known beforehand."""
+        """Sigmas that the pipeline gives a flow scheduler for this many steps, as far as known beforehand."""
         return linear_sigmas(steps)
 
     def shift(self, size: Size, steps: int) -> float:
-        """The dynamic shift that the pipeline finds by its own rule; 0 where the scheduler's largest bounds it."""
+        """The dynamic shift from the pipeline's own rule; 0 if the scheduler's `max_shift` bounds it."""
         return 0.0
 
     def size_arguments(self, size: Size) -> dict[str, object]:
-        """How the pipeline is told the size of its pictures."""
+        """Keywords that tell the pipeline the size of its pictures."""
         return size._asdict()
 
     def lent_attributes(self, size: Size) -> dict[str, object]:
-        """Attributes that the pipeline has while it makes pictures of this size."""
+        """Attributes that the pipeline needs while it makes pictures of this size."""
         return {}
 
     def latents_of(self, output: object) -> Tensor:
-        """The pictures or clips in what the pipeline returned."""
+        """The pictures or clips in the pipeline's output."""
         return getattr(output, self.output_name or ("frames" if self.video else "images"))
 
     def to_vae(self, z: Tensor) -> Tensor:
-        """Latents with the scale and mean that the VAE decodes."""
+        """Latents with the scale and mean that the VAE expects."""
         scale, shift, mean, std = (self.vae.config.get(key) for key in LATENT_KEYS)
         if mean is not None and std is not None:
             return z * _per_channel(std, z) / (scale or 1.0) + _per_channel(mean, z)
@@ -225,22 +225,22 @@ class Family:
         return (z - (shift or 0.0)) * (scale or 1.0)
 
     def decoder_arguments(self, z: Tensor) -> tuple[object, ...]:
-        """What the VAE's `decode` is given beside the latents, which have its device and dtype."""
+        """Further arguments for the VAE's `decode`, after the latents in its device and dtype."""
         return ()
 
     def decoding_arguments(self, frames: int, chunk: int | None) -> dict[str, object]:
-        """What a frame-wise pipeline's `decode_latents` is given beside this many frames, decoded `chunk` at a time."""
+        """Keywords for a frame-wise pipeline's `decode_latents` with this many frames, `chunk` at a time."""
         return {} if chunk is None else {"decode_chunk_size": chunk}
 
     def shown(self, pixels: Tensor, output_type: str, clean: Sequence[bool] | None = None) -> Any:
-        """Pixels of `decode` in the asked output type; pictures that are not `clean` are black already."""
+        """Pixels from `decode` in the requested output type; pictures that are not `clean` are black already."""
         if self.video:
             return self.pipe.video_processor.postprocess_video(pixels, output_type=output_type)
         return self.pipe.image_processor.postprocess(pixels, output_type=output_type, do_denormalize=clean)
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """Pixels of latents: (B, C, h, w) to (B, 3, H, W), or (B, C, F, h, w) to (B, 3, F', H, W), about [-1, 1]."""
+        """Decodes (B, C, h, w) to pixels (B, 3, H, W), or (B, C, F, h, w) to (B, 3, F', H, W), about [-1, 1]."""
 
         def decoded(part: Tensor) -> Tensor:
             with full_precision(self.vae) as vae:
@@ -253,7 +253,7 @@ class Family:
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
-        """Latents of pixels, the inverse of `decode`; the mode of the posterior, so no random number is drawn."""
+        """Encodes pixels, the inverse of `decode`. Takes the posterior's mode, so no random number is drawn."""
 
         def encoded(part: Tensor) -> Tensor:
             with full_precision(self.vae) as vae:
@@ -264,17 +264,17 @@ class Family:
         return self.in_parts(encoded, pixels, Size(*pixels.shape[-2:]))
 
     def in_parts(self, function: Callable[[Tensor], Tensor], clip: Tensor, size: Size) -> Tensor:
-        """`function(clip)`, a few frames at a time where the VAE knows single pictures only.
+        """`function(clip)`, a few frames at a time if the VAE works on single pictures only.
 
         Args:
-            function: Maps pictures or a clip, each frame by itself where they are cut.
+            function: Maps pictures or a clip; each frame by itself if the clip is cut.
             clip: (B, C, h, w) or (B, C, F, h, w).
-            size: Size of the larger of what goes in and comes out, in pixels.
+            size: The larger of the input's and output's sizes, in pixels.
         """
         return over_frames(function, clip, frames_at_once(len(clip), size)) if self.framewise else function(clip)
 
     def _to_coder(self, x: Tensor) -> Tensor:
-        """Pictures or clips in the layout that the VAE takes: folded into a batch, or given a frame axis."""
+        """Pictures or clips in the VAE's layout: frames folded into the batch, or a frame axis added."""
         return fold(x) if self.framewise else x.unsqueeze(2) if self.clip_vae else x
 
     def _from_coder(self, x: Tensor, batch: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Values that are not finite are never handed on: not as a pivot, not as a picture."""
+"""Checks that no pivot and no picture has values that are not finite."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from selfcascade.cascade import Size
 
 
 def check_finite(values: Tensor, pipe: Pipeline, what: str) -> None:
-    """Raises FloatingPointError, saying what to try, if not all values are finite; `what` made them."""
+    """Raises FloatingPointError, with a remedy, if a value is not finite; `what` names where the values come from."""
     if not torch.isfinite(values).all():
         raise FloatingPointError(f"{what} has values that are not finite: {_remedy(pipe, values.dtype)}")
 
 
 @contextlib.contextmanager
 def checking_pixels(family: Family) -> Generator[None]:
-    """Within it, pixels that the VAE decodes must be finite; in a picture they would be black, and nobody told.
+    """Checks within this context that decoded pixels are finite; in a picture they would silently turn black.
 
     Raises:
-        FloatingPointError: They are not; the sentence says what to try.
+        FloatingPointError: A pixel is not finite; the message says what to try.
     """
     vae, pipe = family.vae, family.pipe
     if vae is None:
@@ -36,9 +36,7 @@ def checking_pixels(family: Family) -> Generator[None]:
 
     def checked(*args: Any, **kwargs: Any) -> Any:
         made, given = decode(*args, **kwargs), [value for value in args if isinstance(value, Tensor)]
-        if all(
-            bool(torch.isfinite(latents).all()) for latents in given
-        ):  # else it is the stage's latents that are named
+        if all(bool(torch.isfinite(latents).all()) for latents in given):  # otherwise the stage's latents are named
             check_finite(made[0], pipe, f"what the VAE decoded to {Size(*made[0].shape[-2:])}")
         return made
 
@@ -47,7 +45,7 @@ def checking_pixels(family: Family) -> Generator[None]:
 
 
 def _remedy(pipe: Pipeline, dtype: torch.dtype) -> str:
-    """What may have gone wrong: weights that are not numbers, a range too small, or what the caller put in."""
+    """The likely cause: weights that are not finite, float16's small range, or an input of the caller."""
     for name, part in pipe.components.items():
         if isinstance(part, nn.Module) and (weight := _broken_weight(part)):
             return f"weight {weight} of the {name} has such too; load the model from whole files"

@@ -1,4 +1,4 @@
-"""Clips a few frames at a time, so that memory does not grow with their length.
+"""Processes clips a few frames at a time, so that memory does not grow with their length.
 
 Axis letters: B clips, C channels, F frames, h, w latent pixels, H, W pixels.
 """
@@ -13,27 +13,27 @@ from torch import Tensor
 
 from selfcascade.cascade import Size
 
-# A VAE's largest activations are those of its output: as many frames at once as make up one picture of a megapixel, and
-# no more than AnimateDiff's pipelines decode at once unless told otherwise.
+# A VAE's largest activations are those of its output. So at most a megapixel of frames is processed at once, and never
+# more frames than AnimateDiff's pipelines decode at once by default.
 PIXELS_AT_ONCE = 1024 * 1024
 FRAMES_AT_ONCE = 16
 
 
 def frames_at_once(clips: int, size: Size) -> int:
-    """Frames of each of this many clips that go through a frame-wise VAE together, at this size in pixels."""
+    """Frames per clip to put through a frame-wise VAE together, for this many clips of this size in pixels."""
     return max(1, min(FRAMES_AT_ONCE, PIXELS_AT_ONCE // size.area) // clips)
 
 
 def over_frames(function: Callable[[Tensor], Tensor], clip: Tensor, count: int) -> Tensor:
-    """`function(clip)`, of `count` frames at a time; besides the result only one part's values are held.
+    """`function(clip)`, computed `count` frames at a time; only the result and one part are kept in memory.
 
-    Kernels share a batch out by its length, so parts differ from the whole in the last bits of float32: 1e-6 on pixels
-    of the bundled VAE, a ten-thousandth of an 8-bit level.
+    Kernels split batches by their length, so the result differs from that of the whole clip in the last bits of
+    float32: 1e-6 on pixels of the bundled VAE, a ten-thousandth of an 8-bit level.
 
     Args:
         function: Maps a clip to a clip, each frame by itself.
         clip: (B, C, F, h, w).
-        count: Frames a part, at least 1.
+        count: Frames per part, at least 1.
     """
     frames = clip.shape[2]
     if count >= frames:
@@ -43,7 +43,7 @@ def over_frames(function: Callable[[Tensor], Tensor], clip: Tensor, count: int) 
 
 
 def fold(z: Tensor) -> Tensor:
-    """Frames as a batch: (B, C, F, h, w) to (B F, C, h, w)."""
+    """Folds frames into the batch: (B, C, F, h, w) to (B F, C, h, w)."""
     return z.transpose(1, 2).flatten(0, 1)
 
 
@@ -53,7 +53,7 @@ def unfold(z: Tensor, clips: int) -> Tensor:
 
 
 def join_parts(parts: Iterable[Any], frames: int, axis: int) -> Any:
-    """Consecutive parts of clips as whole clips, filled in as they come, so that no part is held twice.
+    """Joins consecutive parts of clips as they come, so that no part is in memory twice.
 
     Args:
         parts: All tensors, all arrays, or all lists with a list of frames for each clip.

@@ -1,4 +1,4 @@
-"""Latents of an earlier call's stage as the pivot: which stages are left, and whether they are what the call makes."""
+"""Continues from latents of an earlier call: checks them, and finds the stages that are left."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from selfcascade.cascade import Size, Stage
 
 
 def taken_up(pivot: Any, stages: Sequence[Stage], request: Request, family: Family) -> tuple[Sequence[Stage], Request]:
-    """The stages that are left to run from the pivot on, and the request for as many results as it has samples.
+    """The stages left to run after the pivot, and the request with a prompt for each of its samples.
 
     Args:
-        pivot: z_0 of a stage, (B, C, h, w), of video (B, C, F, h, w); None: all stages run.
+        pivot: z_0 of a stage, (B, C, h, w) or for video (B, C, F, h, w); None runs all stages.
         stages: The whole plan.
-        request: What the call asks for; one prompt is for all samples.
-        family: The model's.
+        request: The call's arguments; a single prompt applies to all samples.
+        family: The model's family.
 
     Raises:
-        ValueError: The pivot is not a tensor of finite latents of any stage's size but the last's, or not of as many
-            samples or frames as the call makes.
+        ValueError: The pivot is not a tensor of finite latents at the size of a stage before the last, or its number of
+            samples or frames differs from the call's.
     """
     if pivot is None:
         return stages, request

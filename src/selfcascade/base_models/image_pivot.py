@@ -16,15 +16,15 @@ from selfcascade.cascade import Size
 def image_pivot(
     family: Family, request: Request, pixels: Tensor, size: Size, pivot_size: Size, tuned: bool = False
 ) -> PipelineSample:
-    """The first pivot from a user's picture or clip: cropped at the centre to the size's ratio, resized, encoded.
+    """Makes the first pivot from a user's picture or clip: cropped at the centre to the size's ratio, resized, encoded.
 
     Args:
         family: The pipeline's family.
-        request: With as many prompts as pictures, or several for one picture (`Request.for_pictures`).
-        pixels: (B, 3, H, W) or (B, 3, F, H, W), bytes or in [0, 1]; bytes are made floats part by part.
+        request: A request with one prompt per picture, or several for one picture (`Request.for_pictures`).
+        pixels: (B, 3, H, W) or (B, 3, F, H, W), bytes or in [0, 1]; bytes are converted part by part.
         size: Size of the first stage.
-        pivot_size: Size of the stage before it, had there been one: the picture's low band is what that size holds.
-        tuned: Whether skip features are read; they are at `pivot_size`.
+        pivot_size: The size that a stage before it would have; it limits the picture's low band.
+        tuned: Whether skip features are read, at `pivot_size`.
     """
 
     def latents(size: Size) -> Tensor:

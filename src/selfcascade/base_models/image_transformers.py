@@ -146,7 +146,7 @@ class Flux2Klein(Flux2):
 
 
 class PRX(Family):
-    """PRX: plain latents; it states its native size in pixels."""
+    """PRX: plain latents; its pipeline states the native size in pixels."""
 
     classes = ("PRXPipeline",)
 
@@ -170,7 +170,7 @@ class CogView3Plus(StableDiffusion3):
 
 
 class Lumina(Family):
-    """Lumina-Next: plain latents; its pipeline's positions are a table of 384 a side."""
+    """Lumina-Next: plain latents; the pipeline has a table of 384 positions per side."""
 
     classes = ("LuminaPipeline",)
 
@@ -203,7 +203,7 @@ class NucleusMoE(QwenImage):
 
 
 class Kandinsky5Image(Family):
-    """Kandinsky 5 for pictures: channels last, (B, 1, h, w, C), and a list of sizes that it rounds others to."""
+    """Kandinsky 5 for pictures: channels last, (B, 1, h, w, C); it rounds sizes to those in a list."""
 
     classes = ("Kandinsky5T2IPipeline",)
     least_multiple = 16
@@ -221,7 +221,7 @@ class Kandinsky5Image(Family):
 
 
 class FluxKontext(Flux):
-    """Flux Kontext: packed like Flux; it brings sizes to an area that it is told, which is the stage's own."""
+    """Flux Kontext: packed like Flux; it scales sizes to a given area, which is set to the stage's."""
 
     classes = ("FluxKontextPipeline",)
 
@@ -230,7 +230,7 @@ class FluxKontext(Flux):
 
 
 class QwenImage21(QwenImage):
-    """Qwen-Image 2.1: tokens of a latent pixel, in pairs of pairs, and an autoencoder of pictures with an alpha."""
+    """Qwen-Image 2.1: one token per latent pixel, sides even, and an autoencoder with an alpha channel."""
 
     classes = ("QwenImage21Pipeline",)
     stated_size = (1024, 1024)

@@ -1,7 +1,7 @@
-"""The last timestep of a schedule before anything runs, and so whether a stage has a step at or below its K.
+"""Finds a schedule's last timestep before anything runs, which tells whether a stage has a step at or below K.
 
-Some pipelines give their scheduler sigmas and a shift of their own, which only they know: what follows from the
-scheduler alone is then an estimate, and `PipelineBaseModel.check_schedules` asks the pipeline.
+Some pipelines give their scheduler their own sigmas and shift. What follows from the scheduler alone is then an
+estimate, and `PipelineBaseModel.with_steps` asks the pipeline.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from selfcascade.options.checks import OptionError
 Sigmas = Callable[[int], Sequence[float]]
 Shift = Callable[[int], float]
 
-NOISE_SHARE = 0.95  # of T: from here on a stage would start from hardly anything but noise
+NOISE_SHARE = 0.95  # of T: from here on a stage would start from almost pure noise
 
 
 class Schedules(Protocol):
-    """The schedules of a model, of any number of steps: all that planning must know of them."""
+    """What planning needs to know about a model's schedules, for any number of steps."""
 
     @property
     def training_steps(self) -> int:
@@ -33,32 +33,32 @@ class Schedules(Protocol):
         ...
 
     def last_timesteps(self, steps: int) -> list[float]:
-        """The last timestep of this many steps, for each way to ask for them; none where that is not known."""
+        """Last timesteps of a schedule with this many steps, one for each way to ask for it; empty if unknown."""
         ...
 
     def matched_step(self, step: int, ratio: float) -> int:
-        """The timestep that hides as much of a picture with `ratio` times the pixels as `step` of a native one."""
+        """The timestep that hides as much of a picture with `ratio` times the pixels as `step` does at native size."""
         ...
 
 
 def linear_sigmas(steps: int) -> Sequence[float]:
-    """The sigmas that Flux's pipeline and all that are built like it give their scheduler."""
+    """Sigmas that Flux's pipeline and those built like it give their scheduler."""
     return np.linspace(1.0, 1 / steps, steps).tolist()
 
 
 def no_shift(steps: int) -> float:
-    """That of pipelines whose shift the scheduler's largest bounds."""
+    """The shift of pipelines that stay within the scheduler's `max_shift`."""
     return 0.0
 
 
 @dataclass(frozen=True)
 class SchedulerSchedules:
-    """Schedules of a diffusers scheduler, which is not changed, and what its pipeline gives one of a flow.
+    """Schedules of a diffusers scheduler, which is not changed.
 
     Attributes:
-        scheduler: The pipeline's.
-        sigmas: From a number of steps to what the pipeline gives it.
-        shift: From a number of steps to the base stage's dynamic shift, where that can pass the scheduler's largest.
+        scheduler: The pipeline's scheduler.
+        sigmas: Maps a number of steps to the sigmas that the pipeline gives a flow scheduler.
+        shift: Maps a number of steps to the base stage's dynamic shift, if it can exceed the scheduler's `max_shift`.
     """
 
     scheduler: Scheduler
@@ -67,20 +67,20 @@ class SchedulerSchedules:
 
     @property
     def training_steps(self) -> int:
-        """As `stage_scheduler.training_steps`."""
+        """T, the number of training timesteps."""
         return training_steps(self.scheduler)
 
     def last_timesteps(self, steps: int) -> list[float]:
-        """As `last_timesteps`."""
+        """See `last_timesteps`."""
         return last_timesteps(self.scheduler, steps, self.sigmas, self.shift(steps))
 
     def matched_step(self, step: int, ratio: float) -> int:
-        """As `stage_scheduler.matched_step`."""
+        """See `stage_scheduler.matched_step`."""
         return matched_step(self.scheduler, step, ratio)
 
 
 def takes_sigmas(scheduler: Scheduler) -> bool:
-    """Whether it is a flow's, whose pipelines give it sigmas of their own."""
+    """Whether this is a flow scheduler that accepts sigmas from its pipeline."""
     return (
         not hasattr(scheduler, "alphas_cumprod") and "sigmas" in inspect.signature(scheduler.set_timesteps).parameters
     )
@@ -89,18 +89,18 @@ def takes_sigmas(scheduler: Scheduler) -> bool:
 def last_timesteps(
     scheduler: Scheduler, steps: int, sigmas: Sigmas = linear_sigmas, base_shift: float = 0.0
 ) -> list[float]:
-    """The last timestep of this many steps, for each way that pipelines ask for them; none where only they know.
+    """Last timesteps of a schedule, one for each way that pipelines ask for it; empty if only the pipeline knows.
 
-    A dynamic shift is taken to be the largest, which leaves the fewest steps at low noise.
+    A dynamic shift is assumed to be the largest possible, which leaves the fewest steps at low noise.
 
     Args:
-        scheduler: The pipeline's; it is not changed.
+        scheduler: The pipeline's scheduler; it is not changed.
         steps: Steps of the whole schedule.
-        sigmas: From a number of steps to what the pipeline gives a flow's scheduler.
-        base_shift: The base stage's, where it may be larger than the scheduler's largest.
+        sigmas: Maps a number of steps to the sigmas that the pipeline gives a flow scheduler.
+        base_shift: The base stage's shift, if it can exceed the scheduler's `max_shift`.
 
     Raises:
-        ValueError: The scheduler has no such schedule.
+        ValueError: The scheduler cannot make this schedule.
     """
     dynamic = bool(scheduler.config.get("use_dynamic_shifting"))
     ways: list[dict[str, Any]] = [] if dynamic else [{"num_inference_steps": steps}]
@@ -111,26 +111,26 @@ def last_timesteps(
 
 
 def shortened(schedules: Schedules, steps: int, share: float, pivot_step: int) -> int:
-    """That share of the steps, or as many more, up to all, as it takes to have one at or below K."""
+    """Number of steps: this share of all, or as many more as are needed to have one at or below K."""
     least = max(1, round(share * steps))
     enough = (few for few in range(least, steps) if max(schedules.last_timesteps(few), default=0.0) <= pivot_step)
     return next(enough, steps)
 
 
 def lowest_pivot(limit: int, steps: int, last: float) -> int:
-    """The lowest K in (0, T] that leaves a step, the last one at this timestep.
+    """The lowest K in (0, T] that leaves a step to run.
 
     Args:
-        limit: T.
-        steps: Steps of the schedule.
-        last: Its last timestep.
+        limit: T, the number of training timesteps.
+        steps: Steps of the schedule, for the message.
+        last: The schedule's last timestep.
 
     Raises:
-        OptionError: That step would start from hardly anything but noise.
+        OptionError: The step would start from almost pure noise.
     """
     if last > NOISE_SHARE * limit:
         raise OptionError(
-            f"{{num_inference_steps}} {steps} leaves a stage above the base none but the step from pure noise, at "
+            f"{{num_inference_steps}} {steps} leaves a stage above the base only the step from pure noise, at "
             f"{last:g} of {limit}; give more"
         )
     return max(1, math.ceil(last))

@@ -1,13 +1,13 @@
 """Self-attention within windows of the native size, for stages above the base: their cost is linear in pixels.
 
 The pivot carries the composition, so a stage above the base needs attention mainly for texture. A self-attention module
-runs as it is, with its projections, rotary positions, adapters and processor; only the call at its heart, of
-`scaled_dot_product_attention`, is answered by `windows.attend`. Processors of U-Nets and of transformers have
-that call in common. It is reached by an attribute `forward` of the module's instance, which compiled blocks watch, and
-by a `TorchFunctionMode` that is active within that one call and in that one thread.
+runs unchanged, with its projections, rotary positions, adapters and processor. Only its call of
+`scaled_dot_product_attention`, which processors of U-Nets and transformers have in common, is answered by
+`windows.attend`. An instance attribute `forward`, which compiled blocks watch, activates a `TorchFunctionMode` for that
+one call and thread.
 
-Windows move by a quarter of their size from step to step, so that no border stays where it is; and since no step comes
-after the last one to smooth what it parts, that one has seamless windows, at twice the cost (docs/attention.md).
+Windows move by a quarter of their size from step to step, so that no border stays in place. No step follows the last
+one to smooth its borders, so its windows are seamless, at twice the cost (docs/attention.md).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ Find = Callable[[int], Place | None]  # by the number of tokens
 
 QUARTERS = 4
 TEMPORAL = frozenset({"motion_modules", "temp_attentions", "transformer_in"})  # their tokens are frames
-LINEAR = frozenset({"SanaTransformer2DModel"})  # as they are
-# The order of tokens: the picture's, then text; or text, where there is any among them, then the picture's.
+LINEAR = frozenset({"SanaTransformer2DModel"})  # their attention is linear in pixels anyway
+# Whether the sequence starts with the picture's tokens or with text, if there is any.
 PICTURE_FIRST = frozenset(
     {
         *("SD3Transformer2DModel", "SD3ControlNetModel", "ZImageTransformer2DModel"),
@@ -48,14 +48,14 @@ PICTURE_LAST = frozenset(
         *("HunyuanDiT2DModel", "WanTransformer3DModel", "LTXVideoTransformer3DModel"),
     }
 )
-# Of transformers, the lists of blocks that the picture goes through; those of text alone are elsewhere.
+# The transformers' lists of blocks that the picture goes through; blocks for text alone are in others.
 BLOCKS = frozenset(
     {
         *("transformer_blocks", "single_transformer_blocks", "joint_transformer_blocks"),
         *("blocks", "layers", "noise_refiner"),
     }
 )
-# Processors that make attention in another way than by `scaled_dot_product_attention`.
+# Processors that do not compute attention by `scaled_dot_product_attention`.
 UNFUSED = frozenset(
     {
         *("AttnProcessor", "AttnAddedKVProcessor", "SlicedAttnProcessor", "SlicedAttnAddedKVProcessor"),
@@ -65,14 +65,14 @@ UNFUSED = frozenset(
 
 
 def check_local(network: Any) -> None:
-    """Raises ValueError, in a sentence, where `local_attention` cannot serve this U-Net, transformer or ControlNet."""
+    """Raises ValueError if `local_attention` does not support this U-Net, transformer or ControlNet."""
     reason = why_not_local(network)
     if reason is not None:
         raise ValueError(reason)
 
 
 def why_not_local(network: Any) -> str | None:
-    """Why `local_attention` cannot serve this U-Net, transformer or ControlNet, in a sentence; None where it can."""
+    """Why `local_attention` does not support this U-Net, transformer or ControlNet; None if it does."""
     kinds = {kind.__name__ for kind in type(_inner(network)).__mro__}
     if not (_is_unet(network) or kinds & (LINEAR | PICTURE_FIRST | PICTURE_LAST)):
         return (
@@ -90,7 +90,7 @@ def why_not_local(network: Any) -> str | None:
 
 
 def self_attention(network: nn.Module) -> dict[str, nn.Module]:
-    """The modules in which tokens of a picture attend to each other, by name; attention along frames is left out."""
+    """Modules, by name, in which a picture's tokens attend to each other; attention along frames is left out."""
     inner = _inner(network)
     if {kind.__name__ for kind in type(inner).__mro__} & LINEAR:
         return {}
@@ -99,14 +99,14 @@ def self_attention(network: nn.Module) -> dict[str, nn.Module]:
 
 
 class Steps:
-    """Counts the timesteps that networks are given; the passes of one step, with guidance, are at the same.
+    """Counts steps by the timesteps that networks are called with; all passes of one step share a timestep.
 
     Args:
-        count: How many there will be, asked at each; None: that is not known.
+        count: Returns the number of steps, called at each; None if it is unknown.
 
     Attributes:
-        quarters: By which windows are moved at this step.
-        last: Whether it is the last one.
+        quarters: Quarters of a window by which windows are moved at this step.
+        last: Whether this is the last step.
     """
 
     def __init__(self, count: Callable[[], int] | None = None) -> None:
@@ -114,10 +114,10 @@ class Steps:
         self._count, self._seen, self._timestep = count, 0, math.nan
 
     def see(self, names: Sequence[str], network: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        """What `register_forward_pre_hook` calls; the names are those of the network's arguments."""
+        """Forward pre-hook; `names` are the names of the network's arguments."""
         arguments = dict(zip(names, given, strict=False)) | named
         timestep = torch.as_tensor(arguments["t" if "t" in arguments else "timestep"])
-        if timestep.is_meta:  # shapes alone, whose cost is the same at every step but the last
+        if timestep.is_meta:  # a cost estimate on shapes, the same at every step but the last
             return
         if float(timestep.max()) != self._timestep:
             self.quarters, self._timestep = self._seen % QUARTERS, float(timestep.max())
@@ -127,20 +127,20 @@ class Steps:
 
 @contextlib.contextmanager
 def local_attention(network: nn.Module, grid: Grid, native: Grid, steps: Steps | None = None) -> Generator[None]:
-    """With it the picture's tokens attend to a window of the native size, and to text as before.
+    """Within this context the picture's tokens attend to a window of the native size, and to text as before.
 
-    Where the grid is no larger than the native one along each axis nothing is changed, and attention is exact. Weights,
-    processors and hooks stay as they are; afterwards, also after an exception, so do the modules.
+    If no axis of the grid is longer than the native one, nothing changes. Weights, processors and hooks are never
+    changed; the modules are restored afterwards, also after an exception.
 
     Args:
         network: A conditional U-Net, a diffusion transformer, or a ControlNet of either.
-        grid: The stage's tokens: latent pixels of a U-Net, which halves them from level to level, and patches of a
-            transformer. Frames are 1 for a U-Net, which attends to them one by one.
-        native: The same of the base stage.
-        steps: Counts the stage's, for all networks that work on it; None: the network's own, of which none is the last.
+        grid: The stage's tokens: latent pixels for a U-Net, which halves them from level to level, and patches for a
+            transformer. A U-Net attends to frames one by one, so its grid has 1 frame.
+        native: The base stage's tokens, likewise.
+        steps: Counter of the stage's steps, shared by all its networks; None counts the network's own, without a last.
 
     Raises:
-        ValueError: The network is not supported (`check_local`); while it runs, a module does not attend to that grid.
+        ValueError: The network is not supported (`check_local`), or a module that runs does not attend to the grid.
     """
     check_local(network)
     if all(native[axis] >= grid[axis] for axis in range(3)):
@@ -174,12 +174,12 @@ def attend_at_step(
     mask: Tensor | None = None,
     **options: Any,
 ) -> Tensor:
-    """`windows.attend` with the windows where a step has them; the last step's are seamless.
+    """`windows.attend` with the windows of a step; those of the last step are seamless.
 
     Args:
-        query, key, value, mask, options: As in `windows.attend`.
+        query, key, value, mask, options: See `windows.attend`.
         place: Grid of the picture's tokens, their window, and the tokens in front of them.
-        quarters, last: As in `Steps`.
+        quarters, last: See `Steps`.
     """
     grid, window, before = place
     moved = ((wide, long, wide * quarters // QUARTERS) for wide, long in zip(window, grid, strict=True))
@@ -189,7 +189,7 @@ def attend_at_step(
 
 
 class _Windows(TorchFunctionMode):
-    """Answers self-attention of tokens in a grid; `met` says whether there was any."""
+    """Computes self-attention of tokens in a grid; `met` tells whether there was any."""
 
     def __init__(self, find: Find, steps: Steps) -> None:
         super().__init__()
@@ -227,18 +227,18 @@ def _localised(inner: Callable[..., Any], mode: _Windows, name: str, module: nn.
 
 def _refusal(what: str) -> str:
     return (
-        f"attention 'local' works on self-attention by torch's scaled_dot_product_attention, over all tokens of a "
+        f"attention 'local' works on self-attention by torch's scaled_dot_product_attention over all tokens of a "
         f"stage, and {what} has none; use AttnProcessor2_0 or set_attention_backend('native'), or attention 'full'"
     )
 
 
 def places_of_levels(levels: int, grid: Grid, native: Grid) -> dict[int, Place]:
-    """By the number of tokens: the places of a U-Net's levels, each half of the one above, rounded up.
+    """The grids and windows of a U-Net's levels, by their number of tokens; each level halves the one above.
 
     Args:
-        levels: How many there are.
-        grid: Of the first one, latent pixels; its frames are attended to one by one.
-        native: Of its window.
+        levels: Number of levels.
+        grid: The first level's grid, in latent pixels; frames are attended to one by one.
+        native: The first level's window, in latent pixels.
     """
     places: dict[int, Place] = {}
     for _ in range(levels):
@@ -281,10 +281,10 @@ def _is_own(network: nn.Module, name: str, module: nn.Module) -> bool:
 
 
 def _names(transformer: nn.Module) -> Sequence[str]:
-    # Stable Diffusion 3.5's second attention is of the picture alone; elsewhere a second one is to text.
+    # In Stable Diffusion 3.5 a block's second attention is within the picture; elsewhere it is to text.
     return ("attn", "attn2") if type(transformer).__name__.startswith("SD3") else ("attn", "attn1", "attention")
 
 
 def _inner(network: nn.Module) -> nn.Module:
-    """The network itself, where it is compiled whole."""
+    """The network itself, if it was compiled as a whole."""
     return getattr(network, "_orig_mod", network)

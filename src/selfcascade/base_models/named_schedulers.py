@@ -1,4 +1,4 @@
-"""A scheduler by its name, with the configuration of the one that the pipeline has."""
+"""Makes schedulers by name, with the configuration of the pipeline's own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from selfcascade.options.checks import OptionError
 from selfcascade.options.optional import install, is_installed
 from selfcascade.options.schedulers import SCHEDULERS, NamedScheduler, parse_scheduler
 
-# Flow models have the same integrators under other names; the rest take a flow's sigmas.
+# Classes of the same integrators for flow models; the other schedulers accept a flow's sigmas.
 OF_FLOWS: dict[str, tuple[str, dict[str, Any]]] = {
     "EulerDiscreteScheduler": ("FlowMatchEulerDiscreteScheduler", {}),
     "EulerAncestralDiscreteScheduler": ("FlowMatchEulerDiscreteScheduler", {"stochastic_sampling": True}),
@@ -23,15 +23,15 @@ NEED_SCIPY = frozenset({"use_beta_sigmas"})
 
 
 def scheduler_named(current: Scheduler, name: str, option: str = "scheduler") -> Scheduler:
-    """A scheduler of this name with the configuration of the pipeline's.
+    """A scheduler of this name, with the configuration of the pipeline's scheduler.
 
     Args:
-        current: The pipeline's; it is not changed.
-        name: As in `options.schedulers`, or the name of a class of diffusers.
-        option: Name of the option, for the errors.
+        current: The pipeline's scheduler; it is not changed.
+        name: A name in `options.schedulers`, or a diffusers class.
+        option: Name of the option, for messages.
 
     Raises:
-        OptionError: There is no such class, it does not fit the model, or it has no such spacing.
+        OptionError: The class does not exist, does not fit the model, or does not have the spacing.
     """
     named = check_scheduler(name, option)
     kind, settings = named.kind, dict(named.settings)
@@ -49,10 +49,10 @@ def scheduler_named(current: Scheduler, name: str, option: str = "scheduler") ->
 
 
 def check_scheduler(name: str, option: str = "scheduler") -> NamedScheduler:
-    """What a name says, checked as far as that can be without a model.
+    """Parses a scheduler's name, and checks it as far as possible without a model.
 
     Raises:
-        OptionError: There is no such scheduler, or what it needs is not installed.
+        OptionError: The scheduler is unknown, or needs a package that is not installed.
     """
     try:
         named = parse_scheduler(name)
@@ -67,7 +67,7 @@ def check_scheduler(name: str, option: str = "scheduler") -> NamedScheduler:
 
 
 def is_flow(scheduler: Scheduler) -> bool:
-    """Whether the model predicts a flow from noise to picture, for which diffusers has schedulers of its own."""
+    """Whether the scheduler is one of diffusers' schedulers for flow models."""
     config = scheduler.config
     flow_sigmas = bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == "flow_prediction"
     return flow_sigmas or type(scheduler).__name__.startswith("FlowMatch")
@@ -83,7 +83,8 @@ def _of_flow(named: NamedScheduler, current: Scheduler, option: str) -> tuple[st
     if "use_flow_sigmas" not in inspect.signature(made.__init__).parameters:
         able = [name for name, (kind, _) in SCHEDULERS.items() if kind in OF_FLOWS or _takes_flows(kind)]
         raise OptionError(
-            f"{{{option}}} {{found}} is not for flow models as this one; use {', '.join(able)}", found=repr(named.name)
+            f"{{{option}}} {{found}} is not for flow models like this one; use {', '.join(able)}",
+            found=repr(named.name),
         )
     config = current.config
     shift = config.get("shift") or config.get("flow_shift") or 1.0

@@ -1,7 +1,7 @@
-"""What keeps a stage true to its pivot beyond re-noising: its low band anchored, its energy restored.
+"""Keeps a stage close to its pivot, beyond re-noising: anchors its low band, and restores its energy.
 
-Both act on what the algorithm hands over or the scheduler is given, so no network is touched: LoRAs, ControlNet,
-compiled and quantised denoisers go on as they are.
+Both act on latents or on the scheduler's input, never on a network, so LoRAs, ControlNets, and compiled or quantised
+denoisers work as before.
 
 Axis letters: B images, C channels, F frames, h, w latent pixels.
 """
@@ -19,21 +19,21 @@ from selfcascade.base_models.protocols import Scheduler
 from selfcascade.options.checks import OptionError
 
 KINDS = ("epsilon", "v_prediction", "flow_prediction", "sample")
-# Every second step of theirs is at a noise level that their own noising does not know.
+# Every second step of these is at a noise level for which their `add_noise` has no timestep.
 HALF_STEPS = frozenset({"KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "DPMSolverSDEScheduler"})
-MAX_GAIN = 2.0  # of the high band: where next to none is left, what is amplified is error
+MAX_GAIN = 2.0  # of the high band: where almost nothing of it is left, only error would be amplified
 
 
 @dataclass(frozen=True)
 class PivotSettings:
-    """How a pivot is enlarged, and how far a stage is held to it.
+    """How a pivot is enlarged, and how closely a stage follows it.
 
     Attributes:
         upsampling: phi: "latent-bilinear" (the paper), "latent-bicubic", or "rgb" (decode, Lanczos, encode).
-        anchor: Share of the stage's steps, its first ones, whose low band is the pivot's; 0 none, 1 all.
-        energy: Strength in [0, 1] at which the enlarged pivot's high band gets its energy back.
+        anchor: Share of the stage's steps, from the first, whose low band is replaced by the pivot's, in [0, 1].
+        energy: How much of its lost energy the enlarged pivot's high band gets back, in [0, 1].
         shared_noise: Share of the renoise variance that all frames of a clip have in common, in [0, 1].
-        attention: Attention of stages larger than the native size: "full", or "local" (`stage_attention`).
+        attention: Attention in stages above the native size: "full", or "local" (`stage_attention`).
     """
 
     upsampling: str = "latent-bilinear"
@@ -44,7 +44,7 @@ class PivotSettings:
 
 
 def counts_signal(scheduler: Scheduler) -> bool:
-    """Whether its timesteps and sigmas rise with the picture, from noise at 0, as Mochi's do."""
+    """Whether timesteps and sigmas rise from noise at 0 to the picture, like Mochi's."""
     return bool(scheduler.config.get("invert_sigmas"))
 
 
@@ -61,11 +61,11 @@ def check_anchorable(scheduler: Scheduler) -> None:
 
 
 def low_band(z: Tensor, height: int, width: int) -> Tensor:
-    """What of z survives at height x width latent pixels: averaged down to that size, and back.
+    """The part of z that survives at height x width latent pixels: averaged down to that size, and enlarged again.
 
-    At a whole number of latent pixels a side this is the projection on block means, at two the low band of a Haar
-    wavelet: low_band(low_band(z)) = low_band(z), and it is orthogonal to the rest, so a low band can be replaced
-    without touching what is above it.
+    For a whole factor per side this is the projection on block means, and for 2 the low band of a Haar wavelet:
+    low_band(low_band(z)) = low_band(z). It is orthogonal to the rest, so a low band can be replaced without changing
+    the bands above it.
 
     Args:
         z: (..., h, w).
@@ -80,14 +80,13 @@ def restore_energy(z_up: Tensor, pivot: Tensor, strength: float) -> Tensor:
     """The enlarged pivot with the energy that interpolation took from its finest octave.
 
     z = L + k^strength H, with L the low band at half the pivot's size, H = z_up - L, and k such that L + k H has the
-    pivot's own variance in each channel of each picture: k^2 = (var z_0 - var L) / var H, in [1, 2]. The rescaling of
-    energy is RectifiedHR's and MegaFusion's concern; that only the band that lost it is scaled is ours: contrast and
-    colours stay.
+    pivot's own variance in each channel of each picture: k^2 = (var z_0 - var L) / var H, in [1, 2]. RectifiedHR and
+    MegaFusion rescale energy too; scaling only the band that lost it, which keeps contrast and colours, is ours.
 
     Args:
         z_up: phi(z_0), (B, C, h', w') or (B, C, F, h', w').
         pivot: z_0, (B, C, h, w) or (B, C, F, h, w).
-        strength: 0 changes no bit, 1 restores all of it.
+        strength: How much is restored, from 0 (bit for bit z_up) to 1 (all).
     """
     if strength == 0:
         return z_up
@@ -100,20 +99,20 @@ def restore_energy(z_up: Tensor, pivot: Tensor, strength: float) -> Tensor:
 
 
 class Anchor:
-    """Makes the low band of a step's predicted x_0 the pivot's, by changing what the network said.
+    """Replaces the low band of a step's predicted x_0 by the pivot's, by changing the network's output.
 
     With P the low band at the pivot's size: x_0' = x_0 + P (phi(z_0^(r-1)) - x_0). Every prediction is affine in x_0 at
     a given noisy sample, x_0 = a x + b o, so the output becomes o' = o + P (phi(z_0^(r-1)) - x_0) / b, and any
-    scheduler goes on from there. It replaces the low band of x_0 as DiffuseHigh does (Kim et al. 2025), where that one
-    takes a wavelet's. Guidance is affine in the two outputs, with weights that add up to 1, so this is the same as
-    anchoring both; being done after guidance, it costs one correction, and holds for rescaled guidance too.
+    scheduler can go on from there. DiffuseHigh (Kim et al. 2025) replaces the low band of a wavelet in the same way.
+    Guidance is affine in its two outputs, with weights that add up to 1, so correcting the result is the same as
+    correcting both; it costs half as much, and works for rescaled guidance too.
 
     Args:
         enlarged: phi(z_0^(r-1)), (B, C, h, w) or (B, C, F, h, w).
         height, width: Height and width of the pivot, in latent pixels.
-        share: Share of the stage's steps, the first ones, in (0, 1].
-        to_spatial: What the scheduler steps on, as latents in the layout of `enlarged`.
-        to_step: The inverse.
+        share: Share of the stage's steps, from the first, in (0, 1].
+        to_spatial: Converts the scheduler's samples to the layout of `enlarged`.
+        to_step: The inverse of `to_spatial`.
     """
 
     def __init__(
@@ -133,15 +132,15 @@ class Anchor:
         return step < round(self.share * count)
 
     def correction(self, x_0: Tensor) -> Tensor:
-        """P (phi(z_0^(r-1)) - x_0): what is added to a predicted x_0, in the layout of `enlarged`."""
+        """P (phi(z_0^(r-1)) - x_0), which is added to a predicted x_0; in the layout of `enlarged`."""
         return low_band(self.enlarged.float() - x_0, self.height, self.width)
 
     def __call__(self, scheduler: Scheduler, output: Tensor, timestep: float | Tensor, sample: Tensor) -> Tensor:
-        """The output o' that goes in the place of the network's.
+        """The output o' that replaces the network's.
 
         Args:
-            scheduler: With all its steps; its state is not changed.
-            output: What the network said, guidance included, as the scheduler is given it.
+            scheduler: The scheduler with all its steps; its state is not changed.
+            output: The network's output after guidance, as passed to the scheduler.
             timestep: Timestep of the step.
             sample: x, the noisy latents.
 
@@ -161,7 +160,7 @@ class Anchor:
 
 
 def x_0_weights(scheduler: Scheduler, timestep: float | Tensor) -> tuple[float, float]:
-    """a, b of x_0 = a x + b o: how a scheduler reads the clean latents off a sample x and an output o.
+    """Weights a, b of x_0 = a x + b o, by which a scheduler computes clean latents from a sample x and an output o.
 
     With x = alpha z_0 + sigma eps, in the scheduler's own scale, and n^2 = alpha^2 + sigma^2:
 
@@ -183,7 +182,7 @@ def x_0_weights(scheduler: Scheduler, timestep: float | Tensor) -> tuple[float, 
 
 
 def noise_weights(scheduler: Scheduler, timestep: float | Tensor) -> tuple[float, float]:
-    """alpha, sigma of the current step's sample alpha z_0 + sigma eps, asked of the scheduler's own noising."""
+    """Weights alpha, sigma of the current step's sample alpha z_0 + sigma eps, from the scheduler's `add_noise`."""
     one, zero = torch.ones(1, 1), torch.zeros(1, 1)
     timesteps = torch.as_tensor(timestep).reshape(-1)[:1].to("cpu")
 
@@ -198,7 +197,7 @@ def noise_weights(scheduler: Scheduler, timestep: float | Tensor) -> tuple[float
 
 
 def _prediction_type(scheduler: Scheduler) -> str:
-    return scheduler.config.get("prediction_type", "flow_prediction")  # schedulers for flows alone do not say it
+    return scheduler.config.get("prediction_type", "flow_prediction")  # schedulers for flows only do not state it
 
 
 def _variance(z: Tensor) -> Tensor:

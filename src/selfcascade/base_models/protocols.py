@@ -1,4 +1,4 @@
-"""What is asked of the parts of a diffusers pipeline, whose classes are only known when one is given."""
+"""Protocols for the parts of a diffusers pipeline, whose classes are only known at run time."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 class Pipeline(Protocol):
-    """A diffusers pipeline; what its class has beyond every pipeline is found at run time."""
+    """A diffusers pipeline; what only its class has is found at run time."""
 
     @property
     def components(self) -> dict[str, Any]:
-        """Its models, tokenizers and scheduler by name."""
+        """Models, tokenizers and scheduler, by name."""
         ...
 
     def __getattr__(self, name: str, /) -> Any:
@@ -25,7 +25,7 @@ class Scheduler(Protocol):
 
     @property
     def config(self) -> Any:
-        """As in its `scheduler_config.json`: a mapping whose keys are attributes too."""
+        """The content of `scheduler_config.json`: a mapping whose keys are also attributes."""
         ...
 
     @property
@@ -39,7 +39,7 @@ class Scheduler(Protocol):
 
 
 class Network(Protocol):
-    """A network of a pipeline, such as its U-Net; its class says which blocks there are."""
+    """A network of a pipeline, such as its U-Net."""
 
     def __getattr__(self, name: str, /) -> Any:
         """A block or a setting of its class."""

@@ -1,4 +1,4 @@
-"""Equation 6: the enlarged pivot taken back to the noise level of K, and the noise that it gets.
+"""Equation 6: adds noise to the enlarged pivot, up to the noise level of K.
 
 Axis letters: B images or clips, C channels, F frames, h, w latent pixels.
 """
@@ -15,7 +15,7 @@ from selfcascade.base_models.stage_scheduler import StageScheduler, whole_schedu
 
 
 def add_noise_at_start(scheduler: StageScheduler, z_0: Tensor, noise: Tensor) -> Tensor:
-    """z_0 taken to the first step of the stage: sqrt(abar) z_0 + sqrt(1 - abar) eps (eq. 6), or the flow's own mixture.
+    """z_0 noised to the first step of the stage: sqrt(abar) z_0 + sqrt(1 - abar) eps (eq. 6), or a flow's own mixture.
 
     Args:
         scheduler: A stage scheduler whose timesteps are set.
@@ -32,11 +32,11 @@ def add_noise_at_start(scheduler: StageScheduler, z_0: Tensor, noise: Tensor) ->
 
 
 def noise_like(z_0: Tensor, generator: Generators | None, frames_first: bool, shared: float = 0.0) -> Tensor:
-    """The eps of equation 6, N(0, I), drawn in the order in which the pipeline draws its own.
+    """The noise eps of equation 6, N(0, I), drawn in the pipeline's own order.
 
     Args:
         z_0: Clean latents, (B, C, h, w) or (B, C, F, h, w).
-        generator: Source of the draw; a list has one for each sample.
+        generator: Source of the noise; a list has one for each sample.
         frames_first: Whether the pipeline draws clips as (B, F, C, h, w).
         shared: Share in [0, 1] of the variance that all frames of a clip have in common (`mixed_noise`).
 
@@ -61,7 +61,7 @@ def mixed_noise(own: Tensor, common: Tensor, share: float) -> Tensor:
 
     Args:
         own: Independent noise of all frames, in the pipeline's layout.
-        common: Noise of one frame, the same layout.
+        common: Noise of one frame, in the same layout.
         share: s in [0, 1]; 0 is `own`, 1 gives every frame the same noise.
     """
     return share**0.5 * common + (1.0 - share) ** 0.5 * own

@@ -1,4 +1,4 @@
-"""What one call of the cascade asks of the pipeline, the same at every stage."""
+"""The arguments of one call for the pipeline, the same at every stage."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-# Beside the prompt; pipelines want as many of each, or none.
+# Besides the prompt; pipelines take one for each prompt, or none.
 WORDS = ("negative_prompt", "prompt_2", "negative_prompt_2", "prompt_3", "negative_prompt_3")
 
 Words = str | list[str]
@@ -17,13 +17,13 @@ Generators = torch.Generator | list[torch.Generator]
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt, and how its pictures are to be drawn and given out.
+    """A prompt, with the random generators, the output type and all other arguments for the pipeline.
 
     Attributes:
-        prompt: One or several; None where `arguments` hold embeddings.
-        generator: Source of every random draw; a list has one for each picture.
+        prompt: One text or several; None if `arguments` has embeddings.
+        generator: Source of all random numbers; a list has one for each picture.
         output_type: "pil", "np", "pt" or "latent".
-        arguments: Everything else for the pipeline, passed on as it is: negative prompt, adapters, callbacks, ...
+        arguments: All other keywords, passed on unchanged: negative prompt, adapters, callbacks, ...
     """
 
     prompt: Words | None = None
@@ -33,32 +33,31 @@ class Request:
 
     @property
     def prompts(self) -> int:
-        """How many prompts there are."""
+        """Number of prompts."""
         if isinstance(self.prompt, list):
             return len(self.prompt)
-        # Some pipelines name their embeddings after what made them, as Kandinsky 5 does.
+        # Some pipelines name their embeddings after the text encoder, such as Kandinsky 5.
         given = (value for name, value in self.arguments.items() if name.startswith("prompt_embeds"))
         embeds = next((value for value in given if value is not None), None)
         return 1 if self.prompt is not None or embeds is None else len(embeds)
 
     @property
     def copies(self) -> int:
-        """How many pictures or clips each prompt gets; some pipelines of clips speak of images here."""
+        """Number of pictures or clips per prompt; some video pipelines use the keyword for images."""
         given = (self.arguments.get(name) for name in ("num_videos_per_prompt", "num_images_per_prompt"))
         return next((count for count in given if count is not None), 1)
 
     def cloned_generator(self) -> Generators | None:
-        """Generators that draw the same without moving the caller's on."""
+        """Copies of the generators: they draw the same numbers without advancing the caller's."""
         if isinstance(self.generator, list):
             return [_clone(generator) for generator in self.generator]
         return None if self.generator is None else _clone(self.generator)
 
     def for_pictures(self, count: int, video: bool = False) -> Request:
-        """The request with a prompt for each of this many pictures or clips, where it has only one.
+        """The request, with its one prompt repeated for this many pictures or clips.
 
         Raises:
-            ValueError: There are as many pictures as neither one nor the prompts, or as many generators as neither one
-                nor the results.
+            ValueError: There are several pictures but not one per prompt, or several generators but not one per result.
         """
         asked = self
         if self.prompt is not None and self.prompts == 1 and count > 1:
@@ -76,7 +75,7 @@ class Request:
         return asked
 
     def pipeline_arguments(self) -> dict[str, Any]:
-        """Keyword arguments of the pipeline's call; what is None is left out, for the pipeline's own default."""
+        """Keyword arguments for the pipeline's call; None is left out, for the pipeline's own default."""
         named = {"prompt": self.prompt, "generator": self.generator}
         return {**self.arguments, **{name: value for name, value in named.items() if value is not None}}
 
@@ -88,7 +87,7 @@ def _clone(generator: torch.Generator) -> torch.Generator:
 
 
 def _repeated(words: Words, count: int) -> Words:
-    """One prompt as many times; several as they are."""
+    """A list with one prompt repeated; several prompts are returned as they are."""
     if isinstance(words, list):
         return words * count if len(words) == 1 else words
     return [words] * count

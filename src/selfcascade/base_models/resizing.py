@@ -1,4 +1,4 @@
-"""Latents and pixels cropped and resized on the way to a larger stage.
+"""Crops and resizes latents and pixels on the way to a larger stage.
 
 Axis letters: B images, C channels, F frames, h, w latent pixels, H, W pixels.
 """
@@ -19,7 +19,7 @@ def resize_latents(z: Tensor, target: tuple[int, int], mode: str) -> Tensor:
     """Latents (B, C, h, w) or (B, C, F, h, w) at height and width `target`, interpolated in float32 frame by frame.
 
     Args:
-        z: Any dtype, which the result has too.
+        z: Latents of any dtype; the result has the same.
         target: (h', w').
         mode: "bilinear" or "bicubic".
     """
@@ -29,7 +29,7 @@ def resize_latents(z: Tensor, target: tuple[int, int], mode: str) -> Tensor:
 
 
 def lanczos(pixels: Tensor, size: Size) -> Tensor:
-    """Pixels resized with Lanczos windows in float32, (B, 3, H, W) or (B, 3, F, H, W), any value range."""
+    """Resizes pixels, (B, 3, H, W) or (B, 3, F, H, W) in any value range, with Lanczos windows in float32."""
     planes = pixels.float().cpu().flatten(0, -3).numpy()  # (B 3 F, H, W)
     resample = Image.Resampling.LANCZOS
     resized = [np.asarray(Image.fromarray(plane).resize((size.width, size.height), resample)) for plane in planes]
@@ -37,7 +37,7 @@ def lanczos(pixels: Tensor, size: Size) -> Tensor:
 
 
 def cropped(pixels: Tensor, size: Size) -> Tensor:
-    """The largest part around the centre that has the size's ratio; pixels (..., H, W)."""
+    """The largest part around the centre of pixels (..., H, W) that has the size's ratio."""
     height, width = pixels.shape[-2:]
     scale = min(height / size.height, width / size.width)
     rows, columns = max(1, round(size.height * scale)), max(1, round(size.width * scale))
@@ -46,10 +46,10 @@ def cropped(pixels: Tensor, size: Size) -> Tensor:
 
 
 def as_floats(pixels: Tensor) -> Tensor:
-    """Pixels in [0, 1]: bytes as float32, floats as they are."""
+    """Pixels in [0, 1]: bytes become float32, floats are returned unchanged."""
     return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
 
 
 def fitted(pixels: Tensor, size: Size) -> Tensor:
-    """A user's pixels, bytes or in [0, 1], cropped at the centre to the size's ratio and resized: in [-1, 1]."""
+    """Pixels in [-1, 1] from bytes or from [0, 1], cropped at the centre to the size's ratio and resized."""
     return lanczos(as_floats(cropped(pixels, size)), size).clamp(0, 1) * 2 - 1

@@ -1,4 +1,4 @@
-"""Whether a pipeline has a scheduler of the kind that its model was trained for."""
+"""Checks that a pipeline's scheduler is of the kind that its model was trained for."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ FLOW = "FlowMatchEulerDiscreteScheduler"
 
 
 def check_scheduler(family: Family) -> None:
-    """Refuses a scheduler that would read the model's output as something else, or whose steps no stage can start at.
+    """Raises if the scheduler would misread the model's output, or has no steps that a stage could start at.
 
     Raises:
-        ValueError: The sentence says what to use.
+        ValueError: The scheduler does not fit; the message says what to use.
     """
     scheduler, flow = family.pipe.scheduler, predicts_flow(family)
     name, kind = family.name, type(scheduler).__name__
     other = _of_eps(scheduler) if flow else FLOW
     if flow and not is_flow(scheduler):
         raise ValueError(
-            f"scheduler {kind} takes what the network says for {other}, and {name} predicts a flow; "
+            f"scheduler {kind} takes the network's output for {other}, and {name} predicts a flow; "
             f"use pipe.scheduler = {FLOW}.from_config(pipe.scheduler.config)"
         )
     if flow is False and not hasattr(scheduler, "init_noise_sigma"):
@@ -47,7 +47,7 @@ def check_scheduler(family: Family) -> None:
 
 
 def predicts_flow(family: Family) -> bool | None:
-    """Whether the model predicts eps - z_0, as its class or its pipeline's signature says; None where neither does."""
+    """Whether the model predicts eps - z_0, from its class or its pipeline's signature; None if neither says."""
     if family.flow is not None:
         return family.flow
     parameter = inspect.signature(type(family.pipe).__init__).parameters.get("scheduler")
@@ -58,7 +58,7 @@ def predicts_flow(family: Family) -> bool | None:
 
 
 def is_flow(scheduler: Scheduler) -> bool:
-    """Whether it takes what the network says for a flow."""
+    """Whether the scheduler takes the network's output for a flow."""
     config: Any = scheduler.config
     by_name = not hasattr(scheduler, "alphas_cumprod") and not hasattr(scheduler, "init_noise_sigma")
     return by_name or config.get("prediction_type") == "flow_prediction" or bool(config.get("use_flow_sigmas"))

@@ -1,4 +1,4 @@
-"""Which attention a stage has: full, or local in every network of the pipeline that works on its latents."""
+"""Chooses a stage's attention: full, or local in every network of the pipeline that works on its latents."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from selfcascade.cascade import Size, Stage
 
 
 def attention_of(family: Family, wanted: str, asked: bool) -> str:
-    """Attention of the stages above the base: "full", or "local" where that is wanted.
+    """Attention of the stages above the base, "full" or "local".
 
     Args:
-        family: The pipeline's.
+        family: The pipeline's family.
         wanted: "full" or "local".
-        asked: Whether the caller said so, and not a preset; local is then insisted on.
+        asked: Whether the caller asked for it, rather than a preset: unsupported local attention is then an error.
 
     Raises:
-        ValueError: Local attention is insisted on, and a network of the pipeline cannot have it; a sentence says why.
+        ValueError: The caller asked for local attention, and a network of the pipeline does not support it.
     """
     reasons = [why_not_local(network) for network in networks(family)] if wanted == "local" else []
     reason = next((reason for reason in reasons if reason is not None), None)
@@ -34,7 +34,7 @@ def attention_of(family: Family, wanted: str, asked: bool) -> str:
 
 
 def networks(family: Family) -> list[nn.Module]:
-    """The networks that work on a stage's latents at each step: denoisers, and the ControlNets that there are."""
+    """Networks that work on a stage's latents at each step: denoisers and ControlNets."""
     controls = getattr(family.pipe, "controlnet", None)
     second = getattr(family.pipe, "transformer_2", None)  # Wan 2.2 has one for high noise, and one for low
     found = [family.denoiser, second, *getattr(controls, "nets", [controls])]
@@ -43,20 +43,20 @@ def networks(family: Family) -> list[nn.Module]:
 
 @contextlib.contextmanager
 def attending_locally(family: Family, native: Size, stage: Stage, pivot: Tensor | None) -> Generator[None]:
-    """With it a stage from a pivot has local attention; the base stage, and one of the native size, have full.
+    """Gives a stage with a pivot local attention within this context; other stages keep full attention.
 
-    Windows have the native area in the stage's ratio. In time they are as long as the clips that the model is made for,
-    the pipeline's own `num_frames`; a shorter clip is attended to as a whole.
+    Windows have the native area in the stage's ratio. In time they are as long as the pipeline's default clip,
+    `num_frames`; a shorter clip is attended to as a whole.
 
     Args:
-        family: The pipeline's.
+        family: The pipeline's family.
         native: Size in pixels that the model was trained at.
         stage: The stage.
         pivot: Latents of the stage before, (B, C, h, w) or (B, C, F, h, w); None for the base stage.
     """
     with contextlib.ExitStack() as stack:
         if pivot is not None:
-            # Heun's method and its like come to a timestep twice.
+            # Second-order schedulers such as Heun's visit a timestep twice.
             steps = Steps(lambda: len(family.pipe.scheduler.timesteps.unique_consecutive()))
             for network in networks(family):
                 stack.enter_context(local_attention(network, *grids(family, native, stage.size, pivot), steps))
@@ -64,7 +64,7 @@ def attending_locally(family: Family, native: Size, stage: Stage, pivot: Tensor 
 
 
 def grids(family: Family, native: Size, size: Size, pivot: Tensor) -> tuple[Grid, Grid]:
-    """Tokens of a stage of this size, and of a window; of one frame where the model attends to frames one by one."""
+    """Tokens of a stage of this size, and of a window; one frame if the model attends to frames one by one."""
     height, width = (side // family.patch for side in family.latent_size(size))
     window = window_sides(native, size, height, width)
     if pivot.ndim == 4 or family.framewise:
@@ -76,6 +76,6 @@ def grids(family: Family, native: Size, size: Size, pivot: Tensor) -> tuple[Grid
 
 
 def window_sides(native: Size, size: Size, height: int, width: int) -> tuple[int, int]:
-    """Sides in tokens of a window of the native area, in the ratio of a stage of this size and this many tokens."""
+    """Sides, in tokens, of a window with the native area and the ratio of a stage of height x width tokens."""
     ratio = math.sqrt(native.area / size.area)
     return math.ceil(ratio * height - 1e-6), math.ceil(ratio * width - 1e-6)

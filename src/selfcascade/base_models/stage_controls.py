@@ -1,7 +1,7 @@
-"""Control pictures at each stage's size.
+"""Resizes control pictures to each stage's size.
 
-Pipelines of transformers resize pictures and arrays that they are given as `control_image`, and take tensors as they
-are: one of the target's size would not fit the stages before it.
+Pipelines of transformers resize a `control_image` that is a picture or an array, but not a tensor: one of the target's
+size would not fit the stages before it.
 
 Axis letters: B images, C channels, H, W pixels.
 """
@@ -20,11 +20,11 @@ PIXEL_CHANNELS = (1, 3)  # other tensors hold latents
 
 
 def at_size(control: object, size: Size) -> Any:
-    """A control's pixels at the stage's size; anything but a tensor of pixels, (B, C, H, W), is returned as it is.
+    """A control picture at the stage's size; anything but a tensor of pixels, (B, C, H, W), is returned unchanged.
 
     Args:
-        control: A tensor in the pipeline's own value range, which is kept, or a list with one for each ControlNet.
-        size: The stage's.
+        control: A tensor in the pipeline's value range, which is kept, or a list with one for each ControlNet.
+        size: The stage's size.
     """
     if isinstance(control, list):
         return [at_size(item, size) for item in cast("list[object]", control)]
@@ -36,7 +36,7 @@ def at_size(control: object, size: Size) -> Any:
 
 
 def controls_at(pipe: object, arguments: Mapping[str, Any], size: Size) -> dict[str, Any]:
-    """The arguments of a call that change with the stage's size: its tensors of controls."""
+    """A call's control tensors at the stage's size; empty if there are none."""
     if hasattr(pipe, "unet") or arguments.get("control_image") is None:  # pipelines of U-Nets resize tensors too
         return {}
     return {"control_image": at_size(arguments["control_image"], size)}

@@ -20,7 +20,7 @@ from selfcascade.base_models.pivot_controls import Anchor, counts_signal
 from selfcascade.base_models.protocols import Scheduler
 from selfcascade.options.checks import is_whole
 
-# Their timesteps are not training timesteps (functions of sigma, angles, noise of their own), so K would mean nothing.
+# Their timesteps are not training timesteps (but functions of sigma, or angles), so K would have no meaning.
 REFUSED = frozenset(
     {
         "AmusedScheduler",
@@ -46,10 +46,10 @@ LAST_SIGMA = 0.1
 
 
 class NoStepLeft(ValueError):
-    """Raised where no scheduled step lies at or below K.
+    """No scheduled step lies at or below K.
 
     Attributes:
-        last: The last scheduled timestep, counted as training does.
+        last: The last scheduled timestep, as a training timestep.
     """
 
     def __init__(self, pivot_step: int, steps: int, last: float) -> None:
@@ -61,22 +61,22 @@ class NoStepLeft(ValueError):
 
 
 class ScheduleKnown(Exception):
-    """Raised by a probing scheduler as soon as the pipeline has set its timesteps."""
+    """Raised by a probing scheduler once the pipeline has set its timesteps."""
 
 
 class StageScheduler(Scheduler, Protocol):
-    """A scheduler of one stage: its class's name and methods, and what the stage needs.
+    """The scheduler of one stage: the name and methods of its class, and what the stage needs.
 
     Attributes:
         pivot_step: K in (0, T]; None for all steps.
-        first_index: Index in the whole schedule of the step that the stage starts at.
-        whole: The tensors of the whole schedule, while the pipeline is shown the tail.
-        mu: The dynamic shift that it was given; 0 before, and where there is none.
-        largest_mu: The largest that a stage with a pivot uses.
-        probing: Whether it raises `ScheduleKnown` once the timesteps are set.
-        steps_run: Steps so far.
-        stage_latents: What the last step returned; None before.
-        anchor: Changes what the network said; None does not.
+        first_index: Index in the whole schedule of the stage's first step.
+        whole: Tensors of the whole schedule, while the pipeline sees the tail.
+        mu: The dynamic shift that the pipeline passed; 0 before that, or if it passes none.
+        largest_mu: Upper limit of mu for a stage with a pivot.
+        probing: Whether `ScheduleKnown` is raised once the timesteps are set.
+        steps_run: Number of steps run so far.
+        stage_latents: Result of the last step; None before the first.
+        anchor: Changes the network's output; None leaves it.
     """
 
     pivot_step: int | None
@@ -91,13 +91,13 @@ class StageScheduler(Scheduler, Protocol):
 
 
 def stage_scheduler(scheduler: Scheduler, pivot_step: int | None, base_mu: float = 0.0) -> StageScheduler:
-    """A copy of `scheduler` whose `set_timesteps` leaves the steps at or below `pivot_step`.
+    """A copy of `scheduler` whose `set_timesteps` keeps only the steps at or below `pivot_step`.
 
     Args:
         scheduler: Any diffusers scheduler that numbers its steps by training timesteps; it is not changed.
         pivot_step: K in (0, T]; None keeps all steps.
-        base_mu: The base stage's mu. Pipelines extrapolate mu with the size until next to no step is left below K;
-            a stage with a pivot uses at most the larger of this and the scheduler's `max_shift`.
+        base_mu: The base stage's mu. Pipelines extrapolate mu with the size until hardly a step is left below K, so a
+            stage with a pivot uses at most the larger of this and the scheduler's `max_shift`.
 
     Raises:
         ValueError: The scheduler's timesteps are not training timesteps, or K lies outside (0, T].
@@ -120,7 +120,7 @@ def stage_scheduler(scheduler: Scheduler, pivot_step: int | None, base_mu: float
 
 
 def numbers_steps(scheduler: Scheduler) -> bool:
-    """Whether its steps are training timesteps, and it adds the noise of one."""
+    """Whether steps are training timesteps, and `add_noise` takes one."""
     kind: type[Any] = type(scheduler)
     noises = hasattr(scheduler, "add_noise") or hasattr(scheduler, "scale_noise")
     own = inspect.signature(kind.__init__).parameters  # a configuration keeps what another class was told
@@ -134,19 +134,19 @@ def training_steps(scheduler: Scheduler) -> int:
 
 
 def noise_timesteps(scheduler: Scheduler) -> Tensor:
-    """Its timesteps, (n,), counted as training does: T is noise, 0 is the picture."""
+    """The schedule's timesteps, (n,), as training timesteps: T is noise, 0 is the picture."""
     timesteps = scheduler.timesteps
     return training_steps(scheduler) - timesteps if counts_signal(scheduler) else timesteps
 
 
 def matched_step(scheduler: Scheduler, step: int, ratio: float) -> int:
-    """The timestep that hides as much of a picture with `ratio` times the pixels as `step` hides of a native one.
+    """The timestep that hides as much of a picture with `ratio` times the pixels as `step` does at native size.
 
-    Noise of neighbouring pixels averages out, so what is left of a picture at a given scale depends on the
-    signal-to-noise ratio times the pixels: SNR(t') = SNR(t) / ratio (as in Hoogeboom et al. 2023, "simple diffusion").
+    Noise of neighbouring pixels averages out, so what is visible of a picture at a given scale depends on the
+    signal-to-noise ratio times the pixels: SNR(t') = SNR(t) / ratio (Hoogeboom et al. 2023, "simple diffusion").
 
     Args:
-        scheduler: With `alphas_cumprod`, or a flow's, whose sigma is t / T.
+        scheduler: A scheduler with `alphas_cumprod`, or for flows, with sigma = t / T.
         step: t, a training timestep in (0, T].
         ratio: Ratio of the pixels, over 0.
     """
@@ -154,7 +154,7 @@ def matched_step(scheduler: Scheduler, step: int, ratio: float) -> int:
 
 
 def step_of_snr(step: int, ratio: float, last: int, alphas_cumprod: Tensor | None) -> int:
-    """`matched_step` of T = `last` training timesteps with these abar, (T,); None: of a flow, whose sigma is t / T."""
+    """`matched_step` for T = `last` training timesteps and abar, (T,); None for a flow, where sigma = t / T."""
     check_pivot_step(step, last)
     if alphas_cumprod is None:
         odds = (last - step) / step / ratio**0.5  # (1 - sigma) / sigma, the square root of the SNR
@@ -174,7 +174,7 @@ def check_pivot_step(pivot_step: object, limit: int) -> None:
 
 @functools.cache
 def _stage_class(kind: type[Any]) -> type:
-    """A subclass under the same name. The wrappers keep the signatures, which pipelines look into."""
+    """A subclass of the same name. Its methods keep their signatures, which pipelines inspect."""
     signature = inspect.signature(kind.step)
 
     @functools.wraps(kind.set_timesteps)
@@ -184,7 +184,7 @@ def _stage_class(kind: type[Any]) -> type:
             self.mu = kwargs["mu"] = mu if self.pivot_step is None else min(mu, self.largest_mu)
         try:
             kind.set_timesteps(self, *args, **kwargs)
-        except (AssertionError, AttributeError, TypeError) as error:  # it is not made for what this pipeline asks of it
+        except (AssertionError, AttributeError, TypeError) as error:  # it does not support what the pipeline asks for
             raise ValueError(
                 f"scheduler {kind.__name__} does not make the schedule that this pipeline asks for; use the scheduler "
                 f"that came with the model ({error or type(error).__name__})"
@@ -217,7 +217,7 @@ def _stage_class(kind: type[Any]) -> type:
         kind.set_begin_index(self, self.first_index + begin_index)
 
     def init_noise_sigma(self: StageScheduler) -> float | Tensor:
-        # A pivot arrives at its noise level already; pipelines scale whatever latents they are given.
+        # Pipelines scale the latents they are given, but a pivot is at its noise level already.
         return kind.init_noise_sigma.fget(self) if self.pivot_step is None else 1.0
 
     members: dict[str, object] = {"set_timesteps": set_timesteps, "step": step, "__module__": kind.__module__}
@@ -249,7 +249,7 @@ def _check_timesteps(scheduler: StageScheduler) -> None:
 
 
 def _keep_tail(scheduler: StageScheduler) -> None:
-    """Shows the pipeline the steps at or below K, and keeps the whole schedule for the scheduler's own arithmetic."""
+    """Leaves the pipeline the steps at or below K, and keeps the whole schedule for the scheduler's arithmetic."""
     timesteps, order = noise_timesteps(scheduler), getattr(scheduler, "order", 1)
     scheduler.first_index, scheduler.whole = 0, {}
     scheduler.steps_run, scheduler.stage_latents = 0, None
@@ -273,7 +273,7 @@ def _keep_tail(scheduler: StageScheduler) -> None:
 
 @contextlib.contextmanager
 def whole_schedule(scheduler: StageScheduler) -> Generator[None]:
-    """With it the scheduler has all its steps; without, the tail."""
+    """Gives the scheduler its whole schedule within this context, instead of the tail."""
     tail = {name: getattr(scheduler, name) for name in scheduler.whole}
     for name, values in scheduler.whole.items():
         setattr(scheduler, name, values)

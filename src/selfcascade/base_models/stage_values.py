@@ -1,4 +1,4 @@
-"""Values that a stage has of its own: words, a scheduler, the strength of LoRAs."""
+"""Values of a single stage: its prompt, scheduler and LoRA strength."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from selfcascade.base_models.request import Request
 from selfcascade.cascade import Stage
 from selfcascade.options.checks import OptionError
 
-# Where diffusers' pipelines take a factor for the strengths of their LoRAs, for the length of a call.
+# Keywords of diffusers' pipelines that take a factor for the strengths of LoRAs during a call.
 LORA_KEYWORDS = ("cross_attention_kwargs", "joint_attention_kwargs", "attention_kwargs")
 
 
 @dataclass(frozen=True)
 class DistinctStage(Stage):
-    """A stage that differs from the base stage in more than its size, steps and guidance.
+    """A stage that differs from the base stage in more than size, steps and guidance.
 
     Attributes:
-        prompt, negative_prompt: Its own words; None: the call's.
-        scheduler: Name of its own scheduler; None: the pipeline's.
-        lora_scale: What it multiplies the strengths of the pipeline's LoRAs by; None leaves them.
+        prompt, negative_prompt: The stage's texts; None uses the call's.
+        scheduler: Name of the stage's scheduler; None uses the pipeline's.
+        lora_scale: Factor for the strengths of the pipeline's LoRAs; None leaves them unchanged.
     """
 
     prompt: str | None = None
@@ -34,19 +34,19 @@ class DistinctStage(Stage):
 
 
 def scheduler_of(pipe: Pipeline, stage: Stage) -> Scheduler:
-    """The stage's own scheduler with the configuration of the pipeline's, or the pipeline's itself."""
+    """The stage's scheduler, with the configuration of the pipeline's, or the pipeline's itself."""
     own = stage.scheduler if isinstance(stage, DistinctStage) else None
     return pipe.scheduler if own is None else scheduler_named(pipe.scheduler, own, "stage_scheduler")
 
 
 def values_of(pipe: Pipeline, request: Request, stage: Stage, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords of the pipeline in which a stage differs from the base stage.
+    """Keywords for the pipeline in which a stage differs from the base stage.
 
     Args:
         pipe: The pipeline.
-        request: What the call asks for; each of its prompts is replaced.
+        request: The call's arguments; each prompt is replaced.
         stage: The stage.
-        arguments: Keywords of the pipeline at every stage.
+        arguments: Keywords that the pipeline gets at every stage.
     """
     if not isinstance(stage, DistinctStage):
         return {}
@@ -55,16 +55,16 @@ def values_of(pipe: Pipeline, request: Request, stage: Stage, arguments: Mapping
     values: dict[str, Any] = {name: [word] * request.prompts if several else word for name, word in words.items()}
     if stage.lora_scale is not None:
         keyword = _lora_keyword(pipe)
-        assert keyword is not None  # as `check_values` saw to
+        assert keyword is not None  # `check_values` has made sure of it
         values[keyword] = {**(arguments.get(keyword) or {}), "scale": stage.lora_scale}
     return values
 
 
 def check_values(pipe: Pipeline, request: Request, stages: Sequence[Stage]) -> None:
-    """Refuses, before anything runs, stages' own values that the pipeline or the call does not take.
+    """Checks, before anything runs, that the pipeline and the call support the stages' own values.
 
     Raises:
-        OptionError: The sentence names the option.
+        OptionError: They do not; the message names the option.
     """
     named = inspect.signature(pipe.__call__).parameters
     for stage in stages:

@@ -26,7 +26,7 @@ class StableDiffusion(Family):
 
 
 class StableDiffusionXL(Family):
-    """SDXL and Kolors; the size conditioning is the stage's own size, the pipeline's default."""
+    """SDXL and Kolors; the size conditioning is the stage's size, which is the pipeline's default."""
 
     classes = (
         "StableDiffusionXLPipeline",
@@ -41,7 +41,7 @@ class StableDiffusionXL(Family):
 
 
 class AnimateDiff(Family):
-    """AnimateDiff: a Stable Diffusion U-Net with a motion adapter, whose places for frames are numbered."""
+    """AnimateDiff: a Stable Diffusion U-Net with a motion adapter, with positions for a fixed number of frames."""
 
     classes = (
         "AnimateDiffPipeline",
@@ -87,7 +87,7 @@ class Kandinsky3(Family):
 
     @property
     def factor(self) -> int:
-        return 8  # as in the pipeline
+        return 8  # hard-coded in the pipeline
 
     def to_vae(self, z: Tensor) -> Tensor:
         return z
@@ -99,5 +99,5 @@ class Kandinsky3(Family):
         return (True,)  # latents are not codes
 
     def shown(self, pixels: Tensor, output_type: str, clean: Sequence[bool] | None = None) -> Any:
-        # The pipeline has no processor, and gives tensors out in [-1, 1].
+        # The pipeline has no image processor, and returns tensors in [-1, 1].
         return pixels if output_type == "pt" else VaeImageProcessor().postprocess(pixels, output_type=output_type)

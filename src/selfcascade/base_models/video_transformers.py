@@ -52,7 +52,7 @@ class LTX(Family):
         return (z - mean) * vae.config.scaling_factor / std
 
     def decoder_arguments(self, z: Tensor) -> tuple[Tensor, ...]:
-        """From 0.9.1 on the VAE is told a noise level; the pipeline's default is 0, and then it adds no noise."""
+        """From 0.9.1 on the VAE takes a noise level; at 0, the pipeline's default, it adds no noise."""
         timed = self.pipe.vae.config.timestep_conditioning
         return (torch.zeros(len(z), device=z.device, dtype=z.dtype),) if timed else ()  # (B,)
 
@@ -64,8 +64,8 @@ class LTX(Family):
 class CogVideoX(Family):
     """CogVideoX: frames before channels, (B, F, C, h, w).
 
-    From 1.5 on a token has two latent frames: the pipeline puts a frame of padding before an odd number of them, which
-    is denoised with the rest and dropped before they are decoded. Its positions end at the size in its configuration.
+    From 1.5 on a token covers two latent frames: the pipeline puts a padding frame before an odd number of them, which
+    is denoised with the rest and dropped before decoding. Positions end at the size in the configuration.
     """
 
     classes = ("CogVideoXPipeline",)
@@ -131,7 +131,7 @@ class SanaVideo(Family):
         return (z - mean) / std
 
     def _statistics(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """As the pipeline has them: LTX 2's are buffers, Wan's in the configuration, Sana's 0 and 1."""
+        """Mean and deviation of latents: LTX 2's are buffers, Wan's in the configuration, Sana's 0 and 1."""
         config = self.vae.config
         mean, std = (getattr(self.vae, key, config.get(key)) for key in ("latents_mean", "latents_std"))
         if mean is None or std is None:
@@ -162,7 +162,7 @@ class Mochi(Family):
         return self.pipe.vae_temporal_scale_factor
 
     def sigmas(self, steps: int) -> Sequence[float]:
-        # Here, as it imports transformers.
+        # Imported here because it imports transformers.
         from diffusers.pipelines.mochi.pipeline_mochi import (
             linear_quadratic_schedule,  # pyright: ignore[reportUnknownVariableType]
         )
@@ -182,7 +182,7 @@ class EasyAnimate(Family):
 
 
 class Latte(Family):
-    """Latte: (B, C, F, h, w), coded frame by frame; its positions in time are those of one length."""
+    """Latte: (B, C, F, h, w), encoded frame by frame; it has positions for one length of clip."""
 
     classes = ("LattePipeline",)
     video = framewise = True
@@ -229,7 +229,7 @@ class MotifVideo(Family):
 
 
 class Kandinsky5Video(Family):
-    """Kandinsky 5: channels last, (B, F, h, w, C); beside them it is shown a clip to go on from, which is empty."""
+    """Kandinsky 5: channels last, (B, F, h, w, C), followed by a clip to continue, which is empty here."""
 
     classes = ("Kandinsky5T2VPipeline",)
     video = True
@@ -241,7 +241,7 @@ class Kandinsky5Video(Family):
 
     def from_spatial(self, z: Tensor) -> Tensor:
         latents = self.to_step(z)
-        # Latents that it draws itself get a shown clip and its mask; those that it is given are to have them already.
+        # The pipeline adds the clip and its mask to latents that it draws itself, but not to given ones.
         more = z.shape[1] + 1 if self.pipe.transformer.visual_cond else 0
         empty = latents.new_zeros(*latents.shape[:-1], more)
         return torch.cat([latents, empty], dim=-1)

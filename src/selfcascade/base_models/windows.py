@@ -1,7 +1,7 @@
-"""Attention of each token to a window of fixed size and to the tokens that have no place: linear in pixels.
+"""Attention of each token to a window of fixed size, and to tokens outside the grid: linear in pixels.
 
-Axis letters: B images, H heads, D channels of a head, F frames, h, w tokens of a frame, N = F h w of them, S tokens in
-all; W windows that lie side by side.
+Axis letters: B images, H heads, D channels of a head, F frames, h, w tokens of a frame, N = F h w tokens of a picture,
+S tokens of the sequence, W windows side by side.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ class Grid(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        """N, all of them."""
+        """N, the number of tokens."""
         return self.frames * self.height * self.width
 
 
 class Spans(NamedTuple):
-    """An axis cut into blocks of queries, each with the window of keys that it lies in.
+    """An axis cut into blocks of queries, each within a window of keys.
 
     Attributes:
-        block: Queries of a block.
-        window: Keys of a block, at least as many.
-        starts: For each block its first query and its first key. Where blocks do not divide the axis, the last one
-            begins early enough to be whole, and shares queries with the one before.
+        block: Number of queries in a block.
+        window: Number of keys for a block, at least as many.
+        starts: First query and first key of each block. If blocks do not divide the axis, the last one starts early
+            enough to be whole, and shares queries with the one before.
     """
 
     block: int
@@ -45,11 +45,11 @@ class Spans(NamedTuple):
 
 
 def spans(length: int, window: int) -> Spans:
-    """As few blocks as there can be, amid their windows; at the ends windows are moved inwards, never padded.
+    """Cuts an axis into as few blocks as possible, centred in their windows; at the ends windows move inwards.
 
     Args:
-        length: Tokens of the axis.
-        window: Keys of a block, at least 1; from `length` on there is one block, of the whole axis.
+        length: Number of tokens along the axis.
+        window: Number of keys for a block, at least 1; from `length` on, one block covers the whole axis.
     """
     if window >= length:
         return Spans(length, length, ((0, 0),))

@@ -1,7 +1,7 @@
-"""U-Nets with the names of latent-diffusion, as ComfyUI and single-file checkpoints have them: skips and weights.
+"""Skip features and weights of U-Nets with latent-diffusion's names, as in ComfyUI and single-file checkpoints.
 
-Their `input_blocks` and `output_blocks` are flat lists of what diffusers keeps in blocks, a level each: the first input
-block is `conv_in`, then come a level's residual blocks and its down-sampling; each output block takes one skip.
+Their `input_blocks` and `output_blocks` are flat lists of what diffusers groups by level. The first input block is
+`conv_in`; then come each level's residual blocks and its down-sampling. Each output block takes one skip.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from selfcascade.base_models.protocols import Network
 
 
 def is_ldm(unet: object) -> bool:
-    """Whether the network's blocks have latent-diffusion's names."""
+    """Whether the network uses latent-diffusion's names."""
     return hasattr(unet, "input_blocks") and hasattr(unet, "output_blocks")
 
 
 def ldm_levels(unet: Network) -> list[list[int]]:
-    """Numbers of the input blocks whose skips each level takes, deepest level first, in the order they were made.
+    """Indices of the input blocks whose skips each level takes, deepest level first, in the order they are computed.
 
-    Output block n takes the last of the skips that are left, so that a level's are taken from its end.
+    Each output block takes the last remaining skip, so a level's skips are taken from its end.
     """
     counts = [0]
     for block in unet.input_blocks[1:]:

@@ -1,4 +1,4 @@
-"""One feature upsampler phi_n: the module of a resolution level, in each preset, and its kernels along a clip.
+"""One feature upsampler phi_n: the module of a resolution level for each preset, and its kernels along a clip.
 
 Axis letters: B images (or images x frames), C channels, h, w positions of the pivot, H, W of the stage, F frames.
 """
@@ -32,12 +32,12 @@ class FullLevel(nn.Module):
         self.outs = nn.ModuleList(_zeroed(nn.Conv2d(width, count, 1)) for count in channels)
 
     def forward(self, pivot: Sequence[Tensor], own: Sequence[Tensor], timestep: Tensor, temb: Tensor) -> list[Tensor]:
-        """One residual (B, C, H, W) a skip; `own` are the stage's skips, of which only the size is used."""
+        """One residual (B, C, H, W) per skip; only the size of `own`, the stage's skips, is used."""
         made = self.prepared(pivot, timestep, temb)
         return [self.one(made, index, u, h) for index, (u, h) in enumerate(zip(pivot, own, strict=True))]
 
     def prepared(self, pivot: Sequence[Tensor], timestep: Tensor, temb: Tensor) -> Tensor:
-        """What the residuals of all skips share: the residual blocks' result, at the pivot's size."""
+        """The part that all skips' residuals share: the residual blocks' result, at the pivot's size."""
         x = torch.stack([join(h) for join, h in zip(self.joins, pivot, strict=True)]).sum(0)
         for block in self.blocks:
             x = block(x, temb)

@@ -1,7 +1,7 @@
 """The time-aware feature upsamplers Phi = {phi_1 .. phi_N} of the tuned version (paper, Section 3.3).
 
-One module per resolution level of the U-Net turns the clean pivot's skip features h_{n,0}^{r-1} into what is added to
-the skip features of the noisy, larger latent (eq. 8). All start as zero: an untrained set is the tuning-free version.
+One module per resolution level of the U-Net turns the clean pivot's skip features h_{n,0}^{r-1} into residuals for the
+skip features of the noisy, larger latent (eq. 8). All start at zero: an untrained set is the tuning-free version.
 
 Axis letters: B images (or images x frames), C channels, h, w positions of the pivot, H, W of the stage.
 """
@@ -33,15 +33,15 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         levels: Channels of each level's skip features, deepest level first, as `skip_channels(unet)` lists them.
         time_channels: Width of the U-Net's time embedding.
         preset: "full" (residual blocks at the U-Net's widths) or "micro" (at most 2,500 parameters on SD 2.1).
-        pivot_step: K these were trained for, with timesteps up to it.
-        sampling_pivot_step: K that a cascade uses unless told otherwise; None is `pivot_step`.
+        pivot_step: K in training, where timesteps went up to it.
+        sampling_pivot_step: Default K of a cascade; None means `pivot_step`.
         upsampling: How a cascade enlarges its pivots: "latent-bilinear", "latent-bicubic" or "rgb".
         groups, knots: Channel groups and time knots of the gains in "micro".
-        temporal_kernel: Frames that each upsampler's kernels along a clip see, odd; 1 is none, as pictures have it.
-        fingerprint: Some weights of the base U-Net, by which it is recognised; None accepts any U-Net with these skips.
+        temporal_kernel: Length in frames of the kernels along a clip, odd; 1 means none, for pictures.
+        fingerprint: Some weights of the base U-Net, to recognise it; None accepts any U-Net with these skips.
 
     Raises:
-        ValueError: An argument is none of the above.
+        ValueError: An argument is not one of the allowed values.
     """
 
     @register_to_config
@@ -89,8 +89,8 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         """Untrained upsamplers for a conditional U-Net of diffusers (2D, SDXL, 3D, Motion).
 
         Args:
-            unet: It is not changed.
-            preset, pivot_step: As in the class; `settings` are its other arguments.
+            unet: The U-Net; it is not changed.
+            preset, pivot_step, settings: Arguments of the class.
 
         Raises:
             ValueError: The network has no skip features, or an argument is not allowed.
@@ -112,11 +112,11 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, **settings: object) -> Self:
-        """Upsamplers that `save_pretrained` wrote, from a folder or the Hub; safetensors only.
+        """Loads upsamplers that `save_pretrained` wrote, from a folder or the Hub; safetensors only.
 
         Raises:
-            ValueError: Weights are missing, of another kind, or not finite.
-            OSError: There is no such folder, or it lacks a file.
+            ValueError: Weights are missing, do not fit the configuration, or are not finite.
+            OSError: The folder does not exist, or a file is missing.
         """
         settings = {**settings, "use_safetensors": True, "output_loading_info": True}
         folder = pretrained_model_name_or_path
@@ -139,13 +139,13 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         temb: Tensor,
         frames: int = 1,
     ) -> list[Tensor]:
-        """phi_n(h_{n,0}, t): what is added to the skips of a level (eq. 8).
+        """phi_n(h_{n,0}, t): the residuals for the skips of a level (eq. 8).
 
         Args:
             level: n, 0 the deepest.
             pivot: The pivot's skips of that level, each (B, C, h, w).
             own: The stage's skips, each (B, C, H, W).
-            timestep: (B,).
+            timestep: Training timesteps, (B,).
             temb: The U-Net's time embedding, (B, time_channels).
             frames: Number of frames in each clip.
 
@@ -156,23 +156,23 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         return self.over_frames[level](residuals, frames) if self.over_frames else residuals
 
     def prepared(self, level: int, pivot: Sequence[Tensor], timestep: Tensor, temb: Tensor) -> Tensor:
-        """What the residuals of a level's skips share, where they are wanted one by one: arguments as in `forward`."""
+        """The part that all residuals of a level share, for use with `one`; arguments as in `forward`."""
         return self.phi[level].prepared(pivot, timestep, temb)
 
     def one(self, level: int, made: Tensor, index: int, u: Tensor, h: Tensor) -> Tensor:
-        """The residual of one skip of a picture, as `forward` has it in its list.
+        """The residual of one skip of a picture: the same as in the list from `forward`.
 
         Args:
             level: n, 0 the deepest.
-            made: What `prepared` made.
-            index: Which of the level's skips.
-            u: The pivot's, (B, C, h, w).
-            h: The stage's, (B, C, H, W).
+            made: Result of `prepared`.
+            index: Index of the skip in its level.
+            u: The pivot's skip, (B, C, h, w).
+            h: The stage's skip, (B, C, H, W).
         """
         return self.phi[level].one(made, index, u, h)
 
     def check_unet(self, unet: nn.Module) -> None:
-        """Raises ValueError, in one sentence, if these were made for another U-Net, of diffusers or ComfyUI."""
+        """Raises ValueError if these upsamplers were made for another U-Net (of diffusers or ComfyUI)."""
         levels = [list(level) for level in self.config["levels"]]
         if skip_channels(unet) != levels:
             raise ValueError(
@@ -182,7 +182,7 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         expected, found = self.config["fingerprint"], fingerprint(unet)
         if expected is None or found is None:
             return
-        # Half precision changes a weight by up to 0.4 %, other weights by about its size.
+        # Half precision changes a weight by up to 0.4 %; another model's weights differ by about their own size.
         close = torch.isclose(torch.tensor(found), torch.tensor(expected), rtol=0.02, atol=1e-4)
         if close.float().mean() < 0.9:
             raise ValueError(
@@ -221,9 +221,9 @@ def skip_channels(unet: Network) -> list[list[int]]:
 
 
 def fingerprint(unet: Network) -> list[float] | None:
-    """A few weights of the encoder, by which a model is recognised in any floating-point precision.
+    """A few weights of the encoder, which identify a model in any floating-point precision.
 
-    An adapter in the weights' place (LoRA) is looked through; None where the weights are quantised or not there.
+    Weights inside an adapter (LoRA) are found too; None if the weights are quantised or missing.
     """
     found: list[float] = []
     for weight in ldm_first_weights(unet) if is_ldm(unet) else _first_weights(unet):

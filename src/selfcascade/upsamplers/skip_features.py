@@ -1,4 +1,4 @@
-"""Skip features: read from the clean pivot once per stage (eq. 7), added to the larger pass (eq. 8).
+"""Skip features: read from the clean pivot once per stage (eq. 7), and added to the larger pass (eq. 8).
 
 Every conditional U-Net of diffusers hands its up blocks `res_hidden_states_tuple`, the skip features of their level,
 and `temb`, the time embedding, both as keyword arguments; video arrives folded to (B F, C, h, w). Hooks read and write
@@ -21,11 +21,11 @@ from torch.utils.hooks import RemovableHandle
 from selfcascade.base_models.borrowing import hooks_in_place, same_values
 from selfcascade.upsamplers.model import FeatureUpsamplers, skip_channels
 
-# What hooks are given: a module's arguments, by position and by name.
+# Arguments of hooks: a module's arguments, by position and by name.
 Positional = tuple[Any, ...]
 Named = dict[str, Any]
 
-# What a second pass for the pivot must not be given: it belongs to the larger latent alone.
+# Arguments that the pass for the pivot must not get: they belong to the larger latent.
 STAGE_ARGUMENTS = frozenset(
     {
         "sample",
@@ -39,13 +39,13 @@ STAGE_ARGUMENTS = frozenset(
 
 
 class SkipFeatures(NamedTuple):
-    """h_{n,0}: a pivot's skip features, one tuple a level, deepest level first, each tensor (B, C, h, w)."""
+    """h_{n,0}: a pivot's skip features, one tuple per level, deepest first, each tensor (B, C, h, w)."""
 
     levels: tuple[tuple[Tensor, ...], ...]
 
 
 class _EncoderDone(Exception):
-    """Ends a pass as soon as the skip features are complete."""
+    """Ends a pass once the skip features are complete."""
 
 
 @torch.no_grad()
@@ -98,14 +98,14 @@ def adding_skip_features(
     scale: float = 1.0,
     gradient: bool = False,
 ) -> Generator[None]:
-    """With it the U-Net adds the upsamplers' residuals to its skip features: h' = h + scale phi_n(h_0, t) (eq. 8).
+    """Within this context the U-Net adds residuals to its skip features: h' = h + scale phi_n(h_0, t) (eq. 8).
 
     Args:
-        unet: Used as it is; its hooks are taken out again.
-        upsamplers: Made for this U-Net.
-        features: The pivot's, or the clean pivot latents, whose features are then read once for each set of conditions
-            that the U-Net is called with (a pipeline's own prompt, negative prompt and adapters).
-        scale: Strength; 0 changes no bit.
+        unet: The U-Net; hooks are added, and removed afterwards.
+        upsamplers: Upsamplers made for this U-Net.
+        features: The pivot's skip features, or its clean latents. Features of latents are read once for each set of
+            conditions that the U-Net is called with (prompt, negative prompt, adapters).
+        scale: Strength; 0 gives the plain U-Net, bit for bit.
         gradient: For training: the encoder runs without gradient, the rest with, so gradients reach the upsamplers only
             through the decoder and the encoder keeps no activations.
 
@@ -154,7 +154,7 @@ class _Injection:
         self.grad_was_enabled = False
 
     def register(self) -> Iterator[RemovableHandle]:
-        """Puts the hooks on, one after the other."""
+        """Registers the hooks, one after the other."""
         blocks: Sequence[nn.Module] = self.unet.up_blocks
         yield self.unet.register_forward_pre_hook(self.begin, with_kwargs=True)
         yield self.unet.register_forward_hook(self.end, always_call=True)
@@ -162,7 +162,7 @@ class _Injection:
             yield block.register_forward_pre_hook(self.adder(level), with_kwargs=True)
 
     def begin(self, module: nn.Module, positional: Positional, named: Named) -> None:
-        """Before the U-Net runs: notes the timestep and the frames, and finds the features of the call's conditions."""
+        """Before the U-Net runs: stores the timestep and frames, and finds the features for the call's conditions."""
         if self.reading:
             return
         given: Named = {**dict(zip(self.names, positional, strict=False)), **named}
@@ -191,7 +191,7 @@ class _Injection:
                 torch.set_grad_enabled(self.grad_was_enabled)
             own, temb = named["res_hidden_states_tuple"], named["temb"]
             pivot = self.current.levels[level]
-            # Trained in float32 on a network in half precision, they compute as it does, and autocast casts them.
+            # Upsamplers trained in float32 on a network in half precision compute in its precision, by autocast.
             mixed = torch.is_autocast_enabled(own[0].device.type)
             dtype = (self.unet if mixed else self.upsamplers).dtype
             timestep = self.timestep.to(own[0].device)
@@ -211,7 +211,9 @@ class _Injection:
                 return features
         pivot = self.pivot
         if pivot is None or len(sample) % len(pivot):
-            raise ValueError(f"the U-Net is called with {len(sample)} latents, no multiple of the pivot's batch")
+            raise ValueError(
+                f"the U-Net is called with {len(sample)} latents, which is not a multiple of the pivot's batch"
+            )
         # Guidance stacks the whole batch once per prompt, so the pivot is repeated as a whole too.
         repeated = pivot.to(sample).repeat(len(sample) // len(pivot), *[1] * (pivot.ndim - 1))
         self.reading = True
