@@ -35,8 +35,8 @@ def test_axes_run_along_columns_and_rows() -> None:
     [
         ("anchor", "--xyz must be OPTION=VALUE,VALUE"),
         ("anchor=0,,1", "--xyz must be OPTION=VALUE,VALUE"),
-        ("ancor=0", "no option that compare takes; did you mean anchor"),
-        ("fps=8", "no option that compare takes"),
+        ("ancor=0", "is not an option of compare; did you mean anchor"),
+        ("fps=8", "is not an option of compare"),
         ("anchor=0,0", "anchor has a value twice"),
         ("anchor=much", "anchor must be a number from 0 to 1, not 'much'"),
         ("anchor=2", r"anchor must be a number from 0 to 1, not 2\.0"),

@@ -91,7 +91,7 @@ def test_links_lead_somewhere(page: Path) -> None:
             continue
         path = page.parent / place if place else page
         assert path.exists(), f"{target} is not there"
-        assert not anchor or path.suffix != ".md" or anchor in anchors(path), f"{target} is no heading"
+        assert not anchor or path.suffix != ".md" or anchor in anchors(path), f"{target} is not a heading"
 
 
 @pytest.fixture

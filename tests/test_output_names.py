@@ -57,8 +57,8 @@ REFUSED: list[tuple[str, str]] = [
     ("{seed:>99999999}.png", "may say a width or a precision"),
     ("{seed:{width}}.png", "may say a width or a precision"),
     ("{prompt:d}.png", "cannot be written as 'd'"),
-    ("{seed.png", "is no pattern"),
-    ("seed}.png", "is no pattern"),
+    ("{seed.png", "is not a valid pattern"),
+    ("seed}.png", "is not a valid pattern"),
 ]
 
 

@@ -9,7 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
 
 from masked_attention import seen
-from selfcascade.base_models.windows import Grid, attend, attend_seamlessly, spans
+from selfcascade.base_models.windows import Grid, attend, spans
 
 
 def test_blocks_cover_an_axis_and_lie_within_their_windows_and_the_axis() -> None:
@@ -57,8 +57,8 @@ def test_it_is_attention_with_a_mask(grid: Any, window: Any, shift: Any, before:
 
 def test_a_window_as_large_as_the_grid_is_full_attention_bit_for_bit() -> None:
     query, key, value = (torch.randn(2, 2, 12, 4) for _ in range(3))
-    for function in (attend, attend_seamlessly):
-        made = function(query, key, value, Grid(1, 2, 5), Grid(1, 4, 5), before=2)
+    for seamless in (False, True):
+        made = attend(query, key, value, Grid(1, 2, 5), Grid(1, 4, 5), before=2, seamless=seamless)
         assert torch.equal(made, scaled_dot_product_attention(query, key, value))
 
 
@@ -66,7 +66,7 @@ def test_windows_in_two_places_fade_into_each_other() -> None:
     query, key, value = (torch.randn(1, 2, 9, 4) for _ in range(3))
     grid, window = Grid(1, 1, 8), Grid(1, 1, 4)
     first, second = (attend(query, key, value, grid, window, Grid(0, 0, by), before=1) for by in (1, 3))
-    made = attend_seamlessly(query, key, value, grid, window, Grid(0, 0, 1), before=1)
+    made = attend(query, key, value, grid, window, Grid(0, 0, 1), before=1, seamless=True)
     fading = torch.tensor([0.25, 0.25, 0.75, 0.75, 0.25, 0.25, 0.75, 0.75])
     torch.testing.assert_close(made[:, :, 1:], second[:, :, 1:].lerp(first[:, :, 1:], fading[:, None]))
     assert torch.equal(made[:, :, :1], first[:, :, :1])  # text

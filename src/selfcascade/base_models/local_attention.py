@@ -25,7 +25,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from selfcascade.base_models.borrowing import hooks_in_place
-from selfcascade.base_models.windows import Grid, attend, attend_seamlessly
+from selfcascade.base_models.windows import Grid, attend
 
 Place = tuple[Grid, Grid, int]  # grid, window, tokens in front
 Find = Callable[[int], Place | None]  # by the number of tokens
@@ -184,8 +184,7 @@ def attend_at_step(
     grid, window, before = place
     moved = ((wide, long, wide * quarters // QUARTERS) for wide, long in zip(window, grid, strict=True))
     shift = Grid(*(0 if wide == long else by for wide, long, by in moved))
-    function = attend_seamlessly if last else attend
-    return function(query, key, value, grid, window, shift, before, mask, **options)
+    return attend(query, key, value, grid, window, shift, before, mask, seamless=last, **options)
 
 
 class _Windows(TorchFunctionMode):

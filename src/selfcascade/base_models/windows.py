@@ -6,6 +6,7 @@ S tokens of the sequence, W windows side by side.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -68,28 +69,55 @@ def attend(
     shift: Grid = Grid(0, 0, 0),  # noqa: B008 - a constant
     before: int = 0,
     mask: Tensor | None = None,
+    seamless: bool = False,
     **options: Any,
 ) -> Tensor:
-    """softmax(Q K^T / sqrt(D)) V, where a token of the picture sees its window and all tokens without a place.
+    """softmax(Q K^T / sqrt(D)) V, where a token of the picture sees its window and all tokens outside the grid.
 
-    Windows that lie side by side are a batch of plain attention, for any fused kernel. A shift moves them round the
-    picture's edges, as in the Swin transformer: its first and last tokens can then share one. Tokens without a place,
-    text above all, see everything and are seen by all.
+    Windows side by side are a batch of plain attention, for any fused kernel. A shift moves them round the picture's
+    edges, as in the Swin transformer: its first and last tokens can then share a window. Tokens outside the grid, text
+    above all, see everything and are seen by all.
 
     Args:
         query, key, value: (B, H, S, D), positions applied; S >= N.
         grid: Grid of the picture's tokens.
-        window: Window of the keys that one of them sees.
-        shift: Tokens that windows are moved by, along each axis.
-        before: Tokens in front of the picture's; what is left comes behind them.
-        mask: As `scaled_dot_product_attention` takes it, to be broadcast to (B, H, S, S).
+        window: Number of keys along each axis that a token sees.
+        shift: Number of tokens by which windows are moved along each axis.
+        before: Number of tokens in front of the picture's; the remaining ones follow it.
+        mask: A mask for `scaled_dot_product_attention`, broadcast to (B, H, S, S).
+        seamless: Whether windows are used in two places, half a block apart, each weighted by the distance from its
+            borders. Borders of one place lie in the middle of the other's blocks. It costs twice as much.
         options: Options of `scaled_dot_product_attention`.
 
     Returns:
-        (B, H, S, D); where no window is smaller than the grid, bit for bit what `scaled_dot_product_attention` gives.
+        (B, H, S, D); if no window is smaller than the grid, bit for bit what `scaled_dot_product_attention` gives.
     """
     if all(wanted >= given for wanted, given in zip(window, grid, strict=True)):
         return scaled_dot_product_attention(query, key, value, mask, **options)
+    at_place = functools.partial(_attend_at, query, key, value, grid, window, before=before, mask=mask, options=options)
+    if not seamless:
+        return at_place(shift)
+    apart = (spans(*sides).block // 2 if sides[1] < sides[0] else 0 for sides in zip(grid, window, strict=True))
+    moved = Grid(*((by + half) % length for by, half, length in zip(shift, apart, grid, strict=True)))
+    own, other = (_nearness(grid, window, place, query.device) for place in (shift, moved))
+    weight = torch.ones(query.shape[2], device=query.device)
+    weight[before : before + grid.tokens] = own / (own + other)
+    first = at_place(shift)
+    return torch.lerp(at_place(moved), first, weight.to(first.dtype)[:, None])
+
+
+def _attend_at(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    grid: Grid,
+    window: Grid,
+    shift: Grid,
+    before: int,
+    mask: Tensor | None,
+    options: dict[str, Any],
+) -> Tensor:
+    """`attend` with the windows in one place."""
     places = slice(before, before + grid.tokens)
     numbers = torch.arange(query.shape[2], device=query.device)
     rest = torch.cat([numbers[:before], numbers[places.stop :]])
@@ -117,34 +145,8 @@ def attend(
     return torch.cat([others[:, :, :before], picture, others[:, :, before:]], 2)
 
 
-def attend_seamlessly(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    grid: Grid,
-    window: Grid,
-    shift: Grid = Grid(0, 0, 0),  # noqa: B008 - a constant
-    before: int = 0,
-    mask: Tensor | None = None,
-    **options: Any,
-) -> Tensor:
-    """`attend` with the windows in two places, half a block apart, each weighted by the distance from its own borders.
-
-    What one place parts lies amid the blocks of the other, so that nothing is parted; it costs twice as much.
-    """
-    apart = (spans(*sides).block // 2 if sides[1] < sides[0] else 0 for sides in zip(grid, window, strict=True))
-    moved = Grid(*((by + half) % length for by, half, length in zip(shift, apart, grid, strict=True)))
-    first, second = (
-        attend(query, key, value, grid, window, place, before, mask, **options) for place in (shift, moved)
-    )
-    own, other = (_nearness(grid, window, place, query.device) for place in (shift, moved))
-    weight = torch.ones(query.shape[2], device=query.device)
-    weight[before : before + grid.tokens] = own / (own + other)
-    return torch.lerp(second, first, weight.to(first.dtype)[:, None])
-
-
 def _nearness(grid: Grid, window: Grid, shift: Grid, device: torch.device) -> Tensor:
-    """(N,): of each token to the middle of its block; next to 0 at borders, next to 1 in the middle."""
+    """Nearness of each token to the middle of its block, (N,): almost 0 at borders, almost 1 in the middle."""
     product = torch.ones((), device=device)
     for length, wide, by in zip(grid, window, shift, strict=True):
         block, _, starts = spans(length, wide)

@@ -1,6 +1,6 @@
-"""What a batch is: its rows in shards, its shards in blocks; found in one pass over the file, kept beside the output.
+"""The plan of a batch: rows in shards, shards in blocks; found in one pass over the file, and kept with the output.
 
-A shard is a range of rows, and a block those of its rows that are made together. Neither depends on the processes.
+A shard is a range of rows; a block is the rows of a shard that are made together. Neither depends on the processes.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ MODEL = "model_facts"
 
 @dataclass(frozen=True)
 class Job:
-    """What the command says.
+    """The command's settings.
 
     Attributes:
-        prompts: The file.
-        output: The folder.
-        options: Those of every row that does not say otherwise.
-        rows_per_shard: Rows in a shard; the last one may have fewer.
-        batch_size: The most rows that are made together; the pictures depend on it.
+        prompts: File of prompts.
+        output: Output folder.
+        options: Default options of the rows.
+        rows_per_shard: Number of rows in a shard; the last one may have fewer.
+        batch_size: Largest number of rows made together; the pictures depend on it.
         form: "tar" or "files".
-        ending: Of the pictures' or clips' files; None is ".png" or ".mp4", as the model makes.
+        ending: Ending of the files; None means ".png" for pictures and ".mp4" for clips.
     """
 
     prompts: Path
@@ -50,7 +50,7 @@ class Job:
     ending: str | None = None
 
     def facts(self) -> dict[str, Any]:
-        """What another run must say alike to go on, by name."""
+        """Settings, by name, that another run must share in order to continue the batch."""
         own = {name: value for name, value in self.options.as_record().items() if name != "device"}
         layout = {"rows_per_shard": self.rows_per_shard, "batch_size": self.batch_size, "format": self.form}
         return {**own, **layout}
@@ -61,8 +61,8 @@ class Shard:
     """A range of rows.
 
     Attributes:
-        place: Where the first one begins in the file.
-        blocks: How many blocks the shard has.
+        place: Position of the first row in the file.
+        blocks: Number of blocks.
     """
 
     place: Place
@@ -74,11 +74,11 @@ class Plan:
     """The whole batch.
 
     Attributes:
-        sha256: Of the file of prompts.
-        rows: How many there are.
-        shards: In order.
-        facts: `Job.facts`, and under `MODEL` what the model is.
-        ending: Of the pictures' or clips' files.
+        sha256: SHA-256 of the file of prompts.
+        rows: Number of rows.
+        shards: The shards in order.
+        facts: `Job.facts`, and the model's facts under `MODEL`.
+        ending: Ending of the files.
     """
 
     sha256: str
@@ -89,7 +89,7 @@ class Plan:
 
     @property
     def blocks(self) -> int:
-        """Blocks of all shards."""
+        """Number of blocks in all shards."""
         return sum(shard.blocks for shard in self.shards)
 
     def range(self, number: int) -> range:
@@ -98,7 +98,7 @@ class Plan:
         return range(number * each, min(self.rows, (number + 1) * each))
 
     def as_json(self) -> str:
-        """As its file holds it; a line for each shard."""
+        """The plan as JSON, with one line for each shard."""
         head = {"schema": SCHEMA, "kind": KIND, "prompts_sha256": self.sha256, "rows": self.rows, "ending": self.ending}
         shards = ",\n".join(json.dumps([*shard.place, shard.blocks]) for shard in self.shards)
         lines = [json.dumps(head)[:-1], f'"facts": {json.dumps(self.facts)}', f'"shards": [\n{shards}\n]}}\n']
@@ -106,10 +106,10 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str, name: str) -> Plan:
-        """The inverse.
+        """The inverse of `as_json`.
 
         Raises:
-            BatchError: It is none; `name` says where it was.
+            BatchError: The text is not a plan; `name` is its file, for the message.
         """
         try:
             found = json.loads(text)
@@ -123,14 +123,14 @@ class Plan:
 
 @dataclass
 class Survey:
-    """What one pass over the file has found.
+    """The result of one pass over the file of prompts.
 
     Attributes:
-        sha256: Of the file.
-        rows: How many there are.
-        shards: In order.
-        kinds: Options of rows of different kinds, with the first line of each; the first `MOST_KINDS`.
-        counts: Rows of each of those kinds.
+        sha256: SHA-256 of the file.
+        rows: Number of rows.
+        shards: The shards in order.
+        kinds: Options of the first `MOST_KINDS` kinds of rows, with the first line of each.
+        counts: Number of rows of each of those kinds.
     """
 
     sha256: str
@@ -141,10 +141,10 @@ class Survey:
 
 
 def survey(job: Job) -> Survey:
-    """Reads and checks every row; none but the current one is held.
+    """Reads and checks all rows, keeping only the current one in memory.
 
     Raises:
-        RowsError: Some cannot be made.
+        RowsError: Some rows cannot be made.
         BatchError: The file cannot be read, or has no rows.
     """
     found, faults, wrong = Survey(file_sha256(job.prompts)), list[tuple[int, str]](), 0
@@ -175,13 +175,13 @@ def survey(job: Job) -> Survey:
 
 
 def blocks_of(job: Job, plan: Plan, number: int, prompts: PromptFile) -> list[list[tuple[Row, Options]]]:
-    """The rows of a shard as they are made together: of one kind, in the order of the file.
+    """The blocks of a shard: rows of one kind, in the order of the file.
 
     Args:
-        job: What the command says.
+        job: The command's settings.
         plan: The batch.
-        number: The shard's.
-        prompts: The file.
+        number: Number of the shard.
+        prompts: The opened file of prompts.
     """
     own = plan.range(number)
     groups: dict[str, list[tuple[Row, Options]]] = {}
@@ -193,7 +193,7 @@ def blocks_of(job: Job, plan: Plan, number: int, prompts: PromptFile) -> list[li
 
 
 def differences(job: Job, plan: Plan) -> Iterator[str]:
-    """What a command says differently from the batch that is there, in words."""
+    """Describes each setting that differs from those of the existing batch."""
     ours = job.facts()
     for name, value in ours.items():
         if plan.facts.get(name) != value:
@@ -203,7 +203,7 @@ def differences(job: Job, plan: Plan) -> Iterator[str]:
 
 
 def check_same(job: Job, plan: Plan) -> None:
-    """Raises BatchError if a command and its file of prompts are not those that the batch began with."""
+    """Raises BatchError if the command or its file of prompts differs from those that the batch began with."""
     if file_sha256(job.prompts) != plan.sha256:
         raise BatchError(
             f"output {str(job.output)!r} holds a batch of other prompts than {str(job.prompts)!r} has now (its SHA-256 "

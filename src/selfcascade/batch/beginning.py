@@ -1,4 +1,4 @@
-"""How a batch begins, or goes on: its plan made or found, and held against the command, the file and the model."""
+"""Begins or continues a batch: makes or finds its plan, and checks it against the command, the file and the model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SAMPLED = 16
 
 
 def find(job: Job) -> Plan | Survey:
-    """The plan in the folder, where it is that of the command; or what a pass over the file finds for a new one.
+    """The folder's plan, if it is this command's; otherwise the survey of the file for a new batch.
 
     Raises:
         BatchError: The folder holds something else, or a row cannot be made.
@@ -46,16 +46,16 @@ def find(job: Job) -> Plan | Survey:
 
 
 def begin(job: Job, found: Plan | Survey, cascade: SelfCascade, note: Callable[[str], None]) -> OutputFolder:
-    """The folder, ready for parts, once the model is known; every process comes here.
+    """The output folder, ready for parts, once the model is known. Every process calls this.
 
     Args:
-        job: What the command says.
-        found: From `find`.
-        cascade: From `making.load_cascade`.
-        note: Called with a line for the reader.
+        job: The command's settings.
+        found: Result of `find`.
+        cascade: Model from `making.load_cascade`.
+        note: Called with a line for the user.
 
     Raises:
-        BatchError: The model cannot make some rows, or is not the one that the batch began with.
+        BatchError: The model cannot make some rows, or differs from the one that the batch began with.
     """
     facts = model_facts(cascade)
     if isinstance(found, Survey):
@@ -76,7 +76,7 @@ def begin(job: Job, found: Plan | Survey, cascade: SelfCascade, note: Callable[[
 
 
 def check_kinds(job: Job, found: Survey, cascade: SelfCascade) -> None:
-    """Raises RowsError if the model does not make what some rows ask for."""
+    """Raises RowsError if the model cannot make some rows."""
     faults: list[tuple[int, str]] = []
     for options, line in found.kinds.values():
         try:
@@ -91,18 +91,18 @@ def complete(cascade: SelfCascade, options: Options) -> Options:
     """The options of a row with the model's defaults filled in.
 
     Raises:
-        OptionError: The model does not make what they ask for.
+        OptionError: The model cannot do what the options ask for.
     """
     if not cascade.family.video:
         for name in OF_CLIPS:
             if getattr(options, name) is not None:
                 raise OptionError(f"{{{name}}} is for video, and model {{model}} makes pictures", model=options.model)
-    # Which of several devices makes it is nothing that another run could know.
+    # Another run cannot know which of several devices makes it.
     return completed(cascade, options).changed(device=str(cascade.pipe.device).partition(":")[0])
 
 
 def check_ending(ending: str, cascade: SelfCascade) -> None:
-    """Raises BatchError if files of what the model makes cannot end so."""
+    """Raises BatchError if the model's files cannot have this ending."""
     known = CLIP_OUTPUTS if cascade.family.video else EXTENSIONS
     if ending not in known:
         makes = "video" if cascade.family.video else "pictures"
@@ -112,9 +112,9 @@ def check_ending(ending: str, cascade: SelfCascade) -> None:
 
 
 def model_facts(cascade: SelfCascade) -> dict[str, str]:
-    """What decides a model's pictures, in words that differ where it does.
+    """Facts that determine a model's pictures, as text: different models have different facts.
 
-    Of every weight the first values are looked at, which training changes in all of them.
+    The first values of every weight are hashed, since training changes all weights.
     """
     import torch
 

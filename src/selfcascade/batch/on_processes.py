@@ -1,4 +1,4 @@
-"""A batch on the processes that accelerate's launcher, torchrun or Slurm have started; or on one."""
+"""Runs a batch on the processes that accelerate, torchrun or Slurm have started, or on a single one."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ ROUNDS = 3
 
 @dataclass(frozen=True)
 class Part:
-    """A job among others that know nothing of each other, as those of a Slurm array.
+    """A job's place among independent jobs, such as those of a Slurm array.
 
     Attributes:
-        index: From 0.
-        count: How many jobs there are.
+        index: Index of the job, from 0.
+        count: Number of jobs.
     """
 
     index: int = 0
@@ -31,13 +31,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a batch stands when a run ends.
+    """The state of a batch at the end of a run.
 
     Attributes:
-        rows: How many there are.
-        done: Rows that are made or have failed.
-        failed: Rows that have failed.
-        is_main: Whether this process speaks for all.
+        rows: Number of rows.
+        done: Number of rows that are made or have failed.
+        failed: Number of rows that have failed.
+        is_main: Whether this process reports for all.
     """
 
     rows: int
@@ -49,16 +49,16 @@ class Outcome:
 def run_on_processes(
     job: Job, retry: bool = False, part: Part | None = None, note: Callable[[str], None] = lambda _: None
 ) -> Outcome:
-    """Makes what is left of a batch, or this process's share of it.
+    """Makes the remaining rows of a batch, or this process's share of them.
 
     Args:
-        job: What the command says.
-        retry: Whether rows that have failed are made again.
-        part: This job's place among others; None is the only one.
-        note: Called with a line for the reader, in one of the processes.
+        job: The command's settings.
+        retry: Whether failed rows are tried again.
+        part: This job's place among others; None for a single job.
+        note: Called with a line for the user, in one of the processes.
 
     Raises:
-        BatchError: The batch cannot begin or go on; what is finished is kept.
+        BatchError: The batch cannot begin or continue; finished rows are kept.
     """
     from selfcascade.processes import join
 
@@ -74,7 +74,7 @@ def run_on_processes(
     with Progress(folder, say if main else None):
         for _ in range(ROUNDS):
             processes.main_alone(folder.finish_whole)
-            # Jobs begin when they can, and see different things left: they share out all blocks there are.
+            # Jobs start at different times and see different blocks left, so they share out all blocks.
             left = folder.left() if part.count > 1 else processes.from_main(folder.left() if main else Left())
             shared = Left() if part.count > 1 else left
             for number, (shard, block) in enumerate(shared.blocks(folder.plan)):
@@ -89,10 +89,10 @@ def run_on_processes(
 
 
 def open_worker(job: Job, found: Plan | Survey, note: Callable[[str], None], processes: Any = None) -> Worker:
-    """A worker with its model loaded, on a batch that is ready."""
+    """A worker with its model loaded, for a batch that has begun."""
     options = job.options
     if processes is not None and processes.num_processes > 1 and options.device is None:
-        # `load_model` gives "cpu:0" the precision of a GPU.
+        # `load_model` would give "cpu:0" the default precision of a GPU.
         options = options.changed(device="cpu" if processes.device.type == "cpu" else str(processes.device))
     cascade, options = load_cascade(options)
     folder = begin(job, found, cascade, note)
@@ -100,5 +100,5 @@ def open_worker(job: Job, found: Plan | Survey, note: Callable[[str], None], pro
 
 
 def reopen(worker: Worker) -> None:
-    """Makes blocks with failed rows count as not made."""
+    """Marks blocks with failed rows as not made."""
     worker.folder.reopen(lambda shard: [[row.number for row, _ in block] for block in worker.blocks(shard)])

@@ -1,4 +1,4 @@
-"""A batch on a Ray cluster: Ray Data hands blocks to actors, each of which holds the model."""
+"""Runs a batch on a Ray cluster: Ray Data gives blocks to actors, each of which has loaded the model."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ MOST_TASKS = 10_000
 
 
 class Actor:
-    """What Ray Data keeps in a process of its own; a killed one is started again, and its blocks are given again.
+    """Runs in its own process. Ray Data restarts a killed one and gives out its blocks again.
 
     Args:
-        place: The folder that the command was given in; names of files are understood from there.
-        job: What the command says.
-        left: What was left when the blocks were numbered.
+        place: Working directory of the command; relative paths start there.
+        job: The command's settings.
+        left: The blocks that were left when they were numbered.
     """
 
     def __init__(self, place: str, job: Job, left: Left) -> None:
@@ -37,9 +37,9 @@ class Actor:
         self._open: tuple[Worker, Numbered] | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Makes the blocks of these numbers, but those that are there.
+        """Makes the blocks with these numbers, except those that exist already.
 
-        What ends the batch is returned: raised, it would arrive in Ray's words.
+        An error that ends the batch is returned: if raised, it would be reworded by Ray.
         """
         try:
             worker, numbers = self._opened()
@@ -62,16 +62,16 @@ class Actor:
 def run_on_ray(
     job: Job, retry: bool = False, workers: int | None = None, note: Callable[[str], None] = lambda _: None
 ) -> Outcome:
-    """Makes what is left of a batch on the cluster that `RAY_ADDRESS` names, or on this machine.
+    """Makes the remaining rows of a batch on the cluster at `RAY_ADDRESS`, or on this machine.
 
     Args:
-        job: What the command says; all machines see its files under the same names.
-        retry: Whether rows that have failed are made again.
-        workers: How many actors; None is one for each GPU, or one for each CPU where there is no GPU.
-        note: Called with a line for the reader.
+        job: The command's settings; all machines must see its files under the same paths.
+        retry: Whether failed rows are tried again.
+        workers: Number of actors; None means one for each GPU, or one for each CPU without GPUs.
+        note: Called with a line for the user.
 
     Raises:
-        BatchError: Ray is not installed, or the batch cannot begin or go on; what is finished is kept.
+        BatchError: Ray is not installed, or the batch cannot begin or continue; finished rows are kept.
     """
     found = find(job)
     with _cluster() as ray:
@@ -79,7 +79,7 @@ def run_on_ray(
         gpus = int(resources.get("GPU", 0))
         workers = workers or gpus or max(1, int(resources.get("CPU", 1)))
         need = {"num_gpus": 1} if gpus else {"num_cpus": 1}
-        begin = ray.remote(**need, max_calls=1)(_begin)  # a process of its own, which gives back the GPU
+        begin = ray.remote(**need, max_calls=1)(_begin)  # in its own process, which frees the GPU when it ends
         folder, notes, fault = ray.get(begin.remote(str(Path.cwd()), job, found, retry))
         for text in notes:
             note(text)
@@ -98,7 +98,7 @@ def run_on_ray(
 
 
 def _begin(place: str, job: Job, found: Plan | Survey, retry: bool) -> tuple[OutputFolder | None, list[str], str]:
-    """The folder of the batch, remarks, and why it cannot begin; run where the model can be."""
+    """The output folder, notes for the user, and why the batch cannot begin; run where the model fits."""
     notes: list[str] = []
     try:
         _go_to(place)
@@ -111,12 +111,12 @@ def _begin(place: str, job: Job, found: Plan | Survey, retry: bool) -> tuple[Out
 
 
 def _make(ray: Any, job: Job, numbers: Numbered, workers: int, need: dict[str, Any]) -> None:
-    """Lets actors make all blocks that are numbered."""
+    """Lets actors make all numbered blocks."""
     import numpy as np
     import pyarrow
 
     tasks = min(numbers.count, MOST_TASKS, TASKS_PER_WORKER * workers)
-    # Tables that are there: tasks that read would wait for the CPUs that the actors hold, and these for them.
+    # Tables in memory: tasks that read files would wait for the CPUs of the actors, which wait for the tasks.
     tables = [pyarrow.table({"id": part}) for part in np.array_split(np.arange(numbers.count), tasks)]
     made = ray.data.from_arrow(tables).map_batches(
         Actor,
@@ -133,7 +133,7 @@ def _make(ray: Any, job: Job, numbers: Numbered, workers: int, need: dict[str, A
 
 @contextlib.contextmanager
 def _cluster() -> Iterator[Any]:
-    """Ray, connected; a connection that was there stays."""
+    """Ray, connected; an existing connection is kept."""
     try:
         import ray
         import ray.data

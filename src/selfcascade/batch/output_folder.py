@@ -1,8 +1,8 @@
-"""The folder of a batch: finished shards, parts of those that are not, and what of both is left to do.
+"""The output folder of a batch: finished shards, parts of unfinished ones, and what is left to do.
 
-A block's files lie in a part, `.parts/SHARD/BLOCK.ROWS.FAILED.tar`, until all parts of a shard are there and become the
-shard: a tar file or a folder, then its facts, `SHARD_stats.json`, by which it counts as finished; the parts then go.
-Each step gives one whole file its name, may be done twice, and gives the same bytes whoever does it.
+A block's files are kept in a part, `.parts/SHARD/BLOCK.ROWS.FAILED.tar`, until all parts of a shard exist and become
+the shard, a tar file or a folder. Its facts, `SHARD_stats.json`, are written next and mark it as finished; then the
+parts are removed. Each step renames one complete file, may be repeated, and gives the same bytes in every process.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PART = re.compile(r"([0-9]{5,})\.([0-9]+)\.([0-9]+)\.tar")
 
 
 class OutputFolder:
-    """The folder of a batch that has begun.
+    """The output folder of a batch that has begun.
 
     Args:
         root: The folder.
@@ -57,16 +57,16 @@ class OutputFolder:
         self.digits = max(5, len(str(len(plan.shards) - 1)))
 
     def shard_path(self, shard: int) -> Path:
-        """Where a shard is when it is finished."""
+        """Path of a finished shard."""
         name = f"{shard:0{self.digits}}"
         return self.root / (f"{name}.tar" if self.plan.facts["format"] == "tar" else name)
 
     def facts_path(self, shard: int) -> Path:
-        """Where the facts of a finished shard are."""
+        """Path of a finished shard's facts."""
         return self.root / f"{shard:0{self.digits}}_stats.json"
 
     def facts(self, shard: int) -> dict[str, Any] | None:
-        """The facts of a shard, None unless it is finished and there as they say."""
+        """The facts of a shard; None unless it is finished and its files are complete."""
         try:
             found = json.loads(self.facts_path(shard).read_bytes())
             path = self.shard_path(shard)
@@ -78,7 +78,7 @@ class OutputFolder:
             return None
 
     def parts(self, shard: int) -> dict[int, tuple[Path, int, int]]:
-        """By block, the parts of a shard: file, rows, and how many of those have failed."""
+        """The parts of a shard by block: file, number of rows, and number of failed rows."""
         found: dict[int, tuple[Path, int, int]] = {}
         with contextlib.suppress(FileNotFoundError):
             for entry in os.scandir(self._staging(shard)):
@@ -88,16 +88,16 @@ class OutputFolder:
         return found
 
     def seen(self) -> tuple[set[int], set[int]]:
-        """Shards whose facts have a name, and those that have parts; neither is looked into."""
+        """Shards that have facts, and shards that have parts, without opening either."""
         finished = {int(match[1]) for name in os.listdir(self.root) if (match := FACTS.fullmatch(name))}  # noqa: PTH208
         begun = {int(name) for name in os.listdir(self.root / PARTS) if name.isdecimal()}  # noqa: PTH208
         return finished, begun
 
     def left(self) -> Left:
-        """What is left at this moment."""
+        """The blocks that are left now."""
         named, begun = self.seen()
         finished = frozenset(shard for shard in named if self.facts(shard) is not None)
-        for shard in begun & finished:  # its last process was killed before it could
+        for shard in begun & finished:  # the process that finished it was killed before it removed the parts
             remove(self._staging(shard))
         return Left(finished, {shard: frozenset(self.parts(shard)) for shard in sorted(begun - finished)})
 
@@ -106,10 +106,10 @@ class OutputFolder:
         return block not in self.parts(shard) and self.facts(shard) is None
 
     def add(self, shard: int, block: int, rows: Sequence[list[Member]]) -> None:
-        """Keeps the files of a block, a list for each of its rows, and makes the shard where it was the last one.
+        """Writes the files of a block, one list for each row, and the shard if this was its last block.
 
         Raises:
-            BatchError: They cannot be written.
+            BatchError: The files cannot be written.
         """
         failed = sum(member.name.endswith(FAILED) for members in rows for member in members)
         members = [member for row in rows for member in row]
@@ -120,11 +120,11 @@ class OutputFolder:
                 )
                 self.finish(shard)
             except FileNotFoundError:
-                if self.facts(shard) is None:  # else another process has finished the shard and removed its parts
+                if self.facts(shard) is None:  # otherwise another process has finished it and removed its parts
                     raise
 
     def finish(self, shard: int) -> bool:
-        """Makes a shard of its parts, if they are all there; whether it is finished."""
+        """Makes a shard of its parts if all of them exist; returns whether it is finished."""
         parts = self.parts(shard)
         if len(parts) < self.plan.shards[shard].blocks:
             return self.facts(shard) is not None
@@ -137,18 +137,18 @@ class OutputFolder:
         return True
 
     def finish_whole(self) -> None:
-        """Makes the shards whose parts are all there: the process with the last one was killed before it could."""
+        """Makes the shards whose parts all exist: a process was killed after it wrote the last one."""
         with self.writing():
             finished, begun = self.seen()
             for shard in begun - finished:
                 self.finish(shard)
 
     def is_finished(self) -> bool:
-        """Whether all shards are."""
+        """Whether all shards are finished."""
         return len(self.left().finished) == len(self.plan.shards)
 
     def close(self) -> int:
-        """Lists the failed rows, and removes what was only there to go on from; how many have failed.
+        """Lists the failed rows, removes temporary files, and returns the number of failed rows.
 
         Called by one process, when the others have ended.
         """
@@ -159,12 +159,12 @@ class OutputFolder:
         return self.list_failures()
 
     def reopen(self, blocks: Callable[[int], list[list[int]]]) -> None:
-        """Makes blocks with failed rows count as not made.
+        """Marks blocks with failed rows as not made.
 
         Called by one process, while no other one works.
 
         Args:
-            blocks: The rows of a shard's blocks, by its number.
+            blocks: Returns the rows of each block of a shard, given its number.
         """
         with self.writing():
             for shard in range(len(self.plan.shards)):
@@ -176,12 +176,12 @@ class OutputFolder:
                         path.unlink()
 
     def failures(self) -> Iterator[dict[str, Any]]:
-        """What is known of each row that has failed, of finished shards."""
+        """The record of each failed row in finished shards."""
         for shard in range(len(self.plan.shards)):
             yield from (self.facts(shard) or {"failed": ()})["failed"]
 
     def list_failures(self) -> int:
-        """Writes `failed.jsonl`, or removes it where no row has failed; how many have."""
+        """Writes `failed.jsonl`, or removes it if no row has failed; returns the number of failed rows."""
         path, count = self.root / FAILURES, 0
         with self.writing(), temporary_file(self.root) as aside:
             with aside.open("w", encoding="utf-8") as file:
@@ -193,7 +193,7 @@ class OutputFolder:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Says in a sentence why something could not be written."""
+        """Turns errors of writing into a BatchError that says why."""
         try:
             yield
         except OSError as error:
@@ -233,7 +233,7 @@ class OutputFolder:
         _write(self.facts_path(shard), lambda file: file.write(data))
 
     def _unpack_to(self, shard: int, folder: Path, held: list[Held]) -> None:
-        """Puts a folder of files in place; one that is there already, in the way or half removed, gives way."""
+        """Puts a folder of files in place; an existing one, complete or not, is replaced."""
         self._staging(shard).mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._staging(shard), ignore_cleanup_errors=True) as place:
             filled = Path(place) / "files"
@@ -246,11 +246,11 @@ class OutputFolder:
             try:
                 filled.rename(folder)
             except OSError:
-                if not folder.is_dir():  # else another process has put the same there just now
+                if not folder.is_dir():  # otherwise another process has just put the same there
                     raise
 
     def _unpack(self, shard: int, failed: set[int], blocks: list[list[int]]) -> None:
-        """Turns a finished shard into parts without the blocks of these rows; it is finished until they are there."""
+        """Turns a finished shard back into parts, without the blocks of these rows; it stays finished until then."""
         path = self.shard_path(shard)
         by_row: dict[int, list[Held]] = {}
         for one in index(path) if path.suffix == ".tar" else listed(path):
@@ -271,7 +271,7 @@ def _write_held(held: list[Held], file: BinaryIO) -> None:
 
 
 def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Lets `write` fill a file beside `path`, then puts it in place in one step, on the disk for good."""
+    """Lets `write` fill a temporary file, syncs it to the disk, and renames it to `path`."""
     with temporary_file(path.parent) as aside:
         with aside.open("wb") as file:
             write(file)
@@ -281,7 +281,7 @@ def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def _index(part: Path) -> list[Held]:
-    """The files in a part; one that a crash of the machine has damaged is removed, to be made again."""
+    """The files in a part. A part damaged by a crash of the machine is removed, to be made again."""
     try:
         return index(part)
     except tarfile.TarError as error:
@@ -290,6 +290,6 @@ def _index(part: Path) -> list[Held]:
 
 
 def _order(held: Held) -> tuple[int, int]:
-    """By row; the picture, then what is said of it."""
+    """Sort key: by row, the picture before its records."""
     key, _, ending = held.name.partition(".")
     return int(key), {"json": 1, "txt": 2}.get(ending, 0)

@@ -1,4 +1,4 @@
-"""Files of rows in tar files that are the same, byte for byte, for the same files."""
+"""Packs the rows' files into tar files that are byte for byte the same for the same files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ CHUNK = 2**20
 
 
 class Member(NamedTuple):
-    """A file: its name, KEY.ending, and its bytes."""
+    """A file to pack: its name, KEY.ending, and its bytes."""
 
     name: str
     data: bytes
 
 
 class Held(NamedTuple):
-    """A file inside a tar file, or one of its own: where its bytes are."""
+    """Where a packed file's bytes are: inside a tar file, or in a file of its own."""
 
     name: str
     path: Path
@@ -30,7 +30,7 @@ class Held(NamedTuple):
 
 
 def write_tar(file: BinaryIO, members: Iterable[tuple[str, int, IO[bytes]]]) -> None:
-    """A tar file of (name, size, content), with nobody's name and no time in it."""
+    """Writes a tar file of (name, size, content), without owner and time."""
     with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, size, content in members:
             info = tarfile.TarInfo(name)
@@ -39,12 +39,12 @@ def write_tar(file: BinaryIO, members: Iterable[tuple[str, int, IO[bytes]]]) -> 
 
 
 def in_memory(members: Iterable[Member]) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """Members as `write_tar` takes them."""
+    """Members in the form that `write_tar` takes."""
     return ((member.name, len(member.data), io.BytesIO(member.data)) for member in members)
 
 
 def from_files(held: Iterable[Held]) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """Files inside others as `write_tar` takes them; one at a time is open."""
+    """Packed files in the form that `write_tar` takes; only one is open at a time."""
     for one in held:
         with one.path.open("rb") as file:
             file.seek(one.offset)
@@ -55,7 +55,7 @@ def index(path: Path) -> list[Held]:
     """The files in a tar file.
 
     Raises:
-        OSError, tarfile.TarError: It cannot be read.
+        OSError, tarfile.TarError: The file cannot be read.
     """
     with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
         return [Held(info.name, path, info.offset_data, info.size) for info in tar if info.isreg()]
@@ -67,14 +67,14 @@ def listed(folder: Path) -> list[Held]:
 
 
 def read(held: Held) -> bytes:
-    """The bytes of a file inside another."""
+    """The bytes of a packed file."""
     with held.path.open("rb") as file:
         file.seek(held.offset)
         return file.read(held.size)
 
 
 def copy_out(held: Held, path: Path) -> None:
-    """Writes a file inside another to a place of its own."""
+    """Writes a packed file to `path`."""
     with held.path.open("rb") as source, path.open("wb") as target:
         source.seek(held.offset)
         left = held.size
@@ -84,5 +84,5 @@ def copy_out(held: Held, path: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Removes a folder, whoever else is removing it."""
+    """Removes a folder, even if another process is removing it too."""
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""How far a batch is, over all processes, as its folder tells."""
+"""Progress of a batch over all processes, read from its folder."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ FIRST, EVERY = 10.0, 60.0
 
 
 class Tally:
-    """Rows that are done, counted in the folder; the facts of a finished shard are read once.
+    """Counts the finished rows in the folder; the facts of a finished shard are read once.
 
     Args:
-        folder: The batch's.
+        folder: The batch's output folder.
     """
 
     def __init__(self, folder: OutputFolder) -> None:
@@ -24,7 +24,7 @@ class Tally:
         self._finished: dict[int, int] = {}  # by shard, the rows that have failed
 
     def count(self) -> tuple[int, int]:
-        """Rows that are made or have failed, and how many of them have failed."""
+        """Number of rows that are made or have failed, and number of those that have failed."""
         finished, begun = self.folder.seen()
         for shard in finished - self._finished.keys():
             facts = self.folder.facts(shard)
@@ -39,12 +39,12 @@ class Tally:
 
 
 class Progress:
-    """Within it a line is said now and then: rows done, pictures an hour, time left, of all processes together.
+    """Reports now and then within this context: rows done, pictures per hour and time left, over all processes.
 
     Args:
-        folder: The batch's.
-        say: Called with a line; None says nothing.
-        first, every: Seconds until the first line, and from line to line.
+        folder: The batch's output folder.
+        say: Called with a line; None reports nothing.
+        first, every: Seconds until the first line, and between lines.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Progress:
             self._thread.join()
 
     def line(self) -> str:
-        """How far it is."""
+        """The current progress in one line."""
         rows, (done, failed) = self.tally.folder.plan.rows, self.tally.count()
         seconds = max(time.monotonic() - self._began, 1e-9)
         words = f"{done:,} of {rows:,} rows{f', {failed:,} of them failed' if failed else ''}"
@@ -81,7 +81,7 @@ class Progress:
             wait = self.waits[1]
             try:
                 line = self.line()
-            except OSError:  # the folder is gone for the moment, or for good: whoever writes to it says so
+            except OSError:  # the folder is gone, for now or for good: the process that writes to it will say so
                 continue
             if line != last and self.say is not None:
                 self.say(line)

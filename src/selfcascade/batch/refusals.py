@@ -1,19 +1,19 @@
-"""What ends a batch; imported without torch."""
+"""Errors that end a batch; imported without torch."""
 
 from __future__ import annotations
 
 
 class BatchError(ValueError):
-    """A batch that cannot begin or go on; what is finished is kept."""
+    """A batch that cannot begin or continue; finished rows are kept."""
 
 
 class RowsError(BatchError):
     """Rows that cannot be made, named by their lines.
 
     Args:
-        name: The file's.
-        faults: (line, what is wrong) of the first ones.
-        count: How many there are.
+        name: Name of the file.
+        faults: (line, what is wrong) for the first of them.
+        count: Number of such rows.
     """
 
     def __init__(self, name: str, faults: list[tuple[int, str]], count: int) -> None:

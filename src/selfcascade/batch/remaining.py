@@ -1,4 +1,4 @@
-"""What of a batch is left to do, and in which order."""
+"""The part of a batch that is left to do, in order."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from selfcascade.batch.batch_plan import Plan
 
 @dataclass(frozen=True)
 class Left:
-    """What was done at one moment, and so what is left, as all processes see it.
+    """What was finished at one moment, and so what is left; the same for all processes.
 
     Attributes:
-        finished: Numbers of the shards that are.
-        parts: By the number of a shard that is not, its blocks that are made.
+        finished: Numbers of the finished shards.
+        parts: The blocks that are made, by the number of an unfinished shard.
     """
 
     finished: frozenset[int] = frozenset()
     parts: Mapping[int, frozenset[int]] = field(default_factory=dict[int, frozenset[int]])
 
     def blocks(self, plan: Plan) -> Iterator[tuple[int, int]]:
-        """(shard, block) of all that is left, in order."""
+        """(shard, block) of each block that is left, in order."""
         for number, shard in enumerate(plan.shards):
             if number not in self.finished:
                 done = self.parts.get(number, frozenset())
                 yield from ((number, block) for block in range(shard.blocks) if block not in done)
 
     def has(self, shard: int, block: int) -> bool:
-        """Whether a block is among what is left."""
+        """Whether a block is left."""
         return shard not in self.finished and block not in self.parts.get(shard, frozenset())
 
     def count(self, plan: Plan) -> int:
-        """How many blocks are left."""
+        """Number of blocks that are left."""
         left = (shard.blocks for number, shard in enumerate(plan.shards) if number not in self.finished)
         return sum(left) - sum(map(len, self.parts.values()))
 
 
 class Numbered:
-    """Blocks that are left by number, without a list of them all."""
+    """Numbers the blocks that are left, without a list of all of them."""
 
     def __init__(self, plan: Plan, left: Left) -> None:
         self.left, self.firsts, self.shards, first = left, list[int](), list[int](), 0
@@ -52,7 +52,7 @@ class Numbered:
         self.count, self.plan = first, plan
 
     def __getitem__(self, number: int) -> tuple[int, int]:
-        """(shard, block)."""
+        """The (shard, block) with this number."""
         at = bisect.bisect_right(self.firsts, number) - 1
         shard = self.shards[at]
         own = (block for block in range(self.plan.shards[shard].blocks) if self.left.has(shard, block))

@@ -1,4 +1,4 @@
-"""The options of a row: those of the command, with the row's own in their places."""
+"""The options of a row: the command's, replaced by the row's own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from selfcascade.options.checks import OptionError, item_of, kind_of, nearest, s
 from selfcascade.options.load_options import LoadOptions
 
 COMMAND = "batch"
-# What decides which model is loaded; a batch has one.
+# Options that decide which model is loaded; a batch has one model.
 OF_THE_BATCH = frozenset(LoadOptions.model_fields) | {"native_size", "upsamplers"}
 OF_SIZE = ("height", "width", "scale", "pixels")
 # What may differ between rows that are made together.
@@ -21,13 +21,13 @@ OF_THE_ROW = frozenset({"prompt", "negative_prompt", "seed"})
 
 @functools.cache
 def columns() -> frozenset[str]:
-    """The options that a row may say."""
+    """Names of the options that a row may give."""
     own = {name for name, use in uses().items() if COMMAND in use.commands}
     return frozenset(own | {"prompt"}) - OF_THE_BATCH
 
 
 def options_of(base: Options, row: Row) -> Options:
-    """The options of a row; without a seed of its own it has the command's, plus its number.
+    """The options of a row; without its own seed it gets the command's plus the row's number.
 
     Raises:
         OptionError: A column is unknown, or a value out of range.
@@ -53,18 +53,18 @@ def options_of(base: Options, row: Row) -> Options:
 
 @functools.cache
 def short_names() -> dict[str, str]:
-    """By an option's shorter flag, without dashes, the option."""
+    """Options by their shorter flag, without dashes."""
     return {use.flag.removeprefix("--"): name for name, use in uses().items() if use.flag is not None}
 
 
 def kind(options: Options) -> str:
-    """What rows that are made together have in common."""
+    """A key that is the same for rows that can be made together."""
     guided = options.negative_prompt is not None
     return f"{guided} {options.model_dump_json(exclude=set(OF_THE_ROW))}"
 
 
 def typed(name: str, text: str) -> Any:
-    """The value that a cell's text stands for; text that stands for none is left to the checks to refuse."""
+    """The value that a cell's text stands for; other text is returned for the checks to refuse."""
     hint = hints()[name]
     if item_of(hint) is not None:
         values = [_value(kind_of(item_of(hint)), part) for part in text.replace(",", " ").split()]
@@ -83,7 +83,7 @@ def _value(wanted: object, text: str) -> Any:
 
 
 def _by_option(cells: dict[str, Any]) -> dict[str, Any]:
-    """The cells by the names of options: a column may also have the name of a flag."""
+    """The cells by option; a column may also have the name of a flag."""
     found: dict[str, Any] = {}
     for column, cell in cells.items():
         name = column.replace("-", "_")
@@ -95,7 +95,7 @@ def _by_option(cells: dict[str, Any]) -> dict[str, Any]:
 
 
 def _gone(own: dict[str, Any]) -> dict[str, Any]:
-    """Options of the command that the row's own take the place of without having their names."""
+    """Options of the command, under other names, that the row's own options replace."""
     given = [name for name in OF_SIZE if name in own]
     sides = {"height", "width"}
     kept = sides | set(given) if sides & set(given) else set(given)
@@ -103,7 +103,7 @@ def _gone(own: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_method(name: str, given: frozenset[str], options: Options) -> None:
-    """Raises OptionError if there is no such method, or it does not take what is given."""
+    """Raises OptionError if the method is unknown, or does not take an option that is given."""
     if not _is_fine(name, given):
         from selfcascade.methods import METHODS
 

@@ -1,4 +1,4 @@
-"""Rows of a file of prompts, one at a time and from any row on: text, CSV, JSON lines or Parquet."""
+"""Reads rows of a file of prompts one at a time, from any row on: text, CSV, JSON lines or Parquet."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ BOM = b"\xef\xbb\xbf"
 
 
 class Place(NamedTuple):
-    """Where a row begins.
+    """The position of a row.
 
     Attributes:
-        offset: Bytes before it; of a Parquet file, rows.
-        line: Its first line, from 1; of a Parquet file, its row.
+        offset: Number of bytes before the row; in a Parquet file, number of rows.
+        line: Number of its first line, from 1; in a Parquet file, number of the row.
     """
 
     offset: int
@@ -36,14 +36,14 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """What a file says in a row.
+    """A row of the file.
 
     Attributes:
-        number: From 0.
-        place: Where it begins.
-        cells: Its cells by column; empty ones are left out.
-        fault: What is wrong with it as a whole; None where nothing is.
-        typed: Whether the file tells numbers from text.
+        number: Number of the row, from 0.
+        place: Position of the row.
+        cells: The cells by column; empty ones are left out.
+        fault: What is wrong with the row as a whole; None if nothing is.
+        typed: Whether the file format distinguishes numbers from text.
     """
 
     number: int
@@ -54,7 +54,7 @@ class Row:
 
 
 class _Line(NamedTuple):
-    """A line with its end, where it and the next one begin, and what is wrong with it."""
+    """A line including its end, the positions of it and the next one, and what is wrong with it."""
 
     place: Place
     text: str
@@ -68,7 +68,7 @@ class PromptFile(Protocol):
     path: Path
 
     def rows(self, start: Place | None = None, number: int = 0) -> Iterator[Row]:
-        """The rows from a place on, the first of which has this number; None is the beginning.
+        """The rows from a position on; `number` is the number of the first. None starts at the beginning.
 
         Raises:
             BatchError: The file cannot be read.
@@ -77,10 +77,10 @@ class PromptFile(Protocol):
 
 
 def open_prompts(path: Path) -> PromptFile:
-    """A file of prompts by its ending.
+    """Opens a file of prompts; its ending decides the format.
 
     Raises:
-        BatchError: There is none, or its ending is unknown.
+        BatchError: The file does not exist, or its ending is unknown.
     """
     kinds = {".txt": TextPrompts, ".csv": CsvPrompts, ".tsv": CsvPrompts, ".jsonl": JsonPrompts}
     ending = ending_of(path)
@@ -103,7 +103,7 @@ def file_sha256(path: Path) -> str:
 
 
 class TextPrompts:
-    """A prompt a line; blank lines are none."""
+    """One prompt per line; blank lines are skipped."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -117,7 +117,7 @@ class TextPrompts:
 
 
 class JsonPrompts:
-    """A JSON object a line, from the names of options to values; null and NaN are as if they were not there."""
+    """One JSON object per line with options as keys; null and NaN count as missing."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -132,7 +132,7 @@ class JsonPrompts:
                 try:
                     cells = json.loads(text, object_pairs_hook=_object)
                 except (ValueError, RecursionError) as error:
-                    fault = f"is no JSON: {' '.join(str(error).split())}"
+                    fault = f"is not JSON: {' '.join(str(error).split())}"
             if fault is None and not isinstance(cells, dict):
                 fault = f"must be a JSON object, not {shown(cells)}"
             yield Row(number, place, _given(cells) if fault is None else {}, fault)
@@ -140,7 +140,7 @@ class JsonPrompts:
 
 
 class CsvPrompts:
-    """Comma-separated values, or .tsv with tabs, under a header with the names of options; empty cells are none."""
+    """Comma-separated values, or .tsv with tabs, with options as columns; empty cells count as missing."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.dialect = path, {"delimiter": "\t" if ending_of(path) == ".tsv" else ",", "strict": True}
@@ -155,7 +155,7 @@ class CsvPrompts:
             try:
                 fields = next(csv.reader(fed, **self.dialect), None)
             except csv.Error as error:
-                fault = f"is no CSV: {error}"
+                fault = f"is not CSV: {error}"
             if fed.place is None:
                 return
             fault = fed.fault or fault
@@ -173,7 +173,7 @@ class CsvPrompts:
         try:
             header = [name.strip() for name in next(csv.reader(fed, **self.dialect), [])]
         except csv.Error as error:
-            raise BatchError(f"the header of {str(self.path)!r} is no CSV: {error}") from error
+            raise BatchError(f"the header of {str(self.path)!r} is not CSV: {error}") from error
         twice = sorted({name for name in header if header.count(name) > 1})
         if fed.fault or not header or twice:
             words = fed.fault or (f"has the column {twice[0]!r} twice" if twice else "is missing")
@@ -182,9 +182,9 @@ class CsvPrompts:
 
 
 class ParquetPrompts:
-    """A Parquet file whose columns are options; null, and in columns of numbers not-a-number, is none.
+    """A Parquet file with options as columns; null, and NaN in columns of numbers, count as missing.
 
-    A row group can only be read from its start, so rows that are asked for in order are read once.
+    A row group can only be read from its start, so rows that are read in order are read once.
     """
 
     def __init__(self, path: Path) -> None:
@@ -220,14 +220,14 @@ class ParquetPrompts:
 
 
 class _Fed:
-    """Lines for a CSV reader, which takes as many as a record has."""
+    """Supplies lines to a CSV reader, which takes as many as a record has."""
 
     def __init__(self, lines: Iterator[_Line]) -> None:
         self.lines, self.after = lines, Place(0, 1)
         self.begin()
 
     def begin(self) -> None:
-        """Forgets the record before."""
+        """Forgets the previous record."""
         self.place: Place | None = None
         self.fault: str | None = None
 
@@ -241,7 +241,7 @@ class _Fed:
 
 
 def _lines(path: Path, start: Place | None) -> Iterator[_Line]:
-    """The lines of a file from a place on."""
+    """The lines of a file from a position on."""
     place = start or Place(0, 1)
     try:
         with path.open("rb") as file:
@@ -262,7 +262,7 @@ def _lines(path: Path, start: Place | None) -> Iterator[_Line]:
 
 
 def _line(file: BinaryIO) -> bytes:
-    """The next line; of one that is too long, its beginning."""
+    """The next line, or the beginning of a line that is too long."""
     data = rest = file.readline(MAX_LINE_BYTES + 1)
     while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
         rest = file.readline(MAX_LINE_BYTES + 1)
@@ -272,7 +272,7 @@ def _line(file: BinaryIO) -> bytes:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a name is there twice")
+        raise ValueError("a name occurs twice")
     return found
 
 
@@ -285,5 +285,5 @@ def _is_nan(cell: Any) -> bool:
 
 
 def _whole(cell: Any) -> Any:
-    """A number of a column in which others are missing, which made floats of whole ones."""
+    """A whole number that became a float because other values in its column are missing."""
     return int(cell) if isinstance(cell, float) and cell.is_integer() else cell

@@ -1,4 +1,4 @@
-"""What one process does: the pictures or clips of a block of rows, as files."""
+"""The work of one process: makes the pictures or clips of a block of rows, as files."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ MOST_WORDS = 300
 
 
 class Worker:
-    """Makes blocks of a batch, in any order; a block has the same bytes whoever makes it.
+    """Makes blocks of a batch in any order; a block has the same bytes in every process.
 
     Args:
-        job: What the command says.
-        folder: Where it goes.
-        cascade: From `making.load_cascade`.
+        job: The command's settings.
+        folder: The batch's output folder.
+        cascade: Model from `making.load_cascade`.
 
     Attributes:
-        made, failed: Rows so far.
+        made, failed: Number of rows so far.
     """
 
     def __init__(self, job: Job, folder: OutputFolder, cascade: SelfCascade) -> None:
@@ -53,17 +53,17 @@ class Worker:
         return self.folder.plan
 
     def blocks(self, shard: int) -> list[list[tuple[Row, Options]]]:
-        """The rows of a shard's blocks; those of the last shard asked for are held."""
+        """The rows of a shard's blocks; those of the last shard are cached."""
         if self._shard[0] != shard:
             self._shard = shard, blocks_of(self.job, self.plan, shard, self.prompts)
         return self._shard[1]
 
     def make(self, shard: int, block: int) -> None:
-        """Makes a block and keeps its files.
+        """Makes a block and writes its files.
 
         Raises:
-            BatchError: They cannot be written, or so many rows in a row have failed that something else
-                than the rows must be wrong.
+            BatchError: The files cannot be written, or so many consecutive rows have failed that something else must be
+                wrong.
         """
         rows = self.blocks(shard)[block]
         with computing_alike(self.cascade.pipe):
@@ -79,7 +79,7 @@ class Worker:
                 raise BatchError(f"{words}: {reason}; they are tried again with --retry-failed")
 
     def _files(self, rows: Sequence[tuple[Row, Options]]) -> list[list[Member]]:
-        """The files of each row. Where several fail together, each is made by itself, so that the others do not."""
+        """The files of each row. If rows made together fail, each is made alone, so that only the faulty ones fail."""
         try:
             return self._made(rows)
         except Exception:  # whatever a model can raise
@@ -91,7 +91,7 @@ class Worker:
         return [self._of_row(row, one) for (row, _), one in zip(rows, made, strict=True)]
 
     def _by_itself(self, row: tuple[Row, Options], count: int) -> list[Member]:
-        """The files of a row, made beside copies of itself: in a batch of the same size it has the same bytes."""
+        """The files of a row, made in a batch of copies of itself: a batch of the same size gives the same bytes."""
         try:
             return self._made([row] * count)[0]
         except Exception as error:
@@ -134,7 +134,7 @@ def unread_tokens(pipe: Any, prompt: str) -> int:
 
 @contextlib.contextmanager
 def computing_alike(pipe: Any) -> Iterator[None]:
-    """Within it a CPU computes with one thread: sums of several come in another order, and make other bytes."""
+    """Makes a CPU compute with one thread in this context: several would sum in another order and give other bytes."""
     import torch
 
     threads = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""The command line; each command is a file, and none has logic of its own."""
+"""The command line: one file for each command, without logic of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `compare` compares: options, each with some values, one along the grid's columns and one along its rows."""
+"""The axes of `compare`: options with several values, one along the grid's columns and one along its rows."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Axis:
     """An option and its values.
 
     Attributes:
-        name: As `Options` has it.
-        values: What it is in turn.
-        texts: The values as they were given.
+        name: Name in `Options`.
+        values: The option's values in turn.
+        texts: The values as given.
     """
 
     name: str
@@ -31,11 +31,11 @@ class Axis:
 
 
 def read_axis(text: str) -> Axis:
-    """The axis of "anchor=0,0.5,1"; values with commas are quoted, and a slash parts those of several stages.
+    """Parses an axis such as "anchor=0,0.5,1". Values with commas are quoted; a slash separates values of stages.
 
     Raises:
-        OptionError: There is no such option, or a value is out of range.
-        ValueError: The text has another form.
+        OptionError: The option is unknown, or a value is out of range.
+        ValueError: The text does not have this form.
     """
     key, equals, listed = text.partition("=")
     names = {name for name, use in uses().items() if "compare" in use.commands} | {"method"}
@@ -46,7 +46,7 @@ def read_axis(text: str) -> Axis:
     if not equals or not texts or not all(texts):
         raise ValueError(f"--xyz must be OPTION=VALUE,VALUE,... like anchor=0,0.5, not {shown(text)}")
     if name not in names:
-        raise ValueError(f"--xyz {shown(key)} is no option that compare takes{nearest(name, names)}")
+        raise ValueError(f"--xyz {shown(key)} is not an option of compare{nearest(name, names)}")
     if len(set(texts)) < len(texts):
         raise ValueError(f"--xyz {name} has a value twice: {shown(listed)}")
     values = tuple(_value(name, one) for one in texts)
@@ -56,10 +56,10 @@ def read_axis(text: str) -> Axis:
 
 
 def cells(axes: Sequence[Axis]) -> list[dict[str, Any]]:
-    """The options of every picture, row by row: the first axis runs along the columns, the second along the rows.
+    """The options of each picture, row by row: the first axis runs along the columns, the second along the rows.
 
     Raises:
-        ValueError: There are too many axes or pictures, or an option is there twice.
+        ValueError: There are too many axes or pictures, or an option occurs twice.
     """
     if len(axes) > 2:
         raise ValueError(f"compare has two axes at most, not {joined([axis.name for axis in axes], 'and')}")
@@ -75,7 +75,7 @@ def cells(axes: Sequence[Axis]) -> list[dict[str, Any]]:
 
 
 def labels(axes: Sequence[Axis]) -> list[tuple[str, ...]]:
-    """The values of every picture as they were given, in the order of `cells`: by the first axis, by the second."""
+    """The values of each picture as given, in the order of `cells`: for the first axis, then for the second."""
     return [tuple(reversed(texts)) for texts in product(*(axis.texts for axis in reversed(axes)))]
 
 

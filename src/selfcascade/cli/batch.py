@@ -1,4 +1,4 @@
-"""`batch`: a file of prompts as pictures or clips, one a row, on any number of processes."""
+"""`batch`: makes a picture or clip of each row in a file of prompts, on any number of processes."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ Prompts = Annotated[
     Path,
     typer.Argument(
         metavar="PROMPTS",
-        help="A .txt with a prompt a line, or a .csv, .tsv, .jsonl or .parquet with options as columns.",
+        help="A .txt with one prompt per line, or a .csv, .tsv, .jsonl or .parquet with options as columns.",
         show_default=False,
     ),
 ]
-Folder = Annotated[Path, typer.Option("--output", help="Folder of the batch; one that was begun is gone on with.")]
-RowsPerShard = Annotated[int, typer.Option(min=1, max=100_000, help="Rows of a .tar file, or of a folder of files.")]
-BatchSize = Annotated[int, typer.Option(min=1, max=1024, help="Rows made together; pictures differ a little with it.")]
-Form = Annotated[Literal["tar", "files"], typer.Option("--format", help="Shards as .tar files, or folders of files.")]
+Folder = Annotated[Path, typer.Option("--output", help="Folder of the batch; an unfinished batch is continued.")]
+RowsPerShard = Annotated[int, typer.Option(min=1, max=100_000, help="Rows per shard.")]
+BatchSize = Annotated[int, typer.Option(min=1, max=1024, help="Rows made together; it changes pictures slightly.")]
+Form = Annotated[Literal["tar", "files"], typer.Option("--format", help="Shards are .tar files, or folders of files.")]
 Ending = Annotated[
     str | None,
-    typer.Option(help="png, jpg or webp; of video mp4, gif or webp (default: png, mp4).", show_default=False),
+    typer.Option(help="png, jpg or webp; for video mp4, gif or webp (default: png, mp4).", show_default=False),
 ]
-PartOf = Annotated[str | None, typer.Option("--part", metavar="K/N", help="The share K, from 0, of N separate jobs.")]
-Engine = Annotated[Literal["processes", "ray"], typer.Option(help="Processes of a launcher, or Ray's actors.")]
+PartOf = Annotated[str | None, typer.Option("--part", metavar="K/N", help="Make share K, from 0, of N separate jobs.")]
+Engine = Annotated[Literal["processes", "ray"], typer.Option(help="Processes of a launcher, or actors of Ray.")]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, max=100_000, help="Actors of Ray (default: one for each GPU, or CPU).", show_default=False),
+    typer.Option(min=1, max=100_000, help="Number of Ray actors (default: one per GPU, or CPU).", show_default=False),
 ]
-Retry = Annotated[bool, typer.Option("--retry-failed", help="Make rows that have failed again.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check every row and count them; write nothing.")]
+Retry = Annotated[bool, typer.Option("--retry-failed", help="Try failed rows again.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and count all rows; write nothing.")]
 
 
 @with_options("batch")
@@ -58,7 +58,7 @@ def batch(
     dry_run: DryRun = False,
     debug: Debug = False,
 ) -> None:
-    """Make a picture or clip of every row of PROMPTS, in shards that `train` reads; a repeated command goes on."""
+    """Make a picture or clip of every row of PROMPTS, in shards that `train` reads; run again to continue."""
     from selfcascade.batch.on_processes import Part, run_on_processes
 
     options, _ = gather(given)
@@ -86,7 +86,7 @@ def batch(
 
 
 def _end(job: Job, outcome: Any, share: Any) -> None:
-    """Says how the batch stands."""
+    """Reports the state of the batch."""
     made = outcome.done - outcome.failed
     note(f"{made:,} of {outcome.rows:,} rows are made")
     tell(job.output)

@@ -1,4 +1,4 @@
-"""`compare`: methods, presets or values of any option side by side, on the same prompt and seed."""
+"""`compare`: puts methods, presets or values of any option side by side, with the same prompt and seed."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ from selfcascade.options.load_options import LoadOptions
 
 KIND = "selfcascade.comparison"
 MAX_PANEL = 512
-# What a model is loaded by.
+# Options that decide how a model is loaded.
 LOADED = (*LoadOptions.model_fields, "upsamplers")
 
-Methods = Annotated[str | None, typer.Option(help="Names with commas between them; all unless given.")]
+Methods = Annotated[str | None, typer.Option(help="Names separated by commas (default: all).")]
 Axes = Annotated[
     list[str] | None,
     typer.Option(
         "--xyz",
         metavar="OPTION=VALUE,...",
-        help="Values of an option along the columns, and again for another along the rows; each picture is kept too.",
+        help="Values of an option along the columns; repeat it for another along the rows. Each picture is kept too.",
     ),
 ]
 Csv = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the table as a .csv file.")]
@@ -61,9 +61,9 @@ def compare(
     force: Force = False,
     debug: Debug = False,
 ) -> None:
-    """Make the PROMPT's picture with several methods, or values of other options: a captioned grid and a table."""
+    """Make the PROMPT's picture with several methods or values of options: a captioned grid and a table."""
     axes = [read_axis(text) for text in xyz or ()]
-    upsamplers = given.pop("upsamplers", None)  # for the method that takes them, among others
+    upsamplers = given.pop("upsamplers", None)  # only for the method that takes them
     options, _ = gather(given)
     options = options.changed(upsamplers=upsamplers)
     check_prompt(options)
@@ -114,7 +114,7 @@ def _names(methods: str | None, options: Options) -> list[str]:
 
 
 def _check(asked: Sequence[Options], names: Sequence[str]) -> None:
-    """Refuses, before a model is loaded, methods that there are not, and options that none of them takes."""
+    """Raises, before a model is loaded, if a method is unknown, or an option is taken by none of them."""
     from selfcascade.methods import METHODS, takers
 
     for one in asked:
@@ -126,7 +126,7 @@ def _check(asked: Sequence[Options], names: Sequence[str]) -> None:
 
 
 def _made(asked: Sequence[Options]) -> Iterator[tuple[int, Made]]:
-    """The pictures with their places; those of one model follow each other, so that each is loaded once."""
+    """The pictures with their index; pictures of one model come together, so that each model is loaded once."""
     left = dict(enumerate(asked))
     while left:
         first = next(iter(left.values()))
@@ -143,7 +143,7 @@ def _loaded(options: Options) -> dict[str, Any]:
 
 
 def _for_method(options: Options, name: str) -> Options:
-    """The options with what this method does not take left out, and the bundled weights of the super-resolver."""
+    """The options that this method takes, with the bundled weights for the super-resolver."""
     from selfcascade import METHODS
     from selfcascade.models import BUNDLED_SUPER_RESOLVER
 
@@ -172,7 +172,7 @@ def _note(made: Made) -> str:
 
 
 def _save_each(made: Sequence[Made], axes: Sequence[Axis], grid: Path, force: bool) -> list[Path]:
-    """The pictures by themselves, with their records, in a folder beside the grid."""
+    """Saves each picture with its record in a folder next to the grid."""
     found: list[Path] = []
     for number, (one, texts) in enumerate(zip(made, labels(axes), strict=True), 1):
         words = re.sub(r"[^\w.=-]+", "-", "-".join((f"{number:03}", *texts)))[:80].strip(".-")

@@ -1,4 +1,4 @@
-"""What the command line prints, and the one line and the exit status that every error comes to."""
+"""What the command line prints, and how errors become one line and an exit status."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from selfcascade.processes.errors import TogetherError
 BAD_INPUT, FAILURE, INTERRUPTED = 2, 1, 130
 MAX_LINE = 500
 DEBUG = "SELFCASCADE_DEBUG"
-# A file's name may hold these, and a terminal obeys them.
+# Control characters: a file's name may contain them, and a terminal would obey them.
 CODES = (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 CONTROL = {code: chr(code).encode("unicode_escape").decode() for code in CODES}
 
-# Typer keeps the base class of its parse errors to itself: BadParameter, UsageError, ClickException.
+# Typer does not export the base class of its parse errors: BadParameter, UsageError, ClickException.
 ParseError: Any = typer.BadParameter.__mro__[2]
 
 
@@ -72,23 +72,23 @@ Debug = Annotated[
 
 
 def note(text: str) -> None:
-    """A line on stderr, for the reader at the terminal."""
+    """Prints a line to stderr for the user."""
     print(f"selfcascade: {plain(text)}", file=sys.stderr)
 
 
 def tell(path: object) -> None:
-    """A path on stdout: as it is for a program that reads it, without control characters for a terminal."""
+    """Prints a path to stdout: unchanged for another program, without control characters for a terminal."""
     print(plain(str(path)) if sys.stdout.isatty() else path, flush=True)
 
 
 def plain(text: str) -> str:
-    """Text whose control characters, and those that turn the direction of writing, are spelt out."""
+    """Text with its control characters, including those for the direction of writing, escaped."""
     return text.translate(CONTROL)
 
 
 @contextlib.contextmanager
 def _noted_warnings() -> Iterator[None]:
-    """The package's own warnings are lines for the reader; those of other libraries stay as they are."""
+    """Prints the package's own warnings as lines for the user; those of other libraries are not changed."""
     with warnings.catch_warnings():
         shown, package = warnings.showwarning, str(Path(__file__).parents[1])
 
@@ -103,14 +103,14 @@ def _noted_warnings() -> Iterator[None]:
 
 
 def show(table: Table) -> None:
-    """A table on stdout, as wide as it needs where stdout is not a terminal."""
+    """Prints a table to stdout, as wide as needed if stdout is not a terminal."""
     console = Console()
     Console(width=None if console.is_terminal else 200, soft_wrap=False).print(table)
 
 
 @contextlib.contextmanager
 def stage_progress() -> Iterator[Callable[..., dict[str, Any]] | None]:
-    """A progress bar for each stage on stderr, moved by the pipeline's callback; None unless stderr is a terminal."""
+    """A callback that shows a progress bar for each stage on stderr; None unless stderr is a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)

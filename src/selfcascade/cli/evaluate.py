@@ -1,4 +1,4 @@
-"""`evaluate`: makes the missing results of an experiment suite."""
+"""`evaluate`: makes an experiment suite's missing results."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from selfcascade.options import Options
 def evaluate(
     given: dict[str, Any],
     suite: Annotated[Path, typer.Argument(help="Directory of experiments, such as experiments/training-curves.")],
-    names: Annotated[list[str] | None, typer.Argument(help="Experiments in it; all unless named.")] = None,
-    runs: Annotated[Path, typer.Option(help="Weights and base samples go there.")] = Path("runs/experiments"),
-    seed: Annotated[int | None, typer.Option(min=0, help="Only the runs of this seed.")] = None,
-    data: Annotated[str | None, typer.Option(help="What `selfcascade train` takes, for the scenes.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Experiments in it (default: all).")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder for weights and base samples.")] = Path("runs/experiments"),
+    seed: Annotated[int | None, typer.Option(min=0, help="Only runs with this seed.")] = None,
+    data: Annotated[str | None, typer.Option(help="Data instead of the scenes, as for `selfcascade train`.")] = None,
     train_data: Annotated[
-        str | None, typer.Option(help="What methods are trained on, in the same form; other files than that data.")
+        str | None, typer.Option(help="Data to train methods on, in the same form; must be other files.")
     ] = None,
     detector: Annotated[
         str | None,
@@ -29,15 +29,19 @@ def evaluate(
             help="For that data: inception:FILE.safetensors, clip:FOLDER_OR_HUB_ID; of clips, i3d:FILE.safetensors."
         ),
     ] = None,
-    pictures: Annotated[int | None, typer.Option(min=2, help="Pictures or clips of a result, for the suite's.")] = None,
-    real_pictures: Annotated[int | None, typer.Option(min=2, help="Real pictures or clips, for the suite's.")] = None,
+    pictures: Annotated[
+        int | None, typer.Option(min=2, help="Pictures or clips per result (default: the suite's).")
+    ] = None,
+    real_pictures: Annotated[
+        int | None, typer.Option(min=2, help="Real pictures or clips (default: the suite's).")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Results go to OUTPUT/SUITE/results; needed with any other setting.")
     ] = None,
     dry_run: Annotated[bool, typer.Option(help="Only list what is missing.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Make the results of an experiment suite that are missing: train, sample, measure. It goes on where it was cut.
+    """Make an experiment suite's missing results: train, sample, measure. An interrupted run is continued.
 
     `accelerate launch -m selfcascade.cli evaluate ...` shares the sampling between processes.
     """
@@ -69,7 +73,7 @@ def evaluate(
 
 
 def _changes(given: dict[str, Any], suite: Path, pictures: int | None) -> dict[str, Any]:
-    """Settings in the places of the suite's own, from options that other commands have too."""
+    """Settings that replace the suite's own, from options that other commands have too."""
     from selfcascade.experiments import read_shared
 
     changes = {"model": given["model"]} if "model" in given else {}

@@ -1,4 +1,4 @@
-"""What commands say of the files they write, which decides no pixels."""
+"""Options about output files, which do not change any pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 MAX_COUNT = 10_000
 
 Count = Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="Pictures or clips to make.")]
-Sheet = Annotated[bool, typer.Option("--sheet", help="Write a contact sheet of a clip beside it, NAME.sheet.png.")]
+Sheet = Annotated[bool, typer.Option("--sheet", help="Also write a contact sheet of a clip, NAME.sheet.png.")]
 Output = Annotated[Path, typer.Option(help="A .png, .jpg, .webp, .avif or .tiff; a taken name gets a number.")]
 AnyOutput = Annotated[
     Path | None,
@@ -22,5 +22,7 @@ AnyOutput = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Overwrite instead of numbering.")]
 Record = Annotated[
     Path | None,
-    typer.Option("--from", metavar="FILE", help="Options from the .json beside a picture or clip, or from a picture."),
+    typer.Option(
+        "--from", metavar="FILE", help="Take options from the .json next to a picture or clip, or from a picture."
+    ),
 ]

@@ -1,4 +1,4 @@
-"""The flags of the commands, made from the list of options, and the options spelled as flags."""
+"""Makes the commands' flags from the list of options, and spells options as flags."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Command = Callable[..., None]
 def with_options(
     command: str, options: type[Options] = Options, unless: str | None = None, required: bool = False
 ) -> Callable[[Command], Command]:
-    """Makes a function a command that has the flags of its options, beside its own parameters.
+    """Makes a function a command with the flags of its options, in addition to its own parameters.
 
     Args:
-        command: Its name, as the options have it.
-        options: The list of them.
-        unless: What holds, for this command, where an option is not given; the option's own words unless given.
-        required: Whether its positional options must be given.
+        command: Name of the command in `Use.commands`.
+        options: The class of options.
+        unless: Descriptions of defaults that differ for this command, by option.
+        required: Whether positional options must be given.
 
     Returns:
-        A decorator. The function's first parameter gets the options that were given, by name.
+        A decorator. The function's first parameter gets the given options, by name.
     """
     found = {name: use for name, use in uses(options).items() if command in use.commands}
 
@@ -51,7 +51,7 @@ def with_options(
 
 
 def flag(name: str, options: type[Options] = Options) -> str:
-    """An option as the command line spells it; other names, and those of arguments, as they are."""
+    """The flag of an option; names of arguments and unknown names are returned unchanged."""
     use = uses(options).get(name)
     if use is None or not use.commands or use.positional:
         return name
@@ -59,12 +59,12 @@ def flag(name: str, options: type[Options] = Options) -> str:
 
 
 def as_flags(error: OptionError) -> str:
-    """The error's sentence with options spelled as flags."""
+    """The error's message, with options spelled as flags."""
     return error.told(flag)
 
 
 def help_of(name: str, use: Use, hint: object, unless: str | None = None) -> str:
-    """What an option is, with its range and default."""
+    """The help text of an option, with its range and default."""
     values = allowed(item_of(hint) or hint).removeprefix("a whole number").removeprefix("a number").strip()
     default = use.unless if unless is None else unless
     words = [values] if values not in ("", "text", "true or false") else []
@@ -76,7 +76,7 @@ def parse_size(name: str, text: str) -> tuple[int, int]:
     """(height, width) of "64x96".
 
     Raises:
-        OptionError: The text has another form.
+        OptionError: The text does not have this form.
     """
     match = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", text)
     if match is None:
@@ -103,7 +103,7 @@ def _parameter(
 
 
 def _kind(hint: object) -> Any:
-    """The type by which typer reads an option: a number, text or a flag, or a list where there may be one a stage."""
+    """The type for typer: a number, text or a flag, or a list if there may be one value per stage."""
     item = item_of(hint)
     if item is not None:
         return list[kind_of(item)] | None  # type: ignore[misc]
@@ -125,5 +125,5 @@ def _read(name: str, value: Any, options: type[Options]) -> Any:
 
 
 def _is_several(hint: object) -> bool:
-    """Whether the flag may be given several times, for a list that has nothing to do with stages."""
+    """Whether the flag may be repeated to make a list that is unrelated to stages."""
     return item_of(hint) is None and Ellipsis in get_args(kind_of(hint))

@@ -1,4 +1,4 @@
-"""`generate` and `upscale`: pictures and clips on disk, each with what it takes to make it again."""
+"""`generate` and `upscale`: write pictures and clips, each with a record from which it can be made again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def generate(
     force: Force = False,
     debug: Debug = False,
 ) -> None:
-    """Make a picture of a PROMPT, larger than the model was trained for, or a clip where the model makes video."""
+    """Make a picture of a PROMPT, or a clip with a video model, larger than the model was trained for."""
     if "prompt" not in given and record is None:
         raise ValueError("give a PROMPT, or --from with an earlier picture or its .json")
     options, sha256 = gather(given, record, output)
@@ -46,13 +46,13 @@ def upscale(
     force: Force = False,
     debug: Debug = False,
 ) -> None:
-    """Enlarge your own picture or clip, twice a side unless --scale, --pixels, --height or --width say otherwise."""
+    """Enlarge your own picture or clip: 2x a side, or as --scale, --pixels, --height or --width say."""
     options, _ = gather(given, output=output)
     _write(options, count, output, "upscaled", force, sheet)
 
 
 def _write(options: Options, count: int, output: Path | None, default: str, force: bool, sheet: bool) -> Made:
-    """Makes and saves the pictures or clips; the first one is returned."""
+    """Makes and saves the pictures or clips, and returns the first."""
     check_prompt(options)
     options.changed(seed=options.seed + count - 1)  # refuses a seed that would run over
     pattern = output if output is not None and has_fields(output) else None
@@ -69,7 +69,7 @@ def _write(options: Options, count: int, output: Path | None, default: str, forc
     output = target(output, default, options, cascade.family.video, sheet)
     if options.image is not None:
         source, options = source_for(cascade, options, source)
-        output = target(output, default, options, cascade.family.video, sheet)  # with the clip's own rate, known now
+        output = target(output, default, options, cascade.family.video, sheet)  # the clip's own rate is known now
     sound = sound_for(options, output) if cascade.family.video else None
     _warn_of_lost_words(cascade.pipe, options.prompt)
     first: Made | None = None
@@ -77,7 +77,7 @@ def _write(options: Options, count: int, output: Path | None, default: str, forc
     for index in range(count):
         made = make(cascade, options.changed(seed=options.seed + index), source)
         first = first or made
-        # --force is for the file that was named: the second picture is not to overwrite the first.
+        # --force overwrites the named file only: the second picture must not overwrite the first.
         path = output if index == 0 or not force else output.with_stem(f"{output.stem}-{index + 1}")
         again = force
         if pattern is not None:

@@ -1,4 +1,4 @@
-"""`info`: what is installed here, and what a model is."""
+"""`info`: shows what is installed, and facts about a model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from selfcascade.options import Options
 
 @with_options("info")
 def info(given: dict[str, Any], debug: Debug = False) -> None:
-    """Show versions, methods and presets, and what the bundled or another model is."""
+    """Show versions, methods, presets, and facts about the bundled or another model."""
     from selfcascade import METHODS, PRESETS
     from selfcascade.models import BUNDLED, find_device
 

@@ -1,4 +1,4 @@
-"""A picture or clip with its progress in sight."""
+"""Makes a picture or clip, and shows its progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tell_strength(cascade: SelfCascade, options: Options) -> None:
-    """Says which K a strength is, as the table of a plan, records and the paper count it."""
+    """Prints the K that a strength stands for: plans, records and the paper use K."""
     if options.strength is not None:
         from selfcascade.pipeline.pivot_steps import steps_of
 
@@ -28,7 +28,7 @@ def tell_strength(cascade: SelfCascade, options: Options) -> None:
 
 
 def make(cascade: SelfCascade, options: Options, source: Any = None) -> Made:
-    """As `making.make`, with a progress bar for each stage, and a remark where a safety checker has struck."""
+    """Like `making.make`, with a progress bar for each stage, and a note if a safety checker blacked it out."""
     with stage_progress() as callback:
         made = making.make(cascade, options, source, callback)
     if made.flagged:

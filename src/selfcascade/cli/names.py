@@ -1,4 +1,4 @@
-"""Names of output files made of what was made: "{prompt:.30}-{seed}-{width}x{height}.png"."""
+"""Names of output files from a pattern: "{prompt:.30}-{seed}-{width}x{height}.png"."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ FIELDS: Mapping[str, object] = {
 # Wide enough for any use: a longer name, or a width of a million, is a mistake.
 SPEC = re.compile(r"0?[0-9]{0,2}(\.[0-9]{1,3})?[dfg]?")
 UNSAFE = re.compile(r"[^\w .,+=@()\[\]-]+")
-MAX_BYTES = 160  # of a name's stem; with a number, the ending and ".json" it stays below what file systems take
+MAX_BYTES = 160  # of a name's stem; with a number, the ending and ".json" it stays below file systems' limits
 UNTITLED = "untitled"
 
 
 def has_fields(path: Path) -> bool:
-    """Whether a path is a pattern: it has braces."""
+    """Whether a path is a pattern, which means that it has braces."""
     return "{" in str(path) or "}" in str(path)
 
 
 def example(pattern: Path) -> Path:
-    """A path as the pattern makes it, to be checked before anything runs.
+    """An example of a path that the pattern gives, to check it before anything runs.
 
     Raises:
-        ValueError: The pattern has an unknown field, or another form.
+        ValueError: The pattern has an unknown field, or is malformed.
     """
     return named(pattern, FIELDS)
 
@@ -52,9 +52,9 @@ def name_of(pattern: Path, made: Made, number: int) -> Path:
     """The path of a picture or clip.
 
     Args:
-        pattern: As given.
-        made: What was made.
-        number: Its number in this command, from 1.
+        pattern: The pattern.
+        made: The picture or clip.
+        number: Number of the picture or clip in this command, from 1.
     """
     options = made.options
     values: dict[str, Any] = {name: getattr(options, name, None) for name in FIELDS}
@@ -67,10 +67,10 @@ def name_of(pattern: Path, made: Made, number: int) -> Path:
 
 
 def named(pattern: Path, values: Mapping[str, object]) -> Path:
-    """The path with values in the places of fields: none of them adds a folder, or leads out of one.
+    """The pattern with its fields filled in; a value can never add a folder or lead out of one.
 
     Raises:
-        ValueError: As in `example`.
+        ValueError: The pattern has an unknown field, or is malformed.
     """
     return Path(*(_part(part, pattern, values) for part in pattern.parts))
 
@@ -94,7 +94,7 @@ def _parsed(part: str, pattern: Path) -> list[tuple[str, str | None, str | None,
     try:
         return list(string.Formatter().parse(part))
     except ValueError as error:
-        raise ValueError(f"output {shown(str(pattern))} is no pattern: {error}") from None
+        raise ValueError(f"output {shown(str(pattern))} is not a valid pattern: {error}") from None
 
 
 def _value(pattern: Path, name: str, spec: str, conversion: str | None, values: Mapping[str, object]) -> str:

@@ -1,4 +1,4 @@
-"""`plan`: what a picture or clip will cost, before anything runs."""
+"""`plan`: estimates what a picture or clip will cost, before anything runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Batch = Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="Pictures or clip
 
 @with_options("plan")
 def plan(given: dict[str, Any], batch: Batch = 1, debug: Debug = False) -> None:
-    """Show the stages of a picture or clip, and the work, time and memory that each will take."""
+    """Show the stages of a picture or clip, and the FLOPs, time and memory that each will take."""
     options, _ = gather(given)
     check_method(options)
     cascade, options = load(options, video=True)

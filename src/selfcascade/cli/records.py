@@ -1,4 +1,4 @@
-"""Options from the command line, in the places of those in the record of an earlier picture."""
+"""Combines options from the command line with those in the record of an earlier picture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from selfcascade.options import Options
 from selfcascade.options.checks import OptionError, shown
 from selfcascade.options.presets import Preset
 
-# What a record spells out of a preset, and another preset is to replace.
+# A preset's settings that a record states, and that another preset must replace.
 OF_PRESETS = frozenset({"pivot_step", "strength"} | {field.name for field in dataclasses.fields(Preset)}) & set(
     Options.model_fields
 )
@@ -23,22 +23,22 @@ OF_PRESETS = frozenset({"pivot_step", "strength"} | {field.name for field in dat
 def gather(
     given: Mapping[str, Any], source: Path | None = None, output: Path | None = None, kind: type[Options] = Options
 ) -> tuple[Options, str | None]:
-    """Options from a record, or the defaults, with those that were given in their places.
+    """Options from a record, or the defaults, replaced by those given.
 
-    Where no model is named, what is for clips alone chooses the bundled model that makes clips.
+    If no model is named, options for clips choose the bundled video model.
 
     Args:
-        given: By name.
-        source: The record.
-        output: Where the picture or clip goes.
-        kind: The list of options.
+        given: The given options, by name.
+        source: File of the record; None for the defaults.
+        output: Path of the picture or clip.
+        kind: The class of options.
 
     Returns:
-        The options, and the SHA-256 of the pixels that they gave before, where nothing was changed.
+        The options, and the SHA-256 of the pixels that they gave before, if nothing was changed.
 
     Raises:
-        OptionError: An option is not acceptable.
-        ValueError: The record is not; the file is named.
+        OptionError: An option cannot be used.
+        ValueError: The record cannot be used; the message names the file.
     """
     given = dict(given)
     if "upsamplers" in given:
@@ -50,7 +50,7 @@ def gather(
     options, sha256 = (kind(**given), None) if source is None else read_options(source, kind)
     replaced: dict[str, Any] = {name: None for name in OF_PRESETS} if "preset" in given else {}
     if {"height", "width", "scale", "pixels", "strength"} & set(given):
-        replaced["pivot_step"] = None  # one value a stage, and another size can have other stages
+        replaced["pivot_step"] = None  # it has one value per stage, and another size may have other stages
     if {"scale", "pixels"} & set(given):
         replaced |= {"height": None, "width": None}
     if "method" in given:
@@ -60,7 +60,7 @@ def gather(
 
 
 def check_prompt(options: Options) -> None:
-    """Refuses to make a picture of nothing: more often a mistake in a script than a wish.
+    """Refuses an empty prompt, which is more often a mistake in a script than intended.
 
     Raises:
         OptionError: The prompt is empty and there is no image.
@@ -70,10 +70,10 @@ def check_prompt(options: Options) -> None:
 
 
 def check_method(options: Options) -> None:
-    """Refuses, before a model is loaded, a method that there is not, or that does not take an option.
+    """Checks, before a model is loaded, that the method exists and takes the options.
 
     Raises:
-        OptionError: The sentence names the option.
+        OptionError: It does not; the message names the option.
     """
     from selfcascade import METHODS
 
@@ -85,7 +85,7 @@ def check_method(options: Options) -> None:
 
 
 def _of_clips(output: Path | None, given: Mapping[str, Any]) -> bool:
-    """Whether an option is for clips alone; a .gif that is enlarged may be a picture, and a .webp that is written."""
+    """Whether an option is for clips only. A .gif to enlarge and a .webp to write may be a picture."""
     read = "image" in given and is_clip(Path(given["image"]))
     written = "" if output is None else ending_of(output)
     return read or written in (".mp4", ".gif") or any(name in given for name in OF_CLIPS)

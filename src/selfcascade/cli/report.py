@@ -1,4 +1,4 @@
-"""`report`: tables, pictures and a page from the results of all experiments."""
+"""`report`: writes tables, pictures and a page from the results of all experiments."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from selfcascade.cli.console import Debug, tell
 def report(
     experiments: Annotated[Path, typer.Argument(help="Folder of experiment suites.")] = Path("experiments"),
     output: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("docs/results"),
-    costs: Annotated[
-        Path | None, typer.Option(help="What methods cost on that model, from benchmarks/methods.py.")
-    ] = None,
+    costs: Annotated[Path | None, typer.Option(help="The methods' measured costs, from benchmarks/methods.py.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Write the report of all results there are: README.md, plots, picture grids, and index.html to browse them."""
+    """Write the report of all results: README.md, plots, picture grids, and index.html to browse them."""
     from selfcascade.report import write_report
 
     for path in write_report(experiments, output, costs):

@@ -1,4 +1,4 @@
-"""Where pictures and clips go, and what of a command's options is for one of the two alone."""
+"""Checks and resolves output paths, and options that are for pictures or for clips only."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ DEFAULTS = Path("outputs")
 
 
 def check_target(output: Path | None, options: Options, force: bool) -> None:
-    """What can be said of an output before it is known whether the model makes pictures or video.
+    """Checks an output before it is known whether the model makes pictures or video.
 
     Raises:
-        ValueError: Nothing can be written there.
+        ValueError: The output cannot be written.
     """
     if output is None:
         check_place(DEFAULTS / "picture.png")
@@ -37,12 +37,12 @@ def check_target(output: Path | None, options: Options, force: bool) -> None:
 
 
 def check_spares_source(source: str, output: Path | None, count: int) -> None:
-    """Raises ValueError if outputs that replace what is there would replace the picture or clip that is enlarged.
+    """Raises ValueError if outputs would overwrite the picture or clip to enlarge.
 
     Args:
-        source: A file, with its record beside it, or a folder of frames.
-        output: None is the default's place.
-        count: How many are made of it.
+        source: A file, with its record next to it, or a folder of frames.
+        output: Path of the output; None means the default.
+        count: Number of outputs.
     """
     own = Path(source).resolve()
     kept = {own, own.with_suffix(".json")}
@@ -58,7 +58,7 @@ def target(output: Path | None, default: str, options: Options, video: bool, she
     """The path to write to, now that the model is known.
 
     Raises:
-        ValueError: The model makes no such thing.
+        ValueError: The ending is not for what the model makes.
     """
     if video:
         path = output or DEFAULTS / ("clip.mp4" if default == "picture" else f"{default}.mp4")
@@ -74,14 +74,14 @@ def target(output: Path | None, default: str, options: Options, video: bool, she
 
 
 def check_of_clips(options: Options, sheet: bool = False) -> None:
-    """Raises OptionError if an option is given that is for video, and the options' model makes pictures."""
+    """Raises OptionError if an option for video is given, but the model makes pictures."""
     given = [f"{{{name}}}" for name in OF_CLIPS if getattr(options, name) is not None] + ["--sheet"] * sheet
     if given:
         raise OptionError(f"{given[0]} is for video, and model {{found}} makes pictures", found=repr(options.model))
 
 
 def sound_for(options: Options, output: Path) -> Sound | None:
-    """The sound of the clip that is enlarged; None where there is none, or a note says why it is left out."""
+    """The sound of the clip to enlarge; None if it has none, or cannot be kept, which a note explains."""
     path = Path(options.image or "")
     sound = sound_of(path, options.start or 0.0) if ending_of(path) in CLIPS else None
     obstacle = None if sound is None else sound.obstacle(output)
@@ -92,7 +92,7 @@ def sound_for(options: Options, output: Path) -> Sound | None:
 
 
 def save(made: Made, path: Path, force: bool, sheet: bool, sound: Sound | None = None) -> list[Path]:
-    """Writes what was made, with its sidecar and, if asked for, a contact sheet; the paths to tell the user."""
+    """Writes a picture or clip, its sidecar and, if wanted, a contact sheet; returns the paths to print."""
     if made.frames is None:
         return [save_picture(made.image, made.record(), path, made.parameters(), force)[0]]
     fps = made.options.fps or DEFAULT_FPS

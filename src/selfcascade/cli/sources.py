@@ -1,4 +1,4 @@
-"""The picture or clip that `upscale` enlarges."""
+"""Reads the picture or clip that `upscale` enlarges."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from selfcascade.pipeline import SelfCascade
 
-# A .gif or .webp is read as a picture first, and as a clip where the model makes video.
+# A .gif or .webp is read as a picture first, and as a clip if the model makes video.
 VIDEO_EXTENSIONS = CLIPS - {".gif"}
 
 
@@ -29,10 +29,10 @@ def is_clip(path: Path) -> bool:
 
 
 def read_source(options: Options) -> tuple[Image.Image | None, Options]:
-    """The picture that `upscale` enlarges, None where it is a video or a folder, and the options with its checksum.
+    """Reads the picture to enlarge (None for a video or folder), and adds its checksum to the options.
 
     Raises:
-        ValueError: It cannot be read, or is not the one that the options were recorded with.
+        ValueError: The file cannot be read, or differs from the one that the options were recorded with.
     """
     if options.image is None:
         raise ValueError("image is missing")
@@ -50,13 +50,13 @@ def read_source(options: Options) -> tuple[Image.Image | None, Options]:
 
 
 def source_for(cascade: SelfCascade, options: Options, image: Image.Image | None) -> tuple[Any, Options]:
-    """What `SelfCascade.upscale` takes, now that the model is known: the picture, or the frames of the clip.
+    """The input for `SelfCascade.upscale`, once the model is known: the picture, or the frames of the clip.
 
     Returns:
         The picture or frames, (F, H, W, 3) bytes, and the options with the clip's length and frame rate.
 
     Raises:
-        ValueError: The model makes pictures and the file is a video, or no clips of that length.
+        ValueError: The model makes pictures and the file is a video, or it cannot make clips of that length.
     """
     if not cascade.family.video:
         if image is None:
@@ -77,7 +77,7 @@ def source_for(cascade: SelfCascade, options: Options, image: Image.Image | None
             raise OptionError(words, **{**error.values, "file": repr(str(path))}) from error
 
     info, most = (probe_frames if loose else probe_clip)(path), cascade.family.most_frames
-    # A .gif rounds its times more coarsely than a rate could be told from them; other files say theirs.
+    # A .gif rounds its times too coarsely to find a rate from them; other files state theirs.
     recorded = recorded_fps(path, info.duration) if ending_of(path) == ".gif" else None
     rate = options.fps or recorded
     held = round((info.duration - start) * (rate or info.fps))

@@ -1,4 +1,4 @@
-"""`train`: feature upsamplers, a LoRA or the whole U-Net; the options are the fields of `TrainingConfig`."""
+"""`train`: trains feature upsamplers, a LoRA or the whole U-Net; the options are the fields of `TrainingConfig`."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def _train(debug: bool = False, **given: Any) -> None:
 
 
 def make_config(given: dict[str, Any]) -> TrainingConfig:
-    """Settings from options.
+    """The training configuration from options.
 
     Raises:
-        ValueError: An option is out of range; one line names it.
+        ValueError: An option is out of range; the message names it.
     """
     if "resolution" in given:
         sides = given["resolution"]
@@ -45,14 +45,14 @@ def make_config(given: dict[str, Any]) -> TrainingConfig:
         return TrainingConfig(**given)
     except ValidationError as error:
         first = error.errors()[0]
-        if not first["loc"]:  # settings that do not go together, named by the sentence itself
+        if not first["loc"]:  # settings that do not go together, which the message names
             raise ValueError(first["msg"].removeprefix("Value error, ")) from error
         name, words = str(first["loc"][0]), first["msg"].replace("Input should be", "must be", 1)
         raise ValueError(f"{name} {words}, not {given.get(name)!r}") from error
 
 
 def _as_command(function: Callable[..., None]) -> Callable[..., None]:
-    """The function with one option for each field, spelled with dashes or, as in diffusers' examples, underscores."""
+    """The function as a command with one option per field, with dashes or, like diffusers' examples, underscores."""
     parameters = []
     for name, field in TrainingConfig.model_fields.items():
         dashed = f"--{name.replace('_', '-')}"

@@ -1,4 +1,4 @@
-"""`web`: the page in a browser."""
+"""`web`: serves the page for a browser."""
 
 from __future__ import annotations
 
