@@ -1,31 +1,41 @@
 """A batch that is killed again and again, against one that nothing disturbs.
 
-    python benchmarks/batch_kills.py [--rows 400] [--kills 20] [--model tiny] [--seed 0] [--output batch_kills.md]
+    python benchmarks/batch_kills.py [--engine ray] [--rows 800] [--kills 20] [--model tiny] [--side 64] [--seed 0]
 
-Processes work in a group, as torchrun starts them. `kill -9` hits one of them at a random moment of its work, or while
-a tar file is being written; what is left of the group is killed ten seconds later, if it has not ended by itself. The
-same command starts again, on a random number of processes. In the end every row must be there once, no other file, and
-all bytes as in the undisturbed run.
+writes batch_kills.json and, from it, batch_kills.md beside this file. `kill -9` hits one process at a random moment of
+its work, its start included, or while it writes a tar file: a part, or a shard. On processes in a group, as torchrun
+starts them, the others are killed within a second, as torchrun does; then the same command starts again, on a random
+number of processes. Ray's workers are killed while the command goes on. In the end every row must be there once, no
+other file, and all bytes as in the undisturbed run on two processes.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 HERE = Path(__file__).parent
 PROMPTS = ("a red apple on a table", "a blue boat at the left", "a green tree", "two yellow balls")
 SETTINGS = ("--rows-per-shard", "20", "--batch-size", "2")
+MOMENTS = ("at a random moment", "while it started", "within a part", "within a shard")
+PATIENCE = 900.0  # seconds of one command
+Kill = dict[str, Any]
 
 
 def write_rows(path: Path, count: int, side: int) -> None:
@@ -45,21 +55,22 @@ class Group:
     Args:
         command: Arguments of `selfcascade`.
         count: How many there are.
-        victim, writes: The process that kills itself within a tar file, and the file in the tar files at which it does.
+        place, member: Within which kind of tar file, of `MOMENTS`, and after how many of the files in it, a process
+            kills itself; the others may do so too until they are killed.
     """
 
-    def __init__(self, command: list[str], count: int, victim: int = -1, writes: int = 0) -> None:
+    def __init__(self, command: list[str], count: int, place: str = "", member: int = 0) -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
-            place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1])}
-        shared = {**place, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)} if count > 1 else {}
+            meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1])}
+        shared = {**meeting, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)} if count > 1 else {}
         self.left: dict[int, int] = {}
         self.codes: dict[int, int] = {}
         for rank in range(count):
             process = os.fork()
             if process == 0:
                 os.environ.update({**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} if count > 1 else {})
-                _work(command, writes if rank == victim else 0)
+                _work(command, place, member)
             self.left[rank] = process
 
     def poll(self) -> bool:
@@ -76,31 +87,31 @@ class Group:
         if rank in self.left:
             os.kill(self.left[rank], signal.SIGKILL)
 
-    def wait(self, seconds: float) -> bool:
-        """Whether all have ended within this time."""
+    def wait(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
+        """Whether all have ended within this time, or before `until` holds."""
         end = time.monotonic() + seconds
-        while not self.poll() and time.monotonic() < end:
-            time.sleep(0.02)
-        return self.poll()
+        while not self.poll() and time.monotonic() < end and not until():
+            time.sleep(0.01)
+        return not self.left
 
 
-def _work(command: list[str], writes: int) -> None:
+def _work(command: list[str], place: str, member: int) -> None:
     from selfcascade.cli import main
 
     log = os.open(f"{command[3]}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    if writes:
-        add, done = tarfile.TarFile.addfile, []
+    if place:
+        add = tarfile.TarFile.addfile
 
-        def addfile(self: tarfile.TarFile, info: tarfile.TarInfo, content: object = None) -> None:
-            done.append(info.name)
-            add(self, info, content)  # pyright: ignore[reportArgumentType]
-            if len(done) == writes:
-                self.fileobj.flush()  # pyright: ignore[reportOptionalMemberAccess]
+        def addfile(self: tarfile.TarFile, info: tarfile.TarInfo, content: Any = None) -> None:
+            add(self, info, content)
+            file: Any = self.fileobj
+            if len(self.getmembers()) == member and (".parts" in file.name) == (place == MOMENTS[2]):
+                file.flush()
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        tarfile.TarFile.addfile = addfile  # pyright: ignore[reportAttributeAccessIssue]
+        tarfile.TarFile.addfile = addfile
     sys.argv = ["selfcascade", *command]
     code = 1
     try:
@@ -115,41 +126,91 @@ def _work(command: list[str], writes: int) -> None:
 
 
 def done(folder: Path) -> int:
-    """Blocks and shards that are there, as a measure of how far a batch is."""
+    """Blocks that are there, in parts or in finished shards."""
     return len(list(folder.glob(".parts/*/*.tar"))) + 10 * len(list(folder.glob("*_stats.json")))
 
 
-def disturb(
-    command: list[str], folder: Path, kills: int, rng: random.Random, expected: float
-) -> list[dict[str, object]]:
-    """Kills processes until so many have died, each run a little further; what happened, kill by kill."""
-    happened: list[dict[str, object]] = []
+def halves(folder: Path) -> int:
+    """Half-written files that lie about."""
+    return len(list(folder.rglob(".selfcascade-*")))
+
+
+def disturb_processes(command: list[str], folder: Path, kills: int, rng: random.Random) -> list[Kill]:
+    """Kills until so many commands have been interrupted; what happened, kill by kill."""
+    happened: list[Kill] = []
     while len(happened) < kills:
-        count = 2 if not happened else rng.choice([1, 2, 2, 3])
-        victim, writing = rng.randrange(count), len(happened) % 2 == 1
-        before = done(folder)
-        group = Group(command, count, victim, rng.randint(1, 90) if writing else 0)
-        if not writing:
-            goal, end = before + rng.randint(0, 8), time.monotonic() + expected
-            while not group.poll() and done(folder) <= goal and time.monotonic() < end:
-                time.sleep(0.02)
-            time.sleep(rng.random() * 0.3)
-            group.kill(victim)
-        end = time.monotonic() + expected
-        while victim in group.left and not group.poll() and time.monotonic() < end:
-            time.sleep(0.02)
-        survivors = group.wait(10)
+        moment, count = MOMENTS[len(happened) % 4], rng.choice([1, 2, 2, 2, 3])
+        victim, before, began = rng.randrange(count), done(folder), time.monotonic()
+        writing, member = moment in MOMENTS[2:], rng.randint(1, 6 if moment == MOMENTS[2] else 60)
+        group = Group(command, count, moment if writing else "", member)
+        if moment == MOMENTS[0]:
+            goal = before + rng.randint(1, 6)
+            group.wait(PATIENCE, lambda: done(folder) >= goal)  # noqa: B023
+            time.sleep(rng.random() * 0.2)
+        elif moment == MOMENTS[1]:
+            group.wait(rng.random() * 8)
+        else:
+            group.wait(PATIENCE, lambda: bool(group.codes))  # noqa: B023
+            victim = next((rank for rank, code in group.codes.items() if code == -signal.SIGKILL), victim)
+        group.kill(victim)
+        after = time.monotonic() - began
+        group.wait(rng.random())
         for rank in list(group.left):
             group.kill(rank)
-        group.wait(10)
+        group.wait(PATIENCE)
         if group.codes[victim] == -signal.SIGKILL:
-            halves = len(list(folder.rglob(".selfcascade-*")))
-            moment = "within a tar file" if writing else "at a random moment"
-            told = {"processes": count, "killed": victim, "moment": moment, "others_ended_by_themselves": survivors}
-            happened.append({**told, "half_files_left": halves, "blocks_left": done(folder)})
+            told = {"moment": moment, "processes": count, "killed": victim, "after": after}
+            happened.append({**told, "half_files": halves(folder), "blocks": done(folder) - before})
             print(json.dumps(happened[-1]), flush=True)
         elif all(code == 0 for code in group.codes.values()):
             break
+    return happened
+
+
+def workers(of: int) -> list[psutil.Process]:
+    """The processes of Ray Data's actors below this one."""
+    with contextlib.suppress(psutil.Error):
+        below = psutil.Process(of).children(recursive=True)
+        return [child for child in below if "MapWorker" in "".join(child.cmdline()[:1])]
+    return []
+
+
+def _is_writing(process: psutil.Process) -> bool:
+    """Whether a process, stopped for the moment, has a half-written file of a batch open."""
+    process.suspend()
+    if any(".selfcascade-" in opened.path for opened in process.open_files()):
+        return True
+    process.resume()
+    return False
+
+
+def disturb_ray(command: list[str], folder: Path, kills: int, rng: random.Random) -> list[Kill]:
+    """As `disturb_processes`: kills workers, while the command goes on."""
+    happened: list[Kill] = []
+    with Path(f"{folder}.log").open("ab") as log:
+        whole = [sys.executable, "-m", "selfcascade.cli", *command, "--engine", "ray", "--workers", "2"]
+        environment = {**os.environ, "PYTHONPATH": str(HERE.parent / "src"), "RAY_worker_niceness": "0"}
+        while len(happened) < kills:
+            running = subprocess.Popen(whole, stdout=log, stderr=log, env=environment)
+            while running.poll() is None and len(happened) < kills:
+                writing, before, began = bool(len(happened) % 2), done(folder), time.monotonic()
+                goal, victim = before + rng.randint(1, 6), None
+                while running.poll() is None and victim is None:
+                    there = workers(running.pid)
+                    with contextlib.suppress(psutil.Error):
+                        if writing:
+                            victim = next((one for one in there if _is_writing(one)), None)
+                        elif there and done(folder) >= goal:
+                            victim = rng.choice(there)
+                    time.sleep(0.001 if writing else 0.05)
+                if victim is not None:
+                    victim.kill()
+                    moment = "while it wrote" if writing else MOMENTS[0]
+                    told = {"moment": moment, "processes": len(there), "after": time.monotonic() - began}
+                    happened.append({**told, "half_files": halves(folder), "blocks": done(folder) - before})
+                    print(json.dumps(happened[-1]), flush=True)
+            if running.wait(PATIENCE) == 0:
+                break
     return happened
 
 
@@ -167,16 +228,9 @@ def rows_of(folder: Path) -> list[str]:
     return sorted(names)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=400)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--model", default="tiny")
-    parser.add_argument("--side", type=int, default=128)
-    parser.add_argument("--output", type=Path, default=HERE / "batch_kills.md")
-    given = parser.parse_args()
-
+def run(given: argparse.Namespace, place: Path) -> dict[str, Any]:
+    """Both batches, and how they compare."""
+    import diffusers
     import torch
 
     import selfcascade.batch.on_processes
@@ -184,75 +238,94 @@ def main() -> None:
     import selfcascade.methods  # noqa: F401
 
     torch.set_num_threads(1)
-    place, rng = Path(tempfile.mkdtemp(prefix="batch-kills-")), random.Random(given.seed)
     write_rows(place / "rows.jsonl", given.rows, given.side)
-    size = ("--height", str(given.side), "--width", str(given.side))
     name = given.model if given.model != "tiny" else _tiny(place / "tiny")
     model = ("--model", name, "--steps", "2", "--method", "direct", "--device", "cpu")
+    size = ("--height", str(given.side), "--width", str(given.side))
     whole, hurt = (
         ["batch", str(place / "rows.jsonl"), "--output", str(place / name), *SETTINGS, *size, *model]
         for name in ("whole", "hurt")
     )
-    began = time.monotonic()
-    group = Group(whole, 2)
-    assert group.wait(3600) and not any(group.codes.values()), (place / "whole.log").read_text()
-    seconds = time.monotonic() - began
-    happened = disturb(hurt, place / "hurt", given.kills, rng, max(60.0, seconds))
-    group = Group(hurt, 2)
-    assert group.wait(3600) and not any(group.codes.values()), (place / "hurt.log").read_text()
+    finish(whole, place / "whole.log")
+    disturb = disturb_ray if given.engine == "ray" else disturb_processes
+    happened = disturb(hurt, place / "hurt", given.kills, random.Random(given.seed))
+    finish(hurt, place / "hurt.log")
     expected, found = contents(place / "whole"), contents(place / "hurt")
-    keys, differing = rows_of(place / "hurt"), sorted(set(expected.items()) ^ set(found.items()))
-    once = keys == [f"{number:09}" for number in range(given.rows)]
-    given.output.write_text(report(given, happened, once, len(expected), sorted({name for name, _ in differing})))
-    print(given.output.read_text())
-    shutil.rmtree(place)
-    if differing or not once or len(happened) < given.kills:
-        raise SystemExit(1)
+    once = rows_of(place / "hurt") == [f"{number:09}" for number in range(given.rows)]
+    differing = sorted({name for name, _ in set(expected.items()) ^ set(found.items())})
+    facts = {"rows": given.rows, "model": Path(given.model).name, "side": given.side, "seed": given.seed}
+    versions = {"torch": torch.__version__, "diffusers": diffusers.__version__}
+    outcome = {"every_row_once": once, "files": len(expected), "differing": differing}
+    return {**facts, **versions, **outcome, "kills": happened}
+
+
+def finish(command: list[str], log: Path) -> None:
+    """Runs a command on two processes to its end."""
+    group = Group(command, 2)
+    assert group.wait(PATIENCE) and not any(group.codes.values()), log.read_text()
 
 
 def _tiny(folder: Path) -> str:
     """The tests' Stable Diffusion of a few thousand random weights, which makes a picture in a moment."""
     sys.path.insert(0, str(HERE.parent / "tests"))
-    from tiny import TINY  # pyright: ignore[reportMissingImports]
+    from cascade_runs import QUICK  # pyright: ignore[reportMissingImports]
 
-    TINY["stable-diffusion"].build().save_pretrained(folder)
+    QUICK.build().save_pretrained(folder)
     return str(folder)
 
 
-def report(given: argparse.Namespace, happened: list[dict[str, object]], once: bool, files: int, bad: list[str]) -> str:
-    """The report as a page."""
-    import diffusers
-    import torch
-
-    others = [row["processes"] for row in happened if not row["others_ended_by_themselves"]]
-    killed = len(happened) + sum(count - 1 for count in others if isinstance(count, int))
+def report(results: dict[str, Any]) -> str:
+    """The results in Markdown."""
     lines = [
         "# A batch, killed again and again",
         "",
-        f"Written by `python benchmarks/batch_kills.py`: {given.rows} rows, model {Path(given.model).name} at "
-        f"{given.side} pixels, two steps,",
-        f"batches of 2, shards of 20 rows. {len(happened)} times `kill -9` hit one process, and then those of its "
-        "group that were still at",
-        f"work after ten seconds, {killed} processes in all. The same command was then started again on the number of "
-        "processes in the",
-        f"next line, the last time on 2. Torch {torch.__version__}, diffusers {diffusers.__version__}.",
-        "",
-        f"- Every row once: {'yes' if once else 'NO'}.",
-        f"- Files of the undisturbed run: {files}. Files that differ from it, are missing or are too many: "
-        f"{', '.join(bad) if bad else 'none'}.",
-        f"- Half-written files that a kill left behind, and a later run removed: "
-        f"{sum(row['half_files_left'] != 0 for row in happened)} of {len(happened)} times.",
-        "",
-        "| kill | processes | killed | moment | half files left | the others ended by themselves, within 10 s |",
-        "|---|---|---|---|---|---|",
+        "Written by `python benchmarks/batch_kills.py`, with and without `--engine ray`: two steps, batches of 2, shards",
+        'of 20 rows. `kill -9` hit one process; "after" is since the command started, or on Ray since the kill before.',
     ]
-    for number, row in enumerate(happened, 1):
-        ended = (
-            "-" if row["processes"] == 1 else "yes" if row["others_ended_by_themselves"] else "no, killed after 10 s"
-        )
-        cells = (number, row["processes"], row["killed"], row["moment"], row["half_files_left"], ended)
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines) + "\n"
+    for engine, one in results.items():
+        count = len(one["kills"])
+        shown = ", ".join(one["differing"]) if one["differing"] else "none"
+        lines += [
+            "",
+            f"## On {'processes' if engine == 'processes' else 'Ray, with two workers'}",
+            "",
+            f"{one['rows']} rows, model {one['model']} at {one['side']} pixels, torch {one['torch']}, diffusers "
+            f"{one['diffusers']}; {count} interruptions.",
+            "",
+            f"- Every row once: {'yes' if one['every_row_once'] else 'NO'}.",
+            f"- Files of the undisturbed run: {one['files']}. Files that differ from it, are missing or are too many: "
+            f"{shown}.",
+            f"- Half-written files lay there after {sum(kill['half_files'] > 0 for kill in one['kills'])} of {count} "
+            "kills, and after the last command none.",
+            "",
+            "| kill | moment | processes | killed | after, s | blocks finished |",
+            "|---|---|---|---|---|---|",
+        ]
+        for number, kill in enumerate(one["kills"], 1):
+            cells = (kill["moment"], kill["processes"], kill.get("killed", "-"), f"{kill['after']:.1f}", kill["blocks"])
+            lines.append(f"| {number} | {' | '.join(map(str, cells))} |")
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", choices=("processes", "ray"), default="processes")
+    parser.add_argument("--rows", type=int, default=800)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--output", type=Path, default=HERE / "batch_kills.json")
+    given = parser.parse_args()
+    place = Path(tempfile.mkdtemp(prefix="batch-kills-"))
+    found = run(given, place)
+    earlier = json.loads(given.output.read_text()) if given.output.exists() else {}
+    results = {name: one for name, one in {**earlier, given.engine: found}.items()}
+    given.output.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
+    given.output.with_suffix(".md").write_text(report(json.loads(given.output.read_text())))
+    if found["differing"] or not found["every_row_once"] or len(found["kills"]) < given.kills:
+        raise SystemExit(f"see {place}")
+    shutil.rmtree(place)
 
 
 if __name__ == "__main__":

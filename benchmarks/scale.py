@@ -1,6 +1,6 @@
-"""Pictures an hour and their price on many cards, by the planner's FLOPs; and what a disk must take, measured here.
+"""Pictures an hour and their price on many cards, by the planner's FLOPs; what a disk must take, and what rows take.
 
-    python benchmarks/scale.py [--peak 989] [--utilisation 0.4] [--price 2.5] [--measure]
+    python benchmarks/scale.py [--peak 989] [--utilisation 0.4] [--price 2.5] [--measure] [--rows]
 
 writes scale.json and the tables of docs/scale.md. Nothing here ran on a GPU: a card's peak, the share of it that is
 used and its price are assumptions, given as options.
@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,6 +32,7 @@ HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs/scale.md"
 MODEL, SIDES, CARDS = "SDXL-base-1.0", (2048, 4096), (1, 8, 64)
 WRITES = 200
+ROWS = (1_000, 100_000, 1_000_000)
 
 SDXL_VAE: dict[str, Any] = {
     "down_block_types": ["DownEncoderBlock2D"] * 4,
@@ -86,6 +89,26 @@ def measure() -> dict[str, Any]:
     return found
 
 
+def plan_rows() -> dict[str, Any]:
+    """For each number of rows, what a dry run of `selfcascade batch` takes: its peak of memory, and processor time."""
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "rows.jsonl"
+        for count in ROWS:
+            with path.open("w") as file:
+                for number in range(count):
+                    row = {"prompt": f"a red apple on a table, number {number}", "seed": number}
+                    file.write(json.dumps(row | ({"scale": 2} if number % 3 == 0 else {})) + "\n")
+            command = [sys.executable, "-m", "selfcascade", "batch", str(path), "--output", f"{place}/out", "--dry-run"]
+            process = subprocess.Popen([*command, "--scale", "1"])
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            assert process.returncode == 0 and not Path(place, "out").exists()
+            seconds = used.ru_utime + used.ru_stime
+            found[str(count)] = {"peak_bytes": used.ru_maxrss * 1024, "seconds": seconds, "file": path.stat().st_size}
+    return found
+
+
 def tables(results: dict[str, Any]) -> str:
     """The tables of the page."""
     given = results["assumed"]
@@ -108,6 +131,10 @@ def tables(results: dict[str, Any]) -> str:
             else f"{name.partition('.')[0]} pixels a side, .{name[5:]}"
         )
         lines.append(f"| {words} | {one['bytes']:,} | {one['seconds']:.4g} |")
+    lines += ["", "| rows, `--dry-run` | file, MB | peak of memory, MiB | processor, s |", "|---|---|---|---|"]
+    for name, one in results["rows"].items():
+        file, peak = one["file"] / 1e6, one["peak_bytes"] / 2**20
+        lines.append(f"| {int(name):,} | {file:.3g} | {peak:.0f} | {one['seconds']:.0f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -131,11 +158,13 @@ def main() -> None:
     parser.add_argument("--utilisation", type=float, default=0.4, help="Share of the peak that a run reaches.")
     parser.add_argument("--price", type=float, default=2.5, help="Of a card and hour.")
     parser.add_argument("--measure", action="store_true", help="Measure writing again.")
+    parser.add_argument("--rows", action="store_true", help="Measure the dry runs of many rows again.")
     given = vars(parser.parse_args())
     path = HERE / "scale.json"
     known = json.loads(path.read_text()) if path.exists() else {}
-    again = given.pop("measure") or "measured" not in known
+    again, rows_again = given.pop("measure") or "measured" not in known, given.pop("rows") or "rows" not in known
     results = {"assumed": given, "work": work(), "measured": measure() if again else known["measured"]}
+    results["rows"] = plan_rows() if rows_again else known["rows"]
     path.write_text(json.dumps(results, indent=1) + "\n")
     PAGE.write_text(report(results, PAGE.read_text()))
 

@@ -283,3 +283,27 @@ def test_another_command_or_file_does_not_go_on(rows: Path) -> None:
     assert "holds other files than a batch" in refuse("batch", "rows.jsonl", "--output", "taken", *QUICK)
     assert "--part must be K/N" in refuse("batch", "rows.jsonl", "--output", "new", *QUICK, "--part", "2/2")
     assert held("out") == before and not Path("new").exists()
+
+
+def cells(lines: list[str]) -> list[list[str]]:
+    """The rows of a table that was printed."""
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
+
+
+def test_a_dry_run_counts_rows_and_what_they_cost_and_writes_nothing(rows: Path, quick_model: str) -> None:
+    Path("rows.jsonl").write_text("".join(json.dumps({"prompt": "a", "scale": 1 + n % 2}) + "\n" for n in range(5)))
+    command = ["--model", quick_model, "--steps", "2", "--rows-per-shard", "2"]
+    result = run("batch", "rows.jsonl", "--output", "out", *command, "--dry-run")
+    assert result.exit_code == 0 and not Path("out").exists()
+    table = cells(result.stdout.splitlines())
+    assert [(row[0], row[3], row[6]) for row in table] == [("3", "1.0", "1"), ("2", "2.0", "2")]
+    assert "5 rows in 3 shards" in result.stderr
+    total = float(result.stderr.split("the work: ")[1].split(" TFLOPs")[0])
+    planned = [float(cells(succeed("plan", *command[:4], "--scale", str(scale)))[-1][4]) for scale in (1, 2)]
+    assert total == pytest.approx(3 * planned[0] + 2 * planned[1], rel=0.02)  # as they are rounded
+
+
+def test_a_dry_run_refuses_what_the_model_does_not_make(rows: Path) -> None:
+    Path("rows.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b", "height": 8, "width": 8}\n')
+    told = refuse("batch", "rows.jsonl", "--output", "out", "--model", "sd", "--dry-run")
+    assert "line 2: target 8x8 is smaller than the native size 128x128" in told

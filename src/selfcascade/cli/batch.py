@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -14,6 +14,10 @@ from selfcascade.batch.refusals import BatchError
 from selfcascade.cli.console import FAILURE, Debug, note, show, tell
 from selfcascade.cli.flags import with_options
 from selfcascade.cli.records import check_method, gather
+from selfcascade.options import Options
+
+if TYPE_CHECKING:
+    from selfcascade.pipeline import SelfCascade
 
 MOST_SHOWN = 20
 Prompts = Annotated[
@@ -39,7 +43,7 @@ Workers = Annotated[
     typer.Option(min=1, max=100_000, help="Number of Ray actors (default: one per GPU, or CPU).", show_default=False),
 ]
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Try failed rows again.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and count all rows; write nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and count all rows and their cost; write nothing.")]
 
 
 @with_options("batch")
@@ -100,14 +104,45 @@ def _end(job: Job, outcome: Any, share: Any) -> None:
 
 
 def _show(job: Job) -> None:
+    """Checks every row, and shows how many there are of each kind and what they cost; nothing is written."""
+    from selfcascade.batch.beginning import check_kinds
+    from selfcascade.batch.progress import duration
+    from selfcascade.making import load_cascade
+
     found = survey(job)
-    table = Table("rows", "height", "width", "scale", "method", "frames", "first line")
+    cascade, _ = load_cascade(job.options)
+    check_kinds(job, found, cascade)
+    table = Table("rows", "height", "width", "scale", "method", "frames", "first line", "TFLOPs each", "seconds each")
+    tflops, seconds, counted = 0.0, 0.0, 0
     for key, (options, line) in list(found.kinds.items())[:MOST_SHOWN]:
-        sides = [options.height, options.width, options.scale, options.method, options.num_frames]
-        table.add_row(f"{found.counts[key]:,}", *("-" if side is None else str(side) for side in sides), str(line))
+        count, cost = found.counts[key], _cost(cascade, options, job.batch_size)
+        sides = [options.height, options.width, options.scale, options.method, options.num_frames, line]
+        each = ("-", "-") if cost is None else (f"{cost[0]:.3g}", f"{cost[1]:.3g}")
+        table.add_row(f"{count:,}", *("-" if side is None else str(side) for side in sides), *each)
+        if cost is not None:
+            tflops, seconds, counted = tflops + cost[0] * count, seconds + cost[1] * count, counted + count
     show(table)
     more = len(found.kinds) - MOST_SHOWN
     note(f"{found.rows:,} rows in {len(found.shards):,} shards" + (f"; {more:,} more kinds" if more > 0 else ""))
+    if counted:
+        words = "" if counted == found.rows else f" of {counted:,} of them"
+        note(f"the work{words}: {tflops:.3g} TFLOPs, {duration(seconds)} in one process on this device")
+
+
+def _cost(cascade: SelfCascade, options: Options, batch: int) -> tuple[float, float] | None:
+    """TFLOPs and seconds of a row, made in a batch; None where they cannot be told before it runs."""
+    from selfcascade.batch.beginning import complete
+    from selfcascade.cost.plan import estimate_call
+    from selfcascade.making import TUNED
+
+    options = complete(cascade, options)
+    if options.method not in (None, "self-cascade", TUNED):
+        return None
+    costs = estimate_call(cascade, cascade.plan(**options.keywords("plan")), options, batch)
+    told = [(cost.tflops, cost.seconds) for cost in costs if cost.tflops is not None and cost.seconds is not None]
+    return (
+        (sum(one for one, _ in told) / batch, sum(two for _, two in told) / batch) if len(told) == len(costs) else None
+    )
 
 
 def _fraction(text: str) -> tuple[int, int]:
