@@ -18,22 +18,21 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
+from killed_group import PART, SHARD, Group
 
 HERE = Path(__file__).parent
 PROMPTS = ("a red apple on a table", "a blue boat at the left", "a green tree", "two yellow balls")
 SETTINGS = ("--rows-per-shard", "20", "--batch-size", "2")
-MOMENTS = ("at a random moment", "while it started", "within a part", "within a shard")
+MOMENTS = ("at a random moment", "while it started", PART, SHARD)
 PATIENCE = 900.0  # seconds of one command
 Kill = dict[str, Any]
 
@@ -47,82 +46,6 @@ def write_rows(path: Path, count: int, side: int) -> None:
             row |= {"negative_prompt": "rain"} if number % 5 == 0 else {}
             row |= {"width": side * 3 // 2} if number % 7 == 0 else {}
             file.write(json.dumps(row) + "\n")
-
-
-class Group:
-    """Processes that work on one batch, forked so that nothing is imported again.
-
-    Args:
-        command: Arguments of `selfcascade`.
-        count: How many there are.
-        place, member: Within which kind of tar file, of `MOMENTS`, and after how many of the files in it, a process
-            kills itself; the others may do so too until they are killed.
-    """
-
-    def __init__(self, command: list[str], count: int, place: str = "", member: int = 0) -> None:
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1])}
-        shared = {**meeting, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)} if count > 1 else {}
-        self.left: dict[int, int] = {}
-        self.codes: dict[int, int] = {}
-        for rank in range(count):
-            process = os.fork()
-            if process == 0:
-                os.environ.update({**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} if count > 1 else {})
-                _work(command, place, member)
-            self.left[rank] = process
-
-    def poll(self) -> bool:
-        """Whether all have ended."""
-        for rank, process in list(self.left.items()):
-            found, status = os.waitpid(process, os.WNOHANG)
-            if found:
-                self.codes[rank] = os.waitstatus_to_exitcode(status)
-                del self.left[rank]
-        return not self.left
-
-    def kill(self, rank: int) -> None:
-        """`kill -9`."""
-        if rank in self.left:
-            os.kill(self.left[rank], signal.SIGKILL)
-
-    def wait(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
-        """Whether all have ended within this time, or before `until` holds."""
-        end = time.monotonic() + seconds
-        while not self.poll() and time.monotonic() < end and not until():
-            time.sleep(0.01)
-        return not self.left
-
-
-def _work(command: list[str], place: str, member: int) -> None:
-    from selfcascade.cli import main
-
-    log = os.open(f"{command[3]}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    if place:
-        add = tarfile.TarFile.addfile
-
-        def addfile(self: tarfile.TarFile, info: tarfile.TarInfo, content: Any = None) -> None:
-            add(self, info, content)
-            file: Any = self.fileobj
-            if len(self.getmembers()) == member and (".parts" in file.name) == (place == MOMENTS[2]):
-                file.flush()
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        tarfile.TarFile.addfile = addfile
-    sys.argv = ["selfcascade", *command]
-    code = 1
-    try:
-        main()
-        code = 0
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
 
 def done(folder: Path) -> int:
@@ -141,7 +64,7 @@ def disturb_processes(command: list[str], folder: Path, kills: int, rng: random.
     while len(happened) < kills:
         moment, count = MOMENTS[len(happened) % 4], rng.choice([1, 2, 2, 2, 3])
         victim, before, began = rng.randrange(count), done(folder), time.monotonic()
-        writing, member = moment in MOMENTS[2:], rng.randint(1, 6 if moment == MOMENTS[2] else 60)
+        writing, member = moment in (PART, SHARD), rng.randint(1, 6 if moment == PART else 60)
         group = Group(command, count, moment if writing else "", member)
         if moment == MOMENTS[0]:
             goal = before + rng.randint(1, 6)
@@ -160,7 +83,7 @@ def disturb_processes(command: list[str], folder: Path, kills: int, rng: random.
         group.wait(PATIENCE)
         if group.codes[victim] == -signal.SIGKILL:
             told = {"moment": moment, "processes": count, "killed": victim, "after": after}
-            happened.append({**told, "half_files": halves(folder), "blocks": done(folder) - before})
+            happened.append({**told, "half_files": halves(folder)})
             print(json.dumps(happened[-1]), flush=True)
         elif all(code == 0 for code in group.codes.values()):
             break
@@ -176,12 +99,18 @@ def workers(of: int) -> list[psutil.Process]:
 
 
 def _is_writing(process: psutil.Process) -> bool:
-    """Whether a process, stopped for the moment, has a half-written file of a batch open."""
+    """Whether a process has a half-written file of a batch open; it is then stopped, so that it stays so."""
+    if not _has_half_file(process):
+        return False
     process.suspend()
-    if any(".selfcascade-" in opened.path for opened in process.open_files()):
+    if _has_half_file(process):
         return True
     process.resume()
     return False
+
+
+def _has_half_file(process: psutil.Process) -> bool:
+    return any(".selfcascade-" in opened.path for opened in process.open_files())
 
 
 def disturb_ray(command: list[str], folder: Path, kills: int, rng: random.Random) -> list[Kill]:
@@ -207,7 +136,7 @@ def disturb_ray(command: list[str], folder: Path, kills: int, rng: random.Random
                     victim.kill()
                     moment = "while it wrote" if writing else MOMENTS[0]
                     told = {"moment": moment, "processes": len(there), "after": time.monotonic() - began}
-                    happened.append({**told, "half_files": halves(folder), "blocks": done(folder) - before})
+                    happened.append({**told, "half_files": halves(folder)})
                     print(json.dumps(happened[-1]), flush=True)
             if running.wait(PATIENCE) == 0:
                 break
@@ -279,8 +208,9 @@ def report(results: dict[str, Any]) -> str:
     lines = [
         "# A batch, killed again and again",
         "",
-        "Written by `python benchmarks/batch_kills.py`, with and without `--engine ray`: two steps, batches of 2, shards",
-        'of 20 rows. `kill -9` hit one process; "after" is since the command started, or on Ray since the kill before.',
+        "Written by `python benchmarks/batch_kills.py`, with and without `--engine ray`: two steps, batches of 2,",
+        "shards of 20 rows. `kill -9` hit one process, so many seconds after the command's start, or on Ray after the",
+        "kill before.",
     ]
     for engine, one in results.items():
         count = len(one["kills"])
@@ -298,11 +228,11 @@ def report(results: dict[str, Any]) -> str:
             f"- Half-written files lay there after {sum(kill['half_files'] > 0 for kill in one['kills'])} of {count} "
             "kills, and after the last command none.",
             "",
-            "| kill | moment | processes | killed | after, s | blocks finished |",
-            "|---|---|---|---|---|---|",
+            "| kill | moment | processes | killed | seconds |",
+            "|---|---|---|---|---|",
         ]
         for number, kill in enumerate(one["kills"], 1):
-            cells = (kill["moment"], kill["processes"], kill.get("killed", "-"), f"{kill['after']:.1f}", kill["blocks"])
+            cells = (kill["moment"], kill["processes"], kill.get("killed", "-"), f"{kill['after']:.1f}")
             lines.append(f"| {number} | {' | '.join(map(str, cells))} |")
     return "\n".join([*lines, ""])
 
