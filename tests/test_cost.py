@@ -271,7 +271,7 @@ def test_a_step_costs_what_the_real_networks_do(name: str) -> None:
     frames = family.frames_of(2) if family.video else None
     more = {key: value for key, value in entry.inputs.items() if key != "num_frames"}
     stages = [base_stage(min(entry.native), count=2, num_inference_steps=4), tail(side=min(entry.native))]
-    with pytest.warns(UserWarning, match="cannot be told") if name in UNCOUNTED else contextlib.nullcontext():
+    with pytest.warns(UserWarning, match="cannot be estimated") if name in UNCOUNTED else contextlib.nullcontext():
         base, last = estimate(pipe, stages, frames=frames, arguments=more)
     if name in UNCOUNTED:
         assert (base.tflops, base.seconds, base.peak_bytes) == (None, None, None)

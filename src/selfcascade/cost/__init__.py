@@ -1,1 +1,1 @@
-"""What a call will cost, before it runs."""
+"""Estimates what a call will cost, before it runs."""

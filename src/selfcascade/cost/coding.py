@@ -1,4 +1,4 @@
-"""What a VAE's work costs: pictures, or frames of clips, decoded and encoded whole or in tiles."""
+"""Costs of a VAE: pictures, or frames of clips, decoded and encoded whole or in tiles."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ CodingT = TypeVar("CodingT")
 
 @dataclass(frozen=True)
 class Coding:
-    """Latents of a size decoded, or pictures of it encoded.
+    """Decoding latents of one size, or encoding pictures of it.
 
     Attributes:
         coder: The VAE's decoder or encoder.
-        tiles: Pieces that are held together: of one part of the clips, for pictures all there are.
-        pieces: All that the coder is given in the end.
-        tile_bytes: Bytes made from a latent pixel, which tiles keep until the last one is done.
+        tiles: Pieces whose results are in memory together: those of one part of the clips, or of all pictures.
+        pieces: All pieces that the coder processes.
+        tile_bytes: Bytes per latent pixel that tiles keep until the last one is done.
     """
 
     coder: MeasuredNetwork
@@ -48,7 +48,7 @@ class Coding:
 
 
 class Coders(Protocol[CodingT]):
-    """A VAE's decoder and encoder, for so many pictures or clips."""
+    """A VAE's decoder and encoder, for a number of pictures or clips."""
 
     def decoding(self, size: Size) -> CodingT:
         """Latents of this size to pictures."""
@@ -64,14 +64,14 @@ class Coders(Protocol[CodingT]):
 
 
 class PictureCoders:
-    """Those of an `AutoencoderKL`, piece by piece as it cuts what is large.
+    """The decoder and encoder of an `AutoencoderKL`, piece by piece as it cuts large inputs.
 
     Args:
-        pipe: Its pipeline.
-        vae: In the precision that it runs in.
+        pipe: The pipeline.
+        vae: The VAE, in the precision that it runs in.
         batch: Pictures or clips made together.
         frames: Number of frames in a clip; None for pictures.
-        tiled: Whether what is larger than a tile is cut.
+        tiled: Whether inputs larger than a tile are cut.
     """
 
     def __init__(self, pipe: Any, vae: Any, batch: int, frames: int | None, tiled: bool) -> None:
@@ -103,7 +103,7 @@ class PictureCoders:
         return Coding(coder, tiles, self._pieces(size, self.frames or 1, at_once), tile_bytes)
 
     def _tiles(self, size: Size, batch: int) -> Counter[Shape]:
-        """The pieces that latents are cut into, as `AutoencoderKL.tiled_decode` and `tiled_encode` cut them."""
+        """The pieces that `AutoencoderKL.tiled_decode` and `tiled_encode` cut latents into."""
         height, width = (side // self.factor for side in size)
         tile = self.vae.tile_latent_min_size
         if not self.tiled or max(height, width) <= tile:
@@ -113,7 +113,7 @@ class PictureCoders:
         return Counter((batch, row, column) for row, column in itertools.product(rows, columns))
 
     def _pieces(self, size: Size, frames: int, at_once: int) -> Counter[Shape]:
-        """All that a coder is given in the end: `at_once` frames of each clip together, in tiles."""
+        """All pieces that a coder processes: `at_once` frames of each clip together, in tiles."""
         pieces: Counter[Shape] = Counter()
         for length, number in ((at_once, frames // at_once), (frames % at_once, 1)):
             for tile, count in self._tiles(size, self.batch * length).items() if length else ():

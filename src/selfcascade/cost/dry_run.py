@@ -1,7 +1,7 @@
-"""A pipeline's own step on networks without weights: what they are called with, and what that costs.
+"""Runs a pipeline's step on networks without weights, to see how they are called and what that costs.
 
-Nothing is known here of any family. The pipeline runs as it would, with copies of its networks on the meta device in
-their places. Each call of a denoiser is counted, and answered with ones of the shape that the copy's answer has.
+This works for any family. The pipeline runs as usual, with its networks replaced by copies on the meta device. A call
+of a denoiser is counted, and answered with ones in the shape of the copy's output.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from selfcascade.base_models.request import Request
 from selfcascade.cascade import Size, Stage
 from selfcascade.cost.forward import ForwardCost, count_call, counting, weightless_copy
 
-# As long as what people write: pipelines that do not pad prompts attend to as many tokens.
+# A prompt of typical length, because pipelines that do not pad prompts attend to fewer tokens of shorter ones.
 PROMPT = "a lighthouse on a rocky coast at dusk, waves breaking, a red boat"
 DENOISERS = ("unet", "transformer", "transformer_2")
 
 
 @dataclass
 class Calls:
-    """What a step asked of the denoisers.
+    """The calls of the denoisers in a dry run.
 
     Attributes:
-        costs: Of each call.
+        costs: Cost of each call.
         inputs: Name of the denoiser, positional and keyword arguments of each call, on the pipeline's device.
-        answers: What was counted of a network and inputs of these shapes, and its answer on the meta device.
-        evaluations: Steps that the scheduler took.
-        changing: Whether steps of one shape may differ: the last one of local attention looks twice.
+        answers: Cost and output on the meta device, by network and shapes of its inputs.
+        evaluations: Number of steps that the scheduler took.
+        changing: Whether steps of one shape may differ: the last one of local attention costs more.
     """
 
     costs: list[ForwardCost] = field(default_factory=list[ForwardCost])
@@ -49,22 +49,22 @@ class Calls:
 
     @property
     def each(self) -> int:
-        """Calls of a step."""
+        """Number of calls per step."""
         return len(self.costs) // self.evaluations
 
     @property
     def first(self) -> ForwardCost:
-        """All calls of the first step."""
+        """Cost of all calls in the first step."""
         return together(self.costs[: self.each])
 
     @property
     def last(self) -> ForwardCost:
-        """All calls of the last step."""
+        """Cost of all calls in the last step."""
         return together(self.costs[-self.each :])
 
 
 def together(costs: Sequence[ForwardCost]) -> ForwardCost:
-    """Calls one after the other; the peak is that of the largest."""
+    """The cost of calls one after the other; the peak is the largest one's."""
     flops, attention = (sum(getattr(cost, name) for cost in costs) for name in ("flops", "attention_flops"))
     return ForwardCost(flops, attention, max(cost.peak_bytes for cost in costs))
 
@@ -77,20 +77,18 @@ def dry_step(
     contexts: Sequence[StageContext] = (),
     pivot: Size | None = None,
 ) -> tuple[Calls, torch.Size]:
-    """The calls of the denoisers in a step at a size, in two where contexts may change from one to the last.
-
-    Also the shape of the stage's latents.
+    """The calls of the denoisers in a step at a size (or in two, if the last may differ), and the latents' shape.
 
     Args:
-        family: The pipeline's.
-        size: Of the stage's pictures or clips.
-        request: The prompt, and what else the pipeline's call is given.
-        guidance_scale: The stage's; None is the pipeline's default.
-        contexts: What changes the denoiser for the stage (`SelfCascade`'s).
+        family: The pipeline's family.
+        size: Size of the stage's pictures or clips.
+        request: The prompt and all other arguments for the pipeline.
+        guidance_scale: The stage's guidance weight; None means the pipeline's default.
+        contexts: Contexts of `SelfCascade` that change the denoiser during the stage.
         pivot: Size of the stage before; None for the base stage.
 
     Raises:
-        CannotCount: A network reads its inputs' values, or was changed from what its configuration says.
+        CannotCount: A network reads its inputs' values, or does not match its configuration.
     """
     calls = Calls(changing=bool(contexts))
     stage = Stage(0, 2, size, 2 if contexts else 1, None, guidance_scale)
@@ -105,7 +103,7 @@ def dry_step(
 def _above(
     family: Family, context: StageContext, pivot: Size | None, stage: Stage, _: Tensor | None
 ) -> contextlib.AbstractContextManager[None]:
-    """The context as it is entered for a stage above the base, whose pivot has this size."""
+    """The context for a stage above the base whose pivot has this size."""
     if pivot is None:
         return context(stage, None)
     frames = (1,) if family.video else ()
@@ -115,7 +113,7 @@ def _above(
 
 @contextlib.contextmanager
 def _weightless(family: Family, calls: Calls) -> Generator[None]:
-    """With it the pipeline's networks have no weights, and what its denoisers are called with is put into `calls`."""
+    """Replaces the pipeline's networks by copies without weights, and records its denoisers' calls in `calls`."""
     pipe: Any = family.pipe
     device = pipe._execution_device
     with contextlib.ExitStack() as stack:
@@ -129,7 +127,7 @@ def _weightless(family: Family, calls: Calls) -> Generator[None]:
 
 @contextlib.contextmanager
 def _answering(network: Any, device: torch.device, name: str, calls: Calls) -> Generator[Any]:
-    """The network's copy, which meanwhile is as if it were on `device`: it answers there."""
+    """The network's copy, which behaves as if it were on `device` within this context."""
     copy, kind = weightless_copy(network), type(network)
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -145,7 +143,7 @@ def _answering(network: Any, device: torch.device, name: str, calls: Calls) -> G
         return tree_map_only(Tensor, lambda made: torch.ones(made.shape, dtype=made.dtype, device=device), answer)
 
     functools.update_wrapper(forward, kind.forward)
-    # transformers looks up by module and name which hidden states a model can return.
+    # transformers looks up which hidden states a model can return by its module and name.
     stands = {"forward": forward, "device": property(lambda _: device), "__module__": kind.__module__}
     copy.__class__ = type(kind.__name__, (kind,), stands)
     try:

@@ -1,7 +1,7 @@
-"""What a forward pass costs: FLOPs and peak memory on meta tensors (shapes alone, no weights), seconds by timing it.
+"""Costs of a forward pass: FLOPs and peak memory on meta tensors (shapes only, no weights), seconds by timing it.
 
-FLOPs are `torch.utils.flop_counter`'s: matrix products, convolutions and attention, two a multiply-add. Attention is
-taken to run in a fused kernel (flash or memory-efficient, as on CPU and CUDA) that never holds its N x N weights.
+FLOPs are those of `torch.utils.flop_counter`: matrix products, convolutions and attention, two per multiply-add.
+Attention is assumed to run in a fused kernel, as on CPU and CUDA, which never stores its N x N weights.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ fused_attention = torch.ops.aten._scaled_dot_product_efficient_attention
 
 
 class CannotCount(ValueError):
-    """A network cannot run without weights, so nobody knows beforehand what it costs."""
+    """A network cannot run without weights, so its cost cannot be estimated."""
 
 
 @contextlib.contextmanager
 def counting() -> Generator[None]:
-    """Turns whatever a pipeline or network raises on the meta device into `CannotCount`."""
+    """Turns any error of a pipeline or network on the meta device into `CannotCount`."""
     try:
         yield
     except Exception as error:
@@ -49,12 +49,12 @@ def counting() -> Generator[None]:
 
 @dataclass(frozen=True)
 class ForwardCost:
-    """What a forward pass takes.
+    """The cost of a forward pass.
 
     Attributes:
-        flops: All of them.
-        attention_flops: Those of the attention kernels, without the projections around them.
-        peak_bytes: Most bytes of activations alive at once, inputs included; no weights, no kernel's workspace.
+        flops: FLOPs in total.
+        attention_flops: FLOPs of the attention kernels, without the projections around them.
+        peak_bytes: Peak bytes of activations, inputs included; without weights and kernels' workspaces.
     """
 
     flops: int
@@ -63,15 +63,15 @@ class ForwardCost:
 
 
 def unet_cost(unet_config: Mapping[str, Any], height_latent: int, width_latent: int, batch: int = 1) -> ForwardCost:
-    """One forward pass, in float32, of the `UNet2DConditionModel` with this configuration.
+    """The cost of a forward pass, in float32, of the `UNet2DConditionModel` with this configuration.
 
     Args:
-        unet_config: As in the model's `config.json`.
+        unet_config: Content of the model's `config.json`.
         height_latent, width_latent: Latent pixels.
-        batch: Latents a pass; two a picture where there is guidance.
+        batch: Latents per pass; with guidance two per picture.
 
     Raises:
-        ValueError: The configuration wants more inputs than text and SDXL's sizes.
+        ValueError: The U-Net has inputs other than text and SDXL's sizes.
     """
     from diffusers import UNet2DConditionModel  # pyright: ignore[reportPrivateImportUsage]
 
@@ -83,12 +83,12 @@ def unet_cost(unet_config: Mapping[str, Any], height_latent: int, width_latent: 
 
 
 def count(network: Any, forward: Forward, shape: Shape) -> ForwardCost:
-    """The cost of `forward(network, shape)`, where the network is on the meta device."""
+    """The cost of `forward(network, shape)` for a network on the meta device."""
     return count_call(lambda: forward(network, shape))[0]
 
 
 def count_call(call: Callable[[], Any]) -> tuple[ForwardCost, Any]:
-    """The cost of a call of a network on the meta device, and its answer."""
+    """The cost of a call of a network on the meta device, and its output."""
     with torch.no_grad(), _FusedAttention(), FlopCounterMode(display=False) as counter, LiveBytes() as memory:
         answer = call()
     by_operation = counter.get_flop_counts().get("Global", {})
@@ -96,7 +96,7 @@ def count_call(call: Callable[[], Any]) -> tuple[ForwardCost, Any]:
 
 
 def has_known_inputs(unet_config: Mapping[str, Any]) -> bool:
-    """Whether `unet_forward` knows what this U-Net is called with."""
+    """Whether `unet_forward` can call this U-Net."""
     unknown = ("class_embed_type", "encoder_hid_dim", "encoder_hid_dim_type", "time_cond_proj_dim")
     return (
         unet_config.get("addition_embed_type") in (None, "text_time")
@@ -139,23 +139,23 @@ def vae_encode(vae: Any, shape: Shape) -> Any:
 
 
 def weightless_copy(network: Any) -> Any:
-    """A model of diffusers or transformers, made again by its configuration on the meta device; once."""
+    """A copy of a diffusers or transformers model on the meta device, made from its configuration and cached."""
     if network not in _COPIES:
         kind: Any = type(network)
         with torch.device("meta"):
             made = kind.from_config(network.config) if hasattr(kind, "from_config") else kind(network.config)
         _COPIES[network] = made.eval()
-    # diffusers' own `to` warns about loading, and nothing is loaded.
+    # diffusers' own `to` warns about loading, but nothing is loaded here.
     return nn.Module.to(_COPIES[network], network.dtype)
 
 
 class MeasuredNetwork:
-    """A network's forward passes, counted on a weightless copy and timed on itself; what was found out is kept.
+    """Counts a network's forward passes on a weightless copy, and times them on the network; results are cached.
 
     Args:
         real: A diffusers model.
-        forward: Runs it on latents of a shape; the same one for all instances of a network.
-        role: Role of the part that `forward` runs, where a network has several.
+        forward: Runs the model on latents of a shape; the same object for all instances of a network.
+        role: Name of the part that `forward` runs, if a network has several.
     """
 
     def __init__(self, real: Any, forward: Forward, role: str = "") -> None:
@@ -171,7 +171,7 @@ class MeasuredNetwork:
         return self.counted[shape]
 
     def seconds(self, wanted: Iterable[Shape]) -> dict[Shape, float]:
-        """Seconds of a pass at each shape, of which the smaller are timed."""
+        """Seconds of a pass at each shape; the smaller shapes are timed."""
         return PassTimes(self._run, self._flops, self.timed).seconds(wanted)
 
     def _flops(self, shape: Shape) -> int:
@@ -186,9 +186,9 @@ class MeasuredNetwork:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Follows the storages that operations make within it; `peak` is the most bytes there were at once.
+    """Tracks the storages that operations allocate in this context; `peak` is the largest number of bytes at once.
 
-    Storages from outside, the weights above all, and views of them count nothing.
+    Storages from outside, such as the weights, and views of them do not count.
     """
 
     def __init__(self) -> None:
@@ -212,7 +212,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 class _FusedAttention(TorchFunctionMode):
-    """Keeps attention whole: the meta device would spell it out, with N x N tensors that no real run holds."""
+    """Keeps attention fused: the meta device would decompose it, with N x N tensors that no real run allocates."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         run = _attention if func is scaled_dot_product_attention else func

@@ -1,4 +1,4 @@
-"""What a cascade will cost, before anything runs: TFLOPs and memory from shapes alone, seconds from a short timing."""
+"""Estimates a cascade's cost before it runs: TFLOPs and memory from shapes alone, seconds from a short timing."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ from selfcascade.pipeline import TILING_AREA, SelfCascade
 
 @dataclass(frozen=True)
 class StageCost:
-    """What one stage is expected to cost; None where the pipeline cannot be counted without running it.
+    """The expected cost of one stage; None if the pipeline cannot be counted without running it.
 
     Attributes:
-        stage: Its plan.
-        steps: Model evaluations that are scheduled.
-        tflops: TFLOPs of all of them and of the VAE's work; two operations a multiply-add.
-        seconds: On the pipeline's device, without prompt encoding and upsampling; None for an offloaded pipeline too.
-        peak_bytes: The pipeline's weights and the most activations alive at once, with attention in a fused kernel.
+        stage: Plan of the stage.
+        steps: Number of scheduled model evaluations.
+        tflops: TFLOPs of all evaluations and of the VAE; two operations per multiply-add.
+        seconds: Seconds on the pipeline's device, without prompt encoding and upsampling; None also for an offloaded
+            pipeline.
+        peak_bytes: Bytes of the pipeline's weights and the peak of activations, with attention in a fused kernel.
     """
 
     stage: Stage
@@ -66,28 +67,27 @@ def estimate(
     arguments: Mapping[str, Any] | None = None,
     family: type[Family] | None = None,
 ) -> list[StageCost]:
-    """The cost of each stage of a plan; nothing is sampled, but the networks run for under a second to be timed.
+    """The cost of each stage of a plan. Nothing is sampled, but the networks run for under a second to be timed.
 
-    Adapters inside the denoiser (LoRAs) and feature upsamplers are not counted, nor are prompt encoding and a kernel's
-    workspace.
+    Not counted are LoRAs, feature upsamplers, prompt encoding and kernels' workspaces.
 
     Args:
         pipe: A pipeline of a supported family.
-        stages: From `SelfCascade.plan`.
+        stages: The plan from `SelfCascade.plan`.
         batch: Pictures or clips made together.
-        guided: Whether there is classifier-free guidance, at stages whose guidance scale is None or over 1.
-        frames: Number of frames in a clip; None is the pipeline's default. Pictures have none.
-        upsampling: How pivots are enlarged; "rgb" decodes and encodes each, None and others do not.
-        attention: "local" or "full", of the stages above the base.
-        native: Size that the model was trained at, for windows of local attention; None: as its family says.
-        arguments: Of the pipeline's call, such as embeddings where it has no text encoder.
+        guided: Whether stages use classifier-free guidance if their guidance scale is None or over 1.
+        frames: Number of frames in a clip; None means the pipeline's default, or pictures.
+        upsampling: How pivots are enlarged; "rgb" decodes and encodes each, others and None do not.
+        attention: Attention of the stages above the base, "local" or "full".
+        native: Size that the model was trained at, for windows of local attention; None asks the family.
+        arguments: Keywords for the pipeline's call, such as embeddings if it has no text encoder.
         family: A subclass of `selfcascade.Family` for this pipeline; None takes the one registered for its class.
 
     Raises:
         ValueError: `batch` or `frames` is not a positive whole number, or the pipeline is not supported.
 
     Warns:
-        UserWarning: The pipeline cannot be counted; the steps are all that is said.
+        UserWarning: The pipeline cannot be counted, so only the steps are known.
     """
     for name, value in (("batch", batch), ("frames", frames)):
         if not is_whole(value) and (name, value) != ("frames", None):
@@ -102,7 +102,7 @@ def estimate(
             costs = StepCosts(own, batch, frames if own.video else None, native, dict(arguments or {}))
             return _costs(own, costs, plan, guided, upsampling, attention)
     except CannotCount as error:
-        words = f"the work, time and memory of {own.name} cannot be told before it runs"
+        words = f"the FLOPs, time and memory of {own.name} cannot be estimated before it runs"
         warnings.warn(f"{words}: {error}", UserWarning, stacklevel=2)
         return [StageCost(stage, steps) for stage, steps in plan]
 
@@ -111,9 +111,9 @@ def estimate_call(cascade: SelfCascade, stages: Sequence[Stage], options: Option
     """The cost of each stage of a call with these options.
 
     Args:
-        cascade: The one that is called.
-        stages: Its plan.
-        options: Of the call; its preset says what they do not.
+        cascade: The cascade to call.
+        stages: The plan of the call.
+        options: Options of the call; the preset supplies what they leave out.
         batch: Pictures or clips made together.
     """
     preset = cascade.chosen_preset(options)
@@ -131,12 +131,12 @@ def estimate_call(cascade: SelfCascade, stages: Sequence[Stage], options: Option
 
 
 def scheduled_steps(scheduler: Any, stage: Stage, base_shift: float = 0.0) -> int:
-    """Model evaluations of a stage: timesteps scheduled at or below K.
+    """Number of model evaluations of a stage: timesteps scheduled at or below K.
 
     Args:
-        scheduler: The pipeline's.
-        stage: Its plan.
-        base_shift: The base stage's dynamic shift, where it may be larger than the scheduler's largest.
+        scheduler: The pipeline's scheduler.
+        stage: Plan of the stage.
+        base_shift: The base stage's dynamic shift, if it can exceed the scheduler's `max_shift`.
     """
     tail = stage_scheduler(scheduler, stage.pivot_step, base_shift)
     if not scheduler.config.get("use_dynamic_shifting"):
@@ -149,14 +149,14 @@ def scheduled_steps(scheduler: Any, stage: Stage, base_shift: float = 0.0) -> in
 
 
 def _base_shift(family: Family, stages: Sequence[Stage]) -> float:
-    """The dynamic shift of the first stage by its family's own rule."""
+    """The first stage's dynamic shift from its family's own rule."""
     if not family.pipe.scheduler.config.get("use_dynamic_shifting"):
         return 0.0
     return family.shift(stages[0].size, stages[0].num_inference_steps)
 
 
 def unet_tflops(unet_config: Mapping[str, Any], height_latent: int, width_latent: int, batch: int = 1) -> float:
-    """TFLOPs of one forward pass, without weights; arguments and errors as in `forward.unet_cost`."""
+    """TFLOPs of one forward pass; arguments and errors are those of `forward.unet_cost`."""
     return unet_cost(unet_config, height_latent, width_latent, batch).flops / 1e12
 
 
@@ -173,7 +173,7 @@ def _costs(
     kinds = [_kind(stage, guided, attention) for stage, _ in plan]
     keys = [(stage.size, kind) for (stage, _), kind in zip(plan, kinds, strict=True)]
     last = plan[-1][0].size
-    # Families whose pipelines decode in float32 where their VAE asks for it have this method.
+    # Pipelines that can decode in float32 for their VAE have this method.
     upcasts = hasattr(pipe, "upcast_vae")
     with full_precision(pipe.vae) if upcasts else contextlib.nullcontext(pipe.vae):
         coders = _coders(family, costs.latents(*keys[0]), last)
@@ -210,7 +210,7 @@ def _kind(stage: Stage, guided: bool, attention: str) -> Kind:
 
 
 def _codings(coders: Coders[CodingT], stages: Sequence[Stage], upsampling: str | None) -> list[list[CodingT]]:
-    """What the VAE does in each stage: pivots decoded and encoded for RGB, the user's own encoded, the end decoded."""
+    """The VAE's work in each stage: pivots are decoded and encoded for RGB, a user's image encoded, the end decoded."""
     found: list[list[CodingT]] = [[] for _ in stages]
     for index, stage in enumerate(stages):
         if stage.pivot_step is not None and (stage.index == 0 or upsampling == "rgb"):

@@ -1,4 +1,4 @@
-"""What a denoising step costs at each size: FLOPs and memory of a dry run, seconds from timed calls."""
+"""Costs of a denoising step at each size: FLOPs and memory from a dry run, seconds from timed calls."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _MEASURED: weakref.WeakKeyDictionary[nn.Module, dict[Any, Any]] = weakref.WeakKe
 
 @dataclass(frozen=True)
 class Kind:
-    """What makes steps of one size differ.
+    """What distinguishes steps of one size.
 
     Attributes:
-        guidance_scale: The stage's; None is the pipeline's default.
+        guidance_scale: The stage's guidance weight; None means the pipeline's default.
         local: Whether attention is local.
     """
 
@@ -41,14 +41,14 @@ class Kind:
 
 
 class StepCosts:
-    """The steps of a pipeline; what was found out is kept for as long as its denoiser is.
+    """The cost of a pipeline's steps; results are cached for as long as its denoiser exists.
 
     Args:
-        family: The pipeline's.
+        family: The pipeline's family.
         batch: Pictures or clips made together.
         frames: Number of frames in a clip; None for pictures.
-        native: Size that the model was trained at, which windows of local attention have; None: its family's.
-        arguments: Of the pipeline's call: embeddings, where it has no text encoder.
+        native: Size that the model was trained at, for windows of local attention; None asks the family.
+        arguments: Keywords for the pipeline's call, such as embeddings if it has no text encoder.
     """
 
     def __init__(
@@ -77,16 +77,16 @@ class StepCosts:
         )
 
     def cost(self, size: Size, kind: Kind) -> ForwardCost:
-        """What the denoisers do in a step that is not the last one."""
+        """The denoisers' cost in a step before the last."""
         return self._known(size, kind)[0]
 
     def flops(self, size: Size, kind: Kind, steps: int) -> int:
-        """FLOPs of so many steps, of which the last may differ."""
+        """FLOPs of this many steps, the last of which may differ."""
         first, last, _ = self._known(size, kind)
         return (steps - 1) * first.flops + last.flops
 
     def peak_bytes(self, size: Size, kind: Kind) -> int:
-        """The most activations alive at once in any step."""
+        """Peak bytes of activations in any step."""
         first, last, _ = self._known(size, kind)
         return max(first.peak_bytes, last.peak_bytes)
 
@@ -95,7 +95,7 @@ class StepCosts:
         return self._known(size, kind)[2]
 
     def seconds(self, wanted: Iterable[tuple[Size, Kind]]) -> dict[tuple[Size, Kind], float]:
-        """Seconds of a step for each size and kind; the smaller are timed."""
+        """Seconds of a step for each size and kind; the smaller ones are timed."""
         wanted, taken = set(wanted), dict[tuple[Size, Kind], float]()
         for kind in {kind for _, kind in wanted}:
             sizes = {self._shape(size): size for size, own in wanted if own == kind}
@@ -132,7 +132,7 @@ class StepCosts:
         return self.cost(self._size(shape), kind).flops
 
     def _run(self, kind: Kind, shape: Shape) -> float:
-        """Seconds of the real networks, called as the pipeline calls them in a step."""
+        """Seconds of the real networks when called as in a step of the pipeline."""
         size = self._size(shape)
         calls, latents = self._dry_step(size, kind)
         device = self.family.denoiser.device

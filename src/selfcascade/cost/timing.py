@@ -1,4 +1,4 @@
-"""Seconds of forward passes: a few are timed, and the others follow by their FLOPs."""
+"""Estimates seconds of forward passes: a few are timed, and the others follow from their FLOPs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ TIMING_SECONDS = 0.6
 
 
 class PassTimes:
-    """What passes at some shapes took, and what others are expected to take.
+    """Measured seconds of passes at some shapes, and expected seconds at others.
 
-    A pass takes an overhead, which does not grow with its size, and a time in proportion to its FLOPs.
+    A pass takes a constant overhead, and a time in proportion to its FLOPs.
 
     Args:
-        run: Runs a pass at a shape, and says how many seconds it took.
+        run: Runs a pass at a shape, and returns how many seconds it took.
         flops: FLOPs of a pass at a shape.
-        timed: Seconds of the shapes that have been run; more are put in.
+        timed: Seconds of the shapes measured so far; more are added.
     """
 
     def __init__(
@@ -29,25 +29,25 @@ class PassTimes:
         self.run, self.flops, self.timed = run, flops, {} if timed is None else timed
 
     def seconds(self, wanted: Iterable[Shape]) -> dict[Shape, float]:
-        """Seconds for each shape: timed from small to large while `TIMING_SECONDS` last, the rest foretold.
+        """Seconds for each shape: timed from small to large for `TIMING_SECONDS`, the rest estimated.
 
         Raises:
-            torch.OutOfMemoryError: There is no memory for the smallest pass.
+            torch.OutOfMemoryError: The smallest pass does not fit into memory.
         """
         shapes = sorted(set(wanted), key=self.flops)
         batch, h, w = shapes[0]
         first = (
             [] if self.timed else [(batch, 8 * math.ceil(h / part), 8 * math.ceil(w / part)) for part in (64, 32, 16)]
         )
-        unlike = {self.flops(shape): shape for shape in (*first, *shapes)}  # mirrored shapes are alike
+        unlike = {self.flops(shape): shape for shape in (*first, *shapes)}  # mirrored shapes cost the same
         known = {self.flops(done) for done in self.timed}
         self._time([unlike[flops] for flops in sorted(unlike.keys() - known)])
         return {shape: self.foretold(shape) for shape in shapes}
 
     def foretold(self, shape: Shape) -> float:
-        """Seconds as timed at these FLOPs, or by the line through the largest that was timed and one of half or less.
+        """Seconds measured at these FLOPs, or from the line through the largest measured pass and one half as large.
 
-        In proportion to the FLOPs where there is no other, or noise has made the larger the quicker.
+        They are proportional to the FLOPs if there is no such other pass, or if the larger one was faster by chance.
         """
         seconds = {self.flops(done): taken for done, taken in self.timed.items()}
         wanted, largest = self.flops(shape), max(seconds)
@@ -76,6 +76,6 @@ class PassTimes:
             except torch.OutOfMemoryError:
                 if not self.timed:
                     raise
-                return  # whoever asks for an estimate wants to know by how much
+                return  # the rest is estimated, so that the caller learns how much it would take
             self.timed[shape] = min(seconds, self.timed.get(shape, math.inf))
             left -= seconds

@@ -1,4 +1,4 @@
-"""What any family's decoding and encoding cost: its own calls of its VAE, on a copy without weights."""
+"""Costs of any family's decoding and encoding, found by calling it on a copy of its VAE without weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from selfcascade.cost.timing import PassTimes, Shape
 
 
 class WholeCoding:
-    """Latents of a size decoded, or pictures encoded, by `Family.decode` and `Family.encode`."""
+    """Decoding latents of one size, or encoding pictures, by `Family.decode` and `Family.encode`."""
 
     def __init__(self, coders: FamilyCoders, decodes: bool, shape: Shape) -> None:
         self.coders, self.decodes, self.shape = coders, decodes, shape
@@ -36,12 +36,12 @@ class WholeCoding:
 
 
 class FamilyCoders:
-    """A family's way to pixels and back.
+    """A family's decoder and encoder.
 
     Args:
-        family: The pipeline's.
-        latents: Shape of some stage's latents, for their channels and frames.
-        tiled: Whether what is larger than a tile is cut.
+        family: The pipeline's family.
+        latents: Shape of any stage's latents, for their channels and frames.
+        tiled: Whether inputs larger than a tile are cut.
     """
 
     def __init__(self, family: Family, latents: torch.Size, tiled: bool) -> None:

@@ -1,4 +1,4 @@
-"""Ways to reach a target size; each is a file, and what it takes is said by it."""
+"""Ways to reach a target size, one file each; a method declares the options that it takes."""
 
 from __future__ import annotations
 

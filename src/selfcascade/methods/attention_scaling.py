@@ -17,7 +17,7 @@ from selfcascade.pipeline.calls import SelfCascadeOutput
 
 
 class AttentionScaling(Method):
-    """The entropy of attention grows with its N tokens; logits times sqrt(log_{N_train} N) hold it where it was."""
+    """Attention's entropy grows with its number of tokens N; logits times sqrt(log_{N_train} N) keep it constant."""
 
     name = "attn-sf"
     summary = "direct, with self-attention logits multiplied by sqrt(log_Ntrain N)"
@@ -36,17 +36,17 @@ class AttentionScaling(Method):
 
 @contextlib.contextmanager
 def scaling_attention(unet: nn.Module, ratio: float) -> Generator[None]:
-    """With it every self-attention of the U-Net multiplies its queries by sqrt(log_{N_train} N), N_train = N / ratio.
+    """Within this context all self-attention of the U-Net scales queries by sqrt(log_{N_train} N), N_train = N / ratio.
 
-    Scaling the query scales the logits in every kernel; `attn.scale`, which the fused kernels never read, would not.
+    Scaling the query scales the logits in every kernel; `attn.scale` would not, as fused kernels never read it.
 
     Args:
-        unet: A conditional U-Net; its hooks are taken out again.
+        unet: A conditional U-Net; hooks are added, and removed afterwards.
         ratio: Pixels now to pixels in training, over 0.
 
     Raises:
-        ValueError: There is no self-attention named `attn1` to be found, its projections are fused, or the U-Net or a
-            part of it is compiled.
+        ValueError: No self-attention named `attn1` is found, its projections are fused, or the U-Net or a part of it is
+            compiled.
     """
 
     def scale(module: nn.Module, positional: Positional, query: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Direct inference: the pipeline asked for the target size, as if it had been trained there."""
+"""Direct inference: calls the pipeline with the target size, as if it had been trained there."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def sampled_at(pipe: Pipeline, prompt: str | list[str], size: Size, arguments: M
 
 
 def base_sample(request: MethodRequest, arguments: Mapping[str, Any]) -> SelfCascadeOutput:
-    """The base stage alone of a cascade to the request's target, in latents.
+    """Runs only the base stage of a cascade to the request's target; the output is latents.
 
     Args:
-        request: What the cascade is asked for.
-        arguments: Arguments of the whole cascade; of those with a value for each stage, the first one's is taken.
+        request: The request for the whole cascade.
+        arguments: Arguments of the whole cascade; if one has a value for each stage, the first is used.
     """
     base = request.cascade.plan(*request.target)[0].size
     first = {**of_first_stage(arguments), "output_type": "latent"}
@@ -45,7 +45,7 @@ def base_sample(request: MethodRequest, arguments: Mapping[str, Any]) -> SelfCas
 
 
 def of_first_stage(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments, with the first stage's value of those that may have one for each."""
+    """The arguments, with the first stage's value for those that have one per stage."""
     return {
         name: value[0] if name in A_STAGE and isinstance(value, (list, tuple)) and value else value
         for name, value in arguments.items()

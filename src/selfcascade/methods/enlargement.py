@@ -1,4 +1,4 @@
-"""The zero line: the base sample, enlarged with Lanczos windows and nothing else."""
+"""The baseline: the base sample, enlarged with Lanczos windows and nothing else."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from selfcascade.pipeline.calls import SelfCascadeOutput
 
 
 class Lanczos(Method):
-    """What every other method has to beat: the composition is the base model's, the detail is missing."""
+    """What other methods have to beat: the base model's composition, without new detail."""
 
     name = "lanczos"
     summary = "the base sample enlarged with Lanczos windows: no detail is added"
     from_base = True
 
     def make(self, request: MethodRequest) -> SelfCascadeOutput:
-        """One stage, the base sample's; "latent" gives the picture encoded again."""
+        """One stage, the base sample; output type "latent" gives the enlarged picture, encoded again."""
         output, pixels = base_pixels(request, request.without("output_type", "pivot"))
         output_type = request.arguments.get("output_type", "pil")
         return finish(request.cascade, output, lanczos(pixels, request.target), output_type)
@@ -36,8 +36,8 @@ def base_pixels(request: MethodRequest, arguments: Mapping[str, Any]) -> tuple[S
     """The base stage of a cascade to the request's target, and its picture, (N, 3, ..., h, w) in [-1, 1].
 
     Args:
-        request: Its `pivot` are the base sample's latents, where they are there already.
-        arguments: Arguments of the pipeline.
+        request: The request; its `pivot`, if given, is used as the base sample's latents.
+        arguments: Keywords for the pipeline.
     """
     cascade, pivot = request.cascade, request.arguments.get("pivot")
     output = SelfCascadeOutput(None, None, []) if pivot is not None else base_sample(request, arguments)
@@ -47,7 +47,7 @@ def base_pixels(request: MethodRequest, arguments: Mapping[str, Any]) -> tuple[S
 
 
 def finish(cascade: SelfCascade, output: SelfCascadeOutput, pixels: Tensor, output_type: str) -> SelfCascadeOutput:
-    """The output with that picture, (N, 3, ..., H, W) in [-1, 1], in the form that is asked for."""
+    """The output with this picture, (N, 3, ..., H, W) in [-1, 1], converted to the output type."""
     pixels, pipe = pixels.clamp(-1, 1), cascade.pipe
     check_finite(pixels, pipe, f"the picture of {Size(*pixels.shape[-2:])}")
     if output_type == "latent":

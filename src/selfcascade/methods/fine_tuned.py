@@ -1,4 +1,4 @@
-"""Fine-tuned at the large size: the whole U-Net, or a LoRA, from `selfcascade train`."""
+"""Fine-tuning at the large size: the whole U-Net, or a LoRA, from `selfcascade train`."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ LAYER = re.compile(r"(?:unet|transformer)\.(.+)\.lora_A\.weight")
 
 
 class FineTuned(Method):
-    """Weights trained at the target size, sampled there directly as the paper does, or inside the cascade.
+    """Weights trained at the target size, sampled there directly as in the paper, or inside the cascade.
 
-    `weights` is the folder that `selfcascade train` wrote. With `in_cascade` only the stages above the native size use
-    them, from the base model's own sample.
+    `weights` is the folder that `selfcascade train` wrote. With `in_cascade` only stages above the native size use
+    them, starting from the base model's own sample.
     """
 
     takes = frozenset({"weights", "in_cascade", "cascade", "vae_tiling"})
     needs = frozenset({"weights"})
 
     def check(self, given: Mapping[str, object]) -> None:
-        """As for every method; options of the cascade are for `in_cascade`."""
+        """Like `Method.check`; options of the cascade also need `in_cascade`."""
         super().check(given)
         of_cascade = [name for name in given if _of_cascade(name)]
         if of_cascade and not given.get("in_cascade"):
             raise OptionError(f"{{{of_cascade[0]}}} needs {{in_cascade}} with method {self.name}")
 
     def make(self, request: MethodRequest) -> SelfCascadeOutput:
-        """The pictures; the pipeline has its own weights again afterwards.
+        """Makes the pictures; the pipeline's own weights are restored afterwards.
 
         Raises:
             ValueError: The weights do not fit the model.
@@ -64,7 +64,7 @@ class FineTuned(Method):
 
     @abstractmethod
     def lent(self, pipe: Pipeline, folder: Path) -> contextlib.AbstractContextManager[None]:
-        """Within it the pipeline has the folder's weights."""
+        """A context in which the pipeline has the folder's weights."""
 
 
 class FullFineTuning(FineTuned):
@@ -74,7 +74,7 @@ class FullFineTuning(FineTuned):
     summary = "the whole U-Net fine-tuned at the target size, sampled there directly"
 
     def lent(self, pipe: Pipeline, folder: Path) -> contextlib.AbstractContextManager[None]:
-        """As in `whole_unet`."""
+        """See `whole_unet`."""
         return whole_unet(pipe, folder)
 
 
@@ -85,7 +85,7 @@ class LoraFineTuning(FineTuned):
     summary = "a LoRA trained at the target size, sampled there directly"
 
     def lent(self, pipe: Pipeline, folder: Path) -> contextlib.AbstractContextManager[None]:
-        """As in `lora`."""
+        """See `lora`."""
         return lora(pipe, folder)
 
 
@@ -95,10 +95,11 @@ def _of_cascade(name: str) -> bool:
 
 @contextlib.contextmanager
 def whole_unet(pipe: Pipeline, folder: Path) -> Generator[None]:
-    """Within it the pipeline's U-Net has the folder's weights; adapters, processors and hooks on it stay.
+    """Gives the pipeline's U-Net the folder's weights within this context; adapters, processors and hooks stay.
 
     Raises:
-        ValueError: The folder has no U-Net, or one of another shape; or the pipeline's weights are not in reach.
+        ValueError: The folder has no U-Net, or one of another shape, or the pipeline's weights are offloaded or
+            quantised.
     """
     unet: Any = getattr(pipe.unet, "_orig_mod", pipe.unet)
     kind = cast("Any", type(unet))
@@ -116,11 +117,11 @@ def whole_unet(pipe: Pipeline, folder: Path) -> Generator[None]:
         _put(held, tuned)
         yield
     finally:
-        _put(_held(unet), own)  # offloading has put other tensors in the place of those held before
+        _put(_held(unet), own)  # offloading may have replaced the tensors
 
 
 def _held(unet: nn.Module) -> dict[str, Tensor]:
-    """The weights by the names of the bare U-Net: what an adapter wraps, it keeps as its base layer."""
+    """The weights by the names of the bare U-Net; layers inside adapters are found as their base layer."""
     return {name.replace(".base_layer.", "."): value for name, value in unet.state_dict().items()}
 
 
@@ -132,7 +133,7 @@ def _put(held: dict[str, Tensor], values: dict[str, Tensor]) -> None:
 
 @contextlib.contextmanager
 def lora(pipe: Pipeline, folder: Path) -> Generator[None]:
-    """Within it the pipeline has the folder's LoRA beside those that are active.
+    """Adds the folder's LoRA to the active ones within this context.
 
     Raises:
         ValueError: The folder has no LoRA, or one for another model.
@@ -172,10 +173,10 @@ def lora(pipe: Pipeline, folder: Path) -> Generator[None]:
 
 
 def _load(pipe: Pipeline, folder: Path) -> None:
-    """Every layer of the folder's LoRA, as an adapter of our name.
+    """Loads all layers of the folder's LoRA as an adapter with our name.
 
     Raises:
-        ValueError: The pipeline takes no LoRA, or its denoiser does not have a layer, of which diffusers only warns.
+        ValueError: The pipeline takes no LoRA, or its denoiser lacks a layer, for which diffusers only warns.
     """
     if not hasattr(pipe, "lora_state_dict"):
         raise ValueError(f"diffusers loads no LoRA into a {type(pipe).__name__}")
@@ -184,7 +185,9 @@ def _load(pipe: Pipeline, folder: Path) -> None:
     )
     state, _, metadata = loaded
     in_peft_names = {"lora_A" in key for key in state}
-    if in_peft_names == {True, False} and hasattr(pipe, "unet"):  # as `selfcascade train` once wrote U-Nets' layers
+    if in_peft_names == {True, False} and hasattr(
+        pipe, "unet"
+    ):  # old versions of `selfcascade train` wrote U-Nets' layers so
         state = _in_peft_names(state)
         pipe.load_lora_into_unet(state, None, pipe.unet, adapter_name=ADAPTER, metadata=metadata, _pipeline=pipe)
     else:
@@ -205,7 +208,7 @@ def _in_peft_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _unwrap(part: Any) -> None:
-    """Takes all adapters out of a part, a failed loading's too, which leaves layers wrapped and no settings."""
+    """Removes all adapters from a part, including those of a failed loading, which leaves wrapped layers behind."""
     peft_utils: Any = importlib.import_module("diffusers.utils.peft_utils")  # it needs peft
     peft_utils.recurse_remove_peft_layers(part)
     if getattr(part, "peft_config", None):
@@ -218,12 +221,12 @@ def _modules(pipe: Pipeline) -> list[Any]:
 
 
 def _adapted(pipe: Pipeline) -> list[Any]:
-    """The parts of a pipeline that have adapters."""
+    """Parts of the pipeline that have adapters."""
     return [part for part in _modules(pipe) if getattr(part, "peft_config", None)]
 
 
 def _strengths(pipe: Pipeline) -> dict[Any, dict[str, float]]:
-    """The strengths of the adapters in every layer that has some."""
+    """Strengths of the adapters in each layer that has any."""
     layers: list[Any] = [module for part in _modules(pipe) for module in part.modules()]
     return {layer: dict(layer.scaling) for layer in layers if isinstance(getattr(layer, "scaling", None), dict)}
 
@@ -233,5 +236,5 @@ def _trainable(pipe: Pipeline) -> list[nn.Parameter]:
 
 
 def _restore(strengths: dict[Any, dict[str, float]]) -> None:
-    for layer, scaling in strengths.items():  # which activating adapters may have put back to 1
+    for layer, scaling in strengths.items():  # activating adapters may have reset them to 1
         layer.scaling.update(scaling)

@@ -1,4 +1,4 @@
-"""HiDiffusion: direct inference, deep features of the trained size, attention in windows (Zhang et al. 2023)."""
+"""HiDiffusion: direct inference with deep features of the trained size and windowed attention (Zhang et al. 2023)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RESIDUALS = (
 
 
 class HiDiffusion(Method):
-    """Early steps halve the features once more than the U-Net does, so that its deep levels see the trained size."""
+    """Early steps halve the features once more, so that the U-Net's deep levels see the trained size."""
 
     name = "hidiffusion"
     summary = "direct, with deep features resized to the trained size in early steps and shifted-window attention"
@@ -54,9 +54,9 @@ class HiDiffusion(Method):
 
 
 def resized_shares(scale: float) -> tuple[float, ...]:
-    """For the first, second, ... down-sampler: the share of noise levels, from the top, in which it halves once more.
+    """Share of the noise levels, from the top, in which the first, second, ... down-sampler halves once more.
 
-    0.4 at twice a side; 0.7 and 0.3 at four times (the paper's T_1 and T_2); nothing below 1.5 times.
+    0.4 at 2x a side; 0.7 and 0.3 at 4x (the paper's T_1 and T_2); none below 1.5x.
     """
     if scale < 1.5:
         return ()
@@ -68,12 +68,12 @@ def resizing_deep_features(pipe: Pipeline, scale: float) -> Generator[None]:
     """RAU-Net: down-samplers of stride 4 and dilation 2, and up-samplers back to the skip features' own size.
 
     Raises:
-        ValueError: The model is no U-Net with down-sampling convolutions, or a part of it is compiled.
+        ValueError: The model is not a U-Net with down-sampling convolutions, or a part of it is compiled.
     """
     unet, shares = denoiser(pipe), resized_shares(scale)
     refuse_compiled(unet, HiDiffusion.name)
     last, now = training_steps(pipe.scheduler), {"timestep": 0.0}
-    sizes: dict[int, tuple[int, int]] = {}  # of a level's features, as its down block finds them
+    sizes: dict[int, tuple[int, int]] = {}  # of a level's features, at the input of its down block
     blocks = list(zip(unet.down_blocks, shares, strict=False)) if hasattr(unet, "down_blocks") else []
     convolutions: list[Any] = [
         getattr(down, "conv", None) for block, _ in blocks for down in block.downsamplers or [None]
@@ -116,7 +116,7 @@ def resizing_deep_features(pipe: Pipeline, scale: float) -> Generator[None]:
 
 
 def _fitted(residuals: Any, sample: Tensor, halved: list[bool]) -> Any:
-    """What ControlNet and T2I-Adapter add to a level, at the size that the level now has."""
+    """Residuals of a ControlNet or T2I-Adapter, resized to the level's current size."""
     if not isinstance(residuals, Tensor):
         return [_fitted(one, sample, halved) for one in residuals]
     level = round(math.log2(sample.shape[-1] / residuals.shape[-1]))
@@ -128,9 +128,9 @@ def _fitted(residuals: Any, sample: Tensor, halved: list[bool]) -> Any:
 
 @contextlib.contextmanager
 def attending_in_windows(pipe: Pipeline, scale: float) -> Generator[None]:
-    """MSW-MSA: self-attention of the shallowest level that has any, in four windows shifted from step to step.
+    """MSW-MSA: self-attention of the shallowest level that has any, in four windows that shift from step to step.
 
-    The paper draws the shift at random; here it goes round, so that a seed means a picture.
+    The paper draws the shift at random; here it cycles, so that a seed determines the picture.
     """
     unet = denoiser(pipe)
     layers = spatial_attention(unet, HiDiffusion.name) if scale >= 1.5 else {}
@@ -157,14 +157,14 @@ def attending_in_windows(pipe: Pipeline, scale: float) -> Generator[None]:
 
 
 class _Windows:
-    """The four windows of one layer's tokens, each half as high and wide as its map, moved by quarters of a window."""
+    """The four windows of one layer's tokens, each half as high and wide as the map, moved by quarters of a window."""
 
     def __init__(self) -> None:
         self.latent, self.quarters = (1, 1), 0
         self.grid: tuple[int, int] | None = None
 
     def split(self, module: nn.Module, positional: Positional, named: Named) -> tuple[Positional, Named] | None:
-        """(B, H W, C) to (4 B, H/2 W/2, C); as it is, where the map cannot be halved."""
+        """(B, H W, C) to (4 B, H/2 W/2, C); unchanged if the map cannot be halved."""
         hidden: Tensor = positional[0] if positional else named["hidden_states"]
         tokens = hidden.shape[1]
         reduction = max(1, round(math.sqrt(math.prod(self.latent) / tokens)))
@@ -181,7 +181,7 @@ class _Windows:
         return ((windows, *positional[1:]), named) if positional else ((), {**named, "hidden_states": windows})
 
     def join(self, module: nn.Module, positional: Positional, output: Tensor) -> Tensor | None:
-        """Back from windows to the map."""
+        """The inverse of `split`."""
         if self.grid is None:
             return None
         height, width = self.grid

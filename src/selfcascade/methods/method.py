@@ -1,4 +1,4 @@
-"""What every method is, which options it takes, and the registry that others add theirs to."""
+"""The interface of methods, the options that they take, and the registry for others to add theirs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Names = frozenset[str]
 
 @dataclass(frozen=True)
 class MethodRequest:
-    """What a method is asked for.
+    """A request to a method.
 
     Attributes:
-        pipe: The base model's pipeline, which is left as it was.
-        prompt: One or several.
+        pipe: The base model's pipeline, which is left unchanged.
+        prompt: One prompt or several.
         target: Size of the pictures.
-        native_size: (height, width) the model was trained at; None where the pipeline says it.
-        arguments: Options that the method takes, and keywords of the pipeline; none of them is None.
+        native_size: (height, width) in pixels the model was trained at; None asks the pipeline.
+        arguments: Options that the method takes, and keywords for the pipeline; no value is None.
     """
 
     pipe: Pipeline
@@ -39,29 +39,29 @@ class MethodRequest:
 
     @functools.cached_property
     def cascade(self) -> SelfCascade:
-        """The pipeline with its native size."""
+        """The cascade of this pipeline and native size."""
         return SelfCascade(self.pipe, native_size=self.native_size)
 
     def cascaded(self, arguments: Mapping[str, Any], cascade: SelfCascade | None = None) -> SelfCascadeOutput:
-        """What a cascade to the target makes with these arguments, the request's own unless another is given."""
+        """Runs a cascade to the target with these arguments; None uses the request's own cascade."""
         run = cast("Callable[..., SelfCascadeOutput]", self.cascade if cascade is None else cascade)
         return run(self.prompt, **self.target._asdict(), **arguments)
 
     def without(self, *names: str) -> dict[str, Any]:
-        """The arguments but for these."""
+        """The arguments except these."""
         return {name: value for name, value in self.arguments.items() if name not in names}
 
 
 class Method(ABC):
-    """A way to reach a target size with a given pipeline, which it leaves as it was.
+    """A way to reach a target size with a given pipeline, which is left unchanged.
 
     Attributes:
-        name: In `METHODS`, and on the command line.
-        summary: In a line.
+        name: Name in `METHODS` and on the command line.
+        summary: Description in one line.
         from_base: Whether it enlarges the base model's own sample, and so takes one as `pivot`.
-        takes: Options that it takes beyond those of all methods, or a word for several: "cascade" for those of stages
-            that start from a pivot, "image" for what enlarges the user's own.
-        needs: Options that it cannot do without.
+        takes: Options that it takes in addition to those of all methods, or a word for several: "cascade" for options
+            of stages with a pivot, "image" for those that enlarge a user's picture.
+        needs: Options that it requires.
     """
 
     name: str
@@ -81,15 +81,15 @@ class Method(ABC):
         native_size: Sequence[int] | None = None,
         **arguments: Any,
     ) -> SelfCascadeOutput:
-        """Pictures or clips of the prompt.
+        """Makes pictures or clips of the prompt.
 
         Args:
             pipe: A diffusers pipeline of a supported family.
-            prompt: One or several.
+            prompt: One prompt or several.
             height, width: Height and width of the pictures, in pixels.
-            native_size: As in `SelfCascade`.
-            arguments: Options that the method takes (docs/options.md), and keywords of the pipeline. None is as if
-                it were not given.
+            native_size: See `SelfCascade`.
+            arguments: Options that the method takes (docs/options.md), and keywords for the pipeline. None counts as
+                not given.
 
         Raises:
             OptionError: An option is not for this method, is missing, or is out of range.
@@ -103,22 +103,22 @@ class Method(ABC):
 
     @abstractmethod
     def make(self, request: MethodRequest) -> SelfCascadeOutput:
-        """The pictures of a request whose options were checked."""
+        """Makes the pictures of a request; its options are already checked."""
 
     @final
     def accepts(self, option: str) -> bool:
-        """Whether it takes the option."""
+        """Whether the method takes the option."""
         word = uses()[option].taken_by
         return word == "all" or bool({word, option} & self.takes) or (option == "pivot" and self.from_base)
 
     def check(self, given: Mapping[str, object]) -> None:
-        """Refuses options that the method does not take, and asks for those that it needs; no model is needed.
+        """Checks, without a model, that the method takes all given options, and that required ones are given.
 
         Args:
-            given: Options that are not left to defaults.
+            given: The given options, by name.
 
         Raises:
-            OptionError: The sentence names the option, and the methods that take it.
+            OptionError: It does not; the message names the option and the methods that take it.
         """
         for option in given:
             if not self.accepts(option):
@@ -131,17 +131,17 @@ METHODS: dict[str, Method] = {}
 
 
 def register_method(method: Method) -> Method:
-    """Adds a method to `METHODS`, where experiments and reports find it by its name.
+    """Adds a method to `METHODS`, where commands, experiments and reports find it by name.
 
     Raises:
-        ValueError: It is not a `Method`, its name is taken, or it names an unknown option.
+        ValueError: `method` is not a `Method`, its name is taken, or it takes an unknown option.
     """
     if not isinstance(method, Method):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(f"method must be an instance of a subclass of Method, not {method!r}")
     if not isinstance(method.name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", method.name):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(f"method's name must be of small letters, digits and dashes, not {shown(method.name)}")
     if METHODS.get(method.name, method) is not method:
-        raise ValueError(f"method {method.name!r} is there already; give yours another name")
+        raise ValueError(f"method {method.name!r} exists already; give yours another name")
     words = {use.taken_by for use in uses().values()}
     if unknown := sorted((method.takes | method.needs) - words - set(uses())):
         raise ValueError(f"method {method.name} takes {joined(unknown, 'and')}, which Options does not have")
@@ -150,6 +150,6 @@ def register_method(method: Method) -> Method:
 
 
 def takers(option: str) -> str:
-    """'method a', or 'methods a, b and c': those that take an option."""
+    """The methods that take an option: 'method a', or 'methods a, b and c'."""
     names = [one.name for one in METHODS.values() if one.accepts(option)]
     return f"method{'s' * (len(names) > 1)} {joined(names, 'and')}" if names else "SelfCascade"

@@ -1,4 +1,4 @@
-"""ScaleCrafter: direct inference whose convolutions see as much of the picture as in training (He et al. 2023)."""
+"""ScaleCrafter: direct inference with convolutions that see as much of the picture as in training (He et al. 2023)."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from selfcascade.methods.unet_layers import (
 )
 from selfcascade.pipeline.calls import SelfCascadeOutput
 
-LARGEST_BLIND = 2.0  # scale up to which plain re-dilation of the inner levels serves
+LARGEST_BLIND = 2.0  # scale up to which plain re-dilation of the inner levels is enough
 
 
 class Factor(NamedTuple):
-    """By how much a convolution's reach grows along each axis."""
+    """Factor by which a convolution's receptive field grows along each axis."""
 
     height: float
     width: float
 
     def capped(self, most: float) -> Factor:
-        """At most `most`, at least 1."""
+        """The factor, limited to the range from 1 to `most`."""
         return Factor(*(max(1.0, min(side, most)) for side in self))
 
 
 class ScaleCrafter(Method):
-    """Re-dilated convolutions in the early steps; from 16x the pixels on dispersed, with noise-damped guidance."""
+    """Re-dilated convolutions in early steps; from 16x the pixels on also dispersed, with noise-damped guidance."""
 
     name = "scalecrafter"
     summary = "direct, with re-dilated and dispersed convolutions and noise-damped guidance in the early steps"
@@ -64,13 +64,13 @@ class ScaleCrafter(Method):
 
 
 def default_share(scale: float) -> float:
-    """Share of the noise levels with changed convolutions: 0.4 at twice a side, 0.74 at four times, as in the paper."""
+    """Share of the noise levels with changed convolutions: 0.4 at 2x a side, 0.74 at 4x, as in the paper."""
     doublings = math.log2(scale)
     return 0.4 * doublings if doublings <= 1 else min(0.9, 0.4 + 0.34 * (doublings - 1))
 
 
 def level_factor(scale: Factor, level: int, levels: int) -> Factor:
-    """A level's dilation, 0 the shallowest: the scale up to 2, beyond it from 2 at level 1 to the scale at the last."""
+    """Dilation of a level, 0 the shallowest: the scale up to 2; beyond, from 2 at level 1 to the scale at the last."""
     if level == 0:
         return Factor(1.0, 1.0)
     depth = (level - 1) / max(1, levels - 2)
@@ -79,13 +79,13 @@ def level_factor(scale: Factor, level: int, levels: int) -> Factor:
 
 @contextlib.contextmanager
 def redilating(pipe: Pipeline, scale: Factor, share: float) -> Generator[None]:
-    """With it the U-Net's 3 x 3 convolutions are re-dilated while t is in the top `share` of the noise levels.
+    """Re-dilates the U-Net's 3 x 3 convolutions within this context while t is in the top `share` of noise levels.
 
-    Beyond twice a side factors fall with t (to 2), kernels over 2 are dispersed first, and guidance is noise-damped:
-    eps(x) + w (eps'(x, y) - eps'(x)), with eps' dilated in the shallowest level too, and eps not.
+    Beyond 2x a side, factors fall with t (down to 2), kernels with factors over 2 are dispersed first, and guidance is
+    noise-damped: eps(x) + w (eps'(x, y) - eps'(x)), where only eps' is dilated in the shallowest level too.
 
     Raises:
-        ValueError: The model is no U-Net, or a part of it is compiled.
+        ValueError: The model is not a U-Net, or a part of it is compiled.
     """
     unet = denoiser(pipe)
     refuse_compiled(unet, ScaleCrafter.name)
@@ -124,7 +124,7 @@ def redilating(pipe: Pipeline, scale: Factor, share: float) -> Generator[None]:
 
 
 class _State:
-    """Where in the schedule the U-Net is, and so by how much each level is dilated."""
+    """The U-Net's place in the schedule, and so the dilation of each level."""
 
     def __init__(self, scale: Factor, levels: int, until: float, last: int, large: bool) -> None:
         self.scale, self.levels, self.until, self.last, self.large = scale, levels, until, last, large
@@ -140,7 +140,7 @@ class _State:
             return Factor(1.0, 1.0)
         if not self.large:
             return level_factor(self.scale, level, self.levels)
-        if level == 0:  # the strong denoiser of noise-damped guidance leaves the shallowest level as it is
+        if level == 0:  # the strong denoiser of noise-damped guidance does not change the shallowest level
             return Factor(1.0, 1.0) if self.plain_outside else self.scale.capped(2)
         left = (self.timestep - self.until) / (self.last - self.until)
         full = level_factor(self.scale, level, self.levels)
@@ -151,7 +151,7 @@ def redilated_convolution(module: nn.Conv2d, x: Tensor, weight: Tensor, bias: Te
     """interp_{1/s}( interp_s(h) * phi_{ceil(d)}(k) ), s = ceil(d) / d; kernels over d = 2 are dispersed to 5 x 5 first.
 
     Args:
-        module: Its stride is used; at factor 1 it is a plain convolution.
+        module: The convolution; its stride is used, and at factor 1 it is applied unchanged.
         x: (B, C, H, W).
         weight, bias: Weight and bias of the module, 3 x 3.
         factor: d along each axis, 1 or more.
@@ -174,7 +174,7 @@ def redilated_convolution(module: nn.Conv2d, x: Tensor, weight: Tensor, bias: Te
 
 
 def dispersed(kernel: Tensor) -> Tensor:
-    """R(k): a 3 x 3 kernel (..., 3, 3) as a 5 x 5 one that does to a twice larger map what k did to the map."""
+    """R(k): the 5 x 5 kernel that does on a map twice as large what the 3 x 3 kernel (..., 3, 3) did on the map."""
     transform = dispersion().to(kernel)
     return torch.einsum("pq,...q->...p", transform, kernel.flatten(-2)).reshape(*kernel.shape[:-2], 5, 5)
 
@@ -187,7 +187,7 @@ def dispersion(pixel_weight: float = 0.05) -> Tensor:
     in h and k, so h is one point and k runs through the unit kernels.
 
     Args:
-        pixel_weight: eta: how much it also does on the map itself what k did.
+        pixel_weight: eta, the weight of doing the same on the map itself.
     """
     side, middle = 17, 8
     point = torch.zeros(1, 1, side, side, dtype=torch.float64)

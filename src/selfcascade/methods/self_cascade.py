@@ -8,7 +8,7 @@ from selfcascade.pipeline.calls import SelfCascadeOutput
 
 
 class SelfCascadeMethod(Method):
-    """The paper's tuning-free version: base sample, then stages from its pivot."""
+    """The paper's tuning-free version: a base sample, then stages that start from its pivot."""
 
     name = "self-cascade"
     summary = "base sample, then upsample, re-noise to K and denoise with the same model, stage by stage"
@@ -16,7 +16,7 @@ class SelfCascadeMethod(Method):
     takes = frozenset({"cascade", "image", "vae_tiling"})
 
     def make(self, request: MethodRequest) -> SelfCascadeOutput:
-        """What `SelfCascade` makes."""
+        """Runs `SelfCascade`."""
         return request.cascaded(request.arguments)
 
 
@@ -30,7 +30,7 @@ class SelfCascadeTunedMethod(Method):
     needs = frozenset({"upsamplers"})
 
     def make(self, request: MethodRequest) -> SelfCascadeOutput:
-        """What `SelfCascade` makes with the upsamplers.
+        """Runs `SelfCascade` with the upsamplers.
 
         Raises:
             ValueError: The upsamplers were made for another model.

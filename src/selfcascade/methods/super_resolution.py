@@ -1,4 +1,4 @@
-"""A second model: the base sample, then a diffusion super-resolver (the paper's row SD + SR)."""
+"""The base sample enlarged by a second model, a diffusion super-resolver (the paper's row SD + SR)."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ PASSED_ON = ("num_inference_steps", "guidance_scale", "generator")
 
 
 class SuperResolution(Method):
-    """The base sample through a `StableDiffusionUpscalePipeline`, which was trained for four times a side.
+    """Enlarges the base sample with a `StableDiffusionUpscalePipeline`, which was trained for 4x a side.
 
-    It makes four times the base sample's side, or of a sample enlarged so far that this is enough; the result is
-    brought to the size wanted with Lanczos windows.
+    If 4x is too small for the target, the base sample is first enlarged. The result is resized to the target with
+    Lanczos windows.
 
-    `weights` are a `StableDiffusionUpscalePipeline`, or its folder or Hub id; "bundled" is the bundled model's.
-    `noise_level` is 20 unless given, the pipeline's default, or the most that it knows. The prompts, the negative
-    prompt, the steps, the guidance and the generator are the super-resolver's too, as the base stage has them where
-    there is one for each stage.
+    `weights` is a `StableDiffusionUpscalePipeline`, or its folder or Hub id; "bundled" names the bundled one.
+    `noise_level` is 20 by default, as in the pipeline, or the largest that it supports. The super-resolver also gets
+    the base stage's prompts, negative prompts, steps, guidance and generator.
     """
 
     name = "sr"
@@ -37,11 +36,11 @@ class SuperResolution(Method):
     needs = frozenset({"weights"})
 
     def make(self, request: MethodRequest) -> SelfCascadeOutput:
-        """One stage, the base sample's; "latent" gives the picture encoded again.
+        """One stage, the base sample; output type "latent" gives the enlarged picture, encoded again.
 
         Raises:
-            ValueError: There is no super-resolver in the weights; the pipeline makes video; the prompt is not text,
-                which is all that two models have in common; the pivot has no whole number of samples a prompt.
+            ValueError: The weights are not a super-resolver's, the pipeline makes video, the prompt is not text (two
+                models share no embeddings), or the pivot's samples are not a multiple of the prompts.
         """
         cascade, prompt, target = request.cascade, request.prompt, request.target
         if cascade.family.video:
@@ -66,7 +65,7 @@ class SuperResolution(Method):
 
 
 def _resolver(request: MethodRequest) -> Any:
-    """The super-resolver, loaded where it is named, on the base model's device and in its precision."""
+    """The super-resolver, loaded if it is given by name, on the base model's device and in its precision."""
     weights, pipe = request.arguments["weights"], request.pipe
     if not isinstance(weights, (str, Path)):
         return weights
@@ -75,7 +74,7 @@ def _resolver(request: MethodRequest) -> Any:
 
 
 def _one_each(name: str, words: str | list[str], count: int) -> list[str]:
-    """The words of each of `count` base samples; every prompt has equally many, one after the other."""
+    """The text of each of `count` base samples; each prompt has equally many, one after the other."""
     words = [words] if isinstance(words, str) else words
     if not words or count % len(words):
         raise ValueError(f"{name} has {len(words)} entries, and there are {count} base samples; give as many, or one")

@@ -1,4 +1,4 @@
-"""Where methods reach into a U-Net: its convolutions and attention layers by level, the timestep of a call."""
+"""Finds a U-Net's convolutions and attention layers by level, and the timestep of a call."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-# What hooks are given: a module's arguments, by position and by name.
+# Arguments of hooks: a module's arguments, by position and by name.
 Positional = tuple[Any, ...]
 Named = dict[str, Any]
 TEMPORAL = frozenset({"motion_modules", "temp_attentions", "transformer_in"})  # their tokens are frames
 
 
 def refuse_compiled(unet: Any, method: str) -> None:
-    """Raises ValueError if the U-Net or a part of it is compiled, which would ignore changes made afterwards."""
+    """Raises ValueError if the U-Net or a part of it is compiled and would ignore changes made afterwards."""
     if any(hasattr(module, "_orig_mod") or module._compiled_call_impl is not None for module in unet.modules()):
         raise ValueError(f"{method} needs a U-Net that is not compiled, which would ignore its hooks")
 
 
 def convolution_levels(unet: nn.Module, method: str) -> dict[nn.Conv2d, int]:
-    """The 3 x 3 convolutions of a U-Net's blocks with their levels, 0 the shallowest; those of LoRAs among them.
+    """The 3 x 3 convolutions of a U-Net's blocks, including those of LoRAs, with their levels, 0 the shallowest.
 
     Raises:
-        ValueError: It is no U-Net.
+        ValueError: The network is not a U-Net.
     """
     return {
         module: level
@@ -37,10 +37,10 @@ def convolution_levels(unet: nn.Module, method: str) -> dict[nn.Conv2d, int]:
 
 
 def spatial_attention(unet: nn.Module, method: str) -> dict[Any, int]:
-    """The self-attention layers over positions with their levels, 0 the shallowest; those over frames are left out.
+    """The self-attention layers over positions, but not over frames, with their levels, 0 the shallowest.
 
     Raises:
-        ValueError: It is no U-Net, or has none.
+        ValueError: The network is not a U-Net, or has none.
     """
     parts: list[tuple[str, nn.Module, int]] = [
         (name, module, level)
@@ -59,11 +59,10 @@ def spatial_attention(unet: nn.Module, method: str) -> dict[Any, int]:
 
 @contextlib.contextmanager
 def convolving(changes: Mapping[nn.Conv2d, Any]) -> Generator[None]:
-    """Within it each convolution computes with what `changes` gives.
+    """Replaces the computation of each convolution by that in `changes`, within this context.
 
     Raises:
-        ValueError: A convolution does not pad with zeros, as those patched for seamless pictures, or the user's own
-            patch is in the way.
+        ValueError: A convolution does not pad with zeros (patched for seamless pictures), or is patched by the user.
     """
     for module in changes:
         if module.padding_mode != "zeros" or "_conv_forward" in vars(module):
@@ -83,7 +82,7 @@ def blocks_by_level(unet: Any, method: str) -> list[tuple[nn.Module, int]]:
     """A U-Net's blocks with their levels, 0 the shallowest.
 
     Raises:
-        ValueError: It is no U-Net.
+        ValueError: The network is not a U-Net.
     """
     if not hasattr(unet, "up_blocks") or not hasattr(unet, "down_blocks"):
         raise ValueError(f"{type(unet).__name__} has no levels; {method} needs a U-Net")
@@ -94,6 +93,6 @@ def blocks_by_level(unet: Any, method: str) -> list[tuple[nn.Module, int]]:
 
 
 def timestep_of(unet: nn.Module, positional: Positional, named: Named) -> float:
-    """The timestep that the U-Net is called with; the highest, where each picture has its own."""
+    """The timestep that the U-Net is called with; the highest if each picture has its own."""
     given = dict(zip(inspect.signature(unet.forward).parameters, positional, strict=False)) | named
     return float(torch.as_tensor(given["timestep"]).max())

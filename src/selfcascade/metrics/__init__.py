@@ -1,1 +1,1 @@
-"""Measures of pictures."""
+"""Metrics of pictures and clips."""

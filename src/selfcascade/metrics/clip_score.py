@@ -15,8 +15,8 @@ class ClipScore:
 
     Args:
         model: A `CLIPModel`.
-        tokenizer: Its tokenizer.
-        mean, std: Mean and deviation of its training pictures' channels; OpenAI's unless given.
+        tokenizer: The model's tokenizer.
+        mean, std: Mean and deviation of the channels of its training pictures, (3,); by default OpenAI's.
     """
 
     def __init__(
@@ -31,10 +31,10 @@ class ClipScore:
 
     @classmethod
     def from_pretrained(cls, folder: str) -> ClipScore:
-        """From a folder or the Hub, safetensors only.
+        """Loads a model from a folder or the Hub, safetensors only.
 
         Raises:
-            OSError: There is no such model.
+            OSError: The model does not exist.
         """
         from transformers import CLIPModel, CLIPTokenizer
 
@@ -42,7 +42,7 @@ class ClipScore:
 
     @torch.no_grad()
     def features(self, pictures: Tensor) -> Tensor:
-        """Unit vectors (B, D) of pictures (B, 3, H, W) in [0, 1]: the shorter side resized, the middle cut out."""
+        """Unit vectors (B, D) of pictures (B, 3, H, W) in [0, 1], resized by the shorter side and cropped."""
         side = self.model.config.vision_config.image_size
         factor = side / min(pictures.shape[-2:])
         size = [max(side, round(length * factor)) for length in pictures.shape[-2:]]
@@ -58,7 +58,7 @@ class ClipScore:
         """(B,) scores from 0 to 100 of pictures (B, 3, H, W) in [0, 1], each with its own prompt.
 
         Raises:
-            ValueError: There are not as many prompts as pictures.
+            ValueError: The numbers of prompts and pictures differ.
         """
         if len(prompts) != len(pictures):
             raise ValueError(f"prompts must be as many as the {len(pictures)} pictures, not {len(prompts)}")

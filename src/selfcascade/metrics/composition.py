@@ -1,4 +1,4 @@
-"""Reading a scene's composition off a picture: how many objects, which, what colour, where, on what background.
+"""Reads a scene's composition from a picture: number, kinds, colours and places of objects, and the background.
 
 Axis letters: B pictures, C channels, H, W pixels.
 """
@@ -31,17 +31,17 @@ class _Block(nn.Module):
 
 
 class _ObjectHead(nn.Module):
-    """Reads the attributes of each of several objects with the same weights, from where it looks for that object.
+    """Reads the attributes of several objects with the same weights, each from its own place in the picture.
 
-    Where it looks is a softmax over the cells of a feature map: of what is there, and of the whole picture, which alone
-    tells the first object from the last.
+    An object's place is a softmax over the cells of a feature map. It depends on the cells and on the whole picture,
+    since only the latter distinguishes the first object from the last.
 
     Args:
         channels: Channels of the feature map.
-        code: Width of the vector that tells of the whole picture.
+        code: Width of the vector that describes the whole picture.
         cells: Number of cells of the feature map.
-        objects: Their number.
-        outputs: Logits of each.
+        objects: Number of objects.
+        outputs: Number of logits per object.
     """
 
     def __init__(self, channels: int, code: int, cells: int, objects: int, outputs: int) -> None:
@@ -58,17 +58,17 @@ class _ObjectHead(nn.Module):
 
 
 class CompositionReader(ModelMixin, ConfigMixin):
-    """A small network that reads each attribute of a scene or a collage.
+    """A small network that reads the attributes of a scene or a collage.
 
-    Objects are named by position: `first` from the left and `last`; with one object they are the same. `count` stops at
-    the last of its labels ("3" means three or more).
+    Objects are named by position: `first` from the left and `last`; with one object they are the same. The last label
+    of `count` includes higher counts ("3" means three or more).
 
     Args:
-        labels: For each attribute, the words it can have, in the order of the network's outputs for it.
+        labels: Words of each attribute, in the order of the network's outputs.
         widths: Channels of the four resolution levels.
         input_size: Side to which pictures of any size are resized before they are read.
-        objects: Attributes named "<object>_..." of these are read by weights that the objects share, which is learnt
-            from far fewer pictures where there are many kinds; they must have the same labels.
+        objects: Objects whose attributes "<object>_..." are read with shared weights, which need far fewer training
+            pictures if there are many kinds; they must have the same labels.
         squeezed, hidden_size: Channels of the squeezed feature map, and width of the layer that reads all of it.
     """
 
@@ -98,11 +98,11 @@ class CompositionReader(ModelMixin, ConfigMixin):
         self.object_head = _ObjectHead(widths[-1], hidden_size, cells, len(objects), outputs) if objects else None
 
     def features(self, images: Tensor) -> Tensor:
-        """Pooled features of the deepest level, (B, widths[-1]), of images (B, 3, H, W) in [0, 1]."""
+        """Pooled features of the deepest level, (B, widths[-1]), for images (B, 3, H, W) in [0, 1]."""
         return self._hidden(images).mean((2, 3))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits (B, words) of each attribute, of images (B, 3, H, W) in [0, 1], any size."""
+        """Logits (B, words) of each attribute, for images (B, 3, H, W) in [0, 1] of any size."""
         hidden = self._hidden(images)
         flat = torch.cat([relu(self.squeeze(hidden)).flatten(1), hidden.mean((2, 3))], 1)
         code = self.head[:2](flat)
@@ -117,13 +117,13 @@ class CompositionReader(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def read(self, images: Tensor) -> list[dict[str, str]]:
-        """The most likely word for each attribute, one mapping a picture."""
+        """The most likely word for each attribute, one mapping per picture."""
         best = {name: logits.argmax(1).tolist() for name, logits in self(images).items()}
         labels = self.config["labels"]
         return [{name: labels[name][best[name][row]] for name in labels} for row in range(len(images))]
 
     def loss(self, images: Tensor, truths: Sequence[Reading]) -> Tensor:
-        """Cross-entropy summed over attributes; an attribute that a truth lacks does not count."""
+        """Cross-entropy summed over attributes; attributes missing from a truth do not count."""
         total = torch.zeros((), device=images.device)
         for name, logits in self(images).items():
             words = self.config["labels"][name]
@@ -133,7 +133,7 @@ class CompositionReader(ModelMixin, ConfigMixin):
         return total
 
     def places(self, images: Tensor, level: int = 2) -> Tensor:
-        """Features that keep positions, (B, D, h, w): those after `level` blocks, of images (B, 3, H, W) in [0, 1]."""
+        """Features with positions, (B, D, h, w), after `level` blocks, for images (B, 3, H, W) in [0, 1]."""
         return self._hidden(images, level)
 
     def _hidden(self, images: Tensor, level: int | None = None) -> Tensor:
@@ -146,7 +146,7 @@ class CompositionReader(ModelMixin, ConfigMixin):
 
 
 def _divided(labels: dict[str, list[str]], objects: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Attributes of the whole picture, and those that each object has, both in order of name.
+    """Attributes of the whole picture, and attributes that each object has, both sorted by name.
 
     A saved configuration does not keep the order of its keys.
 
@@ -161,9 +161,9 @@ def _divided(labels: dict[str, list[str]], objects: Sequence[str]) -> tuple[list
 
 
 def accuracy(readings: Sequence[Reading], truths: Sequence[Reading]) -> dict[str, float]:
-    """Share of pictures read as their truth says: each attribute, and `all` of them at once.
+    """Share of pictures read correctly: for each attribute, and under `all` for all of them at once.
 
-    An attribute counts over the pictures whose truth has it.
+    An attribute is averaged over the pictures whose truth has it.
 
     Raises:
         ValueError: The lists differ in length or are empty.

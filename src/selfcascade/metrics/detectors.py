@@ -1,4 +1,4 @@
-"""Detectors: networks that turn pictures into the features between which a distance is measured.
+"""Detectors: networks that turn pictures into features, for distances between them.
 
 Axis letters: B pictures, C channels, H, W pixels.
 """
@@ -21,13 +21,13 @@ from selfcascade.options.optional import install
 
 
 class PatchDetector(ModelMixin, ConfigMixin):
-    """A small fully convolutional network for patches of scenes at full size: it knows texture, sharpness and noise.
+    """A small fully convolutional network for full-size patches of scenes, sensitive to texture, sharpness and noise.
 
-    Unlike a network that recognises things, it is not to see past a picture's flaws: it is trained to name, beside what
-    the patch shows, how it was degraded. So a distance of its features rises with blur, noise and wrong detail.
+    A network that recognises things learns to ignore flaws. This one is also trained to tell how a patch was degraded,
+    so a distance of its features grows with blur, noise and wrong detail.
 
     Args:
-        outputs: Name and width of each thing that it tells of a patch.
+        outputs: Name and width of each output.
         widths: Channels of the resolution levels; the last is the number of features.
     """
 
@@ -43,7 +43,7 @@ class PatchDetector(ModelMixin, ConfigMixin):
         self.heads = nn.ModuleDict({name: nn.Linear(widths[-1], outputs[name]) for name in sorted(outputs)})
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, widths[-1]), of patches (B, 3, H, W) in [0, 1] of at least 16 pixels a side, in their own pixels."""
+        """Features (B, widths[-1]) of patches (B, 3, H, W) in [0, 1] of at least 16 pixels a side, not resized."""
         if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[-2:]) < 16:
             raise ValueError(f"images must be (B, 3, H, W) of at least 16 pixels a side, not {tuple(images.shape)}")
         hidden = silu(self.stem(images * 2 - 1))
@@ -62,11 +62,11 @@ class Inception:
     """The Inception-v3 of published FIDs, 2,048 features, from torch-fidelity; pictures are rounded to 8 bits for it.
 
     Args:
-        weights: Its weights as safetensors. torch-fidelity's own file is a pickle, which this package does not read;
+        weights: File of its weights in safetensors. torch-fidelity's own is a pickle, which this package does not read;
             `save_file(torch.load("weights-inception-2015-12-05-6726825d.pth", weights_only=True), FILE)` converts it.
 
     Raises:
-        ValueError: torch-fidelity is not installed, or the file is not what it should be.
+        ValueError: torch-fidelity is not installed, or the file cannot be read.
     """
 
     def __init__(self, weights: str) -> None:
@@ -78,13 +78,13 @@ class Inception:
             state = load_file(weights)
         except (OSError, SafetensorError) as error:
             raise ValueError(f"detector inception cannot read {weights!r} as safetensors: {error}") from error
-        with tempfile.TemporaryDirectory() as folder:  # torch-fidelity takes weights as its own kind of file alone
+        with tempfile.TemporaryDirectory() as folder:  # torch-fidelity reads weights from its own format only
             torch.save(state, f"{folder}/weights.pth")
             own = {"feature_extractor_weights_path": f"{folder}/weights.pth"}
             self.network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], **own).eval()
 
     @torch.no_grad()
     def features(self, pictures: Tensor) -> Tensor:
-        """(B, 2048), of pictures (B, 3, H, W) in [0, 1] of any size: the network resizes them to 299 x 299."""
+        """Features (B, 2048) of pictures (B, 3, H, W) in [0, 1] of any size; they are resized to 299 x 299."""
         device = next(self.network.parameters()).device
         return self.network(pictures.to(device).clamp(0, 1).mul(255).round().to(torch.uint8))[0].float()

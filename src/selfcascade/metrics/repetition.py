@@ -1,4 +1,4 @@
-"""Repeated objects, without labels: what stands out in a picture, and stands out elsewhere again.
+"""Measures repeated objects without labels: whether what stands out in a picture is found again elsewhere.
 
 Axis letters: B pictures, D features, h, w positions.
 """
@@ -9,27 +9,27 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-APART = 0.22  # of the picture's sides: two places nearer than that can be one object
+APART = 0.22  # of the picture's sides: places closer than this may belong to one object
 
 
 def repetition(features: Tensor, apart: float = APART) -> Tensor:
-    """How much of what stands out in a picture is found again far from itself, 0 to 1.
+    """How much of what stands out in a picture is repeated elsewhere in it, from 0 to 1.
 
-    At each position the features' distance from the picture's mean says how much it stands out, s; their cosine
-    similarity with those of the most similar position that lies farther off than `apart`, how much it is repeated, r.
-    The score is the mean of r, weighted by (s / max s)^4. Textured surroundings resemble themselves as well, so it is
-    not 0 for one object: it is to be read beside that of real pictures. On renders of known counts it tells one object
-    from two equal ones in 96 % of pairs, from three in 99 % (docs/evaluation.md).
+    For each position, s is the distance of its features from the picture's mean: how much it stands out. r is the
+    cosine similarity with the most similar position farther away than `apart`: how much it is repeated. The score is
+    the mean of r, weighted by (s / max s)^4. Textured backgrounds resemble themselves too, so the score of one object
+    is not 0; compare it with that of real pictures. On renders with known counts it distinguishes one object from two
+    equal ones in 96 % of pairs, and from three in 99 % (docs/evaluation.md).
 
     Args:
-        features: (B, D, h, w) of any detector that keeps positions.
-        apart: A share of the sides, in (0, 1).
+        features: Features with positions, (B, D, h, w), of any detector.
+        apart: Least distance, as a share of the sides in (0, 1).
 
     Returns:
-        (B,).
+        Scores, (B,).
 
     Raises:
-        ValueError: `apart` is out of range, or so large that no position has another that far off.
+        ValueError: `apart` is out of range, or so large that no position has another that far away.
     """
     if not 0 < apart < 1:
         raise ValueError(f"apart must be a share of the sides in (0, 1), not {apart!r}")
@@ -50,12 +50,12 @@ def repetition(features: Tensor, apart: float = APART) -> Tensor:
 
 
 def repetition_figures(real: Tensor, fake: Tensor, draws: int = 0) -> dict[str, float]:
-    """Mean scores of pictures and of real ones, and the share above what one real picture in twenty exceeds.
+    """Mean scores of pictures and of real ones, and the share of pictures above the real ones' 95th percentile.
 
     Args:
         real: `repetition` of real pictures, (N,).
         fake: `repetition` of the pictures, (M,).
-        draws: Not used: there is no interval.
+        draws: Not used, since there is no interval.
     """
     over = fake > torch.quantile(real, 0.95)
     figures = {"mean": fake.mean(), "real_mean": real.mean(), "share_over_real": over.float().mean()}

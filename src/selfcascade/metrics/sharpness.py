@@ -1,4 +1,4 @@
-"""Detail, without labels and without a network: how much energy the pictures have in each octave."""
+"""Measures detail without labels or a network: the energy of pictures in each octave."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 
 def octave_energies(pictures: Tensor, octaves: int = 3) -> Tensor:
-    """Mean square of each band of a Laplacian pyramid, finest first: blur lowers the first, noise raises it.
+    """Mean square of each band of a Laplacian pyramid, finest first; blur lowers the first, noise raises it.
 
-    Divided by those of real pictures of the same size, 1 is right; an enlarged picture lacks the finest octaves.
+    Divide by the energies of real pictures of the same size: 1 is right. Enlarged pictures lack the finest octaves.
 
     Args:
         pictures: (N, C, H, W).
-        octaves: How many bands.
+        octaves: Number of bands.
 
     Returns:
         (N, octaves).
 
     Raises:
-        ValueError: The pictures are too small for this many.
+        ValueError: The pictures are too small for this many octaves.
     """
     if min(pictures.shape[-2:]) < 2**octaves:
         raise ValueError(f"octaves must be fewer for pictures of {tuple(pictures.shape[-2:])} pixels, not {octaves}")
@@ -34,11 +34,11 @@ def octave_energies(pictures: Tensor, octaves: int = 3) -> Tensor:
 
 
 def octave_ratios(real: Tensor, fake: Tensor, draws: int = 0) -> list[float]:
-    """Mean `octave_energies` of pictures over those of real ones, finest first: 1 is right, below is blur, above noise.
+    """Mean `octave_energies` divided by those of real pictures, finest first: 1 is right, less is blur, more is noise.
 
     Args:
-        real: (N, octaves).
-        fake: (M, octaves).
-        draws: Not used: there is no interval.
+        real: Energies of real pictures, (N, octaves).
+        fake: Energies of the pictures, (M, octaves).
+        draws: Not used, since there is no interval.
     """
     return (fake.mean(0) / real.mean(0)).tolist()

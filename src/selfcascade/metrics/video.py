@@ -1,4 +1,4 @@
-"""Measures of clips: distances of sets of them (FVD, KVD), steadiness from frame to frame, and what is read off them.
+"""Metrics of clips: distances of sets (FVD, KVD), steadiness from frame to frame, and accuracy of what they show.
 
 Axis letters: N clips, F frames, D features, C channels, H, W pixels.
 """
@@ -19,22 +19,21 @@ CELLS = 16
 
 
 def clip_distances(real: Tensor, fake: Tensor, seed: int = 0, draws: int = 100) -> dict[str, Estimate]:
-    """FVD and KVD with 95 % intervals, of a detector's features of whole clips.
+    """FVD and KVD with 95 % intervals, from a detector's features of whole clips.
 
-    FVD is the Frechet distance (Unterthiner et al. 2018); published ones are of `CLIPS` clips of `FRAMES` frames, and
-    it is biased upwards with fewer: compare equal N only. KVD is the unbiased squared maximum mean discrepancy with
-    k(x, y) = (x.y / D + 1)^3. LVDM, whose figures the paper's Table 3 follows, computes it over all clips at once and
-    reports it as it is, without subsets and without a multiplier; so it is here. For subsets, as KID has them, there is
-    `kernel_distance_of_subsets`.
+    FVD is the Frechet distance (Unterthiner et al. 2018). Published ones use `CLIPS` clips of `FRAMES` frames; fewer
+    bias it upwards, so only compare equal N. KVD is the unbiased squared maximum mean discrepancy with
+    k(x, y) = (x.y / D + 1)^3, over all clips at once and without a multiplier, as in LVDM, which the paper's Table 3
+    follows. For subsets, as in KID, use `kernel_distance_of_subsets`.
 
     Args:
-        real: (N, D).
-        fake: (M, D).
+        real: Features of real clips, (N, D).
+        fake: Features of the clips, (M, D).
         seed: Seed of the bootstrap.
         draws: Number of draws of the bootstrap.
 
     Raises:
-        ValueError: As in `frechet_distance`.
+        ValueError: The features differ in width, are not finite, or there are fewer than two clips.
     """
     return {
         name: bootstrap(distance, real, fake, torch.Generator().manual_seed(seed), draws)
@@ -45,11 +44,11 @@ def clip_distances(real: Tensor, fake: Tensor, seed: int = 0, draws: int = 100) 
 def neighbour_distance(features: Tensor) -> Tensor:
     """Mean distance of neighbouring frames' features, (N,): |f_(t+1) - f_t| over the frames of each clip.
 
-    No optical flow and no warping, so it asks nothing of a motion model. Alone it says little: a frozen clip has 0.
-    Divided by that of real clips (`relative`), above 1 is unsteady and below 1 moves too little.
+    It needs no optical flow, so it does not depend on a motion model. Alone it says little: a frozen clip has 0.
+    Divided by the value of real clips (`relative`), above 1 is unsteady and below 1 moves too little.
 
     Args:
-        features: (N, F, D), of single frames.
+        features: Features of single frames, (N, F, D).
 
     Raises:
         ValueError: There are fewer than two frames.
@@ -60,10 +59,10 @@ def neighbour_distance(features: Tensor) -> Tensor:
 
 
 def flicker(clips: Tensor, cells: int = CELLS) -> Tensor:
-    """How much coarse brightness and colour go up and down again, (N,): mean |x_(t-1) - 2 x_t + x_(t+1)|.
+    """How much coarse brightness and colour flicker, (N,): mean |x_(t-1) - 2 x_t + x_(t+1)|.
 
-    Of frames averaged over a grid of cells, so that it is the same at every size, and that what moves smoothly from
-    cell to cell weighs little. To be divided by that of real clips, as `neighbour_distance`.
+    Frames are averaged over a grid of cells, so that it does not depend on the size, and smooth motion from cell to
+    cell counts little. Divide by the value of real clips, as for `neighbour_distance`.
 
     Args:
         clips: (N, F, C, H, W).
@@ -80,11 +79,11 @@ def flicker(clips: Tensor, cells: int = CELLS) -> Tensor:
 
 
 def relative(real: Tensor, fake: Tensor) -> float:
-    """Mean of the fake clips' values over the mean of the real ones': 1 is as real. A `Distance` for `bootstrap`.
+    """Mean of the clips' values divided by the mean of the real ones'; 1 is right. A `Distance` for `bootstrap`.
 
     Args:
-        real: (N, 1).
-        fake: (M, 1).
+        real: Values of real clips, (N, 1).
+        fake: Values of the clips, (M, 1).
 
     Raises:
         ValueError: The real values' mean is 0.
@@ -96,9 +95,9 @@ def relative(real: Tensor, fake: Tensor) -> float:
 
 
 def mean_estimate(values: Tensor, seed: int = 0, draws: int = 100) -> Estimate:
-    """The mean of a value of each clip, (N,), with the middle 95 % of the means of clips drawn with replacement.
+    """The mean of the clips' values, (N,), with the middle 95 % of bootstrap means.
 
-    Clips without a value, NaN, are left out. A mean is not biased as distances are, so the interval is not moved: it
+    Clips without a value, NaN, are left out. A mean is not biased like distances, so the interval is not moved, and
     never leaves the range of the values.
     """
     values = values.double().cpu()
@@ -111,15 +110,15 @@ def mean_estimate(values: Tensor, seed: int = 0, draws: int = 100) -> Estimate:
 def frame_accuracy(
     readings: Sequence[Sequence[Reading]], truths: Sequence[Reading], leave_out: Sequence[str] = ("place",)
 ) -> dict[str, Tensor]:
-    """Share of each clip's frames that are read as the clip's truth says, (N,): each attribute, and `all` at once.
+    """Share of each clip's frames that are read correctly, (N,), for each attribute and for `all` at once.
 
     Args:
-        readings: Readings of each clip, one a frame, as `CompositionReader.read` gives them; or one of the whole clip.
-        truths: Truths of each clip; an attribute that no reading has is left out.
-        leave_out: Attributes that do not hold for a whole clip: what moves has no one place.
+        readings: Readings of each clip, one per frame from `CompositionReader.read`, or one for the whole clip.
+        truths: Truth of each clip; attributes that no reading has are left out.
+        leave_out: Attributes that do not hold for a whole clip, such as the place of what moves.
 
     Returns:
-        For each attribute a value a clip; NaN where a clip's truth lacks it.
+        One value per clip for each attribute; NaN if a clip's truth lacks it.
 
     Raises:
         ValueError: The lists differ in length or are empty.

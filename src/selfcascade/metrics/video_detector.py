@@ -1,4 +1,4 @@
-"""A small detector for clips of moving scenes: it reads what moves where, and sees how a clip is flawed.
+"""A small detector for clips of moving scenes: it reads what moves where, and how a clip is degraded.
 
 Axis letters: B clips, C channels, F frames, H, W pixels.
 """
@@ -18,21 +18,21 @@ from selfcascade.metrics.composition import Reading
 
 FEWEST_FRAMES = 4
 FLAWS_WEIGHT = 100
-# Over (F, H, W), after a stem of (1, 4, 4): the first level keeps all frames, the last all places.
+# Strides over (F, H, W), after a stem of (1, 4, 4): the first level keeps all frames, the last all places.
 STRIDES = ((1, 2, 2), (2, 2, 2), (2, 1, 1))
 
 
 class VideoDetector(ModelMixin, ConfigMixin):
-    """Three-dimensional convolutions over (F, H, W); its pooled features are those of the bundled FVD.
+    """Three-dimensional convolutions over (F, H, W); the pooled features are used for the bundled FVD.
 
-    Objects are named as in `CompositionReader`: `first` from the left and `last`; where they move is a word as well.
-    What a clip shows is read off features that keep places. The pooled features, from which the words are learnt too,
-    must tell beside them how far the clip was degraded, in time (shuffled, frozen, ...) and in its pictures (blurred,
-    noisy, ...): so a distance of them rises with either.
+    Objects are named as in `CompositionReader`: `first` from the left and `last`; their direction is an attribute too.
+    What a clip shows is read from features with places. The pooled features are also trained on these words, and on
+    how far a clip was degraded in time (shuffled, frozen, ...) and in its pictures (blurred, noisy, ...). So a distance
+    of them grows with either.
 
     Args:
-        labels: For each attribute, the words it can have, in the order of the network's outputs for it.
-        degradations: Names of the degradations whose amount, 0 to 1, it tells.
+        labels: Words of each attribute, in the order of the network's outputs.
+        degradations: Names of the degradations whose amounts, 0 to 1, are predicted.
         widths: Channels of the four resolution levels; the last is the number of features.
         input_size: Side to which frames of any size are resized.
     """
@@ -59,7 +59,7 @@ class VideoDetector(ModelMixin, ConfigMixin):
         self.told = nn.Linear(widths[-1], words + self.flaws)
 
     def features(self, clips: Tensor) -> Tensor:
-        """(B, widths[-1]), of clips (B, F, 3, H, W) in [0, 1] of any size.
+        """Features (B, widths[-1]) of clips (B, F, 3, H, W) in [0, 1] of any size.
 
         Raises:
             ValueError: The clips are not of that shape, or have fewer than four frames.
@@ -67,26 +67,26 @@ class VideoDetector(ModelMixin, ConfigMixin):
         return self._hidden(clips).mean((2, 3, 4))
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Logits (B, words) of each attribute, and the amounts `degraded` (B, degradations), of clips as above."""
+        """Logits (B, words) of each attribute, and amounts `degraded` (B, degradations), for clips as in `features`."""
         read, _, amounts = self._outputs(clips)
         return {**read, "degraded": amounts}
 
     @torch.no_grad()
     def read(self, clips: Tensor) -> list[dict[str, str]]:
-        """The most likely word for each attribute, one mapping a clip."""
+        """The most likely word for each attribute, one mapping per clip."""
         outputs = self(clips)
         labels = self.config["labels"]
         best = {name: outputs[name].argmax(1).tolist() for name in labels}
         return [{name: labels[name][best[name][row]] for name in labels} for row in range(len(clips))]
 
     def loss(self, clips: Tensor, truths: Sequence[Reading], amounts: Tensor) -> Tensor:
-        """Cross-entropy summed over attributes, of the reading and of what the pooled features tell, and the amounts'.
+        """Cross-entropies of both readings summed over attributes, and the squared error of the amounts.
 
         Args:
             clips: (B, F, 3, H, W).
-            truths: Truths of each clip; an attribute that a truth lacks does not count.
-            amounts: Degradations' strengths, (B, degradations) in [0, 1]; their mean squared error counts 100 times,
-                since rare and small amounts have small errors beside those of words.
+            truths: Truth of each clip; attributes missing from a truth do not count.
+            amounts: Amounts of the degradations, (B, degradations) in [0, 1]; their mean squared error counts 100
+                times, since it is small compared with the cross-entropies.
         """
         read, plain, flaws = self._outputs(clips)
         total = FLAWS_WEIGHT * mse_loss(flaws.float(), amounts)
@@ -99,7 +99,7 @@ class VideoDetector(ModelMixin, ConfigMixin):
         return total
 
     def _outputs(self, clips: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-        """Words as they are read, words from the pooled features alone, and the degradations' amounts from these."""
+        """Logits of the words, logits from the pooled features only, and amounts of the degradations."""
         hidden = self._hidden(clips)
         pooled = hidden.mean((2, 3, 4))
         placed = relu(self.squeeze(hidden.mean(2))).flatten(1)
