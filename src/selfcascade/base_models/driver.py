@@ -16,6 +16,7 @@ from selfcascade.base_models.borrowing import plain_class, remembering, replacin
 from selfcascade.base_models.decoding import Decoded, decode_clips
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.finite import check_finite
+from selfcascade.base_models.global_draws import seeded_by, unmoved
 from selfcascade.base_models.last_timesteps import lowest_pivot, takes_sigmas
 from selfcascade.base_models.pivot_controls import Anchor, PivotSettings, restore_energy
 from selfcascade.base_models.protocols import Pipeline
@@ -143,19 +144,18 @@ class PipelineBaseModel:
             return stages
         known: list[Stage] = []
         limit = training_steps(self.pipe.scheduler)
-        mu, random = 0.0, self.request.cloned_generator()
-        with torch.random.fork_rng():  # pyright: ignore[reportUnknownMemberType]
-            for stage in stages:
-                scheduler = stage_scheduler(scheduler_of(self.pipe, stage), stage.pivot_step, mu)
-                try:
-                    self._find_schedule(scheduler, stage, {} if random is None else {"generator": random})
-                except NoStepLeft as error:
-                    if chosen:
-                        raise
-                    lowest = lowest_pivot(limit, stage.num_inference_steps, error.last)
-                    stage = replace(stage, pivot_step=lowest)
-                mu = scheduler.mu if stage.pivot_step is None else mu
-                known.append(stage)
+        mu = 0.0
+        for stage in stages:
+            scheduler = stage_scheduler(scheduler_of(self.pipe, stage), stage.pivot_step, mu)
+            try:
+                self._find_schedule(scheduler, stage, {})
+            except NoStepLeft as error:
+                if chosen:
+                    raise
+                lowest = lowest_pivot(limit, stage.num_inference_steps, error.last)
+                stage = replace(stage, pivot_step=lowest)
+            mu = scheduler.mu if stage.pivot_step is None else mu
+            known.append(stage)
         return known
 
     def upsample(self, pivot: PipelineSample, size: Size) -> Tensor:
@@ -208,9 +208,11 @@ class PipelineBaseModel:
 
     def _find_schedule(self, scheduler: StageScheduler, stage: Stage, more: Mapping[str, Any]) -> None:
         # Only the pipeline knows which sigmas and shift it asks for at this size: it is called, and stopped there.
-        scheduler.probing = True
-        with contextlib.suppress(ScheduleKnown):
-            self._call(scheduler, stage, {**more, "output_type": "latent"})
+        # What it draws before that, it draws again when it runs.
+        scheduler.probing, random = True, self.request.cloned_generator()
+        drawing = {} if random is None else {"generator": random}
+        with unmoved(self.pipe._execution_device), contextlib.suppress(ScheduleKnown):
+            self._call(scheduler, stage, {**more, **drawing, "output_type": "latent"})
         scheduler.probing = False
 
     def _run(self, stage: Stage, scheduler: StageScheduler, latents: Tensor | None) -> PipelineSample:
@@ -242,7 +244,8 @@ class PipelineBaseModel:
         lent = {**stage_attributes(self.pipe, stage), **own, "scheduler": scheduler}
         if self.encode_prompt is not None:
             lent["encode_prompt"] = self.encode_prompt
-        with replacing_attributes(self.pipe, lent):
+        scheduler.generator = self.request.generator
+        with replacing_attributes(self.pipe, lent), seeded_by(scheduler.generator, self.pipe._execution_device):
             call = plain_class(type(self.pipe)).__call__
             return call(self.pipe, **{**self._stage_arguments(scheduler, stage), **more})
 

@@ -50,8 +50,8 @@ class Request:
     def cloned_generator(self) -> Generators | None:
         """Copies of the generators: they draw the same numbers without advancing the caller's."""
         if isinstance(self.generator, list):
-            return [_clone(generator) for generator in self.generator]
-        return None if self.generator is None else _clone(self.generator)
+            return [cloned(generator) for generator in self.generator]
+        return None if self.generator is None else cloned(self.generator)
 
     def for_pictures(self, count: int, video: bool = False) -> Request:
         """The request, with its one prompt repeated for this many pictures or clips.
@@ -80,7 +80,8 @@ class Request:
         return {**self.arguments, **{name: value for name, value in named.items() if value is not None}}
 
 
-def _clone(generator: torch.Generator) -> torch.Generator:
+def cloned(generator: torch.Generator) -> torch.Generator:
+    """One that draws the same, without moving the caller's on."""
     copied = torch.Generator(generator.device)
     copied.set_state(generator.get_state())
     return copied

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from selfcascade.base_models.pivot_controls import Anchor, counts_signal
 from selfcascade.base_models.protocols import Scheduler
+from selfcascade.base_models.request import Generators
 from selfcascade.options.checks import is_whole
 
 # Their timesteps are not training timesteps (but functions of sigma, or angles), so K would have no meaning.
@@ -77,6 +78,7 @@ class StageScheduler(Scheduler, Protocol):
         steps_run: Number of steps run so far.
         stage_latents: Result of the last step; None before the first.
         anchor: Changes the network's output; None leaves it.
+        generator: The caller's, used where a pipeline passes none to a scheduler that draws.
     """
 
     pivot_step: int | None
@@ -88,6 +90,7 @@ class StageScheduler(Scheduler, Protocol):
     steps_run: int
     stage_latents: Tensor | None
     anchor: Anchor | None
+    generator: Generators | None
 
 
 def stage_scheduler(scheduler: Scheduler, pivot_step: int | None, base_mu: float = 0.0) -> StageScheduler:
@@ -115,7 +118,7 @@ def stage_scheduler(scheduler: Scheduler, pivot_step: int | None, base_mu: float
     copied.pivot_step, copied.first_index, copied.whole = pivot_step, 0, {}
     copied.mu, copied.largest_mu = 0.0, max(base_mu, scheduler.config.get("max_shift") or 0.0)
     copied.probing, copied.steps_run, copied.stage_latents = False, 0, None
-    copied.anchor = None
+    copied.anchor = copied.generator = None
     return copied
 
 
@@ -197,14 +200,16 @@ def _stage_class(kind: type[Any]) -> type:
     @functools.wraps(kind.step)
     def step(self: StageScheduler, *args: object, **kwargs: object) -> Sequence[Any]:
         anchor, count = self.anchor, len(self.timesteps)
+        bound = signature.bind(self, *args, **kwargs)
+        given = bound.arguments
+        if "generator" in signature.parameters and given.get("generator") is None:
+            own = self.generator
+            fits = not isinstance(own, list) or len(own) == len(given["model_output"])
+            given["generator"] = own if fits else None
         with whole_schedule(self):
             if anchor is not None and anchor.holds(self.steps_run, count):
-                bound = signature.bind(self, *args, **kwargs)
-                given = bound.arguments
                 given["model_output"] = anchor(self, given["model_output"], given["timestep"], given["sample"])
-                result = kind.step(*bound.args, **bound.kwargs)
-            else:
-                result = kind.step(self, *args, **kwargs)
+            result = kind.step(*bound.args, **bound.kwargs)
         self.steps_run += 1
         self.stage_latents = result[0]
         return result

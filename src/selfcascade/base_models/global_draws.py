@@ -1,0 +1,64 @@
+"""PyTorch's global generator while a pipeline runs: some of diffusers' pipelines and schedulers draw from it.
+
+ControlNets of SD 3 and Hunyuan-DiT encode their control with noise from there, and so do some schedulers of flows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+from typing import Any
+
+import torch
+
+from selfcascade.base_models.request import Generators, cloned
+
+
+@contextlib.contextmanager
+def seeded_by(generator: Generators | None, device: torch.device) -> Generator[None]:
+    """With it global draws follow from the caller's generator, which is not moved; afterwards they go on as before.
+
+    Args:
+        generator: Source of the seed (`seed_of`); None leaves global draws alone.
+        device: Where the pipeline runs: its global generator and the CPU's are put back.
+    """
+    if generator is None:
+        yield
+        return
+    with unmoved(device):
+        seed = seed_of(generator)
+        torch.default_generator.manual_seed(seed)
+        if device.type != "cpu":
+            with _current(device):
+                _module(device).manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
+def unmoved(device: torch.device) -> Generator[None]:
+    """With it anything may be drawn; afterwards the global generators of the device and the CPU are as they were."""
+    own = torch.get_rng_state()
+    with _current(device):
+        other = None if device.type == "cpu" else _module(device).get_rng_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(own)
+        if other is not None:
+            with _current(device):
+                _module(device).set_rng_state(other)
+
+
+def seed_of(generator: Generators) -> int:
+    """The whole number below 2^63 that the generator, the first of a list, would draw next; it is not moved."""
+    first = cloned(generator[0] if isinstance(generator, list) else generator)
+    return int(torch.randint(2**63 - 1, (), generator=first, device=first.device))
+
+
+def _module(device: torch.device) -> Any:
+    return torch.get_device_module(device)
+
+
+def _current(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """With it the device is the one that its module's functions mean."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
