@@ -5,6 +5,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
 from cascade_runs import QUICK, run, seeded
@@ -62,8 +63,7 @@ def test_a_control_is_encoded_by_the_seed(name: str, monkeypatch: pytest.MonkeyP
         draws.append(self.mean + self.std * torch.randn(self.mean.shape, generator=generator))
         return draws[-1]
 
-    distribution = diffusers.models.autoencoders.vae.DiagonalGaussianDistribution
-    monkeypatch.setattr(distribution, "sample", watched)
+    monkeypatch.setattr(DiagonalGaussianDistribution, "sample", watched)
     for seed in (3, 3, 4):
         run(pipe, family, num_inference_steps=2, generator=seeded(seed))
     first, again, other = (draws[start :: len(draws) // 3][0] for start in range(0, len(draws), len(draws) // 3))

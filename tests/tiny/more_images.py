@@ -23,6 +23,7 @@ from diffusers import (
     OvisImageTransformer2DModel,
     PRXPipeline,
     PRXTransformer2DModel,
+    StableDiffusionXLControlNetUnionImg2ImgPipeline,
     StableDiffusionXLControlNetUnionPipeline,
     ZImageControlNetModel,
     ZImageControlNetPipeline,
@@ -41,6 +42,7 @@ from .parts import (
     embeds,
     flow_autoencoder,
     text_inputs,
+    twin_of,
 )
 from .unets import UNETS
 from .variants import bases, control_image, opened, own_config
@@ -226,5 +228,12 @@ MORE_IMAGES = (
     TinyPipeline("nucleus-moe", nucleus_moe, NATIVE, text_inputs("prompt_embeds_mask"), "dit"),
     TinyPipeline("kandinsky-5-image", kandinsky_5_image, NATIVE, KANDINSKY, "dit"),
     TinyPipeline("z-image-controlnet", z_image_controlnet, NATIVE, LISTED | {"control_image": control_image()}, "dit"),
-    TinyPipeline("stable-diffusion-xl-controlnet-union", sdxl_controlnet_union, NATIVE, UNION, "unet"),
+    TinyPipeline(
+        "stable-diffusion-xl-controlnet-union",
+        sdxl_controlnet_union,
+        NATIVE,
+        UNION,
+        "unet",
+        twin_of(StableDiffusionXLControlNetUnionImg2ImgPipeline, add_watermarker=False),
+    ),
 )

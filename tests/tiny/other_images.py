@@ -10,8 +10,10 @@ from diffusers import (
     AutoencoderKLQwenImage21,
     DDPMScheduler,
     FluxKontextPipeline,
+    Kandinsky3Img2ImgPipeline,
     Kandinsky3Pipeline,
     Kandinsky3UNet,
+    KolorsImg2ImgPipeline,
     KolorsPAGPipeline,
     KolorsPipeline,
     QwenImage21Pipeline,
@@ -25,8 +27,8 @@ from diffusers import (
 
 from .dits import LISTED, z_image
 from .packed import FLUX, flux, shifting_scheduler
-from .parts import NATIVE, NO_TEXT, TEXT_DIM, TEXT_TOKENS, TinyPipeline, embeds, text_inputs
-from .variants import bases, control_image, opened
+from .parts import NATIVE, NO_TEXT, TEXT_DIM, TEXT_TOKENS, TinyPipeline, embeds, text_inputs, twin_of
+from .variants import SHOWN, bases, control_image, opened
 
 
 def flux_kontext() -> FluxKontextPipeline:
@@ -140,10 +142,26 @@ QWEN_21 = {"prompt_embeds": embeds(1, TEXT_TOKENS, TEXT_DIM), "prompt_embeds_mas
 SEGMENTED = {name: [value] for name, value in LISTED.items()}  # text between pictures, of which there are none
 
 OTHER_IMAGES = (
-    TinyPipeline("flux-kontext", flux_kontext, NATIVE, FLUX, "dit", alone={"max_area": 64 * 64}),
+    TinyPipeline(
+        "flux-kontext",
+        flux_kontext,
+        NATIVE,
+        FLUX,
+        "dit",
+        twin_note=f"FluxKontextInpaintPipeline {SHOWN}",
+        alone={"max_area": 64 * 64},
+    ),
     TinyPipeline("qwen-image-2.1", qwen_image_21, NATIVE, QWEN_21, "dit"),
-    TinyPipeline("kandinsky-3", kandinsky_3, (128, 128), ATTENDED, "unet"),
-    TinyPipeline("kolors", kolors, NATIVE, text_inputs(pooled=True) | WIDE, "unet"),
+    TinyPipeline("kandinsky-3", kandinsky_3, (128, 128), ATTENDED, "unet", twin_of(Kandinsky3Img2ImgPipeline)),
+    TinyPipeline(
+        "kolors",
+        kolors,
+        NATIVE,
+        text_inputs(pooled=True) | WIDE,
+        "unet",
+        twin_of(KolorsImg2ImgPipeline),
+        twin_note="leaves out pooled embeddings that it is given: equal with them",
+    ),
     TinyPipeline("kolors-pag", kolors_pag, NATIVE, text_inputs(pooled=True) | WIDE | {"pag_scale": 2.0}, "unet"),
     TinyPipeline("z-image-omni", z_image_omni, NATIVE, SEGMENTED, "dit"),
     TinyPipeline("z-image-inpaint", z_image_inpaint, NATIVE, LISTED | FILLED, "dit"),

@@ -161,7 +161,15 @@ OTHER_VIDEOS = (
         video=True,
     ),
     TinyPipeline("mochi", mochi, SMALL, MASKED | {"num_frames": 7}, "dit", video=True, steps=4),
-    TinyPipeline("easyanimate", easyanimate, SMALL, MASKED | {"num_frames": 5}, "dit", video=True),
+    TinyPipeline(
+        "easyanimate",
+        easyanimate,
+        SMALL,
+        MASKED | {"num_frames": 5},
+        "dit",
+        video=True,
+        twin_note="EasyAnimateInpaintPipeline fails beyond one step in diffusers 0.42 where no channels are for a mask",
+    ),
     TinyPipeline(
         "latte", latte, SMALL, text_inputs() | {"video_length": 4, "negative_prompt": None}, "dit", video=True
     ),

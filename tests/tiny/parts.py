@@ -3,6 +3,7 @@
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false
 # diffusers re-exports lazily, and annotates `tuple[int]` or a class where a longer tuple or None is meant.
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -32,6 +33,7 @@ class TinyPipeline:
         make: Builds the pipeline; called by `build` under seed 0.
         native: Pixels (height, width) the network counts as its own size.
         inputs: Keyword arguments of a call besides height, width, num_inference_steps and generator; one prompt.
+        twin_note: A sentence on where that one differs, and so equals a stage only by a change, or cannot.
         alone: More for a call of the pipeline itself, which the cascade says to it at every stage.
         steps: Of a short schedule that leaves steps to a stage above the base.
         twin: From a built pipeline to its official image-to-image or video-to-video pipeline on the same components.
@@ -44,6 +46,7 @@ class TinyPipeline:
     kind: Literal["unet", "dit"]
     twin: Twin | None = None
     video: bool = False
+    twin_note: str = ""
     alone: dict[str, Any] = field(default_factory=dict[str, Any])
     steps: int = 2
 
@@ -72,11 +75,12 @@ def quiet(pipe: Pipeline) -> Pipeline:
     return pipe
 
 
-def twin_of(pipeline_class: Callable[..., DiffusionPipeline], drop: tuple[str, ...] = (), **config: Any) -> Twin:
-    """A maker of official twins: `pipeline_class` on a pipeline's components except those named in `drop`."""
+def twin_of(pipeline_class: type[DiffusionPipeline], **config: Any) -> Twin:
+    """A maker of official twins: `pipeline_class` on those of a pipeline's components that it has too."""
+    accepted = inspect.signature(pipeline_class.__init__).parameters
 
     def twin(pipe: DiffusionPipeline) -> DiffusionPipeline:
-        components = {name: part for name, part in pipe.components.items() if name not in drop}
+        components = {name: part for name, part in pipe.components.items() if name in accepted}
         return quiet(pipeline_class(**components, **config))
 
     return twin

@@ -26,7 +26,7 @@ from torch import nn
 
 from .dits import DITS
 from .packed import PACKED
-from .parts import NATIVE, SMALL, TinyPipeline, quiet
+from .parts import NATIVE, SMALL, TinyPipeline, quiet, twin_of
 from .sized import SIZED
 from .unets import UNETS, animatediff_unet, unet_2d
 from .videos import VIDEOS
@@ -75,6 +75,8 @@ def variant(
     inputs: dict[str, Any] | None = None,
     drop: tuple[str, ...] = (),
     networks: Networks | None = None,
+    twin: str | None = None,
+    note: str = "",
     **config: Any,
 ) -> TinyPipeline:
     """`pipeline_class` on the networks of a pipeline of the registry.
@@ -85,6 +87,7 @@ def variant(
         inputs: Of a call, beside those of the base.
         drop: Inputs of the base that this class does not take.
         networks: Makes components of its own from the base's pipeline.
+        twin, note: Name in diffusers of its twin, and the entry's `twin_note`.
         config: Further arguments of the class.
     """
     family = bases()[base]
@@ -98,7 +101,12 @@ def variant(
         return quiet(kind(**{name: part for name, part in parts.items() if name in accepted}))
 
     own = {name: value for name, value in family.inputs.items() if name not in drop} | (inputs or {})
-    return TinyPipeline(pipeline_class, make, native, own, family.kind, video=family.video)
+    official = None
+    if twin is not None:
+        kind = getattr(diffusers, twin)
+        accepted = inspect.signature(kind.__init__).parameters.keys() - {"scheduler"}
+        official = twin_of(kind, **{name: value for name, value in (NO_CHECKER | config).items() if name in accepted})
+    return TinyPipeline(pipeline_class, make, native, own, family.kind, official, family.video, note)
 
 
 def controlnet_of_unet(pipe: Any) -> dict[str, Any]:
@@ -159,6 +167,10 @@ def wider(kind: Any) -> Networks:
     return make
 
 
+NO_CHECKER = {"requires_safety_checker": False, "add_watermarker": False}
+CONTROL_FIRST = "draws for its control before its noise: equal with those draws in a stage's order"
+SHOWN = "shows the network the picture beside the latents, under a full mask too, so it cannot equal"
+LCM = "spaces its timesteps below the strength: equal when it is given the whole schedule's"
 PAG = {"pag_scale": 2.0}
 IMAGE, CONTROL = {"image": control_image()}, {"control_image": control_image()}
 
@@ -170,27 +182,62 @@ VARIANTS = {
             "LatentConsistencyModelPipeline",
             drop=("negative_prompt",),
             networks=guided_by_embedding,
+            twin="LatentConsistencyModelImg2ImgPipeline",
+            note=LCM,
             scheduler=LCMScheduler(),
         ),
-        variant("stable-diffusion", "StableDiffusionPAGPipeline", PAG, pag_applied_layers="mid"),
+        variant(
+            "stable-diffusion",
+            "StableDiffusionPAGPipeline",
+            PAG,
+            twin="StableDiffusionPAGImg2ImgPipeline",
+            pag_applied_layers="mid",
+        ),
         variant(
             "stable-diffusion",
             "StableDiffusionControlNetPAGPipeline",
             PAG | IMAGE,
             networks=controlnet_of_unet,
+            twin="StableDiffusionControlNetPAGInpaintPipeline",
+            note="inpaints, here under a mask of the whole picture",
             pag_applied_layers="mid",
         ),
-        variant("stable-diffusion", "StableDiffusionControlNetPipeline", IMAGE, networks=controlnet_of_unet),
-        variant("stable-diffusion-xl", "StableDiffusionXLPAGPipeline", PAG, pag_applied_layers="mid"),
-        variant("stable-diffusion-xl", "StableDiffusionXLControlNetPipeline", IMAGE, networks=controlnet_of_unet),
+        variant(
+            "stable-diffusion",
+            "StableDiffusionControlNetPipeline",
+            IMAGE,
+            networks=controlnet_of_unet,
+            twin="StableDiffusionControlNetImg2ImgPipeline",
+        ),
+        variant(
+            "stable-diffusion-xl",
+            "StableDiffusionXLPAGPipeline",
+            PAG,
+            twin="StableDiffusionXLPAGImg2ImgPipeline",
+            pag_applied_layers="mid",
+        ),
+        variant(
+            "stable-diffusion-xl",
+            "StableDiffusionXLControlNetPipeline",
+            IMAGE,
+            networks=controlnet_of_unet,
+            twin="StableDiffusionXLControlNetImg2ImgPipeline",
+        ),
         variant(
             "stable-diffusion-xl",
             "StableDiffusionXLControlNetPAGPipeline",
             PAG | IMAGE,
             networks=controlnet_of_unet,
+            twin="StableDiffusionXLControlNetPAGImg2ImgPipeline",
             pag_applied_layers="mid",
         ),
-        variant("stable-diffusion-3", "StableDiffusion3PAGPipeline", PAG, pag_applied_layers="blocks.0"),
+        variant(
+            "stable-diffusion-3",
+            "StableDiffusion3PAGPipeline",
+            PAG,
+            twin="StableDiffusion3PAGImg2ImgPipeline",
+            pag_applied_layers="blocks.0",
+        ),
         variant("pixart-sigma", "PixArtSigmaPAGPipeline", PAG, pag_applied_layers="blocks.0"),
         variant("sana", "SanaPAGPipeline", PAG, pag_applied_layers="blocks.0"),
         variant("hunyuan-dit", "HunyuanDiTPAGPipeline", PAG, pag_applied_layers="blocks.0"),
@@ -201,14 +248,29 @@ VARIANTS = {
             "AnimateDiffControlNetPipeline",
             {"num_frames": 2, "conditioning_frames": [control_image()] * 2},
             networks=controlnet_of_motion,
+            twin="AnimateDiffVideoToVideoControlNetPipeline",
         ),
         variant("pixart-sigma", "PixArtAlphaPipeline"),
-        variant("flux", "FluxControlNetPipeline", CONTROL, networks=controlnet_of_flux),
+        variant(
+            "flux",
+            "FluxControlNetPipeline",
+            CONTROL,
+            networks=controlnet_of_flux,
+            twin="FluxControlNetImg2ImgPipeline",
+            note=CONTROL_FIRST,
+        ),
         variant("stable-diffusion-3", "StableDiffusion3ControlNetPipeline", CONTROL, networks=controlnet_of_sd3),
-        variant("flux", "FluxControlPipeline", CONTROL, networks=wider(FluxTransformer2DModel)),
+        variant(
+            "flux",
+            "FluxControlPipeline",
+            CONTROL,
+            networks=wider(FluxTransformer2DModel),
+            twin="FluxControlImg2ImgPipeline",
+            note=CONTROL_FIRST,
+        ),
         variant("cogview4", "CogView4ControlPipeline", CONTROL, networks=wider(CogView4Transformer2DModel)),
         variant("qwen-image", "QwenImageControlNetPipeline", CONTROL, networks=controlnet_of_qwen),
-        variant("flux2", "Flux2KleinPipeline", is_distilled=True),
+        variant("flux2", "Flux2KleinPipeline", note=f"Flux2KleinInpaintPipeline {SHOWN}", is_distilled=True),
         variant("wan", "SkyReelsV2Pipeline"),
     )
 }

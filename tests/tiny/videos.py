@@ -118,7 +118,7 @@ VIDEOS = (
         NATIVE,
         text_inputs() | {"num_frames": 5},
         "dit",
-        twin_of(WanVideoToVideoPipeline, drop=("transformer_2",)),
+        twin_of(WanVideoToVideoPipeline),
         video=True,
     ),
     TinyPipeline("ltx", ltx, NATIVE, text_inputs("prompt_attention_mask") | {"num_frames": 9}, "dit", video=True),
