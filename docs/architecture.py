@@ -68,7 +68,7 @@ ROOMS = {
     ),
     "batch": Room(
         "a file of prompts as pictures or clips: its rows, what is made of them and by whom, shards that survive kills",
-        ("making", "media", "methods", "options", "pipeline", "processes"),
+        ("making", "media", "options", "pipeline", "processes"),
     ),
     "cost": Room(
         "TFLOPs, memory and seconds of a plan, before it runs", ("base_models", "cascade", "options", "pipeline")

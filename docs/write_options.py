@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from selfcascade.cli.flags import flag
-from selfcascade.methods import METHODS
 from selfcascade.options import Options, Use, hints, uses
 from selfcascade.options.checks import allowed
+from selfcascade.options.methods import METHOD_OPTIONS
 
 PAGE = Path(__file__).with_name("options.md")
 HEAD = """# Options
@@ -48,8 +48,8 @@ def _row(name: str, use: Use, options: type[Options]) -> list[str]:
 def _methods(name: str, use: Use) -> str:
     if use.taken_by == "all":
         return "all"
-    takes = [method.name for method in METHODS.values() if {use.taken_by, name} & method.takes]
-    from_base = [method.name for method in METHODS.values() if name == "pivot" and method.from_base]
+    takes = [method.name for method in METHOD_OPTIONS.values() if {use.taken_by, name} & method.takes]
+    from_base = [method.name for method in METHOD_OPTIONS.values() if name == "pivot" and method.from_base]
     return ", ".join(takes + from_base) or "-"
 
 

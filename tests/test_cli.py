@@ -212,10 +212,40 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(one_thread: None) -> None:
     assert all(stems.count(stem) == 2 for stem in stems)
 
 
-def test_help_is_fast_and_needs_no_torch() -> None:
-    code = "import sys, selfcascade.cli; print([name for name in sys.modules if name in ('torch', 'diffusers')])"
+WITHOUT_TORCH: tuple[tuple[list[str], str], ...] = (
+    (["generate", "a", "--method", "none"], "--method must be one of direct, attn-sf, "),
+    (["upscale", "a.png", "--anchor", "2"], "--anchor must be a number from 0 to 1, not 2.0"),
+    (["generate", "a", "--method", "direct", "--anchor", "0.5"], "--anchor is for methods self-cascade, "),
+    (["generate", "a", "--method", "lora", "--weights", "b", "--anchor", "0.5"], "--anchor needs --in-cascade with"),
+    (["generate", "a", "--method", "sr"], "method sr needs --weights: "),
+    (["plan", "--pivot-step", "5000"], "--pivot-step must be a whole number from 1 to 1000, not 5000"),
+    (["plan", "--model", "sd", "--pivot-step", "1001"], "--pivot-step must be a whole number from 1 to 1000, not 1001"),
+    (["compare", "a", "--methods", "direct", "--anchor", "0.5"], "--anchor is for methods self-cascade, "),
+    (["compare", "a", "--methods", "direct,none"], "--method must be one of direct, attn-sf, "),
+)
+
+
+def test_what_the_options_alone_forbid_is_refused_without_torch() -> None:
+    code = """if True:
+        import json, sys
+        from selfcascade.cli import main
+        for words in json.loads(sys.argv[1]):
+            sys.argv = ["selfcascade", *words]
+            try:
+                main()
+            except SystemExit as ended:
+                print(ended.code, [name for name in ("torch", "diffusers", "transformers") if name in sys.modules])
+    """
+    words = json.dumps([words for words, _ in WITHOUT_TORCH])
     environment = {**os.environ, "PYTHONPATH": str(SRC)}
-    assert subprocess.check_output([sys.executable, "-c", code], text=True, env=environment).strip() == "[]"
+    command = [sys.executable, "-c", code, words]
+    said = subprocess.run(command, text=True, env=environment, capture_output=True, check=True)
+    assert said.stdout.splitlines() == ["2 []"] * len(WITHOUT_TORCH)
+    for line, (_, sentence) in zip(said.stderr.splitlines(), WITHOUT_TORCH, strict=True):
+        assert line.startswith(f"selfcascade: error: {sentence}"), line
+
+
+def test_help_is_fast() -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = start("--help")
     output, errors = process.communicate(timeout=60)

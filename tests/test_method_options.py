@@ -8,6 +8,7 @@ from selfcascade import METHODS, Method, SelfCascadeOutput, register_method
 from selfcascade.methods import MethodRequest
 from selfcascade.options import uses
 from selfcascade.options.checks import OptionError
+from selfcascade.options.methods import METHOD_OPTIONS
 
 # Which values a name may have is another question, asked later.
 VALUES: dict[str, Any] = {name: "any" for name, use in uses().items() if use.passed and use.taken_by != "all"}
@@ -67,6 +68,7 @@ def test_a_method_from_outside_is_registered() -> None:
             METHODS["direct"].check({"dilated_share": 0.5})
     finally:
         METHODS.pop("twice", None)
+        METHOD_OPTIONS.pop("twice", None)
     with pytest.raises(ValueError, match="method twice takes glow, which Options does not have"):
         register_method(Unknown())
     with pytest.raises(ValueError, match="must be an instance"):

@@ -10,6 +10,7 @@ from selfcascade.options import Options, hints, uses
 from selfcascade.options.call_options import MAX_SEED
 from selfcascade.options.checks import OptionError, item_of, kind_of, nearest, shown
 from selfcascade.options.load_options import LoadOptions
+from selfcascade.options.methods import method_options
 
 COMMAND = "batch"
 # Options that decide which model is loaded; a batch has one model.
@@ -105,21 +106,13 @@ def _gone(own: dict[str, Any]) -> dict[str, Any]:
 def check_method(name: str, given: frozenset[str], options: Options) -> None:
     """Raises OptionError if the method is unknown, or does not take an option that is given."""
     if not _is_fine(name, given):
-        from selfcascade.methods import METHODS
-
-        if name not in METHODS:
-            raise OptionError(
-                "{method} must be one of {known}, not {found}", known=", ".join(METHODS), found=shown(name)
-            )
-        METHODS[name].check(options.given())
+        method_options(name).check(options.given())
 
 
 @functools.lru_cache(maxsize=1000)  # a million rows give few sets of options
 def _is_fine(name: str, given: frozenset[str]) -> bool:
-    from selfcascade.methods import METHODS
-
     try:
-        METHODS[name].check(dict.fromkeys(given))
-    except (KeyError, OptionError):
+        method_options(name).check(dict.fromkeys(given))
+    except OptionError:
         return False
     return True

@@ -33,6 +33,7 @@ from selfcascade.media.whole_files import write_whole
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError
 from selfcascade.options.load_options import LoadOptions
+from selfcascade.options.methods import METHOD_OPTIONS, takers
 
 KIND = "selfcascade.comparison"
 MAX_PANEL = 512
@@ -101,27 +102,25 @@ def compare(
 
 
 def _names(methods: str | None, options: Options) -> list[str]:
-    from selfcascade import METHODS
-
-    fitting = [name for name in METHODS if not METHODS[name].needs - set(_for_method(options, name).given())]
+    fitting = [
+        name for name in METHOD_OPTIONS if not METHOD_OPTIONS[name].needs - set(_for_method(options, name).given())
+    ]
     names = fitting if methods is None else [name.strip() for name in methods.split(",")]
     if not all(names) or len(set(names)) < len(names):
         raise ValueError(f"methods must be different names with commas between them, not {methods!r}")
     for name in names:
-        if name in METHODS and "weights" in METHODS[name].needs and name not in fitting:
+        if name in METHOD_OPTIONS and "weights" in METHOD_OPTIONS[name].needs and name not in fitting:
             raise ValueError(f"method {name} needs weights of its own; use `generate --weights DIR`")
     return names
 
 
 def _check(asked: Sequence[Options], names: Sequence[str]) -> None:
     """Raises, before a model is loaded, if a method is unknown, or an option is taken by none of them."""
-    from selfcascade.methods import METHODS, takers
-
     for one in asked:
         own = one.changed(upsamplers=upsamplers_of(one)) if one.method == TUNED else one
         check_method(_for_method(own, own.method))
     for name in names:
-        if not any(METHODS[one.method].accepts(name) for one in asked):
+        if not any(METHOD_OPTIONS[one.method].accepts(name) for one in asked):
             raise OptionError(f"{{{name}}} is for {takers(name)}, which the comparison leaves out")
 
 
@@ -144,14 +143,13 @@ def _loaded(options: Options) -> dict[str, Any]:
 
 def _for_method(options: Options, name: str) -> Options:
     """The options that this method takes, with the bundled weights for the super-resolver."""
-    from selfcascade import METHODS
     from selfcascade.models import BUNDLED_SUPER_RESOLVER
 
     resolver = name == "sr" and options.model == "bundled" and BUNDLED_SUPER_RESOLVER.is_dir()
     own = options.changed(method=name, weights="bundled" if resolver else None)
-    if name not in METHODS:
+    if name not in METHOD_OPTIONS:
         return own
-    return own.changed(**{option: None for option in own.given() if not METHODS[name].accepts(option)})
+    return own.changed(**{option: None for option in own.given() if not METHOD_OPTIONS[name].accepts(option)})
 
 
 def _grid(made: Sequence[Made], axes: Sequence[Axis], options: Options) -> Any:

@@ -11,7 +11,8 @@ from selfcascade.cli.sources import is_clip
 from selfcascade.making import OF_CLIPS, TUNED, not_taken, read_options
 from selfcascade.media.endings import ending_of
 from selfcascade.options import Options
-from selfcascade.options.checks import OptionError, shown
+from selfcascade.options.checks import OptionError
+from selfcascade.options.methods import method_options
 from selfcascade.options.presets import Preset
 
 # A preset's settings that a record states, and that another preset must replace.
@@ -75,13 +76,7 @@ def check_method(options: Options) -> None:
     Raises:
         OptionError: It does not; the message names the option.
     """
-    from selfcascade import METHODS
-
-    if options.method not in METHODS:
-        raise OptionError(
-            "{method} must be one of {known}, not {found}", known=", ".join(METHODS), found=shown(options.method)
-        )
-    METHODS[options.method].check(options.given())
+    method_options(options.method).check(options.given())
 
 
 def _of_clips(output: Path | None, given: Mapping[str, Any]) -> bool:

@@ -24,10 +24,10 @@ from pydantic import (
 
 from selfcascade.evaluation import COLLAGES, MOVING, STILL, Sampling, check_detector
 from selfcascade.media.frame_rates import DEFAULT_FPS
-from selfcascade.methods import METHODS, takers
 from selfcascade.options import uses
 from selfcascade.options.checks import no_truth_in
 from selfcascade.options.json_files import read_object
+from selfcascade.options.methods import method_options, takers
 
 # Scenes of a fiftieth seed would be those that real samples are rendered from.
 Seed = Annotated[int, Field(ge=0, lt=50)]
@@ -105,7 +105,7 @@ class Experiment(BaseModel):
         own = {key: value for key, value in self.samplings[name].items() if key != "at_steps"}
         sampling = replace(Sampling(), **{**self.shared, **own})
         for option, value in own.items():
-            if value is not None and option in uses() and not METHODS[sampling.method].accepts(option):
+            if value is not None and option in uses() and not method_options(sampling.method).accepts(option):
                 raise ValueError(f"sampling {name!r}: {option} is for {takers(option)}, not for {sampling.method}")
         return sampling
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from selfcascade.loading.training_steps import check_pivot_step
 from selfcascade.making.model_defaults import default_frames, default_guidance
 from selfcascade.media.frame_rates import DEFAULT_FPS
 from selfcascade.media.images import pixels_sha256
@@ -111,8 +112,11 @@ def load(options: Options, video: bool = False) -> tuple[SelfCascade, Options]:
 
 def load_cascade(options: Options) -> tuple[SelfCascade, Options]:
     """Loads the options' model, and adds the name of its upsamplers to the options."""
+    from selfcascade.models import find_folder, load_equipped, load_upsamplers
+
+    check_pivot_step(options, find_folder(options.model))
+
     from selfcascade import SelfCascade
-    from selfcascade.models import load_equipped, load_upsamplers
 
     quiet_libraries()
     name = upsamplers_of(options) if options.method == TUNED or options.upsamplers is not None else None

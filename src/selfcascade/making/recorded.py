@@ -8,6 +8,7 @@ from selfcascade.making.made import CLIP_KIND, KIND, has_preset
 from selfcascade.media.save_pictures import read_record
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError, shown
+from selfcascade.options.methods import METHOD_OPTIONS
 
 RECORD_KEYS = frozenset({"schema", "kind", "settings", "result", "versions"})
 # Keys that only records of a batch have.
@@ -48,7 +49,5 @@ def migrated(options: Options) -> Options:
 
 def not_taken(name: str, options: Options) -> list[str]:
     """Names of the given options that this method does not take."""
-    from selfcascade import METHODS
-
-    method = METHODS.get(name)
+    method = METHOD_OPTIONS.get(name)
     return [] if method is None else [option for option in options.given() if not method.accepts(option)]

@@ -16,12 +16,10 @@ from selfcascade.methods.unet_layers import Positional, refuse_compiled, spatial
 from selfcascade.pipeline.calls import SelfCascadeOutput
 
 
-class AttentionScaling(Method):
+class AttentionScaling(Method, options="attn-sf"):
     """Attention's entropy grows with its number of tokens N; logits times sqrt(log_{N_train} N) keep it constant."""
 
-    name = "attn-sf"
     summary = "direct, with self-attention logits multiplied by sqrt(log_Ntrain N)"
-    takes = frozenset({"vae_tiling"})
 
     def make(self, request: MethodRequest) -> SelfCascadeOutput:
         """The pipeline's output at the target size.

@@ -14,12 +14,10 @@ from selfcascade.pipeline.calls import SelfCascadeOutput
 A_STAGE = ("num_inference_steps", "guidance_scale")
 
 
-class Direct(Method):
+class Direct(Method, options="direct"):
     """The first row of the paper's tables: the base model at the target size, from pure noise."""
 
-    name = "direct"
     summary = "the base model asked for the target size at once (objects repeat)"
-    takes = frozenset({"vae_tiling"})
 
     def make(self, request: MethodRequest) -> SelfCascadeOutput:
         """The pipeline's own output at the target size."""

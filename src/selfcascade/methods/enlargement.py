@@ -18,12 +18,10 @@ from selfcascade.pipeline import SelfCascade
 from selfcascade.pipeline.calls import SelfCascadeOutput
 
 
-class Lanczos(Method):
+class Lanczos(Method, options="lanczos"):
     """What other methods have to beat: the base model's composition, without new detail."""
 
-    name = "lanczos"
     summary = "the base sample enlarged with Lanczos windows: no detail is added"
-    from_base = True
 
     def make(self, request: MethodRequest) -> SelfCascadeOutput:
         """One stage, the base sample; output type "latent" gives the enlarged picture, encoded again."""

@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import re
 from abc import abstractmethod
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,8 +18,7 @@ from selfcascade.base_models.family import denoiser
 from selfcascade.base_models.protocols import Pipeline
 from selfcascade.methods.direct import base_sample, sampled_at
 from selfcascade.methods.method import Method, MethodRequest
-from selfcascade.options import uses
-from selfcascade.options.checks import OptionError
+from selfcascade.options.methods import is_of_cascade
 from selfcascade.options.optional import install, is_installed
 from selfcascade.pipeline.calls import SelfCascadeOutput
 
@@ -34,16 +33,6 @@ class FineTuned(Method):
     them, starting from the base model's own sample.
     """
 
-    takes = frozenset({"weights", "in_cascade", "cascade", "vae_tiling"})
-    needs = frozenset({"weights"})
-
-    def check(self, given: Mapping[str, object]) -> None:
-        """Like `Method.check`; options of the cascade also need `in_cascade`."""
-        super().check(given)
-        of_cascade = [name for name in given if _of_cascade(name)]
-        if of_cascade and not given.get("in_cascade"):
-            raise OptionError(f"{{{of_cascade[0]}}} needs {{in_cascade}} with method {self.name}")
-
     def make(self, request: MethodRequest) -> SelfCascadeOutput:
         """Makes the pictures; the pipeline's own weights are restored afterwards.
 
@@ -54,7 +43,7 @@ class FineTuned(Method):
         if not request.arguments.get("in_cascade"):
             with self.lent(request.pipe, folder):
                 return sampled_at(request.pipe, request.prompt, request.target, arguments)
-        base = {name: value for name, value in arguments.items() if not _of_cascade(name)}
+        base = {name: value for name, value in arguments.items() if not is_of_cascade(name)}
         first = base_sample(request, base)
         pivot = first.stages[-1].latents
         with self.lent(request.pipe, folder):
@@ -67,10 +56,9 @@ class FineTuned(Method):
         """A context in which the pipeline has the folder's weights."""
 
 
-class FullFineTuning(FineTuned):
+class FullFineTuning(FineTuned, options="full-ft"):
     """The whole U-Net."""
 
-    name = "full-ft"
     summary = "the whole U-Net fine-tuned at the target size, sampled there directly"
 
     def lent(self, pipe: Pipeline, folder: Path) -> contextlib.AbstractContextManager[None]:
@@ -78,19 +66,14 @@ class FullFineTuning(FineTuned):
         return whole_unet(pipe, folder)
 
 
-class LoraFineTuning(FineTuned):
+class LoraFineTuning(FineTuned, options="lora"):
     """A LoRA."""
 
-    name = "lora"
     summary = "a LoRA trained at the target size, sampled there directly"
 
     def lent(self, pipe: Pipeline, folder: Path) -> contextlib.AbstractContextManager[None]:
         """See `lora`."""
         return lora(pipe, folder)
-
-
-def _of_cascade(name: str) -> bool:
-    return name in uses() and uses()[name].taken_by == "cascade"
 
 
 @contextlib.contextmanager

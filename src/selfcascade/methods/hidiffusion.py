@@ -35,12 +35,10 @@ RESIDUALS = (
 )
 
 
-class HiDiffusion(Method):
+class HiDiffusion(Method, options="hidiffusion"):
     """Early steps halve the features once more, so that the U-Net's deep levels see the trained size."""
 
-    name = "hidiffusion"
     summary = "direct, with deep features resized to the trained size in early steps and shifted-window attention"
-    takes = frozenset({"vae_tiling"})
 
     def make(self, request: MethodRequest) -> SelfCascadeOutput:
         """The pipeline's output at the target size.

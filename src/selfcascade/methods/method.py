@@ -12,11 +12,10 @@ from typing import Any, cast, final
 from selfcascade.base_models.protocols import Pipeline
 from selfcascade.cascade import Size
 from selfcascade.options import Options, uses
-from selfcascade.options.checks import OptionError, joined, shown
+from selfcascade.options.checks import joined, shown
+from selfcascade.options.methods import METHOD_OPTIONS, MethodOptions
 from selfcascade.pipeline import SelfCascade
 from selfcascade.pipeline.calls import SelfCascadeOutput
-
-Names = frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -52,23 +51,23 @@ class MethodRequest:
         return {name: value for name, value in self.arguments.items() if name not in names}
 
 
-class Method(ABC):
+class Method(MethodOptions, ABC):
     """A way to reach a target size with a given pipeline, which is left unchanged.
 
     Attributes:
         name: Name in `METHODS` and on the command line.
         summary: Description in one line.
-        from_base: Whether it enlarges the base model's own sample, and so takes one as `pivot`.
-        takes: Options that it takes in addition to those of all methods, or a word for several: "cascade" for options
-            of stages with a pivot, "image" for those that enlarge a user's picture.
-        needs: Options that it requires.
+        from_base, takes, needs, cascade_needs: As in `MethodOptions`; a class of the package has them from its entry
+            there, `class Direct(Method, options="direct")`.
     """
 
-    name: str
     summary: str
-    from_base: bool = False
-    takes: Names = frozenset()
-    needs: Names = frozenset()
+
+    def __init_subclass__(cls, options: str | None = None) -> None:
+        super().__init_subclass__()
+        if options is not None:
+            for name, value in vars(METHOD_OPTIONS[options]).items():
+                setattr(cls, name, value)
 
     @final
     def __call__(
@@ -105,27 +104,6 @@ class Method(ABC):
     def make(self, request: MethodRequest) -> SelfCascadeOutput:
         """Makes the pictures of a request; its options are already checked."""
 
-    @final
-    def accepts(self, option: str) -> bool:
-        """Whether the method takes the option."""
-        word = uses()[option].taken_by
-        return word == "all" or bool({word, option} & self.takes) or (option == "pivot" and self.from_base)
-
-    def check(self, given: Mapping[str, object]) -> None:
-        """Checks, without a model, that the method takes all given options, and that required ones are given.
-
-        Args:
-            given: The given options, by name.
-
-        Raises:
-            OptionError: It does not; the message names the option and the methods that take it.
-        """
-        for option in given:
-            if not self.accepts(option):
-                raise OptionError(f"{{{option}}} is for {{takers}}, not for {self.name}", takers=takers(option))
-        for option in sorted(self.needs - set(given)):
-            raise OptionError(f"method {self.name} needs {{{option}}}: {{what}}", what=uses()[option].help)
-
 
 METHODS: dict[str, Method] = {}
 
@@ -145,11 +123,5 @@ def register_method(method: Method) -> Method:
     words = {use.taken_by for use in uses().values()}
     if unknown := sorted((method.takes | method.needs) - words - set(uses())):
         raise ValueError(f"method {method.name} takes {joined(unknown, 'and')}, which Options does not have")
-    METHODS[method.name] = method
+    METHODS[method.name] = METHOD_OPTIONS[method.name] = method
     return method
-
-
-def takers(option: str) -> str:
-    """The methods that take an option: 'method a', or 'methods a, b and c'."""
-    names = [one.name for one in METHODS.values() if one.accepts(option)]
-    return f"method{'s' * (len(names) > 1)} {joined(names, 'and')}" if names else "SelfCascade"

@@ -10,15 +10,12 @@ SHARE = 0.2  # of the schedule, at the native size
 LATE = Preset("restart-late", "t = 0.2 T at the native size, RGB pivots", SHARE, SHARE, "rgb", matched=True)
 
 
-class RestartLate(Method):
+class RestartLate(Method, options="restart-late"):
     """The pivot is enlarged as a picture, and only the last steps run again, from a step shifted by the size."""
 
-    name = "restart-late"
     summary = (
         "self-cascade from an RGB pivot at t = 0.2 T, shifted to the same signal-to-noise ratio at the larger size"
     )
-    from_base = True
-    takes = frozenset({"cascade", "vae_tiling"})
 
     def make(self, request: MethodRequest) -> SelfCascadeOutput:
         """What `SelfCascade` makes; a preset, a pivot step or an upsampling that is given has its way."""

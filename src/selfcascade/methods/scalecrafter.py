@@ -43,12 +43,10 @@ class Factor(NamedTuple):
         return Factor(*(max(1.0, min(side, most)) for side in self))
 
 
-class ScaleCrafter(Method):
+class ScaleCrafter(Method, options="scalecrafter"):
     """Re-dilated convolutions in early steps; from 16x the pixels on also dispersed, with noise-damped guidance."""
 
-    name = "scalecrafter"
     summary = "direct, with re-dilated and dispersed convolutions and noise-damped guidance in the early steps"
-    takes = frozenset({"vae_tiling", "dilated_share"})
 
     def make(self, request: MethodRequest) -> SelfCascadeOutput:
         """The pipeline's output at the target size.

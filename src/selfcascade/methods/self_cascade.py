@@ -7,27 +7,20 @@ from selfcascade.pipeline import SelfCascade
 from selfcascade.pipeline.calls import SelfCascadeOutput
 
 
-class SelfCascadeMethod(Method):
+class SelfCascadeMethod(Method, options="self-cascade"):
     """The paper's tuning-free version: a base sample, then stages that start from its pivot."""
 
-    name = "self-cascade"
     summary = "base sample, then upsample, re-noise to K and denoise with the same model, stage by stage"
-    from_base = True
-    takes = frozenset({"cascade", "image", "vae_tiling"})
 
     def make(self, request: MethodRequest) -> SelfCascadeOutput:
         """Runs `SelfCascade`."""
         return request.cascaded(request.arguments)
 
 
-class SelfCascadeTunedMethod(Method):
+class SelfCascadeTunedMethod(Method, options="self-cascade-tuned"):
     """The paper's tuned version: every step of a stage also gets the pivot's upsampled skip features."""
 
-    name = "self-cascade-tuned"
     summary = "self-cascade with trained feature upsamplers, which carry the pivot's features into every step"
-    from_base = True
-    takes = frozenset({"cascade", "image", "vae_tiling", "upsamplers"})
-    needs = frozenset({"upsamplers"})
 
     def make(self, request: MethodRequest) -> SelfCascadeOutput:
         """Runs `SelfCascade` with the upsamplers.

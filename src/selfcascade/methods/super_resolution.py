@@ -18,7 +18,7 @@ FACTOR = 4
 PASSED_ON = ("num_inference_steps", "guidance_scale", "generator")
 
 
-class SuperResolution(Method):
+class SuperResolution(Method, options="sr"):
     """Enlarges the base sample with a `StableDiffusionUpscalePipeline`, which was trained for 4x a side.
 
     If 4x is too small for the target, the base sample is first enlarged. The result is resized to the target with
@@ -29,11 +29,7 @@ class SuperResolution(Method):
     the base stage's prompts, negative prompts, steps, guidance and generator.
     """
 
-    name = "sr"
     summary = "the base sample enlarged by a diffusion super-resolver, a second model"
-    from_base = True
-    takes = frozenset({"weights", "noise_level"})
-    needs = frozenset({"weights"})
 
     def make(self, request: MethodRequest) -> SelfCascadeOutput:
         """One stage, the base sample; output type "latent" gives the enlarged picture, encoded again.

@@ -72,6 +72,13 @@ def no_truth_in(value: object) -> None:
         raise ValueError(f"must not be true or false, as {value!r} is")
 
 
+def check_range(name: str, values: Sequence[int], most: int) -> None:
+    """Raises OptionError, naming the option, unless all values are from 1 to `most`."""
+    for value in values:
+        if not 1 <= value <= most:
+            raise OptionError(f"{{{name}}} must be a whole number from 1 to {most}, not {value}")
+
+
 def shown(value: object) -> str:
     """A value for a message: in ASCII, and shortened if long."""
     text = ascii(value)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 from selfcascade.base_models.last_timesteps import Schedules, lowest_pivot
 from selfcascade.cascade import Size
 from selfcascade.options import Options
-from selfcascade.options.checks import OptionError
+from selfcascade.options.checks import OptionError, check_range
 from selfcascade.options.presets import PRESETS, Preset
 
 Value = TypeVar("Value")
@@ -109,10 +109,3 @@ def per_stage(name: str, value: Value | tuple[Value, ...], count: int) -> list[V
     if len(values) != count:
         raise OptionError(f"{{{name}}} has {len(values)} values, and there are {count} stages it applies to")
     return values
-
-
-def check_range(name: str, values: Sequence[int], most: int) -> None:
-    """Raises OptionError, naming the option, unless all values are from 1 to `most`."""
-    for value in values:
-        if not 1 <= value <= most:
-            raise OptionError(f"{{{name}}} must be a whole number from 1 to {most}, not {value}")

@@ -19,7 +19,7 @@ from selfcascade.base_models.scheduler_kinds import check_scheduler
 from selfcascade.base_models.stage_values import DistinctStage
 from selfcascade.cascade import LEAST_AREA, Size, Stage, plan_stages
 from selfcascade.options import Options
-from selfcascade.options.checks import OptionError
+from selfcascade.options.checks import OptionError, check_range
 from selfcascade.options.presets import (
     DEFAULT_PRESET,
     PRESETS,
@@ -31,7 +31,7 @@ from selfcascade.options.presets import (
     defaults_of,
     preset_named,
 )
-from selfcascade.pipeline.pivot_steps import check_range, per_stage, pivot_steps, reachable, trained_preset
+from selfcascade.pipeline.pivot_steps import per_stage, pivot_steps, reachable, trained_preset
 from selfcascade.upsamplers.model import FeatureUpsamplers
 from selfcascade.upsamplers.skip_features import check_hookable
 

@@ -1,0 +1,28 @@
+"""T, the number of training timesteps, as a model's folder says it; nothing of the model is loaded for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from selfcascade.options import Options
+from selfcascade.options.checks import check_range, is_whole
+from selfcascade.options.json_files import read_object
+
+
+def check_pivot_step(options: Options, folder: Path | None) -> None:
+    """Refuses a K above T, where the folder says T, before torch is imported; the plan checks it for all models.
+
+    Args:
+        options: As given.
+        folder: The model's, or its file; None if it is on the Hub.
+
+    Raises:
+        OptionError: K lies outside (0, T].
+    """
+    path = None if folder is None else folder / "scheduler" / "scheduler_config.json"
+    if options.pivot_step is None or path is None or not path.is_file():
+        return
+    steps = read_object(path, "file").get("num_train_timesteps", 1000)
+    asked = options.pivot_step if isinstance(options.pivot_step, tuple) else (options.pivot_step,)
+    if is_whole(steps):
+        check_range("pivot_step", asked, steps)
