@@ -52,19 +52,19 @@ def open_source(
     clips: ClipFiles | None = None,
     option: str = "train_data",
 ) -> Source:
-    """Training data by name.
+    """Opens training data by name.
 
     Args:
         name: "scenes"; "collages", which may go on ":sprites=DIR,backgrounds=DIR,split=NAME"; a folder of pictures;
             a folder, a file or a pattern ("data/*.tar") of tar shards. With `clips`: "moving-scenes"; a folder of
-            clips; a .csv that lists clips, as WebVid's do.
-        size: Target; smaller pictures and clips are filtered out.
-        wanted: What the JSON of tar shards must say; None: the target's size, and the defaults.
-        clips: The data is clips: which, and which of their frames; without `min_size` the target's size is asked for.
-        option: What the caller calls the data, for the errors.
+            clips; a .csv that lists clips in WebVid's format.
+        size: Target size; smaller pictures and clips are filtered out.
+        wanted: Filter for the JSON of tar shards; None: the target's size, and the defaults.
+        clips: Which clips and frames to use, for data of clips; without `min_size` the target's size is required.
+        option: The caller's name for the data, for messages.
 
     Raises:
-        DataError: There is nothing by that name.
+        DataError: There is no data with that name.
     """
     if clips is not None:
         return _open_clips(name, size, clips, option)

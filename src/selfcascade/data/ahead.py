@@ -1,4 +1,4 @@
-"""What is made ahead of time, by a thread or by processes, in the order in which it would be made without them."""
+"""Makes values ahead of time, in a thread or in processes, without changing their order."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ T = TypeVar("T")
 
 
 def in_order(make: Callable[[P], T], places: Iterable[P], workers: int = 0) -> Iterator[tuple[P, T]]:
-    """Each place with what `make` makes of it, in order.
+    """Each place with its result of `make`, in order.
 
     Args:
-        make: A function of the place alone.
-        places: Maybe without end; some more are taken than are asked for.
-        workers: How many processes make it ahead of time; 0: none.
+        make: A function that depends on the place only.
+        places: The places, possibly without end; some are taken in advance.
+        workers: Number of processes that work ahead; 0 for none.
 
     Raises:
         DataError: A process was killed.
@@ -52,7 +52,7 @@ class _Made(Dataset[Any]):
 
 
 class _Places:
-    """What a loader asks for, one after the other."""
+    """The places, as a sampler for a data loader."""
 
     def __init__(self, places: Iterable[Any]) -> None:
         self.places = places
@@ -66,11 +66,11 @@ def _same(value: T) -> T:
 
 
 def prefetched(batches: Iterator[T], depth: int = 2) -> Iterator[T]:
-    """The same batches in the same order, made by a thread ahead of time; an error comes out where its batch would.
+    """The same batches in the same order, made ahead in a thread; an error is raised in place of its batch.
 
     Args:
-        batches: Any iterator; it is not used by anyone else.
-        depth: How many batches wait at most.
+        batches: Any iterator that nothing else uses.
+        depth: Largest number of waiting batches.
     """
     ready: queue.Queue[T | BaseException | None] = queue.Queue(depth)
     closed = threading.Event()

@@ -1,4 +1,4 @@
-"""Video files as training data: which are used, and which of their frames; sizes and lengths rule before decoding."""
+"""Video files as training data: which files and frames are used; sizes and lengths are checked before decoding."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from selfcascade.media.endings import CLIPS, PICTURES
 from selfcascade.media.frame_rates import DEFAULT_FPS
 from selfcascade.media.video_files import ClipError, ClipInfo, probe_clip, read_clip
 
-# A rate this little under the one asked for is the same: 23.976 frames a second count as 24.
+# A rate this little below the wanted one counts as equal: 23.976 frames per second count as 24.
 RATE_SLACK = 0.97
 MAX_PROBED = 100
 
 
 @dataclass(frozen=True)
 class ClipFiles:
-    """Which clips are used, and which of their frames: a number at even times, from a start drawn for each epoch.
+    """Which clips are used, and which of their frames: evenly spaced, from a start that is drawn for each epoch.
 
     Attributes:
-        min_size: Frames must have its area at least, and a shorter side that some ratio up to 1:2 could use.
-        frames: How many are taken.
-        fps: How many a second; clips of a lower rate are left out. None takes each clip's own rate.
-        stride: Instead of `fps`: every stride-th frame of each clip's own rate.
-        min_duration, max_duration: Seconds; others are left out. Too few for the frames is left out in any case.
-        min_frames: A clip with fewer is left out.
-        fixed_start: Take the same frames in every epoch.
+        min_size: Frames must have at least its area, and a shorter side that some ratio up to 1:2 can use.
+        frames: Number of frames taken from a clip.
+        fps: Frames per second; clips with a lower rate are left out. None takes each clip's own rate.
+        stride: Instead of `fps`, take every stride-th frame at the clip's own rate.
+        min_duration, max_duration: Range of durations in seconds. Clips too short for the frames are always left out.
+        min_frames: Clips with fewer frames are left out.
+        fixed_start: Whether to take the same frames in every epoch.
 
     Raises:
-        ValueError: A value is out of its range, or both `fps` and `stride` are given.
+        ValueError: A value is out of range, or both `fps` and `stride` are given.
     """
 
     min_size: Size | None = None
@@ -68,10 +68,10 @@ class ClipFiles:
             )
 
     def load(self, path: Path, key: str, draw: str) -> np.ndarray:
-        """The clip's frames of this draw, (F, H, W, 3) uint8; of a clip that is ruled out no more than one is decoded.
+        """Decodes the clip's frames for this draw, (F, H, W, 3) uint8; of an unsuitable clip at most one.
 
         Raises:
-            Skip: It is ruled out, damaged, or no clip.
+            Skip: The clip is unsuitable, damaged, or not a clip.
         """
         try:
             info = probe_clip(path)
@@ -82,11 +82,11 @@ class ClipFiles:
             raise Skip(error.reason, key) from error
 
     def rate(self, info: ClipInfo) -> float:
-        """Frames a second that are taken."""
+        """Frames per second taken from a clip."""
         return self.fps or info.fps / (self.stride or 1)
 
     def rate_in(self, entries: Iterable[Entry | Skip]) -> float | None:
-        """Frames a second that are taken of the first clip that is used; None where the first are not files."""
+        """Frames per second taken from the first suitable clip; None if the first entries are not files."""
         for entry in itertools.islice(entries, MAX_PROBED):
             if isinstance(entry, Entry):
                 if entry.file is None:
@@ -98,7 +98,7 @@ class ClipFiles:
         return None
 
     def check(self, info: ClipInfo, key: str) -> None:
-        """Raises Skip with the first reason against a clip."""
+        """Raises Skip with the first reason that makes a clip unsuitable."""
         if is_small(info.width, info.height, self.min_size):
             raise Skip("smaller than the target", key, damaged=False)
         self.check_duration(info.duration, key)
@@ -108,7 +108,7 @@ class ClipFiles:
             raise Skip("frame rate is too low", key, damaged=False)
 
     def check_duration(self, duration: float, key: str) -> None:
-        """Raises Skip if a clip of this many seconds is ruled out."""
+        """Raises Skip if a clip of this many seconds is too short or too long."""
         needed = 0.0 if self.fps is None else (self.frames - 1) / self.fps
         if duration < max(self.min_duration, needed):
             raise Skip("clip is too short", key, damaged=False)
@@ -116,10 +116,10 @@ class ClipFiles:
             raise Skip("clip is too long", key, damaged=False)
 
     def start(self, info: ClipInfo, draw: str) -> float:
-        """The second at which the frames begin: that of one of the clip's own frames, drawn evenly."""
+        """Time in seconds of the first frame taken: that of one of the clip's own frames, drawn uniformly."""
         return int(drawn_from(f"start {draw}").integers(self._last_start(info) + 1)) / info.fps
 
     def _last_start(self, info: ClipInfo) -> int:
-        """The number of the last frame from which on there are enough; negative if there is none."""
+        """Index of the last frame that has enough frames after it; negative if there is none."""
         own = min(info.frames, round(info.duration * info.fps))
         return math.floor(own - 1 - (self.frames - 1) * info.fps / self.rate(info) + 0.1)

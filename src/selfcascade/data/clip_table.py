@@ -1,4 +1,4 @@
-"""A table of captioned clips as WebVid is kept: a CSV, and the clips in folders of `page_dir` under one folder."""
+"""A table of captioned clips in WebVid's format: a CSV, and the clips in folders named by `page_dir`."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ ISO_DURATION = re.compile(r"PT(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?")
 class ClipTableSource(Source):
     """The clips that a CSV lists: columns `videoid`, `name` (or `caption`, `text`), and `page_dir`, `duration` if any.
 
-    A clip is FOLDER/PAGE_DIR/VIDEOID.mp4. The table is gone through once, on construction, and of each row only its
-    place is kept, so ten million of them fit.
+    A clip is FOLDER/PAGE_DIR/VIDEOID.mp4. The table is read once, on construction, and only each row's position is kept
+    in memory, so ten million rows fit.
 
     Args:
-        table: The CSV.
-        media: Which clips are used; by the table's `duration` before a file is opened.
-        folder: Where the clips are; None: `videos` beside the table, or the table's own folder if there is none.
-        option: What the caller calls the table, for the errors.
+        table: The CSV file.
+        media: Which clips are used; the table's `duration` is checked before a file is opened.
+        folder: Folder of the clips; None: `videos` next to the table, or the table's own folder if there is none.
+        option: The caller's name for the table, for messages.
 
     Raises:
         DataError: The table cannot be read, lacks a column, or has no rows.
@@ -69,7 +69,7 @@ class ClipTableSource(Source):
         return len(self.places)
 
     def entry(self, seed: int, epoch: int, index: int) -> Entry:
-        """Of all rows in an order drawn from seed and epoch."""
+        """The clip at an index of the epoch's order, which is drawn from seed and epoch."""
         with self.table.open("rb") as file:
             return self._entry(file, int(order(len(self), seed, epoch)[index]), f"{seed} {epoch}")
 
@@ -101,7 +101,7 @@ class ClipTableSource(Source):
         return row[index].strip() if index is not None and index < len(row) else ""
 
     def _path(self, page: str, video: str, place: str) -> Path:
-        """Where a row's clip is, its ending in any case; no row and no link leads out of the folder."""
+        """Path of a row's clip, whatever the case of its ending; rows and links cannot lead out of the folder."""
         stem = os.path.normpath(self.folder / page / f"{video}.mp4").removesuffix(".mp4")
         named = [Path(f"{stem}{ending}") for ending in ENDINGS]
         path = next((path for path in named if os.path.isfile(path)), named[0])  # noqa: PTH113
@@ -111,7 +111,7 @@ class ClipTableSource(Source):
         return path
 
     def _check_duration(self, words: str, place: str) -> None:
-        """Raises Skip if the table's duration rules the clip out, or is none; an empty one rules nothing out."""
+        """Raises Skip if the table's duration is unsuitable or malformed; an empty one is accepted."""
         if not words:
             return
         parts = ISO_DURATION.fullmatch(words)
@@ -128,7 +128,7 @@ class ClipTableSource(Source):
 
 
 def _records(file: BinaryIO) -> Iterator[tuple[int, int, list[str] | None]]:
-    """Number, place in the file and fields of each record from where the file stands; None for what is no CSV."""
+    """Number, position in the file and fields of each record from the current position on; None for malformed ones."""
     place = file.tell()
     lines = (line.decode("utf-8", "surrogateescape") for line in file)
     for number, (taken, row) in enumerate(csv_records(lines)):

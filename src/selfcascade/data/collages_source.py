@@ -1,4 +1,4 @@
-"""Collages as training data: composed as they are asked for, at any size, without end."""
+"""Collages as training data: composed on demand, at any size, without end."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class CollagesSource(Source):
 
     Args:
         size: Size of the renders.
-        assets: Cut-outs and backgrounds; None: those that ship with the package.
-        split: Which combinations are drawn.
+        assets: Cut-outs and backgrounds; None: the bundled ones.
+        split: The split that combinations are drawn from.
 
     Raises:
         DataError: The assets are too few for that split.
@@ -49,7 +49,7 @@ class CollagesSource(Source):
         return EPOCH
 
     def entry(self, seed: int, epoch: int, index: int) -> Entry:
-        """Of the epoch's collages in order of their numbers; seed and epoch move the first one."""
+        """The collage at an index of the epoch; seed and epoch decide the number of the first."""
         number = epoch_start(seed, epoch) + index
         collage = sample_collage(number, self.split, assets=self.assets)
         words = caption(collage, number, assets=self.assets)
@@ -71,16 +71,16 @@ class CollagesSource(Source):
 
 
 def names_collages(name: str) -> bool:
-    """Whether training data of that name is collages: "collages", or "collages:" and the user's own assets."""
+    """Whether this name of training data means collages: "collages", or "collages:" and the user's own assets."""
     return name == COLLAGES or name.startswith(f"{COLLAGES}:")
 
 
 @functools.cache
 def parse_collages(name: str) -> tuple[Assets, Split]:
-    """The assets and the split that "collages:sprites=DIR,backgrounds=DIR,split=NAME" names; each may be left out.
+    """Parses "collages:sprites=DIR,backgrounds=DIR,split=NAME", where each part is optional.
 
     Raises:
-        DataError: It names something else, or a folder that holds too little.
+        DataError: The name is malformed, or a folder has too few files.
     """
     given: dict[str, str] = {}
     for part in filter(None, name.removeprefix(COLLAGES).removeprefix(":").split(",")):

@@ -1,4 +1,4 @@
-"""Records of a CSV that nobody vouches for: a quote that is not closed costs its own row, not those after it."""
+"""Tolerant CSV reading: an unclosed quote costs its own row, but not the rows after it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 
 
 def csv_records(lines: Iterable[str]) -> Iterator[tuple[list[str], list[str] | None]]:
-    """The lines of each record and its fields, None for what is no CSV.
+    """The lines of each record with its fields, or with None if it is malformed.
 
     Args:
-        lines: With their ends, which a quoted field keeps.
+        lines: Lines including their ends, which a quoted field keeps.
     """
     source, waiting = iter(lines), deque[str]()
     while True:
@@ -21,7 +21,7 @@ def csv_records(lines: Iterable[str]) -> Iterator[tuple[list[str], list[str] | N
             if fields is None:
                 return
         except csv.Error:
-            # A quoted field that ends nowhere, or in a later row's quotes: the later lines are read as rows again.
+            # A quoted field has no end, or ends in a later row's quotes: the later lines are read again as rows.
             waiting.extendleft(reversed(taken[1:]))
             del taken[1:]
             fields = _alone(taken[0])
@@ -29,7 +29,7 @@ def csv_records(lines: Iterable[str]) -> Iterator[tuple[list[str], list[str] | N
 
 
 def _fed(source: Iterator[str], waiting: deque[str], taken: list[str]) -> Iterator[str]:
-    """The lines that wait, then those of the source, each noted as taken."""
+    """The waiting lines, then those of the source; each is recorded in `taken`."""
     while True:
         line = waiting.popleft() if waiting else next(source, None)
         if line is None:
@@ -39,7 +39,7 @@ def _fed(source: Iterator[str], waiting: deque[str], taken: list[str]) -> Iterat
 
 
 def _alone(line: str) -> list[str] | None:
-    """The fields of one line, whose quotes may stand amid a field but must be closed."""
+    """The fields of one line; quotes inside a field are allowed, but must be closed."""
     if line.count('"') % 2:
         return None
     try:

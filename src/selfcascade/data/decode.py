@@ -1,4 +1,4 @@
-"""Captions and pictures from bytes that nobody vouches for; whatever is wrong with them is a `Skip` by name."""
+"""Decodes captions and pictures from untrusted bytes; any fault raises `Skip` with its reason."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from selfcascade.media.endings import CLIPS, PICTURES
 from selfcascade.media.images import decode_image
 
 MAX_CAPTION_BYTES = 64_000
-# At 1:2, a picture of the target's area has a shorter side of 0.707 of the target's.
+# At a ratio of 1:2, a picture of the target's area has a shorter side of 0.707 times the target's.
 SHORTEST = 0.7
 
 
 class Media(Protocol):
-    """What the files of a collection are, and how one is read.
+    """The kind of files in a collection, and how to read one.
 
     Attributes:
-        noun: One of them, in words.
-        extensions: Endings of their names, with the dot, in lower case.
-        others: Endings of what only models of another kind learn from.
+        noun: Name of one file, for messages.
+        extensions: Endings of the files, with the dot, in lower case.
+        others: Endings of files that only other kinds of models use.
     """
 
     noun: ClassVar[str]
@@ -33,17 +33,17 @@ class Media(Protocol):
     others: ClassVar[frozenset[str]]
 
     def load(self, path: Path, key: str, draw: str) -> Sample:
-        """The file's sample; `draw` decides what is random about it.
+        """The file's sample; `draw` seeds what is random about it.
 
         Raises:
-            Skip: It cannot be used.
+            Skip: The file cannot be used.
         """
         ...
 
 
 @dataclass(frozen=True)
 class PictureFiles:
-    """Picture files, of which those smaller than `min_size` are left out."""
+    """Picture files; those smaller than `min_size` are left out."""
 
     min_size: Size | None = None
     noun: ClassVar[str] = "picture"
@@ -60,7 +60,7 @@ class PictureFiles:
 
 
 def check_inside(path: Path, folder: Path, key: str) -> None:
-    """Raises Skip if a path leads out of a folder, through links or by itself; `folder` is resolved already."""
+    """Raises Skip if a path leads out of a folder, directly or through links; `folder` must be resolved."""
     try:
         inside = Path(os.path.realpath(path)).is_relative_to(folder)
     except ValueError as error:  # a zero byte, which only metadata can name
@@ -70,10 +70,10 @@ def check_inside(path: Path, folder: Path, key: str) -> None:
 
 
 def decode_caption(data: bytes, key: str) -> str:
-    """A caption file's words.
+    """The caption in the bytes of a file.
 
     Raises:
-        Skip: They are missing, too long or not UTF-8.
+        Skip: The caption is missing, too long or not UTF-8.
     """
     if len(data) > MAX_CAPTION_BYTES:
         raise Skip("caption is too long", key)
@@ -87,7 +87,7 @@ def decode_caption(data: bytes, key: str) -> str:
 
 
 def check_caption(words: object, key: str) -> str:
-    """The words of a metadata field, as `decode_caption` would have them from a file."""
+    """The caption in a metadata field, with the same checks as `decode_caption`."""
     if not isinstance(words, str):
         raise Skip("caption is missing", key)
     try:
@@ -97,10 +97,10 @@ def check_caption(words: object, key: str) -> str:
 
 
 def decode_picture(file: IO[bytes], min_size: Size | None, key: str) -> Image.Image:
-    """A picture as RGB.
+    """Decodes a picture to RGB.
 
     Raises:
-        Skip: It is empty, damaged, no picture, of a kind that is not read, or smaller than `min_size`.
+        Skip: The file is empty, damaged, not a picture, in an unsupported format, or smaller than `min_size`.
     """
     if file.seek(0, 2) == 0:
         raise Skip("picture is empty", key)
@@ -116,19 +116,19 @@ def decode_picture(file: IO[bytes], min_size: Size | None, key: str) -> Image.Im
 
 
 def is_small(width: float, height: float, min_size: Size | None) -> bool:
-    """Whether a picture's area or shorter side rules out every size of the target's area, whatever its ratio."""
+    """Whether a picture is too small for every size of the target's area, whatever its ratio."""
     if min_size is None:
         return False
     return width * height < min_size.area or min(width, height) < SHORTEST * min(min_size)
 
 
 def printable(name: str) -> str:
-    """A file's name as text that can be encoded; bytes that are not UTF-8 are spelt out."""
+    """A file's name as text that can be encoded; bytes that are not UTF-8 are escaped."""
     return name.encode(errors="backslashreplace").decode()
 
 
 def _fault(error: str) -> str:
-    """A reason that all pictures with the same fault share, from the error that reading one gave."""
+    """The reason for a skip, the same for all pictures with one fault, from the error of reading it."""
     for words, reason in (
         ("megapixels", "picture is too large"),
         ("or more", "picture is too small to read"),

@@ -1,4 +1,4 @@
-"""What training data is made of, whatever it is kept in: entries that may be skipped, batches, and a place to go on.
+"""The parts of training data in any format: entries that may be skipped, batches, and a position to resume from.
 
 Axis letters: B samples, F frames, H, W pixels.
 """
@@ -25,26 +25,26 @@ Sample = Image.Image | np.ndarray
 
 
 def drawn_from(words: str) -> np.random.Generator:
-    """A generator that the words alone decide."""
+    """A random generator that depends only on the words."""
     digest = hashlib.sha256(words.encode()).digest()
     return np.random.default_rng(np.frombuffer(digest, np.uint32))
 
 
 class DataError(ValueError):
-    """The data as a whole cannot be used; the sentence says why."""
+    """The data as a whole cannot be used; the message says why."""
 
 
 class Skip(Exception):
     """A sample that is left out, and why.
 
     Attributes:
-        reason: Named alike for all samples left out for it.
-        key: The sample.
-        damaged: Whether something is wrong with it, rather than a filter leaving it out.
+        reason: The reason, in the same words for all such samples.
+        key: Key of the sample.
+        damaged: Whether the sample is faulty, rather than left out by a filter.
     """
 
     def __init__(self, reason: str, key: str, damaged: bool = True) -> None:
-        super().__init__(reason, key, damaged)  # with which it is made anew in another process
+        super().__init__(reason, key, damaged)  # used to make it again in another process
         self.reason, self.key, self.damaged = reason, key, damaged
 
     def __str__(self) -> str:
@@ -53,13 +53,13 @@ class Skip(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """A sample that is not decoded yet.
+    """A sample before decoding.
 
     Attributes:
-        key: Names it, and seeds its crop.
-        caption: Its words.
-        load: Decodes it to RGB; raises `Skip`. Of a clip it gives the frames that this epoch takes.
-        file: What it decodes; None where that is not a file of its own.
+        key: Name of the sample, which also seeds its crop.
+        caption: The caption.
+        load: Decodes the sample to RGB, for a clip the frames that this epoch takes; raises `Skip`.
+        file: File of the sample; None if it has no file of its own.
     """
 
     key: str
@@ -70,12 +70,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a collection is, so that a change of it is noticed.
+    """A summary of a collection, by which changes are noticed.
 
     Attributes:
-        entries: Of an epoch.
-        bytes: Of all its files; 0 of what is rendered.
-        digest: Of the names and sizes of its files.
+        entries: Number of entries in an epoch.
+        bytes: Bytes of all files; 0 for rendered data.
+        digest: Digest of the files' names and sizes.
     """
 
     entries: int
@@ -83,7 +83,7 @@ class Fingerprint:
     digest: str
 
     def change_from(self, earlier: dict[str, Any]) -> str | None:
-        """What has changed since another one of the same collection was taken, in words; None if nothing has."""
+        """Describes what has changed since an earlier fingerprint of the same collection; None if nothing has."""
         now = asdict(self)
         if now == earlier:
             return None
@@ -95,29 +95,29 @@ class Fingerprint:
 
 
 class Source(ABC):
-    """A collection of samples in a deterministic order, of which any is found by its number."""
+    """A collection of samples in a deterministic order, each accessible by its index."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """Entries of an epoch, those that turn out to be skips included."""
+        """Number of entries in an epoch, including those that will be skipped."""
 
     @abstractmethod
     def entry(self, seed: int, epoch: int, index: int) -> Entry:
-        """A sample by its place in an epoch's order; only this one is read.
+        """The sample at an index of an epoch's order; no other is read.
 
         Raises:
-            Skip: It cannot be used, as is known without decoding it.
+            Skip: The sample cannot be used, which is known without decoding it.
         """
 
     @abstractmethod
     def fingerprint(self) -> Fingerprint:
-        """Names and sizes of all that the samples are made of."""
+        """A summary of the names and sizes of all files."""
 
     def prepare(self, part: int, parts: int) -> None:  # noqa: B027 (most have nothing to do)
-        """Does a share of what must be done once before the first sample is read."""
+        """Does one part of the work that is needed once before the first sample is read."""
 
     def entries(self, seed: int, epoch: int, first: int = 0) -> Iterator[Entry | Skip]:
-        """The samples of an epoch in its order, from the `first` on."""
+        """The samples of an epoch in order, from index `first` on."""
         for index in range(first, len(self)):
             try:
                 found: Entry | Skip = self.entry(seed, epoch, index)
@@ -128,7 +128,7 @@ class Source(ABC):
 
 @functools.lru_cache(maxsize=8)
 def order(count: int, *seeds: int) -> np.ndarray:
-    """So many numbers in an order that the seeds decide."""
+    """The numbers below `count` in a random order from the seeds."""
     return np.random.default_rng(list(seeds)).permutation(count)
 
 
@@ -141,7 +141,7 @@ def file_size(path: Path) -> int:
 
 
 def fingerprint_of(entries: int, files: Iterable[tuple[str, Path]], *words: object) -> Fingerprint:
-    """Of files, each with the name that it goes by, and of words that the samples depend on too."""
+    """The fingerprint of files with their names in the collection, and of words that the samples depend on."""
     digest, total = hashlib.sha256(repr(words).encode()), 0
     for name, path in files:
         size = file_size(path)
@@ -151,11 +151,11 @@ def fingerprint_of(entries: int, files: Iterable[tuple[str, Path]], *words: obje
 
 
 class Position(NamedTuple):
-    """Where a process stands in its stream: what it was offered, and what waits to fill a batch.
+    """A position in the stream of a process: entries offered so far, and samples that wait to fill a batch.
 
     Attributes:
-        epoch: The current one, from 0.
-        index: Entries of that epoch offered so far to all processes together.
+        epoch: Current epoch, from 0.
+        index: Entries of this epoch offered so far to all processes together.
         pending: (epoch, index) of each sample that waits in a bucket.
     """
 
@@ -164,15 +164,15 @@ class Position(NamedTuple):
     pending: tuple[tuple[int, int], ...] = ()
 
     def as_json(self) -> list[Any]:
-        """As lists and numbers."""
+        """The position as lists and numbers."""
         return [self.epoch, self.index, [list(place) for place in self.pending]]
 
     @classmethod
     def from_json(cls, value: Any) -> Position:
-        """The inverse.
+        """The inverse of `as_json`.
 
         Raises:
-            ValueError: The value has another form.
+            ValueError: The value is malformed.
         """
         try:
             epoch, index, pending = value
@@ -189,11 +189,11 @@ class Batch:
     """Pictures, or clips, of one size.
 
     Attributes:
-        pixels: (B, 3, H, W), of clips (B, F, 3, H, W), float32 in [-1, 1].
-        captions, keys: B each.
+        pixels: (B, 3, H, W), or (B, F, 3, H, W) for clips, float32 in [-1, 1].
+        captions, keys: Captions and keys, B each.
         original_sizes: (B, 2) int64, height and width before resizing.
         crops: (B, 2) int64, top and left of the crop.
-        position: Where to go on after this batch.
+        position: Position after this batch.
     """
 
     pixels: Tensor
@@ -206,13 +206,13 @@ class Batch:
 
 @dataclass
 class Report:
-    """What became of the samples so far.
+    """Counts of used and skipped samples.
 
     Attributes:
-        used: Decoded and put in a batch, or waiting for one.
-        damaged, filtered: Left out, by reason.
-        examples: The first key left out for each reason.
-        max_skip_share: Share of damaged samples from which the data counts as broken.
+        used: Number of decoded samples, in a batch or waiting for one.
+        damaged, filtered: Number of samples left out, by reason.
+        examples: The first key for each reason.
+        max_skip_share: Share of damaged samples above which the data counts as broken.
     """
 
     max_skip_share: float = 0.5
@@ -222,7 +222,7 @@ class Report:
     examples: dict[str, str] = field(default_factory=dict)
 
     def count(self, skip: Skip) -> None:
-        """Notes a skip.
+        """Counts a skip.
 
         Raises:
             DataError: Too many samples are damaged.

@@ -1,4 +1,4 @@
-"""A folder of pictures or clips with captions: a .txt beside each, or a metadata.jsonl or metadata.csv a folder."""
+"""A folder of pictures or clips with captions: a .txt next to each, or a metadata.jsonl or metadata.csv per folder."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ CAPTION_KEYS = ("text", "caption", "prompt")
 
 
 class FolderSource(Source):
-    """Pictures or clips below a folder, at any depth; no symbolic link and no metadata path leads out of it.
+    """Pictures or clips below a folder, at any depth; symbolic links and metadata cannot lead out of it.
 
-    Hidden files, and those that systems leave behind, are none of it. What looks like data and is not read is a skip.
+    Hidden files and those left by operating systems are ignored. Files that look like data but are not read are skips.
 
     Args:
-        folder: Read once, on construction; its files are opened when they are used.
-        min_size: Smaller pictures are filtered out; None takes all.
-        media: What the files are; None: pictures of `min_size`.
-        option: What the caller calls the folder, for the errors.
+        folder: The folder; it is listed once, on construction, and files are opened when used.
+        min_size: Least size of pictures; None takes all.
+        media: The kind of files; None: pictures of at least `min_size`.
+        option: The caller's name for the folder, for messages.
 
     Raises:
         DataError: The folder is missing, or has no such files.
@@ -72,21 +72,21 @@ class FolderSource(Source):
         return len(self.samples)
 
     def entry(self, seed: int, epoch: int, index: int) -> Entry:
-        """Of all files in an order drawn from seed and epoch."""
+        """The file at an index of the epoch's order, which is drawn from seed and epoch."""
         sample = self.samples[int(order(len(self), seed, epoch)[index])]
         if isinstance(sample, Skip):
             raise sample
         return self._entry(sample, f"{seed} {epoch}")
 
     def fingerprint(self) -> Fingerprint:
-        """A digest of the samples, their captions and the metadata, by their places in the folder."""
+        """A digest of the samples, captions and metadata, by their paths in the folder."""
         own = [path for path in self.samples if isinstance(path, Path)]
         beside = [path for path in (self.beside.get(path.with_suffix("")) for path in own) if path is not None]
         files = ((self._key(path), path) for path in (*own, *beside, *self.metadata))
         return fingerprint_of(len(self), files, [str(sample) for sample in self.samples if isinstance(sample, Skip)])
 
     def _files(self) -> Iterator[Path]:
-        """Every file below the folder; linked folders are not entered, and those outside are faults."""
+        """All files below the folder; linked folders are not entered, and files outside are faults."""
         for place, folders, names in os.walk(self.folder):
             for name in folders:
                 try:
@@ -177,7 +177,7 @@ def _csv_rows(text: str, key: str) -> Iterator[dict[str, Any] | Skip]:
         if fields is None:
             yield Skip("bad CSV", key)
         if header is None and fields is None:
-            return  # nothing tells what the columns are
+            return  # there is no header that names the columns
         if header is None:
             header = fields or None
         elif fields:

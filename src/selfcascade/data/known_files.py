@@ -1,4 +1,4 @@
-"""Which files of a collection are none of it, and which look like data that is not read."""
+"""Finds files that do not belong to a collection, and files that look like data but are not read."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ from pathlib import Path, PurePath
 from selfcascade.data.examples import Skip
 from selfcascade.media.endings import UNREAD_CLIPS, UNREAD_PICTURES, ending_of
 
-# What a Mac, Windows and network disks leave beside users' files; a Mac's "._name" is found by its dot.
+# Files that macOS, Windows and network disks create next to users' files; macOS's "._name" counts as hidden.
 CLUTTER = frozenset({"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"})
 ARCHIVES = frozenset({".7z", ".arrow", ".parquet", ".rar", ".tar", ".tfrecord", ".tgz", ".zip"})
 COMPRESSED = frozenset({".bz2", ".gz", ".xz", ".zst"})
 
 
 def is_clutter(path: PurePath) -> bool:
-    """Whether a file is hidden, or one that systems leave behind; `path` begins in the collection's folder."""
+    """Whether a file is hidden or left by an operating system; `path` is relative to the collection's folder."""
     return any(part in CLUTTER or (part.startswith(".") and part != "..") for part in path.parts)
 
 
 def is_archive(path: PurePath) -> bool:
-    """Whether a name is that of files packed together, as "00000.tar.gz" is."""
+    """Whether a name is that of an archive, such as "00000.tar.gz"."""
     endings = [ending.casefold() for ending in path.suffixes[-2:]]
     return bool(endings) and (endings[-1] in ARCHIVES or (endings[-1] in COMPRESSED and ".tar" in endings))
 
 
 def unread(files: Iterable[Path], folder: Path, read: Iterable[Path], other: frozenset[str], noun: str) -> list[Skip]:
-    """Those of the files that look like data and are not read; another form of one that is read is not among them.
+    """Skips for files that look like data but are not read, except other formats of a file that is read.
 
     Args:
-        files: In the collection's folder, `folder`.
-        read: What is read.
-        other: Endings of files that only other models learn from, in lower case.
-        noun: What the collection is of.
+        files: All files of the collection.
+        folder: The collection's folder.
+        read: Files that are read.
+        other: Endings of files that only other kinds of models use, in lower case.
+        noun: Name of one file of the collection, for messages.
     """
     taken, found = {path.with_suffix("") for path in read}, []
     for path in files:

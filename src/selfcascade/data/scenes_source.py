@@ -1,4 +1,4 @@
-"""The scenes world as training data, still and moving: rendered as it is asked for, at any size, without end."""
+"""Scenes as training data, still and moving: rendered on demand, at any size, without end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ScenesSource(Source):
 
     Args:
         size: Size of the renders.
-        held_out: Scenes of combinations that are never trained on, for validation.
+        held_out: Whether scenes have combinations held out of training, for validation.
     """
 
     def __init__(self, size: Size, held_out: bool = False) -> None:
@@ -39,7 +39,7 @@ class ScenesSource(Source):
         return EPOCH
 
     def entry(self, seed: int, epoch: int, index: int) -> Entry:
-        """Of the epoch's scenes in order of their numbers; seed and epoch move the first one."""
+        """The scene at an index of the epoch; seed and epoch decide the number of the first."""
         number = epoch_start(seed, epoch, self.held_out) + index
         words = caption(sample_scene(number, self.held_out), number)
         return Entry(f"scene-{number}", words, functools.partial(self._render, number))
@@ -59,12 +59,12 @@ class MovingScenesSource(Source):
     Args:
         size: Size of the renders.
         frames: Number of frames in each clip, from its beginning.
-        fps: Frames a second.
-        held_out: As in `ScenesSource`.
+        fps: Frames per second.
+        held_out: See `ScenesSource`.
 
     Raises:
-        DataError: So many frames last longer than the scenes' two seconds, after which objects leave the picture; or
-            `fps` is not above 0.
+        DataError: The frames last longer than two seconds, after which objects leave the picture, or `fps` is not
+            above 0.
     """
 
     def __init__(self, size: Size, frames: int = 16, fps: float = DEFAULT_FPS, held_out: bool = False) -> None:
@@ -80,7 +80,7 @@ class MovingScenesSource(Source):
         return EPOCH
 
     def entry(self, seed: int, epoch: int, index: int) -> Entry:
-        """Of the epoch's moving scenes in order of their numbers; seed and epoch move the first one."""
+        """The moving scene at an index of the epoch; seed and epoch decide the number of the first."""
         number = epoch_start(seed, epoch, self.held_out) + index
         words = moving_caption(sample_moving_scene(number, self.held_out), number)
         return Entry(f"moving-scene-{number}", words, functools.partial(self._render, number))
@@ -96,5 +96,5 @@ class MovingScenesSource(Source):
 
 
 def epoch_start(seed: int, epoch: int, held_out: bool = False) -> int:
-    """The number of an epoch's first render; seed and epoch move it."""
+    """The number of an epoch's first scene, from seed and epoch."""
     return (HELD_OUT_FIRST if held_out else 0) + (seed * 7919 + epoch) % 4096 * EPOCH

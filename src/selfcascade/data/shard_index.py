@@ -1,8 +1,7 @@
-"""What a tar shard holds and where: its headers are read once and kept in a cache, so that a sample is one seek away.
+"""Indexes tar shards: headers are read once and cached, so that reading a sample takes one seek.
 
-The cache is a folder of compressed files, one a shard: `$SELFCASCADE_CACHE/shards`, or `~/.cache/selfcascade/shards`.
-An index of a shard that has changed since, or that is damaged, is made anew; a cache that cannot be written is done
-without.
+The cache is a folder of compressed files, one per shard: `$SELFCASCADE_CACHE/shards`, or `~/.cache/selfcascade/shards`.
+The index of a shard that has changed, or a damaged index, is made again. Without write access nothing is cached.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ HELD = 4  # shards whose members are in memory
 
 
 class Member(NamedTuple):
-    """Where a member's bytes are in its shard, and how many."""
+    """Position and number of a member's bytes in its shard."""
 
     offset: int
     size: int
 
 
 class Summary(NamedTuple):
-    """What is known of a shard without its members.
+    """Facts about a shard without its members.
 
     Attributes:
-        entries: Samples and skips.
-        digest: Of all that the index says.
+        entries: Number of samples and skips.
+        digest: Digest of the whole index.
     """
 
     entries: int
@@ -50,19 +49,19 @@ class Summary(NamedTuple):
 
 
 class ShardIndex(NamedTuple):
-    """A shard's samples by key, in order, each with its members by suffix; and what is wrong with the rest."""
+    """A shard's samples by key, in order, each with its members by suffix, and the skips for faulty ones."""
 
     samples: list[tuple[str, dict[str, Member]]]
     skips: list[Skip]
 
 
 def summary_of(shard: Path) -> Summary:
-    """How many samples and skips a shard has, and a digest of them; from the cache, or from its headers."""
+    """The summary of a shard, from the cache or from its headers."""
     return _summary(shard, *_state(shard))
 
 
 def index_of(shard: Path) -> ShardIndex:
-    """A shard's members; from the cache, or from its headers."""
+    """The index of a shard, from the cache or from its headers."""
     return _index(shard, *_state(shard))
 
 
@@ -100,7 +99,7 @@ def _described(index: ShardIndex) -> tuple[int, str, str]:
 
 
 def _cached(shard: Path, size: int, changed: int, lines: int) -> list[dict[str, Any]]:
-    """The first lines of what the cache has of a shard in this state; nothing if it has none."""
+    """The first lines of the cached index for a shard in this state; empty if there is none."""
     try:
         with gzip.open(_place(shard), "rt", encoding="utf-8") as file:
             found = [json.loads(file.readline()) for _ in range(lines)]
@@ -117,7 +116,7 @@ def _place(shard: Path) -> Path:
 
 
 def _state(shard: Path) -> tuple[int, int]:
-    """Size and time of change, by which a shard is known to be the one that an index is of."""
+    """Size and modification time of a shard, by which its index is recognised."""
     try:
         stat = shard.stat()
     except OSError:
@@ -148,7 +147,7 @@ def _scanned(shard: Path) -> ShardIndex:
 
 
 def _fault(member: tarfile.TarInfo, path: PurePosixPath) -> str | None:
-    """Why a member is not read, if it is not."""
+    """Why a member is not read; None if it is."""
     if path.is_absolute() or ".." in path.parts or "\\" in member.name:
         return "path leads out"
     if not path.name:
@@ -166,7 +165,7 @@ def _members(shard: Path) -> Iterator[tarfile.TarInfo]:
     """A shard's members apart from folders, in the order of the file.
 
     Raises:
-        Skip: The shard is missing, empty, damaged or truncated; its members up to there have come.
+        Skip: The shard is missing, empty, damaged or truncated; the members before that have been yielded.
     """
     name = printable(shard.name)
     if not shard.is_file():
@@ -178,7 +177,7 @@ def _members(shard: Path) -> Iterator[tarfile.TarInfo]:
         with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             found = 0
             for member in tar:
-                # A negative size would lead tarfile back to where it has been, for ever.
+                # A negative size would make tarfile go back, for ever.
                 if member.size < 0:
                     raise Skip("shard is damaged", name)
                 if member.isreg() and member.offset_data + member.size > end:
@@ -186,12 +185,12 @@ def _members(shard: Path) -> Iterator[tarfile.TarInfo]:
                 found += 1
                 if not member.isdir():
                     yield member
-            # tarfile takes a broken header and a cut between members for the end, which is a block of zeros.
+            # tarfile takes a broken header or a cut between members for the end, which must be a block of zeros.
             file.seek(tar.offset)
             last = file.read(tarfile.BLOCKSIZE)
     except Skip:
         raise
-    except Exception as error:  # tarfile raises whatever it stumbles over: TarError, OSError, ValueError, ...
+    except Exception as error:  # tarfile raises many kinds of errors: TarError, OSError, ValueError, ...
         raise Skip("shard is damaged", name) from error
     if len(last) < tarfile.BLOCKSIZE:
         raise Skip("shard is truncated", name)

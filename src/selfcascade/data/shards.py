@@ -1,7 +1,7 @@
-"""Tar shards in img2dataset's layout, as LAION is kept: KEY.jpg, KEY.txt and KEY.json, filtered before decoding.
+"""Tar shards in img2dataset's layout, like LAION: KEY.jpg, KEY.txt and KEY.json, filtered before decoding.
 
-Members are read in place, never unpacked; links, paths that climb out and pickles are left out and counted. The headers
-of a shard are read once, into an index, so its samples can be shuffled and any of them read by itself.
+Members are read in place, never unpacked. Links, paths that lead out, and pickles are left out and counted. The headers
+of a shard are read once, into an index, so samples can be shuffled and read one by one.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from selfcascade.media.endings import PICTURES, UNREAD_PICTURES
 
 @dataclass(frozen=True)
 class ShardFilter:
-    """What a sample's JSON must say; a field that it lacks does not leave it out, a score that is not a number does.
+    """Limits for a sample's JSON. Missing fields are accepted; scores that are not numbers are not.
 
     Attributes:
-        min_size: `original_width/height` and the stored `width/height` must have its area at least, and a shorter side
-            that some ratio up to 1:2 could use.
+        min_size: `original_width/height` and the stored `width/height` must have at least its area, and a shorter side
+            that some ratio up to 1:2 can use.
         max_watermark: Highest `pwatermark`, a probability.
         max_unsafe: Highest `punsafe`.
     """
@@ -49,7 +49,7 @@ class ShardFilter:
     max_unsafe: float = 0.5
 
     def check(self, facts: dict[str, Any], key: str) -> None:
-        """Raises Skip with the first reason against the sample."""
+        """Raises Skip with the first reason to leave the sample out."""
         if facts.get("status", "success") != "success":
             raise Skip("download failed", key, damaged=False)
         for prefix, words in (("original_", "original is smaller than the target"), ("", "smaller than the target")):
@@ -71,12 +71,12 @@ class ShardFilter:
 
 
 class ShardSource(Source):
-    """Samples of tar files; shards are shuffled, and the samples within each.
+    """Samples of tar files; the shards are shuffled, and so are the samples within each.
 
     Args:
         shards: The files, in any order.
-        wanted: What a sample's JSON must say.
-        not_read: What lies beside the shards, looks like data and is not read.
+        wanted: Limits for a sample's JSON.
+        not_read: Skips for files next to the shards that look like data but are not read.
 
     Raises:
         DataError: There are no shards.
@@ -91,12 +91,12 @@ class ShardSource(Source):
         return len(self.not_read) + int(self._counts.sum())
 
     def prepare(self, part: int, parts: int) -> None:
-        """Reads the headers of this part of the shards, where no index of them is cached yet."""
+        """Reads the headers of this part of the shards, unless their indexes are cached."""
         for shard in self.shards[part::parts]:
             summary_of(shard)
 
     def entry(self, seed: int, epoch: int, index: int) -> Entry:
-        """Of the shards in an order drawn from seed and epoch, each shard's samples in another."""
+        """The sample at an index of the epoch: shards and the samples in each are shuffled by seed and epoch."""
         if index < len(self.not_read):
             raise self.not_read[index]
         numbers, ends = _shard_order(self, seed, epoch)
@@ -150,7 +150,7 @@ class ShardSource(Source):
 
 @functools.lru_cache(maxsize=2)
 def _shard_order(source: ShardSource, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-    """The shards in an epoch's order, and up to which entry each goes."""
+    """The shards in an epoch's order, and the end of each in the epoch's entries."""
     numbers = np.random.default_rng([seed, epoch]).permutation(len(source.shards))
     return numbers, np.cumsum(source._counts[numbers])
 

@@ -1,4 +1,4 @@
-"""Endless batches from a source: skips counted, pictures and clips cropped to a size of their ratio, exact resume."""
+"""Endless batches from a source: skips are counted, samples cropped to a size of their ratio; resuming is exact."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ END = -1
 
 
 def bucket_sizes(size: Size, multiple: int = 64, max_ratio: float = MAX_RATIO) -> tuple[Size, ...]:
-    """Sizes of at most `size`'s area, from 1:max_ratio to max_ratio:1, the given one among them.
+    """Sizes of at most `size`'s area with ratios from 1:max_ratio to max_ratio:1, including `size`.
 
     Args:
-        size: The target.
-        multiple: Sides are multiples of it.
+        size: Target size.
+        multiple: Sides are multiples of this many pixels.
         max_ratio: Largest ratio of the longer side to the shorter.
     """
     found = {size}
@@ -35,10 +35,10 @@ def bucket_sizes(size: Size, multiple: int = 64, max_ratio: float = MAX_RATIO) -
 
 
 class Row(NamedTuple):
-    """A sample that is decoded and cropped, and the sizes it had and has.
+    """A decoded and cropped sample, with its sizes before and after.
 
     Attributes:
-        pixels: (H, W, 3), of a clip (F, H, W, 3), uint8.
+        pixels: (H, W, 3), or (F, H, W, 3) for a clip, uint8.
         corner: Top and left of the crop, in pixels of the resized sample.
     """
 
@@ -51,17 +51,16 @@ class Row(NamedTuple):
 
 
 class Stream:
-    """A source's pictures, or clips, as batches of one size each.
+    """Makes batches of a source's pictures or clips, each of one size.
 
     Args:
-        source: Where they come from.
-        sizes: Sizes of the batches; a sample goes to the one nearest its ratio, and is left out if it is smaller.
+        source: The source of samples.
+        sizes: Sizes of the batches; a sample gets the one nearest its ratio, and is left out if it is smaller.
         seed: Seed of the order and the crops.
-        max_skip_share: Share of damaged samples from which the data counts as broken.
-        fixed_crops: Crop a sample at the same place in every epoch.
-        workers: Processes that read and decode; with 0 it is done where the batches are asked for. They change nothing
-            else.
-        may_change: Data that changed since the position to go on at was taken is read as it is now.
+        max_skip_share: Share of damaged samples above which the data counts as broken.
+        fixed_crops: Whether to crop a sample at the same place in every epoch.
+        workers: Number of processes that read and decode; with 0 the caller's process does. It changes no batch.
+        may_change: Whether data that has changed since the resumed position is accepted.
 
     Raises:
         DataError: While iterating: no sample is usable, or too many are damaged.
@@ -84,12 +83,12 @@ class Stream:
     def batches(
         self, batch_size: int, rank: int = 0, world_size: int = 1, start: Position | None = None
     ) -> Iterator[Batch]:
-        """Batches without end; the i-th entry of an epoch goes to process i mod world_size, which alone reads it.
+        """Batches without end. Entry i of an epoch is read by process i mod world_size only.
 
         Args:
-            batch_size: Pictures of a batch.
-            rank, world_size: Index of this process, and how many there are.
-            start: Where to go on; the batches are then those of an uninterrupted run.
+            batch_size: Number of pictures in a batch.
+            rank, world_size: Index of this process, and number of processes.
+            start: Position to resume from; the batches are then those of an uninterrupted run.
 
         Raises:
             ValueError: An argument is out of range.
@@ -129,7 +128,7 @@ class Stream:
                 yield self._batch([row for _, row in own[:batch_size]], Position(epoch, index + 1, left))
 
     def decode(self, place: tuple[int, int]) -> Row | Skip | None:
-        """The sample at a place (epoch, index), or why it is left out; None at an epoch's end."""
+        """The sample at (epoch, index), or why it is left out; None at an epoch's end."""
         epoch, index = place
         if index == END:
             return None
@@ -140,7 +139,7 @@ class Stream:
             sample = entry.load()
             original = size_of(sample)
             size = nearest_ratio(original, self.sizes)
-            # Enlarged pictures would teach blur; only here is it known which size a sample goes to.
+            # Enlarged pictures would teach blur; the sample's size is only known here.
             if original.height < size.height or original.width < size.width:
                 raise Skip("smaller than the target", entry.key, damaged=False)
         except Skip as skip:
@@ -149,7 +148,7 @@ class Stream:
         return Row(entry.key, entry.caption, original, size, pixels, corner)
 
     def _places(self, start: Position, rank: int, world_size: int) -> Iterator[tuple[int, int]]:
-        """The process's places from a position on, without end; after each epoch one whose index is `END`."""
+        """The process's (epoch, index) from a position on, without end; each epoch ends with the index `END`."""
         first = start.index
         for epoch in itertools.count(start.epoch):
             for index in range(first + (rank - first) % world_size, len(self.source), world_size):
@@ -158,7 +157,7 @@ class Stream:
             first = 0
 
     def _counted(self, found: Row | Skip | None) -> Row | None:
-        """The row if it is one; what is left out is counted by its reason."""
+        """The row; None for a skip, which is counted."""
         if isinstance(found, Skip):
             self.report.count(found)
             return None
@@ -179,7 +178,7 @@ class Stream:
     def _cropped(self, sample: Sample, size: Size, words: str) -> tuple[np.ndarray, tuple[int, int]]:
         """The sample resized to cover `size` and cropped at a place drawn from the seed, the epoch and the key.
 
-        A clip's frames are all cropped alike.
+        All frames of a clip are cropped in the same way.
         """
         sides = size_of(sample)
         factor = max(size.height / sides.height, size.width / sides.width)
@@ -203,6 +202,6 @@ def size_of(sample: Sample) -> Size:
 
 
 def nearest_ratio(size: Size, sizes: Sequence[Size]) -> Size:
-    """The one of `sizes` whose ratio is nearest that of `size`."""
+    """The size in `sizes` whose ratio is nearest to that of `size`."""
     ratio = np.log(size.width / size.height)
     return min(sizes, key=lambda other: abs(np.log(other.width / other.height) - ratio))

@@ -1,4 +1,4 @@
-"""What collages are made of: cut-outs by kind, and backgrounds by name; those that ship, or a user's own."""
+"""The assets of collages: cut-outs by kind and backgrounds by name, bundled or the user's own."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Assets:
     """Cut-outs and backgrounds.
 
     Attributes:
-        sprites: Files of the cut-outs, by kind: a noun without its article, as captions name it.
-        backgrounds: What captions say of each background.
-        photographs: Files of the backgrounds that are not procedural.
+        sprites: Files of cut-outs by kind, a noun without article that captions use.
+        backgrounds: Phrases of captions for each background.
+        photographs: Files of backgrounds that are not procedural.
     """
 
     sprites: Mapping[str, tuple[Path, ...]]
@@ -33,17 +33,17 @@ class Assets:
 
     @functools.cached_property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of cut-outs."""
+        """Kinds of cut-outs."""
         return tuple(self.sprites)
 
     @functools.cached_property
     def background_names(self) -> tuple[str, ...]:
-        """The backgrounds."""
+        """Names of the backgrounds."""
         return tuple(self.backgrounds)
 
     @property
     def files(self) -> list[Path]:
-        """All files of cut-outs and photographs."""
+        """Files of all cut-outs and photographs."""
         return [*(file for files in self.sprites.values() for file in files), *self.photographs.values()]
 
     def sprite(self, kind: str, seed: int) -> Sprite:
@@ -65,13 +65,13 @@ def bundled_assets() -> Assets:
 
 
 def open_assets(sprites: Path | None = None, backgrounds: Path | None = None) -> Assets:
-    """A user's own cut-outs, photographs, or both; what is not given is what ships with the package.
+    """Opens a user's own cut-outs, photographs, or both; what is not given is taken from the package.
 
     Args:
-        sprites: Folder of PNG or WebP files with transparency, at any depth, each with its name in the first line of a
-            .txt beside it ("A red apple."), as Tux Paint's stamps have; or else in its file name (red_apple.png).
-        backgrounds: Folder of photographs; captions say "in front of" and the first line of the .txt beside it, or
-            else the words of its file name.
+        sprites: Folder of PNG or WebP files with transparency, at any depth. A cut-out's name is the first line of a
+            .txt next to it ("A red apple."), as for Tux Paint's stamps, or its file name (red_apple.png).
+        backgrounds: Folder of photographs. Captions say "in front of" and the first line of the .txt next to it, or
+            the words of its file name.
 
     Raises:
         DataError: A folder is missing, or holds too little.

@@ -23,7 +23,7 @@ BACKGROUND_PHRASES: dict[str, tuple[str, ...]] = {
 }
 
 
-COARSE = 1 / 200  # wider pixels than that are averaged from four, where a pattern's edges are not straight
+COARSE = 1 / 200  # wider pixels than this are averaged from four if a pattern's edges are not straight
 
 
 def paint_background(name: str, surface: Surface, scale: float, seed: int) -> Array:
@@ -31,7 +31,7 @@ def paint_background(name: str, surface: Surface, scale: float, seed: int) -> Ar
 
     Args:
         name: One of `BACKGROUND_PHRASES`.
-        surface: Where.
+        surface: The surface to paint.
         scale: Scale of the pattern, about 1.
         seed: Seed of everything random; the pattern starts anywhere.
     """

@@ -25,10 +25,10 @@ RELATION_PHRASES = {
 def caption(collage: Collage, seed: int = 0, crop: bool = False, assets: Assets | None = None) -> str:
     """A natural caption of the collage; `seed` chooses the phrasing.
 
-    With `crop` it is for a window of the picture: it names neither place nor size, since a window shows neither.
+    With `crop` it describes a window of the picture, without place and size, which a window does not show.
 
     Raises:
-        ValueError: It has neither one object with a place nor two with a relation, as a crowd has not.
+        ValueError: The collage has neither one object with a place nor two with a relation, such as a crowd.
     """
     rng = np.random.default_rng([seed, 3])
     phrases = (assets or bundled_assets()).backgrounds[collage.background]

@@ -24,7 +24,7 @@ PLACE_FRACTION = {
 }
 SIZE_DIAMETER = {"small": 0.33, "large": 0.5}
 
-# What a combination of kind, place, size and background, or a pair of kinds, belongs to: one in ten is held out.
+# Splits that a combination of kind, place, size and background, or a pair of kinds, belongs to: one in ten is held out.
 Split = Literal["train", "tuning", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "tuning", "validation", "test")
 _SHARES = 30
@@ -79,7 +79,7 @@ class Collage:
 
     @property
     def truth(self) -> dict[str, str | int]:
-        """What a reader should read; `first` and `last` are in the order of `ordered`."""
+        """The correct reading; `first` and `last` follow the order of `ordered`."""
         reading: dict[str, str | int] = {"count": min(len(self.items), 3), "background": self.background}
         if self.items:
             for name, item in (("first", self.ordered[0]), ("last", self.ordered[-1])):
@@ -101,13 +101,13 @@ class Collage:
 
 
 def split_of(*words: str) -> Split:
-    """What a combination of words belongs to: 9 in 10 are trained on, the rest is tuning, validation and test alike."""
+    """The split of a combination of words: 9 in 10 for training, the rest evenly tuning, validation and test."""
     share = int.from_bytes(hashlib.sha256("|".join(words).encode()).digest()[:8]) % _SHARES
     return SPLITS[share + 1] if share < len(SPLITS) - 1 else "train"
 
 
 def splits_of(collage: Collage) -> set[Split]:
-    """What the collage's combinations belong to: each object's, and the pair of kinds whatever its order."""
+    """The splits of the collage's combinations: each object's, and that of the pair of kinds in any order."""
     found: set[Split] = set()
     if len(collage.items) == 1:
         item = collage.items[0]

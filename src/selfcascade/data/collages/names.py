@@ -1,4 +1,4 @@
-"""What a user's files are called in captions."""
+"""Names for a user's files in captions."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from selfcascade.media.endings import PICTURES, UNREAD_PICTURES, ending_of
 
 
 def files_in(folder: Path, endings: frozenset[str], option: str) -> list[Path]:
-    """The files below a folder with such endings, in order; hidden ones and links that lead out of it are left out.
+    """Files below a folder with these endings, sorted, without hidden files and links that lead out of it.
 
-    Pictures of formats that are not read are named in a warning, which calls the folder `option`.
+    A warning lists pictures in formats that are not supported; it calls the folder `option`.
     """
     inside = folder.resolve()
     files = [path for path in _files(folder) if path.resolve().is_relative_to(inside)]
@@ -32,7 +32,7 @@ def texts_in(folder: Path) -> dict[Path, Path]:
 
 
 def words_of(path: Path, texts: Mapping[Path, Path]) -> str:
-    """The first sentence of the first line of the .txt beside a file, without its stop, or else its name's words."""
+    """The first sentence of the .txt next to a file, without its full stop, or the words of the file's name."""
     beside = texts.get(path.with_suffix(""))
     if beside is not None:
         with beside.open("rb") as file:

@@ -1,4 +1,4 @@
-"""A user's photographs as backgrounds: cut to the picture's ratio, at a place and a size that the seed draws."""
+"""A user's photographs as backgrounds: cropped to the picture's ratio, at a random place and size."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MAX_PIXELS = 2_000_000  # kept of each photograph
 
 
 def photographs_in(folder: Path) -> dict[str, Path]:
-    """The photographs below a folder, by what captions call them.
+    """The photographs below a folder, by their names in captions.
 
     Raises:
-        DataError: It is missing, or has none.
+        DataError: The folder is missing, or has no photographs.
     """
     if not folder.is_dir():
         raise DataError(f"backgrounds {str(folder)!r} is not a folder")
@@ -57,10 +57,10 @@ def photograph(path: Path, surface: Surface, seed: int) -> Array:
 
 @functools.lru_cache(maxsize=32)
 def read_levels(path: Path) -> tuple[Image.Image, ...]:
-    """A photograph, and halved again and again.
+    """Reads a photograph, and halves it repeatedly.
 
     Raises:
-        ValueError: It is damaged.
+        ValueError: The file is damaged.
     """
     picture = read_image(path)
     shrink = math.sqrt(picture.width * picture.height / MAX_PIXELS)

@@ -1,7 +1,7 @@
-"""A collage as pixels, at any size, whole or through a window.
+"""Renders collages at any size, whole or through a window.
 
-Filtering is done in the values of the picture itself, as resizing in training and evaluation does it, so that a small
-render is a large one box-filtered. Axis letters: H, W pixels.
+Filtering works on the picture's own values, like resizing in training and evaluation, so a small render equals a large
+one box-filtered. Axis letters: H, W pixels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from selfcascade.data.collages.textures import Surface
 
 # Light falls from the upper left: the shadow lies this far to the right and below, in diameters.
 SHADOW_SHIFT = (0.025, 0.045)
-FINE = 96  # points drawn across a cut-out at least, which are averaged to the pixels
+FINE = 96  # least number of points drawn across a cut-out, which are averaged to pixels
 
 
 def render(
@@ -37,7 +37,7 @@ def render(
         height: Pixels of the whole picture, 1 to 16384.
         width: Pixels of the whole picture, 1 to 16384.
         window: (top, left, height, width) in those pixels: only this part is drawn, at its own cost.
-        assets: Cut-outs and backgrounds; None: those that ship with the package.
+        assets: Cut-outs and backgrounds; None: the bundled ones.
 
     Returns:
         (H, W, 3) float32 in [0, 1], of the window if there is one.
@@ -61,7 +61,7 @@ def render(
 
 
 def _fit(collage: Collage, surface: Surface) -> float:
-    """How much smaller objects are than in a square picture, so that they fit beside each other at other ratios."""
+    """Factor by which objects are smaller than in a square picture, so that they fit side by side at other ratios."""
     wide, high = surface.width, surface.height
     if collage.relation is None:
         return min(1.0, wide, high)
@@ -90,7 +90,7 @@ def _paste(image: Array, surface: Surface, item: Item, sprite: Sprite, fit: floa
 
 
 class _Frame(NamedTuple):
-    """Pixels seen from an item that is turned and perhaps mirrored.
+    """Pixels in the coordinates of an item that is turned and perhaps mirrored.
 
     Attributes:
         left, top: The first pixel's corner, from the item's centre.
@@ -105,7 +105,7 @@ class _Frame(NamedTuple):
     side: float
 
     def drawn(self, square: Image.Image, rows: int, columns: int, factor: int = 1) -> Array:
-        """The square at this many pixels, each averaged from factor x factor, (H, W) or (H, W, 4) in [0, 1]."""
+        """The square drawn at this many pixels, each averaged from factor x factor, (H, W) or (H, W, 4) in [0, 1]."""
         angle, inner = math.radians(self.item.turn), square.width - 2 * MARGIN
         mirror = -1 if self.item.flip else 1
         cos, sin = inner / self.side * math.cos(angle), inner / self.side * math.sin(angle)

@@ -1,4 +1,4 @@
-"""Collages drawn from a seed."""
+"""Draws collages from a seed."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def sample_collage(
     """A collage drawn from `seed` alone.
 
     A single object's combination of kind, place, size and background, and the kinds of two objects, belong to the
-    split; the three splits that are not trained on share no combination with each other either.
+    split. No two splits share a combination.
 
     Args:
-        seed: Any non-negative integer; the same seed gives the same collage for ever.
-        split: Which combinations are drawn from.
-        second: Whether there is a second object; None lets the seed choose (40 %), unless the kinds are so few that no
-            pair belongs to the split.
-        assets: Cut-outs and backgrounds; None: those that ship with the package.
+        seed: Any non-negative integer; the same seed always gives the same collage.
+        split: The split that combinations are drawn from.
+        second: Whether there is a second object; None lets the seed choose (40 %), unless no pair of kinds belongs to
+            the split.
+        assets: Cut-outs and backgrounds; None: the bundled ones.
 
     Raises:
-        ValueError: There is no such split, or the assets are too few for it to have a combination.
+        ValueError: The split is unknown, or the assets are too few for it to have a combination.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
@@ -71,7 +71,7 @@ def sample_collage(
 
 
 def sample_crowd(seed: int, assets: Assets | None = None) -> Collage:
-    """A collage of none to six objects anywhere, without a caption: from it a reader learns to see repeated objects."""
+    """A collage of zero to six objects anywhere, without a caption; it teaches a reader to see repeated objects."""
     assets = assets or bundled_assets()
     rng = np.random.default_rng([seed, len(SPLITS)])
     shrink, alike = rng.uniform(0.55, 1.0), rng.random() < 0.6

@@ -1,4 +1,4 @@
-"""Cut-outs as they are composed: decoded once, premultiplied, halved again and again, with their shadow.
+"""Cut-outs ready for composition: decoded once, premultiplied, halved repeatedly, with their shadow.
 
 Axis letters: H, W pixels; L the side of a square level.
 """
@@ -19,20 +19,20 @@ Array = np.ndarray
 SPRITES = Path(__file__).parent / "sprites"
 SIDE = 512
 SMALLEST = 16
-VISIBLE = [0] * 3 + [255] * 253  # what an opacity counts as, where a cut-out is cropped
+VISIBLE = [0] * 3 + [255] * 253  # whether an opacity counts as visible when a cut-out is cropped
 MARGIN = 1  # transparent pixels around a level, towards which its edge is interpolated
-# A shadow is drawn of the level of this side, and reaches this share of the diameter beyond the cut-out's square.
+# A shadow is made from the level of this side, and extends this share of the diameter beyond the cut-out's square.
 SHADOW_LEVEL, SHADOW_REACH = 128, 0.25
 # Strength and width (in diameters) of the dark line where the cut-out touches the ground, and of the soft rest.
 SHADOW_PARTS = ((0.30, 0.012), (0.38, 0.055))
 
 
 class Sprite(NamedTuple):
-    """A cut-out in a square, its longer side across it, as pictures with a margin.
+    """A cut-out in a square, filled by its longer side, as pictures with a margin.
 
     Attributes:
         levels: Mode "RGBa" (colours premultiplied), 512, 256, ... 16 pixels a side, each the box-filtered last one.
-        shadow: Mode "L": how much light is taken away, of a square 1.5 times as wide.
+        shadow: Mode "L": how much light is removed, for a square 1.5 times as wide.
     """
 
     levels: tuple[Image.Image, ...]
@@ -100,10 +100,10 @@ def gaussian(side: int, width: float) -> Array:
 
 @functools.lru_cache(maxsize=128)
 def read_sprite(path: Path) -> Sprite:
-    """The cut-out in a file, kept for the next time.
+    """Reads the cut-out in a file, with a cache.
 
     Raises:
-        ValueError: It is damaged, or nothing of it is visible.
+        ValueError: The file is damaged, or nothing of the cut-out is visible.
     """
     try:
         with Image.open(path) as picture:
@@ -114,14 +114,14 @@ def read_sprite(path: Path) -> Sprite:
 
 @functools.cache
 def bundled_sprites() -> Mapping[str, tuple[Path, ...]]:
-    """Files of the cut-outs that ship with the package, by kind."""
+    """Files of the bundled cut-outs, by kind."""
     rows = json.loads((SPRITES / "index.json").read_text())
     return {row["kind"]: (SPRITES / row["file"],) for row in rows}
 
 
 @functools.cache
 def bundled_categories() -> Mapping[str, tuple[str, ...]]:
-    """Their kinds by category: animal, plant, food, vehicle, object."""
+    """Kinds of the bundled cut-outs by category: animal, plant, food, vehicle, object."""
     rows = json.loads((SPRITES / "index.json").read_text())
     return {name: tuple(row["kind"] for row in rows if row["category"] == name) for name in _names(rows)}
 

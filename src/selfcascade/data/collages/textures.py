@@ -1,7 +1,7 @@
 """Random fields and patterns on a window of a picture, filtered to its pixels.
 
-Along each axis they are averaged over the pixel, so a small picture shows what a large one shows after box-filtering.
-Coordinates are those of the whole picture, of which the root of the area is 1. Axis letters: H, W pixels.
+They are averaged over the pixel along each axis, so a small picture equals a large one after box-filtering. Coordinates
+are those of the whole picture, in units of the square root of its area. Axis letters: H, W pixels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ DEVIATION = 12**-0.5 * 151 / 315
 
 
 class Surface:
-    """What a texture is painted on.
+    """The surface that a texture is painted on.
 
     Attributes:
         x, y: Coordinates of the pixels' centres, (W,) and (H,).
@@ -35,11 +35,11 @@ class Surface:
         return Surface(x, y, self.pixel / factor, self.width, self.height)
 
     def shifted(self, across: float, down: float) -> Surface:
-        """The window as far to the right and below."""
+        """The window moved to the right and down."""
         return Surface(self.x + np.float32(across), self.y + np.float32(down), self.pixel, self.width, self.height)
 
     def noise(self, across: float, down: float, seed: int) -> Array:
-        """A smooth random field (H, W) of mean 0 and deviation 1, whose grains are of that width and height."""
+        """A smooth random field (H, W) with mean 0 and deviation 1, and grains of this width and height."""
         weights_x, first_x = _spline_weights(self.x, self.pixel, across)
         weights_y, first_y = _spline_weights(self.y, self.pixel, down)
         columns = np.arange(first_x, first_x + weights_x.shape[1])
@@ -48,7 +48,7 @@ class Surface:
         return weights_y @ lattice @ weights_x.T
 
     def clouds(self, across: float, down: float, seed: int, octaves: int = 4, gain: float = 0.6) -> Array:
-        """Noise over noise of half its grain, each `gain` times as strong; those too small for a pixel are left out."""
+        """Sum of noise with halving grains, each `gain` times as strong; grains too small for a pixel are left out."""
         total = np.zeros((len(self.y), len(self.x)), np.float32)
         for octave in range(octaves):
             keep = self.keep(min(across, down) / 2**octave)
@@ -66,7 +66,7 @@ class Surface:
         return (_pulses(at / period + half, share) - _pulses(at / period - half, share)) / (2 * half)
 
     def cells(self, at: Array, period: float, gap: float) -> tuple[Array, int]:
-        """How much of each pixel lies in each cell of a row of cells, gaps between them left out.
+        """How much of each pixel lies in each cell of a row of cells with gaps.
 
         Returns:
             Weights (n, cells), and the number of the first cell.

@@ -1,6 +1,6 @@
-"""How each background is painted, layer by layer: a sky, something in it, a horizon, and textured ground.
+"""Paints each background layer by layer: a sky, something in it, a horizon, and textured ground.
 
-At time 0 everything is where the image world has it; clouds, stars, waves and snow move from there.
+At time 0 everything is where pictures show it; clouds, stars, waves and snow move from there.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from selfcascade.data.scenes.canvas import Array, Canvas, Colour, blobs, circle,
 from selfcascade.data.scenes.scene import Scene
 
 HORIZON = 0.62
-CLOUD_SPEED = 0.05  # widths a second
-WAVE_SPEED = 0.45  # waves a second
-SNOW_SPEED = 0.12  # root areas a second
-TWINKLE = 0.45  # a star's brightest and faintest differ from its mean by this share
+CLOUD_SPEED = 0.05  # widths per second
+WAVE_SPEED = 0.45  # waves per second
+SNOW_SPEED = 0.12  # square roots of the area per second
+TWINKLE = 0.45  # share by which a star's brightest and faintest differ from its mean
 
 
 class Setting:
@@ -61,9 +61,9 @@ class Setting:
             view.fill(-np.ones_like(cover), colour, cover)
 
     def dots(self, cell: float, radius: float, colour: Colour, share: float, limit: float, drift: float = 0.0) -> None:
-        """Round dots on a jittered grid (stars, snowflakes), band-limited: too small to see, they add their mean.
+        """Round dots on a jittered grid (stars, snowflakes), band-limited: dots too small to see add their mean.
 
-        Those that do not drift twinkle, each at its own pace.
+        Dots that do not drift twinkle, each at its own pace.
         """
         rows = int((self.v < limit).sum())  # from the top; none is shown below
         canvas = Canvas(self.canvas.image[:rows], self.u, self.v[:rows], self.canvas.pixel)

@@ -1,7 +1,7 @@
-"""A picture being painted: anti-aliased shapes from signed distances, and patterns filtered to the pixel.
+"""Paints pictures: anti-aliased shapes from signed distances, and patterns filtered to the pixel.
 
-Everything is a function of continuous coordinates and of the width of a pixel, so a small render shows what a large one
-shows after box-filtering. Axis letters: H, W pixels. Coordinates are in the units of the caller; distances are negative
+Everything is a function of continuous coordinates and of the width of a pixel, so a small render equals a large one
+after box-filtering. Axis letters: H, W pixels. Coordinates are in the units of the caller; distances are negative
 inside a shape.
 """
 
@@ -83,7 +83,7 @@ def hash01(i: Array, j: Array, seed: int) -> Array:
 
 
 def noise(x: Array, seed: int) -> Array:
-    """Smooth one-dimensional noise in [0, 1], one random value an integer."""
+    """Smooth one-dimensional noise in [0, 1], with one random value per integer."""
     cell = np.floor(x)
     t = x - cell
     t = t * t * (3 - 2 * t)
@@ -104,7 +104,7 @@ def ellipse(u: Array, v: Array, cx: float, cy: float, rx: float, ry: float) -> A
 
 
 def box(u: Array, v: Array, left: float, top: float, right: float, bottom: float, corner: float = 0.0) -> Array:
-    """Distance to an axis-aligned rectangle, with rounded corners if asked."""
+    """Distance to an axis-aligned rectangle, optionally with rounded corners."""
     du = np.abs(u - (left + right) / 2) - (right - left) / 2 + corner
     dv = np.abs(v - (top + bottom) / 2) - (bottom - top) / 2 + corner
     outside = np.sqrt(np.maximum(du, 0) ** 2 + np.maximum(dv, 0) ** 2)

@@ -1,7 +1,7 @@
 """Moving scenes: what a clip shows, apart from how it is drawn.
 
 A `MovingScene` is a still scene, which a clip shows in its middle, and a motion for each object. Fish, balloons and
-boats move; houses, trees and all else that stands on the ground stay where they are, though crowns and flowers sway.
+boats move. Houses, trees and everything else on the ground stay in place, though crowns and flowers sway.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from selfcascade.data.scenes.scene import (
 
 DIRECTIONS = ("left", "right", "up", "down", "still")
 SECONDS = 2 * MIDDLE
-# How often a mover takes each direction: all directions of a clip's first object then are about equally frequent.
+# Odds of each direction for a mover; they make the directions of a clip's first object about equally frequent.
 ODDS = {
     "fish": {"left": 0.3, "right": 0.3, "up": 0.2, "down": 0.2},
     "balloon": {"left": 0.15, "right": 0.15, "up": 0.35, "down": 0.35},
@@ -35,7 +35,7 @@ STILL_SHARE = 0.15
 TRAVEL = (0.22, 0.36)  # of the width in two seconds: 21 to 34 % from the first of 16 frames to the last
 RISE = (0.22, 0.32)  # the same of the height
 EDGE = 0.005
-# Two objects may come as near as this share of the sum of their radii, and never change sides.
+# Two objects may come this close, as a share of the sum of their radii, and never change sides.
 NEAREST, SIDE_GAP = 0.72, 0.12
 TRIES = 12
 
@@ -45,8 +45,8 @@ class MovingScene:
     """A clip's description.
 
     Attributes:
-        scene: As it is one second into the clip, at the middle of all paths.
-        motions: One for each of its items.
+        scene: The scene one second into the clip, with objects in the middle of their paths.
+        motions: One motion for each item.
     """
 
     scene: Scene
@@ -54,7 +54,7 @@ class MovingScene:
 
     @property
     def truth(self) -> dict[str, str | int]:
-        """The scene's truth, and the direction of the first and the last object from the left."""
+        """The scene's truth, with the directions of the first and the last object from the left."""
         ordered = sorted(zip(self.scene.items, self.motions, strict=True), key=lambda pair: pair[0].x)
         ends = (("first_motion", ordered[0]), ("last_motion", ordered[-1])) if ordered else ()
         return self.scene.truth | {name: motion.direction for name, (_, motion) in ends}
@@ -84,10 +84,10 @@ def sample_moving_scene(seed: int, held_out: bool = False, second: bool | None =
     """A moving scene drawn from `seed` alone.
 
     Args:
-        seed: Any non-negative integer; the same seed gives the same moving scene for ever.
-        held_out: The main object's kind, colour and place on the background are a combination that training never
-            sees; otherwise neither that nor a motion of `is_held_out_motion` occurs.
-        second: Whether a second object is beside the main one; None lets the seed choose (35 %).
+        seed: Any non-negative integer; the same seed always gives the same moving scene.
+        held_out: Whether the main object's kind, colour, place and background are a combination held out of training;
+            if not, neither that nor a motion of `is_held_out_motion` occurs.
+        second: Whether there is a second object; None lets the seed choose (35 %).
     """
     rng = np.random.default_rng([seed, int(held_out), 5])
     if second is None:
@@ -103,12 +103,12 @@ def sample_moving_scene(seed: int, held_out: bool = False, second: bool | None =
 
 
 def facing(item: Item, direction: str) -> Item:
-    """The item turned to where it goes, if that is left or right: painters draw fish and boats heading to the left."""
+    """The item facing its direction, if that is left or right; fish and boats are painted heading left."""
     return replace(item, flip=direction == "right") if direction in ("left", "right") else item
 
 
 def _set_in_motion(scene: Scene, rng: np.random.Generator) -> MovingScene:
-    """The scene with a motion for each item; paths are moved into the picture."""
+    """Adds a motion to each item, and moves paths into the picture."""
     items, motions = [], []
     for item in scene.items:
         odds = ODDS.get(item.kind, {"still": 1.0})
@@ -128,7 +128,7 @@ def _within(value: float, margin: float) -> float:
 
 
 def _fits(moving: MovingScene) -> bool:
-    """Whether all stay at their places, inside, clear of each other and on their sides."""
+    """Whether all objects stay inside the picture, apart from each other, and at their places and sides."""
     scene, motions = moving.scene, moving.motions
     places = [scene.place, "right" if scene.place == "left" else "left"][: len(scene.items)]
     if [place_of(item) for item in scene.items] != places:

@@ -1,4 +1,4 @@
-"""What a moving scene's caption says: the words of a picture's caption, and what each object does."""
+"""Captions of moving scenes: the words of a picture's caption, and what each object does."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from selfcascade.data.scenes.motion import MovingScene
 from selfcascade.data.scenes.poses import Motion
 from selfcascade.data.scenes.scene import BACKGROUND_PHRASES, Item, place_of
 
-# Words that no caption of a picture has. "left", "right", "up", "to" and "the" are known to who reads those.
+# Words that captions of pictures do not have. "left", "right", "up", "to" and "the" occur there too.
 MOTION_WORDS = ("swims", "sails", "floats", "goes", "rises", "sinks", "down", "stands", "still")
 VERBS = {"fish": "swims", "boat": "sails", "balloon": "floats"}
 RESTS = {"balloon": "floats still"}
-# "to the left" is a place in a picture's caption; here it is a direction only.
+# "to the left" is a place in a picture's caption, but a direction here.
 MOVING_PLACE_PHRASES = {
     "left": ("on the left", "at the left side"),
     "centre": ("in the centre", "in the middle", "at the centre"),
@@ -23,12 +23,12 @@ MOVING_PLACE_PHRASES = {
 def moving_caption(moving: MovingScene, seed: int = 0) -> str:
     """A natural caption that names each object, its place in the middle of the clip and where it goes.
 
-    It has 30 tokens of the bundled model's tokenizer at most, so that none is cut off. Of two objects one that stands
-    still is named without a verb.
+    It has at most 30 tokens for the bundled model's tokenizer, so that none is cut off. If only one of two objects
+    moves, the other is named without a verb.
 
     Args:
-        moving: What to describe, of one or two objects.
-        seed: Chooses the phrasing.
+        moving: The scene to describe, with one or two objects.
+        seed: Seed that chooses the phrasing.
     """
     rng = np.random.default_rng([seed, 6])
     pairs = sorted(zip(moving.scene.items, moving.motions, strict=True), key=lambda pair: pair[0].x)
@@ -64,7 +64,7 @@ def _what(item: Item) -> str:
 
 
 def _does(item: Item, motion: Motion, rng: np.random.Generator, short: bool = False) -> str:
-    """What an object does, in words that fit its kind."""
+    """What an object does, with a verb that fits its kind."""
     verb, direction = VERBS.get(item.kind, ""), motion.direction
     if direction in ("left", "right"):
         return f"{verb} {direction}" if short or rng.random() < 0.4 else f"{verb} to the {direction}"
@@ -74,5 +74,5 @@ def _does(item: Item, motion: Motion, rng: np.random.Generator, short: bool = Fa
 
 
 def _goes(motion: Motion) -> str:
-    """The same in few words, for two that both move."""
+    """What an object does in few words, for two that both move."""
     return {"up": "rises", "down": "sinks"}.get(motion.direction, f"goes {motion.direction}")

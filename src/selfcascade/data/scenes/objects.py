@@ -1,4 +1,4 @@
-"""How each kind of object is painted, in coordinates where it fills [-1, 1] x [-1, 1] and down is +v."""
+"""Paints each kind of object, in coordinates where it fills [-1, 1] x [-1, 1] and +v points down."""
 
 from __future__ import annotations
 

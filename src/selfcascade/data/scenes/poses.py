@@ -1,6 +1,6 @@
-"""How objects move: along a line as they are told, and each kind in a way of its own (boats bob, crowns sway).
+"""How objects move: along a straight line, and each kind in its own way (boats bob, crowns sway).
 
-Coordinates as in `canvas.py`; an object fills [-1, 1] x [-1, 1] of its own, and down is +v.
+Coordinates are those of `canvas.py`; an object fills [-1, 1] x [-1, 1], and +v points down.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from selfcascade.data.scenes.scene import Item
 
 MIDDLE = 1.0  # seconds from the start of a clip to the moment that shows the still scene
 HEADINGS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0), "still": (0.0, 0.0)}
-SWING_PACE = {"boat": 0.75, "fish": 1.6, "tree": 0.55, "flower": 0.7, "balloon": 0.4}  # swings a second
+SWING_PACE = {"boat": 0.75, "fish": 1.6, "tree": 0.55, "flower": 0.7, "balloon": 0.4}  # swings per second
 BOB, ROLL, WAG, SWAY, BEND, LEAN = 0.045, 0.06, 0.13, 0.09, 0.12, 0.04
 
 
@@ -24,7 +24,7 @@ class Motion:
 
     Attributes:
         direction: "left", "right", "up", "down" or "still".
-        speed: Widths (for up and down: heights) of the picture a second.
+        speed: Widths of the picture per second, or heights for up and down.
         phase: Phase of its swing, in turns.
     """
 
@@ -39,7 +39,7 @@ class Motion:
         return item.x + across * way, item.y + down * way
 
     def swing(self, kind: str, time: float) -> float:
-        """Where an object of this kind is in its swing, -1 to 1; 0 for kinds that have none."""
+        """Position of an object of this kind in its swing, from -1 to 1; 0 for kinds that do not swing."""
         pace = SWING_PACE.get(kind)
         return 0.0 if pace is None else float(np.sin(2 * np.pi * (pace * time + self.phase)))
 
@@ -49,12 +49,12 @@ class Motion:
 
 
 def lift(kind: str, swing: float) -> float:
-    """How far a swing moves the whole object down, in its radius."""
+    """How far a swing moves the whole object down, in units of its radius."""
     return BOB * swing if kind == "boat" else 0.0
 
 
 def bend(view: Canvas, kind: str, swing: float) -> Canvas:
-    """The view in coordinates in which an object of this kind has swung: its painter need not know.
+    """The view in coordinates bent by the swing of an object of this kind, so that its painter can ignore it.
 
     A fish wags its tail, a boat rolls about its waterline, a balloon leans, a tree and a flower bend from the foot.
     """

@@ -1,4 +1,4 @@
-"""A scene as pixels, at any size, whole or through a window."""
+"""Renders scenes at any size, whole or through a window."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def render(
         height: Pixels of the whole picture, 1 to 16384.
         width: Pixels of the whole picture, 1 to 16384.
         window: (top, left, height, width) in those pixels: only this part is drawn, at its own cost.
-        time: Seconds; waves, clouds, stars and snow move with it. Objects stand still (`render_clip` moves them).
+        time: Time in seconds; waves, clouds, stars and snow move. Objects stand still (`render_clip` moves them).
         supersample: Pixels drawn per pixel and side, on top of the analytic filter of shapes and patterns.
 
     Returns:
@@ -48,7 +48,7 @@ def render(
 
 
 class DrawingArea(NamedTuple):
-    """The pixels of a window, in coordinates of which the root of the whole picture's area is 1.
+    """The pixels of a window, in coordinates in units of the square root of the whole picture's area.
 
     Attributes:
         x, y: Coordinates of the drawn pixels' centres, (1, W) and (H, 1).
@@ -90,7 +90,7 @@ class DrawingArea(NamedTuple):
         return self.canvas(np.full((self.y.shape[0], self.x.shape[1], 3), value, np.float32))
 
     def finished(self, image: Array) -> Array:
-        """The drawn pixels averaged to those asked for, in [0, 1]."""
+        """The drawn pixels averaged to the final ones, in [0, 1]."""
         image, factor = np.clip(image, 0.0, 1.0), self.supersample
         parts = (image[row::factor, column::factor] for row in range(factor) for column in range(factor))
         return functools.reduce(np.add, parts) / factor**2
@@ -113,7 +113,7 @@ class BackgroundLayer(NamedTuple):
 
 
 class ItemLayer(NamedTuple):
-    """An object and its shadow; without a motion it is as in a picture."""
+    """An object and its shadow; without a motion it stands as in a picture."""
 
     item: Item
     motion: Motion | None
@@ -139,7 +139,7 @@ class ItemLayer(NamedTuple):
 
 
 def layers(scene: Scene, motions: Sequence[Motion | None] = ()) -> list[BackgroundLayer | ItemLayer]:
-    """What a picture is painted of, back to front; `motions` are those of the items, if they have any."""
+    """The layers of a picture, back to front; `motions` are those of the items, if any."""
     both = zip(scene.items, motions or [None] * len(scene.items), strict=True)
     items = sorted(both, key=lambda pair: pair[0].y + pair[0].radius)
     return [

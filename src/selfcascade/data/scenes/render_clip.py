@@ -1,4 +1,4 @@
-"""A moving scene as the frames of a clip, at any size and frame rate; what stands still is painted once."""
+"""Renders moving scenes as clips, at any size and frame rate; what stands still is painted once."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def render_clip(
 ) -> Array:
     """The moving scene's frames at the times start + i / fps, each drawn as `render` draws a picture.
 
-    A frame depends on its time alone, not on the frame rate or on the other frames. Objects go from end to end of
-    their paths in the first two seconds, and on the same line after that.
+    A frame depends only on its time, not on the frame rate or on other frames. Objects traverse their paths in the
+    first two seconds, and continue on the same line after that.
 
     Args:
         moving: What to draw; the same description at every size.
         height, width: Pixels of the whole picture, 1 to 16384.
         frames: Number of frames in the clip, 1 to 4096.
-        fps: Frames a second, above 0.
+        fps: Frames per second, above 0.
         start: Time of the first frame, in seconds.
-        window, supersample: As in `render`.
+        window, supersample: See `render`.
 
     Returns:
         (F, H, W, 3) float32 in [0, 1], of the window if there is one.
@@ -62,14 +62,14 @@ def render_clip(
 
 
 class _Still(NamedTuple):
-    """Layers that never change, as what they do to the picture below: through * below + over."""
+    """Layers that never change, as their effect on the picture below: through * below + over."""
 
     through: Array
     over: Array
 
     @classmethod
     def of(cls, stack: Sequence[BackgroundLayer | ItemLayer], area: DrawingArea) -> _Still:
-        # Painting is linear in what lies below, so how it comes out on black and on white says all.
+        # Painting is linear in the picture below, so its results on black and on white determine it.
         black, white = area.blank(0.0), area.blank(1.0)
         for layer in stack:
             layer.paint(black, area, 0.0)
@@ -92,7 +92,7 @@ class _Moving(NamedTuple):
 
 
 def _steps(stack: Sequence[BackgroundLayer | ItemLayer], area: DrawingArea) -> list[Callable[[Array, float], Array]]:
-    """What makes a frame, back to front."""
+    """The steps that paint a frame, back to front."""
     steps: list[Callable[[Array, float], Array]] = []
     for moves, part in itertools.groupby(stack, key=lambda layer: layer.moves):
         stretch = list(part)

@@ -69,7 +69,7 @@ class Scene:
 
     @property
     def truth(self) -> dict[str, str | int]:
-        """What a reader should read: objects are named by position (first and last from the left)."""
+        """The correct reading; objects are named by position (first and last from the left)."""
         ordered = sorted(self.items, key=lambda item: item.x)
         reading: dict[str, str | int] = {"count": min(len(ordered), 3), "background": self.background}
         if ordered:
@@ -100,9 +100,9 @@ def sample_scene(seed: int, held_out: bool = False, second: bool | None = None) 
     """A scene drawn from `seed` alone.
 
     Args:
-        seed: Any non-negative integer; the same seed gives the same scene for ever.
-        held_out: Draw from the held-out combinations rather than from the trained ones.
-        second: Whether a second object stands beside the main one; None lets the seed choose (35 %).
+        seed: Any non-negative integer; the same seed always gives the same scene.
+        held_out: Whether to draw from the held-out combinations rather than from the trained ones.
+        second: Whether there is a second object; None lets the seed choose (35 %).
     """
     rng = np.random.default_rng([seed, int(held_out)])
     if second is None:
@@ -121,7 +121,7 @@ def sample_scene(seed: int, held_out: bool = False, second: bool | None = None) 
 
 
 def sample_crowd(seed: int) -> Scene:
-    """A scene with none to six objects anywhere, without a caption: from it a reader learns to see repeated objects."""
+    """A scene with zero to six objects anywhere, without a caption; it teaches a reader to see repeated objects."""
     rng = np.random.default_rng([seed, 2])
     shrink = rng.uniform(0.45, 1.0)
     items: list[Item] = []
@@ -142,7 +142,7 @@ def sample_crowd(seed: int) -> Scene:
 def caption(scene: Scene, seed: int = 0, crop: bool = False) -> str:
     """A natural caption of the scene; `seed` chooses the phrasing.
 
-    With `crop` it is for a window of the picture: it names neither place nor size, since a window shows neither.
+    With `crop` it describes a window of the picture, without place and size, which a window does not show.
     """
     rng = np.random.default_rng([seed, 3])
     background = str(rng.choice(BACKGROUND_PHRASES[scene.background]))
@@ -187,5 +187,5 @@ def _sample_item(rng: np.random.Generator, place: str, together: bool) -> Item:
 
 
 def place_of(item: Item) -> str:
-    """The place whose middle an item is nearest to."""
+    """The place whose middle is nearest to the item."""
     return min(PLACE_FRACTION, key=lambda place: abs(PLACE_FRACTION[place] - item.x))
