@@ -13,6 +13,7 @@ from PIL import ExifTags, Image
 
 from selfcascade.media import mp4_files
 from selfcascade.media.mp4_files import write_mp4
+from selfcascade.media.read_records import read_record
 from selfcascade.media.save_clips import check_clip_output, clip_sha256, save_clip, save_sheet
 from selfcascade.media.video_files import read_clip
 
@@ -86,6 +87,25 @@ def test_a_webp_keeps_every_pixel_and_its_times(tmp_path: Path) -> None:
             assert abs(total - 1000 * (index + 1) / 7) <= 0.5
         comment = image.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
         assert comment == b"UNICODE\0" + TEXT.encode("utf-16-be")
+
+
+@pytest.mark.parametrize("name", ["a.webp", "a.mp4", "frames"])
+def test_a_clip_holds_its_record_where_the_one_beside_it_is_lost(tmp_path: Path, name: str) -> None:
+    record = {**RECORD, "result": {"sha256": "0", "seconds": 1.5}}
+    path, sidecar = save_clip(clip(2), 8, record, tmp_path / name, TEXT)
+    sidecar.unlink()
+    assert read_record(path, "selfcascade.clip") == {**RECORD, "result": {"sha256": "0"}}
+
+
+def test_a_clip_without_a_record_is_said(tmp_path: Path) -> None:
+    gif = save(tmp_path / "a.gif")
+    with pytest.raises(ValueError, match=r"must be the \.json beside a picture or clip, .*, since a \.gif holds no"):
+        read_record(gif, "selfcascade.clip")
+    write_mp4(clip(2), 8, tmp_path / "own.mp4", TEXT)
+    (tmp_path / "text.mp4").write_text("hello")
+    for name, words in (("own", "no description"), ("text", "Invalid data"), ("none", "does not exist")):
+        with pytest.raises(ValueError, match=f"{name}.mp4' .*{words}"):
+            read_record(tmp_path / f"{name}.mp4", "selfcascade.clip")
 
 
 def test_a_gif_lasts_as_long_as_it_should(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from PIL import ExifTags, Image
 
 from selfcascade.media import save_pictures
 from selfcascade.media.grids import Panel, picture_grid
+from selfcascade.media.read_records import read_record
 from selfcascade.media.save_clips import write_webp
-from selfcascade.media.save_pictures import check_output, parameters_text, read_record, save_picture, untimed, versions
+from selfcascade.media.save_pictures import check_output, parameters_text, save_picture, untimed, versions
 from selfcascade.media.whole_files import umask
 
 KIND = "selfcascade.picture"

@@ -23,6 +23,6 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite instead of numbe
 Record = Annotated[
     Path | None,
     typer.Option(
-        "--from", metavar="FILE", help="Take options from the .json next to a picture or clip, or from a picture."
+        "--from", metavar="FILE", help="Take options from a picture, a clip (not a .gif), or the .json next to it."
     ),
 ]

@@ -29,7 +29,7 @@ def generate(
 ) -> None:
     """Make a picture of a PROMPT, or a clip with a video model, larger than the model was trained for."""
     if "prompt" not in given and record is None:
-        raise ValueError("give a PROMPT, or --from with an earlier picture or its .json")
+        raise ValueError("give a PROMPT, or --from with an earlier picture or clip")
     options, sha256 = gather(given, record, output)
     made = _write(options, count, output, "picture", force, sheet)
     if sha256 is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from selfcascade.making.made import CLIP_KIND, KIND, has_preset
-from selfcascade.media.save_pictures import read_record
+from selfcascade.media.read_records import read_record
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError, shown
 from selfcascade.options.methods import METHOD_OPTIONS

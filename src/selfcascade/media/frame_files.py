@@ -19,7 +19,7 @@ from PIL import Image, ImageSequence
 from selfcascade.media.endings import UNREAD_PICTURES, ending_of
 from selfcascade.media.frame_rates import DEFAULT_FPS, even_rate
 from selfcascade.media.images import FORMATS, file_sha256, read_image, to_rgb
-from selfcascade.media.save_pictures import read_record
+from selfcascade.media.read_records import read_record
 from selfcascade.media.video_files import EARLY, EARLY_SHARE, MAX_BYTES, MAX_PIXELS, ClipError, ClipInfo
 
 

@@ -22,9 +22,16 @@ ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
 
 
 def write_mp4(
-    frames: Sequence[Image.Image], fps: float, file: Path, comment: str = "", sound: Sound | None = None
+    frames: Sequence[Image.Image],
+    fps: float,
+    file: Path,
+    comment: str = "",
+    sound: Sound | None = None,
+    description: str | None = None,
 ) -> None:
     """An .mp4: H.264 where the build of PyAV has it, else MPEG-4, in 4:2:0.
+
+    Its container holds the comment, and the description where there is one: `record_in_mp4` reads that.
 
     Raises:
         ValueError: A side is odd, or PyAV is not installed.
@@ -38,6 +45,8 @@ def write_mp4(
     container: Any = av.open(str(file), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"})
     with container:
         container.metadata["comment"] = comment
+        if description is not None:
+            container.metadata["description"] = description
         stream = container.add_stream(name, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.time_base = stream.codec_context.time_base = 1 / rate
@@ -53,6 +62,20 @@ def write_mp4(
         container.mux(stream.encode())
         if copy_sound is not None:
             copy_sound()
+
+
+def record_in_mp4(file: Path) -> str | None:
+    """The description in a clip's container; None where it has none.
+
+    Raises:
+        OSError: There is no such file.
+        ValueError: It is no video file.
+    """
+    try:
+        with pyav().open(str(file)) as container:
+            return container.metadata.get("description")
+    except UnicodeDecodeError as error:
+        raise ValueError("its description is not UTF-8") from error
 
 
 def pyav() -> Any:

@@ -20,9 +20,11 @@ from selfcascade.media.frame_rates import MAX_FPS, MIN_FPS
 from selfcascade.media.grids import Panel, picture_grid
 from selfcascade.media.mp4_files import pyav, write_mp4
 from selfcascade.media.save_pictures import (
+    CHUNK,
     check_output,
     check_place,
     free_names,
+    kept_record,
     publish,
     save_with_record,
     sidecar_bytes,
@@ -93,7 +95,8 @@ def save_clip(
     Args:
         frames: RGB, of one size; even sides for .mp4.
         fps: Frames a second; a .gif's frames last whole hundredths, a .webp's whole thousandths, right on average.
-        record: What made it, for the sidecar.
+        record: What made it, for the sidecar and, without the seconds, for the clip itself: an .mp4's description, the
+            WebP's EXIF maker's note, the first frame's own chunk. A .gif has no place for it.
         path: .mp4, .gif or .webp (lossless), or a folder, without an extension, for 0001.png and so on.
         parameters: Text for the container's comment, the GIF's, the WebP's EXIF, or the frames' `parameters` chunk.
         force: Overwrites; otherwise a taken name gets the first free number, "name-2.mp4".
@@ -111,18 +114,30 @@ def save_clip(
     if not path.suffix:
         return _save_folder(frames, record, path, parameters, force)
     ending = ending_of(path)
-    return save_with_record(path, record, lambda file: write_clip(frames, fps, file, parameters, ending, sound), force)
+
+    def encode(file: Path) -> None:
+        write_clip(frames, fps, file, parameters, ending, sound, record)
+
+    return save_with_record(path, record, encode, force)
 
 
 def write_clip(
-    frames: Sequence[Image.Image], fps: float, file: Path, parameters: str, ending: str, sound: Sound | None = None
+    frames: Sequence[Image.Image],
+    fps: float,
+    file: Path,
+    parameters: str,
+    ending: str,
+    sound: Sound | None = None,
+    record: dict[str, Any] | None = None,
 ) -> None:
     """Writes a clip's file alone, over what is there; as in `save_clip`, and the ending that says its format."""
+    kept = None if record is None else kept_record(record)
     if ending == ".mp4":
-        write_mp4(frames, fps, file, parameters, sound)
-        return
-    encode = {".gif": _write_gif, ".webp": write_webp}[ending]
-    encode(frames, fps, file, parameters)
+        write_mp4(frames, fps, file, parameters, sound, kept)
+    elif ending == ".webp":
+        write_webp(frames, fps, file, parameters, record=kept)
+    else:
+        _write_gif(frames, fps, file, parameters)
 
 
 def save_sheet(frames: Sequence[Image.Image], fps: float, clip: Path, heading: str = "") -> Path:
@@ -153,27 +168,37 @@ def _write_gif(frames: Sequence[Image.Image], fps: float, file: Path, comment: s
 
 
 def write_webp(
-    frames: Sequence[Image.Image], fps: float, file: Path | BinaryIO, comment: str = "", quality: int | None = None
+    frames: Sequence[Image.Image],
+    fps: float,
+    file: Path | BinaryIO,
+    comment: str = "",
+    quality: int | None = None,
+    record: str | None = None,
 ) -> None:
-    """An animated .webp that loops: lossless, or of a quality from 0 to 100."""
+    """An animated .webp that loops: lossless, or of a quality from 0 to 100.
+
+    The record, as JSON, goes with the comment into its EXIF.
+    """
     options: dict[str, Any] = {"duration": _durations(len(frames), 1000 / fps), "loop": 0}
     options |= {"lossless": True} if quality is None else {"quality": quality, "method": 6}
     if comment:
-        options["exif"] = user_comment(comment)
+        options["exif"] = user_comment(comment, record)
     frames[0].save(file, "WEBP", save_all=True, append_images=list(frames[1:]), **options)
 
 
 def _save_folder(
     frames: Sequence[Image.Image], record: dict[str, Any], path: Path, parameters: str, force: bool
 ) -> tuple[Path, Path]:
-    info = PngImagePlugin.PngInfo()
-    info.add_text("parameters", parameters)
+    info, first = PngImagePlugin.PngInfo(), PngImagePlugin.PngInfo()
+    for one in (info, first):
+        one.add_text("parameters", parameters)
+    first.add_itxt(CHUNK, kept_record(record))
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=temporary_prefix(path.parent), dir=path.parent) as place:
         filled = Path(place) / "frames"
         filled.mkdir()
         for index, frame in enumerate(frames, 1):
-            frame.save(filled / f"{index:04}.png", pnginfo=info)
+            frame.save(filled / f"{index:04}.png", pnginfo=first if index == 1 else info)
         sidecar = Path(place) / "sidecar"
         sidecar.write_bytes(sidecar_bytes(record))
         if force:

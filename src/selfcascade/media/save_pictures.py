@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image, PngImagePlugin, features
 
 from selfcascade.media.endings import ending_of
-from selfcascade.media.exif import add_to_tiff, record_in, user_comment
+from selfcascade.media.exif import add_to_tiff, user_comment
 from selfcascade.media.whole_files import temporary_file
 
 SCHEMA = 1
@@ -130,37 +130,6 @@ def sidecar_bytes(record: dict[str, Any]) -> bytes:
     return (json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def read_record(path: Path, *kinds: str) -> dict[str, Any]:
-    """The record in a sidecar, or in a picture.
-
-    Args:
-        path: .json, or a picture in any format that `save_picture` writes.
-        kinds: What the record may be of.
-
-    Raises:
-        ValueError: The file is missing, unreadable or of another form; the sentence names it.
-    """
-    name = str(path)
-    if ending_of(path) not in (".json", *EXTENSIONS):
-        raise ValueError(f"{name!r} must be the .json beside a picture, or a picture made by selfcascade")
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise ValueError(f"{name!r} is not a regular file")
-    try:
-        text = path.read_text("utf-8") if ending_of(path) == ".json" else _text_in(path)
-        record = json.loads(text)
-    except FileNotFoundError as error:
-        raise ValueError(f"{name!r} does not exist") from error
-    except OSError as error:
-        raise ValueError(f"{name!r} cannot be read: {error.strerror or error}") from error
-    except (ValueError, SyntaxError, RecursionError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{name!r} holds no record of selfcascade: {' '.join(str(error).split())}") from error
-    if not isinstance(record, dict) or record.get("kind") not in kinds:
-        raise ValueError(f"{name!r} is not a record of kind {' or '.join(map(repr, kinds))}")
-    if record.get("schema") != SCHEMA or isinstance(record["schema"], bool):
-        raise ValueError(f"{name!r} has schema {record.get('schema')!r}; this version reads {SCHEMA}")
-    return record
-
-
 def parameters_text(prompt: str, negative_prompt: str | None, fields: dict[str, Any]) -> str:
     """Settings in the form of the `parameters` chunk that web UIs read: prompt, negative prompt, "Key: value, ..."."""
     lines = [prompt] + ([f"Negative prompt: {negative_prompt}"] if negative_prompt else [])
@@ -170,20 +139,8 @@ def parameters_text(prompt: str, negative_prompt: str | None, fields: dict[str, 
     return "\n".join([*lines, ", ".join(pairs)])
 
 
-def _text_in(path: Path) -> str:
-    """The record in a picture, as JSON."""
-    try:
-        with Image.open(path, formats=("PNG", "JPEG", "WEBP", "AVIF", "TIFF")) as image:
-            text = image.info.get(CHUNK) if image.format == "PNG" else record_in(image)
-    except Image.UnidentifiedImageError as error:
-        raise ValueError("it is not a picture in a format that selfcascade writes") from error
-    if not isinstance(text, str):
-        raise ValueError(f"the picture has no {CHUNK!r} chunk or maker's note")
-    return text
-
-
 def _encode(image: Image.Image, file: Path, extension: str, parameters: str, record: dict[str, Any]) -> None:
-    kept = json.dumps(untimed(record), ensure_ascii=False)
+    kept = kept_record(record)
     if extension == ".png":
         info = PngImagePlugin.PngInfo()
         info.add_text("parameters", parameters)
@@ -200,6 +157,11 @@ def _encode(image: Image.Image, file: Path, extension: str, parameters: str, rec
                 chosen["exif"] = exif
                 break
         image.save(file, FORMATS[extension], **chosen)
+
+
+def kept_record(record: dict[str, Any]) -> str:
+    """A record as it is kept in the file of what it made."""
+    return json.dumps(untimed(record), ensure_ascii=False)
 
 
 def untimed(value: Any) -> Any:
