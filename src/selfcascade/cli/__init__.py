@@ -11,6 +11,7 @@ from selfcascade.cli.batch import batch
 from selfcascade.cli.compare import compare
 from selfcascade.cli.console import Debug, OneLineErrors
 from selfcascade.cli.evaluate import evaluate
+from selfcascade.cli.export import export
 from selfcascade.cli.generate import generate, upscale
 from selfcascade.cli.info import info
 from selfcascade.cli.plan import plan
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Pictures and clips larger than a diffusion model was trained for (Self-Cascade, ECCV 2024).",
 )
-for command in (generate, upscale, batch, plan, compare, evaluate, report, info, web):
+for command in (generate, upscale, batch, plan, compare, evaluate, report, export, info, web):
     app.command()(command)
 app.command("train", no_args_is_help=True)(train)
 

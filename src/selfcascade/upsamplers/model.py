@@ -9,7 +9,9 @@ Axis letters: B images (or images x frames), C channels, h, w positions of the p
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Self, cast, get_args
 
 import torch
@@ -22,7 +24,9 @@ from selfcascade.options.checks import is_whole, shown
 from selfcascade.options.presets import Upsampling
 from selfcascade.upsamplers.ldm import is_ldm, ldm_first_weights, ldm_skip_channels
 from selfcascade.upsamplers.levels import DESIGNS, FrameKernels, FullLevel
+from selfcascade.upsamplers.model_card import loading_from, upsamplers_card
 
+CARD = "README.md"
 UPSAMPLINGS: tuple[str, ...] = get_args(Upsampling)
 
 
@@ -129,6 +133,54 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         if not all(torch.isfinite(parameter).all() for parameter in loaded.parameters()):
             raise ValueError(f"upsamplers in {str(folder)!r} have weights that are not finite")
         return loaded
+
+    def push_to_hub(  # pyright: ignore[reportIncompatibleMethodOverride] - a card of their own needs the base model
+        self,
+        repo_id: str,
+        *,
+        base_model: str | None = None,
+        commit_message: str = "Upload feature upsamplers",
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Uploads them to the Hub with a model card, whose program loads them from there.
+
+        The card is that of `selfcascade train` where they were loaded from its folder, else a short one. A README.md
+        that the repository has already is left as it is.
+
+        Args:
+            repo_id: "owner/name"; made where it is not there.
+            base_model: The model they were made for, as `load_model` takes it; needed where no training tells it.
+            commit_message, private, token, create_pr: As diffusers has them.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            ValueError: Nothing tells the base model.
+        """
+        from huggingface_hub import HfApi
+
+        api, card = HfApi(token=token), self._card(repo_id, base_model)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with tempfile.TemporaryDirectory() as place:
+            self.save_pretrained(place, safe_serialization=True)
+            if not api.file_exists(repo_id, CARD):
+                (Path(place) / CARD).write_text(card)
+            made = api.upload_folder(
+                repo_id=repo_id, folder_path=place, commit_message=commit_message, create_pr=create_pr
+            )
+        return str(made)
+
+    def _card(self, repo_id: str, base_model: str | None) -> str:
+        folder = str(self.config.get("_name_or_path") or "")
+        trained = Path(folder) / CARD
+        if base_model is None and folder and trained.is_file():
+            return loading_from(trained.read_text(), repo_id)
+        if base_model is None:
+            raise ValueError("base_model must name the model that these upsamplers were made for, for the model card")
+        return upsamplers_card(repo_id, base_model, dict(self.config), self.num_parameters())
 
     def forward(
         self,
