@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cascade_runs import QUICK, seeded
+from command_line import refuse, succeed
 from selfcascade.cascade import Size
 from selfcascade.evaluation import BaseSamples, Sampling, sample
 from selfcascade.evaluation.scenes_benchmark import scene_prompts
@@ -143,3 +144,44 @@ def test_the_figures_of_a_row_can_be_made_again_from_its_file(tmp_path: Path) ->
     in_training = sample(pipe, prompts, direct, base)
     from_file = Sampling(method="lora", num_inference_steps=2, weights=str(tmp_path))
     assert torch.equal(sample(QUICK.build(), prompts, from_file, base), in_training)
+
+
+def kohya_file(folder: Path) -> Path:
+    (path,) = succeed("export", folder, "--output", folder / "style.safetensors")
+    return Path(path)
+
+
+@pytest.mark.parametrize("name", ["stable-diffusion", "stable-diffusion-xl"])
+@pytest.mark.parametrize(("rank", "alpha"), [(4, None), (2, 6.0)])
+def test_kohya_s_layout_comes_back_through_diffusers_layer_by_layer(
+    name: str, rank: int, alpha: float | None, tmp_path: Path
+) -> None:
+    pipe: Any = U_NETS[name].build()
+    randomised(pipe, tmp_path, rank=rank, lora_alpha=alpha).save(tmp_path, pipe)
+    path = kohya_file(tmp_path)
+    expected, layers = sample_at_64(pipe, name), get_peft_model_state_dict(pipe.unet)
+    fresh: Any = U_NETS[name].build()
+    modules = {f"lora_unet_{place.replace('.', '_')}" for place, _ in fresh.unet.named_modules()}
+    written = load_file(path)  # ComfyUI and A1111 look modules up by these names, each with its three tensors
+    assert {key.partition(".")[0] for key in written} <= modules
+    assert {key.partition(".")[2] for key in written} == {"lora_down.weight", "lora_up.weight", "alpha"}
+    assert 2 * len(written) == 3 * len(layers)
+    fresh.load_lora_weights(path)
+    loaded = get_peft_model_state_dict(fresh.unet, adapter_name=next(iter(fresh.unet.peft_config)))
+    assert loaded.keys() == layers.keys() and all(torch.equal(loaded[key], value) for key, value in layers.items())
+    assert torch.equal(sample_at_64(fresh, name), expected)  # so that the strengths, alpha / rank, are there too
+
+
+def test_what_kohya_s_layout_cannot_hold_is_refused(tmp_path: Path) -> None:
+    assert "is neither a folder with a pytorch_lora_weights.safetensors" in refuse("export", tmp_path / "none")
+    pipe: Any = U_NETS["animatediff"].build()
+    randomised(pipe, tmp_path).save(tmp_path, pipe)
+    out = ["--output", tmp_path / "a.safetensors"]
+    assert "is for a clip's motion modules" in refuse("export", tmp_path, *out)
+    save_file({"x": torch.zeros(1)}, tmp_path / FILE)
+    assert "has a tensor 'x', not a U-Net's layers" in refuse("export", tmp_path, *out)
+    (tmp_path / FILE).write_text("text")
+    assert "cannot be read" in refuse("export", tmp_path, *out)
+    assert "must end in .safetensors" in refuse("export", tmp_path, "--output", "a.ckpt")
+    assert "would be written over the LoRA itself" in refuse("export", tmp_path, "--output", tmp_path / FILE, "--force")
+    assert not (tmp_path / "a.safetensors").exists()

@@ -100,19 +100,22 @@ def bundled_upsamplers() -> list[str]:
 
 
 def load_upsamplers(name: str) -> Any:
-    """Loads feature upsamplers: the bundled model's by name, a folder, or "owner/name" on the Hub.
+    """Loads feature upsamplers: the bundled model's by name, a folder, a run's checkpoint, or "owner/name" on the Hub.
 
     Raises:
         ValueError: The upsamplers do not exist or cannot be read.
     """
+    from selfcascade.upsamplers.checkpoints import is_checkpoint, upsamplers_in
     from selfcascade.upsamplers.model import FeatureUpsamplers
 
     name = checked_name("upsamplers", name)
     folder = BUNDLED_UPSAMPLERS / name if name in bundled_upsamplers() else Path(name).expanduser()
     on_hub = name.count("/") == 1 and name[0] not in "./~" and not folder.exists()
-    if not on_hub and not (folder / "config.json").is_file():
+    if not on_hub and not is_checkpoint(folder) and not (folder / "config.json").is_file():
         raise ValueError(f"upsamplers {name!r} is not a folder with a config.json, as `selfcascade train` writes it")
     try:
+        if is_checkpoint(folder):
+            return upsamplers_in(folder).eval()
         return FeatureUpsamplers.from_pretrained(name if on_hub else str(folder), local_files_only=not on_hub).eval()
     except Exception as error:  # a damaged folder and the Hub fail in as many ways as there are files
         raise ValueError(f"upsamplers {name!r} cannot be loaded: {reason_of(error)}") from error
@@ -176,11 +179,7 @@ def find_device(name: Device | None = None) -> str:
     match = re.fullmatch(r"(cpu|cuda|mps)(?::([0-9]{1,3}))?", name) if isinstance(name, str) else None
     if match is None:
         raise ValueError(f"device must be cpu, cuda, cuda:N or mps, not {name!r}")
-    count = {
-        "cpu": lambda: 1,
-        "cuda": torch.cuda.device_count,
-        "mps": lambda: int(torch.backends.mps.is_available()),
-    }
+    count = {"cpu": lambda: 1, "cuda": torch.cuda.device_count, "mps": lambda: int(torch.backends.mps.is_available())}
     if int(match[2] or 0) >= count[match[1]]():
         raise ValueError(f"device {name!r} is not on this machine; use cpu")
     return name

@@ -236,7 +236,8 @@ class Trainer:
 
     def _save(self) -> None:
         places = self.lanes.positions(self.processes.gathered(self.positions))
-        checkpoint = self.state.checkpoint(self.step, places, self.data, keep=self.processes.is_main_process)
+        keep, described = self.processes.is_main_process, self.trainable.described()
+        checkpoint = self.state.checkpoint(self.step, places, self.data, keep, described)
 
         def write() -> None:
             folder = self.config.folder

@@ -68,7 +68,14 @@ class TrainingState:
         settings = {"decay": config.ema_decay, "use_ema_warmup": True, "inv_gamma": 10, "power": 0.75}
         self.average = EMAModel(trained.values(), **settings) if config.use_ema else None
 
-    def checkpoint(self, step: int, positions: list[Any], data: dict[str, Any], keep: bool = True) -> Checkpoint:
+    def checkpoint(
+        self,
+        step: int,
+        positions: list[Any],
+        data: dict[str, Any],
+        keep: bool = True,
+        described: Mapping[str, Any] | None = None,
+    ) -> Checkpoint:
         """Everything at a step.
 
         Args:
@@ -76,6 +83,7 @@ class TrainingState:
             positions: The lanes' places in the data.
             data: The data's fingerprint.
             keep: Whether this process needs the tensors; all processes must ask for those that they share.
+            described: What it says of the trained module.
         """
         moments = {
             f"{index}/{key}": value
@@ -89,6 +97,7 @@ class TrainingState:
         if self.average is not None:
             tensors["ema"] = gathered(dict(zip(self.trained, self.average.shadow_params, strict=True)), keep)
         state = {
+            **(described or {}),
             "config": self.config.model_dump(mode="json"),
             "base": self.base,
             "positions": positions,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from selfcascade.training.config import TrainingConfig
 from selfcascade.training.tensor_cache import FeatureCache
+from selfcascade.upsamplers.checkpoints import settings_of
 from selfcascade.upsamplers.model import FeatureUpsamplers
 from selfcascade.upsamplers.skip_features import adding_skip_features, read_skip_features
 
@@ -26,6 +27,10 @@ class Trainable(Protocol):
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The weights that are trained, by name."""
+        ...
+
+    def described(self) -> dict[str, Any]:
+        """What a checkpoint says of the trained module, for it to be made without the run."""
         ...
 
     def save(self, folder: Path, pipe: Any, weights: dict[str, Tensor] | None = None) -> None:
@@ -83,6 +88,10 @@ class TrainedUpsamplers(nn.Module):
         """The weights that are trained, by name."""
         return dict(self.upsamplers.named_parameters())
 
+    def described(self) -> dict[str, Any]:
+        """The upsamplers' own settings."""
+        return settings_of(self.upsamplers)
+
     def save(self, folder: Path, pipe: Any, weights: dict[str, Tensor] | None = None) -> None:
         """Writes them as `FeatureUpsamplers.from_pretrained` reads them."""
         self.upsamplers.save_pretrained(folder, safe_serialization=True)
@@ -123,6 +132,10 @@ class TrainedUNet(nn.Module):
     def trained(self) -> dict[str, nn.Parameter]:
         """The weights that are trained, by name."""
         return {name: parameter for name, parameter in self.unet.named_parameters() if parameter.requires_grad}
+
+    def described(self) -> dict[str, Any]:
+        """Nothing: the base model says it all."""
+        return {}
 
     def save(self, folder: Path, pipe: Any, weights: dict[str, Tensor] | None = None) -> None:
         """Writes them as its class's `from_pretrained` or `pipe.load_lora_weights` reads them."""

@@ -1,0 +1,45 @@
+"""Feature upsamplers out of a training run's checkpoint, `DIR/checkpoint-000500`: as they were at that step."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from selfcascade.options.json_files import parse_json
+from selfcascade.upsamplers.model import FeatureUpsamplers
+
+NAME = re.compile(r"checkpoint-[0-9]{6,}")
+SETTINGS = "upsamplers"  # of a checkpoint's state
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is a checkpoint by its name and its files."""
+    return bool(NAME.fullmatch(folder.resolve().name)) and (folder / "state.json").is_file()
+
+
+def upsamplers_in(folder: Path) -> FeatureUpsamplers:
+    """The upsamplers of a checkpoint: the averaged weights where the run averages, as its last ones are.
+
+    Raises:
+        ValueError: It is of a LoRA or a U-Net, or its files are damaged.
+        OSError: A file is missing.
+    """
+    state: dict[str, Any] = parse_json((folder / "state.json").read_text())
+    settings = state.get(SETTINGS)
+    if settings is None:  # of an earlier version; the finished run has them
+        beside = folder.resolve().parent / "config.json"
+        if not beside.is_file():
+            raise ValueError("it is a checkpoint without upsamplers, or of an earlier version and an unfinished run")
+        settings = {name: value for name, value in parse_json(beside.read_text()).items() if not name.startswith("_")}
+    made = FeatureUpsamplers(**settings)
+    average = folder / "ema.safetensors"
+    made.load_state_dict(load_file(average if average.is_file() else folder / "weights.safetensors"))
+    return made
+
+
+def settings_of(upsamplers: FeatureUpsamplers) -> dict[str, Any]:
+    """What a checkpoint's state holds of them, under `SETTINGS`: the arguments they were made with."""
+    return {SETTINGS: {name: value for name, value in upsamplers.config.items() if not name.startswith("_")}}
