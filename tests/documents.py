@@ -45,6 +45,7 @@ SUBSTITUTIONS: dict[str, tuple[str, str]] = {
     "--pictures 10000 --real-pictures 10000": ("--pictures 2 --real-pictures 4", "20,000 pictures take days"),
     "--pictures 2048 --real-pictures 2048": ("--pictures 2 --real-pictures 4", "4,096 clips take days"),
     "--pictures 500 --real-pictures 2000": ("--pictures 2 --real-pictures 4", "2,500 pictures take hours"),
+    '.push_to_hub("me/sharper")': ('._card("me/sharper", None)', "test_shared_upsamplers.py pushes"),
     "inception:inception.safetensors": ("clip:tiny-clip", "the tests do not require torch-fidelity"),
 }
 # What does not run, by how it starts, and why.

@@ -105,8 +105,8 @@ def load_upsamplers(name: str) -> Any:
     Raises:
         ValueError: The upsamplers do not exist or cannot be read.
     """
-    from selfcascade.upsamplers.checkpoints import is_checkpoint, upsamplers_in
     from selfcascade.upsamplers.model import FeatureUpsamplers
+    from selfcascade.upsamplers.of_checkpoint import is_checkpoint, upsamplers_in
 
     name = checked_name("upsamplers", name)
     folder = BUNDLED_UPSAMPLERS / name if name in bundled_upsamplers() else Path(name).expanduser()

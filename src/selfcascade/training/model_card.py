@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from selfcascade.data import Report
 from selfcascade.training.config import TrainingConfig
-from selfcascade.upsamplers.model_card import LICENCE, front_matter, loading, snippet
+from selfcascade.upsamplers.shared_card import LICENCE, front_matter, loading, snippet
 
 KINDS = {"upsamplers": "feature upsamplers", "lora": "a LoRA", "full": "a fine-tuned U-Net"}
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from selfcascade.training.config import TrainingConfig
 from selfcascade.training.tensor_cache import FeatureCache
-from selfcascade.upsamplers.checkpoints import settings_of
 from selfcascade.upsamplers.model import FeatureUpsamplers
+from selfcascade.upsamplers.of_checkpoint import settings_of
 from selfcascade.upsamplers.skip_features import adding_skip_features, read_skip_features
 
 # Attention projections, feed-forward and in/out projections: 1.73M parameters at rank 4 on SD 2.1, 13.8M at 32.

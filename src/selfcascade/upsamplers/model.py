@@ -24,7 +24,7 @@ from selfcascade.options.checks import is_whole, shown
 from selfcascade.options.presets import Upsampling
 from selfcascade.upsamplers.ldm import is_ldm, ldm_first_weights, ldm_skip_channels
 from selfcascade.upsamplers.levels import DESIGNS, FrameKernels, FullLevel
-from selfcascade.upsamplers.model_card import loading_from, upsamplers_card
+from selfcascade.upsamplers.shared_card import loading_from, upsamplers_card
 
 CARD = "README.md"
 UPSAMPLINGS: tuple[str, ...] = get_args(Upsampling)
