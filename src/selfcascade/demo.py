@@ -1,7 +1,7 @@
 """The demonstration: `python -m selfcascade.demo` writes outputs/demo.png with the bundled model.
 
-One prompt, one seed: the base sample, then 4x and 16x its pixels by direct inference and by the self-cascade, tuned too
-where upsamplers for the model ship with the package.
+One prompt, one seed: the base sample, then 4x and 16x its pixels by direct inference and by the self-cascade; also the
+tuned version if upsamplers for the model ship with the package.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PROMPT = "a large orange mushroom on the right in the snow in winter"
 SEED = 6
 MIN_PANEL, MAX_PANEL = 256, 768
 KIND = "selfcascade.demo"
-# Sides relative to the native size: the base sample, then 4x and 16x its pixels, by the rows' methods.
+# Method, sides relative to the native ones, and title of each picture.
 PANELS = (
     ("direct", 1, "base sample"),
     ("direct", 2, "direct, 4x pixels"),
@@ -31,14 +31,14 @@ TUNED_PANELS = ((TUNED, 2, "tuned, 4x pixels"), (TUNED, 4, "tuned, 16x pixels"))
 
 
 def run(output: Path, model: str = "bundled", prompt: str = PROMPT, seed: int = SEED, steps: int | None = None) -> Path:
-    """Makes the pictures one after the other and writes them as one.
+    """Makes the pictures one after the other, and writes them as one file.
 
     Args:
-        output: Where; an earlier demonstration is overwritten.
-        model: As in `load_model`.
-        prompt: What they show.
-        seed: Seed of all of them.
-        steps: Steps of the whole schedule; None is the model's default.
+        output: Path of the file, which is overwritten.
+        model: Name of the model; see `load_model`.
+        prompt: Prompt of all pictures.
+        seed: Seed of all pictures.
+        steps: Steps of the whole schedule; None means the model's default.
 
     Raises:
         ValueError: An argument is out of range; nothing is written.
@@ -66,7 +66,7 @@ def run(output: Path, model: str = "bundled", prompt: str = PROMPT, seed: int = 
 
 
 def main() -> None:
-    """Runs the demonstration and prints where the picture is."""
+    """Runs the demonstration, and prints the path of the picture."""
     parser = argparse.ArgumentParser(description="Base sample, direct inference and self-cascade, side by side.")
     parser.add_argument("--output", type=Path, default=Path("outputs/demo.png"))
     parser.add_argument("--model", default="bundled", help="'bundled', a folder in diffusers' format, or a Hub id")

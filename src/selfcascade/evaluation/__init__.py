@@ -1,4 +1,4 @@
-"""Method x prompts -> figures, of pictures or clips, on scenes, collages or the user's own data."""
+"""Evaluates methods on prompts: figures of pictures or clips, on scenes, collages or the user's own data."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ STILL, MOVING = "scenes", "moving-scenes"
 
 
 class Benchmark(Protocol):
-    """Prompts, and the real samples that a method's are compared with."""
+    """Prompts, and real samples that a method's samples are compared with."""
 
     def prompts(self, count: int, seed: int) -> PromptSet:
-        """The prompts of a seed; the first of them are the same whatever the count."""
+        """The prompts of a seed; a smaller count gives the first of them."""
         ...
 
     def base_prompts(self, count: int) -> PromptSet | None:
-        """Prompts whose base samples FID_b and KID_b are measured from; None where these are not measured."""
+        """Prompts of the base samples for FID_b and KID_b; None if these are not measured."""
         ...
 
     def evaluator(self, height: int, width: int, folder: Path, real_count: int) -> Evaluator:
-        """The evaluator of pictures or clips of that size; `folder` holds the real samples' features."""
+        """The evaluator of pictures or clips of this size; `folder` caches the real samples' features."""
         ...
 
 
 def check_detector(data: str, detector: str, frames: int | None) -> None:
-    """Raises ValueError, saying what to give, unless the detector is one for that data."""
+    """Raises ValueError, saying what to give, if the detector is not for this data."""
     drawn = data in (STILL, MOVING) or _bundled_collages(data) is not None
     if not drawn and detector == "scenes":
         known = "inception:FILE.safetensors or clip:FOLDER_OR_HUB_ID" if frames is None else "i3d:FILE.safetensors"
@@ -67,19 +67,19 @@ def check_detector(data: str, detector: str, frames: int | None) -> None:
 def open_benchmark(
     data: str, detector: str, size: Size, frames: int | None = None, fps: float = DEFAULT_FPS
 ) -> Benchmark:
-    """The benchmark of scenes, still or moving, of collages, or of the user's own data.
+    """Opens the benchmark of scenes, still or moving, of collages, or of the user's own data.
 
     Args:
-        data: "scenes"; "collages", whose prompts are of its split "test", or "collages:split=validation" or "tuning";
-            a folder of pictures with captions, tar shards, or collages of one's own cut-outs or photographs; for clips
+        data: "scenes"; "collages" for the split "test", or "collages:split=validation" or "tuning"; a folder of
+            pictures with captions, tar shards, or collages of your own cut-outs or photographs; for clips
             "moving-scenes", a folder of clips, or a .csv that lists them.
-        detector: "scenes" for scenes and collages that ship; else as in `DataBenchmark`.
-        size: Pictures and clips of the data that are smaller are left out.
-        frames: Number of frames in each clip; None: pictures.
-        fps: Frames a second of clips.
+        detector: "scenes" for scenes and bundled collages; otherwise see `DataBenchmark`.
+        size: Smaller pictures and clips of the data are left out.
+        frames: Number of frames in each clip; None for pictures.
+        fps: Frames per second of clips.
 
     Raises:
-        ValueError: There is no such data or detector, or they do not go together.
+        ValueError: The data or detector does not exist, or they do not go together.
     """
     scenes, wrong = (STILL, MOVING) if frames is None else (MOVING, STILL)
     if data == wrong:
@@ -94,7 +94,7 @@ def open_benchmark(
 
 
 def _bundled_collages(data: str) -> ScenesBenchmark | None:
-    """The benchmark of bundled collages; None for other data, and for collages of the user's own pictures."""
+    """The benchmark of bundled collages; None for other data, including collages of the user's own pictures."""
     if not names_collages(data):
         return None
     assets, split = parse_collages(data)

@@ -21,20 +21,20 @@ from selfcascade.metrics.video import CLIPS, FRAMES, neighbour_distance
 class ClipEvaluator(Evaluator):
     """Measures clips of one size and length against real ones.
 
-    `fvd` and `kvd` are of whole clips. `frame_fid` and `frame_patch_fid` are of single frames, since a clip's features
-    tell little of how sharp its frames are. `change` is the distance of neighbouring frames' features, `patch_change`
-    the same of patches at one place, `flicker` that of coarse brightness: as multiples of those of real clips.
+    `fvd` and `kvd` compare whole clips. `frame_fid` and `frame_patch_fid` compare frames, since features of a clip
+    say little about how sharp its frames are. `change` is the distance of neighbouring frames' features, `patch_change`
+    the same for patches at one place, `flicker` that of coarse brightness: as multiples of those of real clips.
 
     Args:
-        height, width, folder: As in `Evaluator`.
-        patch_side: Side of the frames' patches, in pixels; None where there is no detector for them.
+        height, width, folder: See `Evaluator`.
+        patch_side: Side of the frames' patches, in pixels; None without a detector for them.
         frames: Number of frames in a clip.
-        real_count: Real clips; a published FVD has 2,048.
-        frames_compared: Number of frames in each clip, evenly spread, whose features are compared.
-        draws: As in `Evaluator`.
+        real_count: Number of real clips; published FVDs use 2,048.
+        frames_compared: Number of evenly spaced frames of each clip whose features are compared.
+        draws: See `Evaluator`.
 
     Raises:
-        ValueError: There are fewer frames than three, or than are compared.
+        ValueError: There are fewer than three frames, or fewer than are compared.
     """
 
     unit, metrics, part = "clips", CLIP_METRICS, 20
@@ -64,15 +64,15 @@ class ClipEvaluator(Evaluator):
 
     @abstractmethod
     def frame(self, frames: Tensor) -> Tensor | None:
-        """Features (N, D) of single frames (N, 3, H, W) in [0, 1]; None: no such figures, for want of a detector."""
+        """Features (N, D) of single frames (N, 3, H, W) in [0, 1]; None without a detector."""
 
     @abstractmethod
     def patch(self, patches: Tensor) -> Tensor | None:
-        """The same of frames' patches in their own pixels."""
+        """Features (N, D) of frames' patches, not resized; None without a detector."""
 
     @property
     def cache(self) -> Path:
-        """The file of the real clips' features."""
+        """File of the real clips' features."""
         height, width = self.size
         words = (f"{height}x{width}x{self.frames}", self.real_count, self.patch_side, len(self.compared))
         return self.folder / f"{'-'.join(map(str, ('real-features-of-clips', self.key, *words)))}.safetensors"
@@ -84,14 +84,14 @@ class ClipEvaluator(Evaluator):
             raise ValueError(f"clips must be (N, F, C, H, W) with {expected} after N, not {tuple(samples.shape)}")
 
     def features(self, samples: Tensor, corners: torch.Generator) -> dict[str, Tensor]:
-        """Features of clips (N, F, 3, H, W), of their frames and patches, and what metrics extract."""
+        """Features of clips (N, F, 3, H, W), of their frames and patches, and those that metrics extract."""
         return concatenated([self._features(part.float(), corners) for part in samples.split(self.part)])
 
     def _features(self, clips: Tensor, corners: torch.Generator) -> dict[str, Tensor]:
         found = {"clip": self.clip(clips), **self.extracted(clips)}
         seen = {"frame": self.frame(clips.flatten(0, 1)), "patch": None}
         if self.patch_side is not None:
-            # One patch a clip, at the same place in all its frames: as if these were channels of one picture.
+            # One patch per clip, at the same place in all frames, by treating frames as channels of one picture.
             cut = random_patches(clips.flatten(1, 2), 1, self.patch_side, corners).unflatten(1, (self.frames, 3))
             seen["patch"] = self.patch(cut.flatten(0, 1))
         for name, change in (("frame", "change"), ("patch", "patch_change")):

@@ -1,4 +1,4 @@
-"""Evaluation on the user's own data: captions and real pictures or clips from its files, published detectors."""
+"""Evaluation on the user's own data: captions and real pictures or clips from files, with published detectors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from selfcascade.metrics.detectors import Inception
 from selfcascade.metrics.i3d import I3D
 from selfcascade.models import find_device
 
-# Seeds of the orders in which data is read; prompts have those from 0 on.
+# Seeds of the orders in which data is read; prompts use those from 0 on.
 BASE_ORDER, REAL_ORDER = 1_000_003, 1_000_033
 PATCH_SIDE = 299
 CLIP_PART = 4  # a part of clips of 16 frames of 512 pixels takes 200 MB
@@ -33,13 +33,13 @@ class DataBenchmark:
     """Captions from the user's data, and its pictures or clips as real samples.
 
     Args:
-        data: A folder with captions, tar shards of pictures, or a .csv of clips, as `selfcascade train` takes them.
-        size: Pictures and clips smaller than that are left out.
+        data: A folder with captions, tar shards of pictures, or a .csv of clips, as for `selfcascade train`.
+        size: Smaller pictures and clips are left out.
         detector: "inception:FILE.safetensors" or "clip:FOLDER_OR_HUB_ID"; for clips "i3d:FILE.safetensors".
-        clips: Which clips, and which of their frames; None: the data is pictures.
+        clips: Which clips and frames are used; None for data of pictures.
 
     Raises:
-        ValueError: There is no such data or detector.
+        ValueError: The data or detector does not exist.
     """
 
     def __init__(self, data: str, size: Size, detector: str, clips: ClipFiles | None = None) -> None:
@@ -47,29 +47,29 @@ class DataBenchmark:
         self.measure = open_detector(detector) if clips is None else open_clip_detector(detector)
 
     def prompts(self, count: int, seed: int) -> PromptSet:
-        """The captions of the first usable samples; another seed takes them in another order."""
+        """The captions of the first usable samples; each seed reads them in another order."""
         words = tuple(words for part in self._parts(count, seed, self.size) for words in part.captions)
         return PromptSet(words, SEED_STEP * seed, frames=None if self.clips is None else self.clips.frames)
 
     def base_prompts(self, count: int) -> PromptSet | None:
-        """Captions in an order of their own, for the base samples behind FID_b and KID_b; None for clips."""
+        """Captions in another order, for the base samples of FID_b and KID_b; None for clips."""
         return self.prompts(count, BASE_ORDER) if self.clips is None else None
 
     def evaluator(self, height: int, width: int, folder: Path, real_count: int) -> Evaluator:
-        """For pictures or clips of that size."""
+        """The evaluator of pictures or clips of this size."""
         size = Size(height, width)
         if self.clips is None:
             return DataImageEvaluator(self, size, folder, real_count)
         return DataClipEvaluator(self, size, folder, real_count, self.clips.frames)
 
     def real(self, count: int, size: Size) -> Iterator[Tensor]:
-        """Real pictures (n, 3, H, W) or clips (n, F, 3, H, W) in [0, 1], cropped to that size."""
+        """Real pictures (n, 3, H, W) or clips (n, F, 3, H, W) in [0, 1], cropped to this size."""
         for batch in self._parts(count, REAL_ORDER, size):
             yield batch.pixels / 2 + 0.5
 
     @property
     def key(self) -> str:
-        """Names the data and the detector, in a file's name: their places, and their files' sizes and times."""
+        """Identifies the data and the detector, for a file's name, by their paths and their files' sizes and times."""
         detector = self.detector.partition(":")[2]
         words = [self.data, *_files(self.data), self.detector, *_files(detector), repr(self.clips)]
         return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
@@ -87,7 +87,7 @@ class DataBenchmark:
 
 
 class DataEvaluator(Evaluator):
-    """The part of evaluation on one's own data that pictures and clips share.
+    """The common part of evaluating pictures and clips on the user's own data.
 
     Attributes:
         benchmark: The data, and the detector.
@@ -97,7 +97,7 @@ class DataEvaluator(Evaluator):
 
     @property
     def key(self) -> str:
-        """Names the data, which of its frames, and the detector."""
+        """Identifies the data, the frames used, and the detector."""
         return self.benchmark.key
 
     def real(self) -> Iterator[Tensor]:
@@ -106,14 +106,14 @@ class DataEvaluator(Evaluator):
 
 
 class DataImageEvaluator(DataEvaluator, ImageEvaluator):
-    """Measures pictures against the data's own, in features of a published network.
+    """Measures pictures against the data's own, with features of a published network.
 
-    Patches are of 299 pixels, as in the paper, or the whole of smaller pictures.
+    Patches have 299 pixels a side, as in the paper; smaller pictures are one patch.
 
     Args:
         benchmark: The data, and the detector.
         size: Size of the pictures.
-        folder, real_count: As in `Evaluator`.
+        folder, real_count: See `Evaluator`.
     """
 
     def __init__(self, benchmark: DataBenchmark, size: Size, folder: Path, real_count: int) -> None:
@@ -129,23 +129,23 @@ class DataImageEvaluator(DataEvaluator, ImageEvaluator):
         return self.benchmark.measure.features(patches).cpu()
 
     def read(self, samples: Tensor, captions: Sequence[str]) -> list[Any]:
-        """The CLIP score of each picture, where the detector is CLIP."""
+        """The CLIP score of each picture; empty unless the detector is CLIP."""
         if not isinstance(self.benchmark.measure, ClipScore):
             return []
         return self.benchmark.measure.score(samples, list(captions)).tolist()
 
     def reading_figures(self, readings: list[Any], prompts: PromptSet) -> dict[str, Any]:
-        """The mean CLIP score, where there is one."""
+        """The mean CLIP score, if there is one."""
         return {"clip_score": mean(readings)} if readings else {}
 
 
 class DataClipEvaluator(DataEvaluator, ClipEvaluator):
-    """Measures FVD, KVD and flicker of clips against the data's own; no detector is known for their frames.
+    """Measures FVD, KVD and flicker of clips against the data's own; there is no detector for frames.
 
     Args:
         benchmark: The data, and the detector.
         size: Size of the clips.
-        folder, real_count, frames: As in `ClipEvaluator`.
+        folder, real_count, frames: See `ClipEvaluator`.
     """
 
     part = CLIP_PART
@@ -166,10 +166,10 @@ class DataClipEvaluator(DataEvaluator, ClipEvaluator):
 
 
 def open_clip_detector(name: str) -> I3D:
-    """I3D, by the name of its file.
+    """Opens I3D, given "i3d:FILE.safetensors".
 
     Raises:
-        ValueError: It is another detector, or its file cannot be read.
+        ValueError: The name is another detector's, or the file cannot be read.
     """
     kind, _, place = name.partition(":")
     if kind != "i3d" or not place:
@@ -178,10 +178,10 @@ def open_clip_detector(name: str) -> I3D:
 
 
 def open_detector(name: str) -> Any:
-    """A network with `features` of pictures, by name.
+    """Opens a network with `features` of pictures, by name.
 
     Raises:
-        ValueError: There is no such detector.
+        ValueError: The detector is unknown or cannot be loaded.
     """
     kind, _, place = name.partition(":")
     if kind == "inception" and place:
@@ -199,7 +199,7 @@ def open_detector(name: str) -> Any:
 
 
 def _files(place: str) -> list[list[Any]]:
-    """Name, size and time of change of the files in a folder, or of a pattern: the key of what is cached of them."""
+    """Name, size and modification time of the files in a folder or of a pattern, as a key for caching."""
     path = Path(place).expanduser()
     if names_collages(place):
         found = parse_collages(place)[0].files

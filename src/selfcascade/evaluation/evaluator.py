@@ -1,4 +1,4 @@
-"""Pictures or clips -> figures: every metric whose features are known, against held-out real samples.
+"""Evaluates pictures or clips: every metric whose features are available, against held-out real samples.
 
 Axis letters: N samples (pictures or clips), D features, F frames, H, W pixels.
 """
@@ -19,30 +19,30 @@ from selfcascade.metrics.registry import Metric
 
 
 class BaseReference(NamedTuple):
-    """What FID_b and KID_b are measured from: features (M, D) of base samples at their own size (h, w)."""
+    """Reference of FID_b and KID_b: features (M, D) of base samples at their own size (h, w)."""
 
     features: Tensor
     size: tuple[int, int]
 
 
 def patch_places() -> torch.Generator:
-    """Draws the places of the patches, the same for all samples that are evaluated."""
+    """The generator that draws the places of patches, the same for every evaluation."""
     return torch.Generator().manual_seed(1)
 
 
 class Evaluator(ABC):
-    """Measures samples of one size against real ones, whose features are cached in a folder.
+    """Measures samples of one size against real ones; the real ones' features are cached in a folder.
 
     Attributes:
-        unit: What samples are called in results, "pictures" or "clips".
-        metrics: By their names in results.
-        part: Samples whose features are computed together.
+        unit: Name of samples in results, "pictures" or "clips".
+        metrics: The metrics, by their names in results.
+        part: Number of samples whose features are computed together.
 
     Args:
         height, width: Pixels of the samples.
-        folder: Folder of the cached features of the real samples.
-        real_count: How many real samples there are.
-        draws: Number of bootstrap draws behind each interval.
+        folder: Folder for the real samples' features.
+        real_count: Number of real samples.
+        draws: Number of bootstrap draws for each interval.
     """
 
     unit: str
@@ -56,35 +56,35 @@ class Evaluator(ABC):
     @property
     @abstractmethod
     def key(self) -> str:
-        """Names the real samples and the detectors, in the name of the cached file."""
+        """Identifies the real samples and the detectors, for the name of the cached file."""
 
     @property
     @abstractmethod
     def cache(self) -> Path:
-        """The file of the real samples' features."""
+        """File of the real samples' features."""
 
     @abstractmethod
     def real(self) -> Iterator[Tensor]:
-        """The real samples, `real_count` in all, in parts (n, 3, H, W) or (n, F, 3, H, W) in [0, 1]."""
+        """The `real_count` real samples, in parts (n, 3, H, W) or (n, F, 3, H, W) in [0, 1]."""
 
     @abstractmethod
     def check(self, samples: Tensor) -> None:
-        """Raises ValueError if samples have another size or length than this evaluator is for."""
+        """Raises ValueError if samples do not have this evaluator's size or length."""
 
     @abstractmethod
     def features(self, samples: Tensor, corners: torch.Generator) -> dict[str, Tensor]:
-        """All features of samples, one row a sample; the generator draws the patches' places."""
+        """All features of samples, one row per sample; the generator draws the patches' places."""
 
     def base_features(self, samples: Tensor, size: Sequence[int]) -> Tensor:
         """Features of samples resized to the base model's size, for metrics against base samples.
 
         Raises:
-            ValueError: There are no such metrics.
+            ValueError: These samples have no such metrics.
         """
         raise ValueError(f"base must be None: {self.unit} are not compared with base samples")
 
     def base_reference(self, parts: Iterable[Tensor]) -> BaseReference:
-        """What samples are compared with, from base samples that come in parts (n, 3, h, w)."""
+        """The reference of FID_b and KID_b, from base samples in parts (n, 3, h, w)."""
         found, size = [], (0, 0)
         for part in parts:
             size = (part.shape[-2], part.shape[-1])
@@ -92,28 +92,28 @@ class Evaluator(ABC):
         return BaseReference(torch.cat(found), size)
 
     def read(self, samples: Tensor, captions: Sequence[str]) -> list[Any]:
-        """What a network reads in each sample beside its features; nothing where there is none."""
+        """What a network reads in each sample, besides features; empty without such a network."""
         return []
 
     def reading_figures(self, readings: list[Any], prompts: PromptSet) -> dict[str, Any]:
-        """The metrics of what was read in all samples."""
+        """The metrics computed from the readings of all samples."""
         return {}
 
     @torch.no_grad()
     def evaluate(
         self, samples: Tensor | Iterable[Tensor], prompts: PromptSet, base: Tensor | BaseReference | None = None
     ) -> dict[str, Any]:
-        """The number of samples, and each metric's figure; `metrics.registry` says what each holds.
+        """The number of samples, and the figure of each metric in the form that `metrics.registry` describes.
 
         Args:
-            samples: (N, 3, H, W) or (N, F, 3, H, W) in [0, 1], of the first N prompts; or parts of them, of which only
-                one is in memory at a time. How they are parted changes no figure beyond rounding.
-            prompts: What they were sampled from.
-            base: Pictures of the base model at its own size, (M, 3, h, w), or what `base_reference` gives for them:
-                FID_b and KID_b are measured from those.
+            samples: Samples of the first N prompts, (N, 3, H, W) or (N, F, 3, H, W) in [0, 1]; or an iterable of parts,
+                of which only one is in memory at a time. The split changes figures by rounding only.
+            prompts: The prompts of the samples.
+            base: Pictures of the base model at its own size, (M, 3, h, w), or their `base_reference`, for FID_b and
+                KID_b.
 
         Raises:
-            ValueError: The samples have another size or length, or clips are given base samples.
+            ValueError: The samples have another size or length, or base samples are given for clips.
         """
         if isinstance(base, Tensor):
             base = self.base_reference([base])
@@ -137,10 +137,10 @@ class Evaluator(ABC):
         return {self.unit: count, **self.reading_figures(readings, prompts), **figures}
 
     def reference(self, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The features of the real samples, computed at the first call.
+        """Features of the real samples, computed at the first call.
 
         Args:
-            like: Features of other samples; a cached file without some of these, or with others, is made anew.
+            like: Features of other samples; a cached file with other features is made again.
         """
         if not self._reference:
             corners = patch_places()
@@ -152,7 +152,7 @@ class Evaluator(ABC):
         return self._reference
 
     def extracted(self, samples: Tensor) -> dict[str, Tensor]:
-        """The features that metrics extract without a network."""
+        """Features that metrics extract without a network."""
         return {
             metric.feature: metric.extract(samples) for metric in self.metrics.values() if metric.extract is not None
         }

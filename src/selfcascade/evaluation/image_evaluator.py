@@ -1,4 +1,4 @@
-"""Evaluation of pictures: distances of whole pictures and of patches, and detail.
+"""Evaluation of pictures: distances of whole pictures and patches, and detail.
 
 Axis letters: N pictures, D features, H, W pixels.
 """
@@ -24,10 +24,10 @@ class ImageEvaluator(Evaluator):
     """Measures pictures of one size against real ones of that size.
 
     Args:
-        height, width, folder, real_count: As in `Evaluator`.
+        height, width, folder, real_count: See `Evaluator`.
         patch_side: Side of a patch, in pixels.
-        patches: Patches of each picture.
-        draws: As in `Evaluator`.
+        patches: Number of patches per picture.
+        draws: See `Evaluator`.
     """
 
     unit, metrics, part = "pictures", IMAGE_METRICS, PART
@@ -51,11 +51,11 @@ class ImageEvaluator(Evaluator):
 
     @abstractmethod
     def patch(self, patches: Tensor) -> Tensor:
-        """Features (N, D) of patches in their own pixels."""
+        """Features (N, D) of patches, not resized."""
 
     @property
     def cache(self) -> Path:
-        """The file of the real pictures' features."""
+        """File of the real pictures' features."""
         height, width = self.size
         words = (self.key, f"{height}x{width}", self.real_count, self.patch_side, self.patches)
         return self.folder / f"real-pictures-{'-'.join(map(str, words))}.safetensors"
@@ -66,7 +66,7 @@ class ImageEvaluator(Evaluator):
             raise ValueError(f"pictures must be {self.size} pixels high and wide, not {tuple(samples.shape[-2:])}")
 
     def features(self, samples: Tensor, corners: torch.Generator) -> dict[str, Tensor]:
-        """Features of pictures (N, 3, H, W), of `patches` patches each, and what metrics extract."""
+        """Features of pictures (N, 3, H, W), of `patches` patches each, and those that metrics extract."""
         patches = random_patches(samples, self.patches, self.patch_side, corners)
         found = torch.cat([self.patch(part) for part in patches.split(2 * PART)])
         return {

@@ -1,4 +1,4 @@
-"""Method x prompts -> pictures or clips: each method gets the same captions, seeds and base samples.
+"""Makes samples of methods for prompts: each method gets the same captions, seeds and base samples.
 
 Axis letters: N pictures or clips, C channels, F frames, H, W pixels; h, w latent pixels.
 """
@@ -30,21 +30,21 @@ from selfcascade.upsamplers.model import FeatureUpsamplers
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the pictures are made.
+    """Settings of the samples.
 
     Attributes:
-        method: A name of `METHODS`; given upsamplers, "self-cascade" is "self-cascade-tuned".
-        height, width: Height and width of the pictures, in pixels; None is `scale` times the model's own.
-        scale: Scale of the sides to the model's own: of both, or of height and width.
-        num_inference_steps: Steps of the whole schedule; a list has one value a stage.
-        guidance_scale: Guidance of every stage, or one value each.
-        preset: As in `SelfCascade.__call__`; None is the paper's for the tuning-free cascade, else the method's own.
-        pivot_step, upsampling, anchor, energy, attention, shared_noise: As in `SelfCascade.__call__`; None is the
-            preset's.
-        weights: For methods that sample with others than the base model's.
+        method: A name in `METHODS`; with upsamplers, "self-cascade" means "self-cascade-tuned".
+        height, width: Height and width of the samples, in pixels; None means `scale` times the model's native size.
+        scale: Factor for the native sides: one for both, or one each for height and width.
+        num_inference_steps: Steps of the whole schedule, for all stages or one value each.
+        guidance_scale: Guidance weight, for all stages or one value each.
+        preset: See `SelfCascade.__call__`; None means "paper" for the tuning-free cascade, otherwise the method's own.
+        pivot_step, upsampling, anchor, energy, attention, shared_noise: See `SelfCascade.__call__`; None means the
+            preset's value.
+        weights: Weights, for methods that need their own.
 
     Raises:
-        ValueError: There is no such method, or a scale is below 1.
+        ValueError: The method is unknown, or a scale is below 1.
     """
 
     method: str = "self-cascade"
@@ -70,7 +70,7 @@ class Sampling:
 
     @property
     def scales(self) -> tuple[float, float]:
-        """Scale of the height and of the width."""
+        """Factors for the height and the width."""
         high, wide = (self.scale, self.scale) if isinstance(self.scale, (int, float)) else self.scale
         return high, wide
 
@@ -82,21 +82,21 @@ class Sampling:
 
     @property
     def size(self) -> Size:
-        """Size of the pictures.
+        """Size of the samples.
 
         Raises:
-            ValueError: It is not spelled out; `sized` does that.
+            ValueError: Height and width are not set yet; `sized` does that.
         """
         if self.height is None or self.width is None:
             raise ValueError("height and width must be given; Sampling.sized spells them out for a model")
         return Size(self.height, self.width)
 
     def base_size(self, pipe: Any) -> Size:
-        """Size of the base samples that a cascade of that model starts from."""
+        """Size of the base samples that a cascade of this model starts from."""
         return SelfCascade(pipe).plan(*self.sized(pipe).size)[0].size
 
     def sized(self, pipe: Any) -> Sampling:
-        """The same with height and width spelled out for that model, rounded to the nearest it can make."""
+        """The settings with height and width for this model, rounded to the nearest size that it can make."""
         cascade = SelfCascade(pipe)
         multiple = family_of(pipe).multiple
         sides = zip((self.height, self.width), self.scales, cascade.native_size, strict=True)
@@ -105,21 +105,21 @@ class Sampling:
 
 
 class BaseSamples:
-    """Base samples, made once by the base model as it is, so that every method enlarges the same ones.
+    """Base samples, made once by the untrained base model, so that every method enlarges the same ones.
 
-    They lie on disk, and are read where they are asked for.
+    They are stored on disk, and read when used.
 
     Attributes:
-        name: Names them by all that they depend on.
-        seconds: The time that one took.
+        name: Digest of everything that they depend on.
+        seconds: Seconds per sample.
 
     Args:
         pipe: The base model's pipeline, not yet trained any further.
         prompts: One base sample is made for each.
         size: Size of the samples.
-        sampling: Its steps and guidance.
-        folder: Where they are cached, by model, prompts and sampling.
-        processes: As in `in_parts`.
+        sampling: Supplies steps and guidance.
+        folder: Folder of the cache, by model, prompts and sampling.
+        processes: See `in_parts`.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class BaseSamples:
         self.seconds = float(torch.cat(list(self._parts.each("seconds"))).mean())
 
     def latents(self, indices: range) -> Tensor:
-        """The latents of some of them, on the CPU."""
+        """Latents of these samples, on the CPU."""
         return self._parts.rows("latents", indices)
 
     def pictures(self, pipe: Any) -> Iterator[Tensor]:
@@ -156,10 +156,10 @@ class BaseSamples:
             yield torch.cat(decoded).clamp(-1, 1) / 2 + 0.5
 
     def generators(self, indices: range) -> list[torch.Generator]:
-        """The pictures' generators, as the base stage left them."""
+        """The samples' generators, in their state after the base stage."""
         made = [torch.Generator() for _ in indices]
         for generator, state in zip(made, self._parts.rows("states", indices), strict=True):
-            generator.set_state(state.clone())  # a view of the table is misread
+            generator.set_state(state.clone())  # `set_state` misreads views
         return made
 
 
@@ -171,25 +171,25 @@ def sample(
     upsamplers: FeatureUpsamplers | None = None,
     indices: range | None = None,
 ) -> Tensor:
-    """The pictures (N, 3, H, W) or clips (N, F, 3, H, W) in [0, 1], on the CPU, rounded to their files' 8 bits.
+    """Makes pictures (N, 3, H, W) or clips (N, F, 3, H, W) in [0, 1], on the CPU, rounded to 8 bits as in files.
 
     Args:
-        pipe: The pipeline, its U-Net as it was trained.
+        pipe: The pipeline, with its trained U-Net.
         prompts: One sample is made for each.
-        sampling: How.
+        sampling: Settings of the samples.
         base: Base samples of the same prompts, for methods that start from one.
-        upsamplers: For the tuned version.
-        indices: One group of prompts; None is all groups.
+        upsamplers: Upsamplers of the tuned version.
+        indices: One group of prompts; None means all groups.
     """
     tuned = upsamplers is not None and sampling.method == "self-cascade"
     method = METHODS["self-cascade-tuned" if tuned else sampling.method]
     given = asdict(sampling.sized(pipe))
     named = {name: value for name, value in given.items() if name not in ("method", "scale") and value is not None}
-    # A suite's shared settings reach the methods that take them.
+    # A suite's shared settings apply only to methods that take them.
     settings = {name: value for name, value in named.items() if method.accepts(name)}
     settings |= {"upsamplers": upsamplers} if upsamplers is not None else {}
     if method.name == "self-cascade":
-        settings.setdefault("preset", "paper")  # what the figures are compared with, whatever the default is
+        settings.setdefault("preset", "paper")  # the reference of the figures, whatever the default is
     made: list[Tensor] = []
     for group in prompts.groups() if indices is None else (indices,):
         own: dict[str, Any] = {"generator": prompts.generators(group)}
@@ -203,7 +203,7 @@ def sample(
 
 
 def model_digest(pipe: Any) -> str:
-    """Names a pipeline by all that its pictures depend on: its weights in their precision, and its schedule."""
+    """A digest of everything that a pipeline's pictures depend on: its weights with their precision, its schedule."""
     scheduler = pipe.scheduler
     words = [type(scheduler).__name__, {**scheduler.config}]
     modules = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
@@ -222,9 +222,9 @@ def weights_digest(module: torch.nn.Module | None) -> str:
 
 @contextlib.contextmanager
 def reduced_precision(pipe: Any) -> Iterator[None]:
-    """Within it the U-Net runs in bfloat16 by autocast: half the time, and no figure moves beyond its error.
+    """Runs the U-Net in bfloat16 by autocast within this context: half the time; figures stay within their error.
 
-    Processors without bfloat16 arithmetic emulate it, at twice the time of float32; there nothing changes.
+    Processors without bfloat16 arithmetic would emulate it at twice the time of float32; there nothing changes.
     """
     unet = denoiser(pipe)
     if torch.device(pipe.device).type == "cpu" and not torch.cpu._is_avx512_bf16_supported():

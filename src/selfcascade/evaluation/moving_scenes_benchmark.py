@@ -1,4 +1,4 @@
-"""The benchmark of moving scenes: held-out captions, real clips, and the bundled detectors trained on such clips."""
+"""The benchmark of moving scenes: held-out captions, rendered real clips, and bundled detectors."""
 
 from __future__ import annotations
 
@@ -26,49 +26,49 @@ MOTIONS = ("first_motion", "last_motion")
 
 
 def moving_scene_prompts(count: int, first: int = FIRST_PROMPT, frames: int = FRAMES) -> PromptSet:
-    """The captions of held-out moving scenes from number `first` on, for clips of this many frames."""
+    """Captions of held-out moving scenes from number `first` on, for clips with this many frames."""
     scenes = [sample_moving_scene(number, held_out=True) for number in range(first, first + count)]
     words = tuple(moving_caption(scene, first + index) for index, scene in enumerate(scenes))
     return PromptSet(words, first, tuple(dict(scene.truth) for scene in scenes), frames)
 
 
 class MovingScenesBenchmark:
-    """Captions of held-out moving scenes; real clips are renders of others.
+    """Captions of held-out moving scenes; real clips are renders of other ones.
 
     Args:
-        frames, fps: Number of frames and frames a second of the clips.
+        frames, fps: Number of frames, and frames per second, of the clips.
     """
 
     def __init__(self, frames: int = FRAMES, fps: float = DEFAULT_FPS) -> None:
         self.frames, self.fps = frames, fps
 
     def prompts(self, count: int, seed: int) -> PromptSet:
-        """Captions of held-out moving scenes; each seed has scenes of its own."""
+        """Captions of held-out moving scenes; each seed has its own scenes."""
         return moving_scene_prompts(count, FIRST_PROMPT + SEED_STEP * seed, self.frames)
 
     def base_prompts(self, count: int) -> None:
-        """None: no metric compares with base clips; a row of their own has their figures."""
+        """None, since no metric compares with base clips; they have their own row of figures."""
 
     def evaluator(self, height: int, width: int, folder: Path, real_count: int) -> ClipEvaluator:
-        """For clips of that size."""
+        """The evaluator of clips of this size."""
         return MovingSceneEvaluator(height, width, folder, self.frames, self.fps, real_count)
 
 
 class MovingSceneEvaluator(ClipEvaluator):
-    """Reads composition and motion off clips of moving scenes, and measures their distance from real clips of others.
+    """Reads composition and motion from clips of moving scenes, and measures distances from real clips.
 
-    FVD and KVD are in features of the bundled video detector, which sees clips at 64 pixels. Frames go through the
-    composition reader and their patches through the patch detector, as pictures do in `SceneEvaluator`. For FVDs in
-    features of another network, give that as `detector`.
+    FVD and KVD use features of the bundled video detector, which sees clips at 64 pixels. Frames go through the
+    composition reader and patches through the patch detector, as in `SceneEvaluator`. For FVDs with another network's
+    features, give that network as `detector`.
 
     Args:
-        height, width, folder, frames, real_count, draws: As in `ClipEvaluator`; real clips are of held-out scenes.
+        height, width, folder, frames, real_count, draws: See `ClipEvaluator`; real clips show held-out scenes.
         fps: Frame rate of the clips.
-        detector: A network with `features` of clips; None is the bundled one.
-        detector_name: Names it and its weights in the key of the cache.
+        detector: A network with `features` of clips; None means the bundled one.
+        detector_name: Name of the detector and its weights, for the key of the cache.
 
     Raises:
-        ValueError: A detector has no name, or as in `ClipEvaluator`.
+        ValueError: A detector has no name, or an error of `ClipEvaluator`.
     """
 
     def __init__(
@@ -96,11 +96,11 @@ class MovingSceneEvaluator(ClipEvaluator):
 
     @property
     def key(self) -> str:
-        """The rate, and the detectors' weights."""
+        """Identifies the frame rate and the detectors' weights."""
         return f"scenes-{self.fps:g}fps-{'-'.join(self.detectors)}"
 
     def real(self) -> Iterator[Tensor]:
-        """Renders."""
+        """Renders of held-out scenes."""
         for begin in range(FIRST_REAL, FIRST_REAL + self.real_count, self.part):
             scenes = (
                 sample_moving_scene(number, held_out=True)
@@ -110,21 +110,21 @@ class MovingSceneEvaluator(ClipEvaluator):
             yield torch.from_numpy(clips).permute(0, 1, 4, 2, 3).contiguous()
 
     def clip(self, clips: Tensor) -> Tensor:
-        """The video detector's features."""
+        """Features of the video detector."""
         return self.detector.features(clips)
 
     def frame(self, frames: Tensor) -> Tensor:
-        """The reader's."""
+        """Features of the composition reader."""
         return self.reader.features(frames)
 
     def patch(self, patches: Tensor) -> Tensor:
-        """The patch detector's."""
+        """Features of the patch detector."""
         return self.patches.features(patches)
 
     def read(self, samples: Tensor, captions: Sequence[str]) -> list[Any]:
-        """What the video detector reads in each clip, and the composition reader in the compared frames of square ones.
+        """Readings of the video detector for each clip, and of the composition reader for the frames of square clips.
 
-        The reader misreads real pictures of other ratios.
+        The composition reader misreads even real pictures at other ratios.
         """
         whole = [reading for part in samples.split(self.part) for reading in self.video.read(part.float())]
         if self.size[0] != self.size[1]:
@@ -133,13 +133,13 @@ class MovingSceneEvaluator(ClipEvaluator):
         return list(zip(whole, frames, strict=True))
 
     def reading_figures(self, readings: list[Any], prompts: PromptSet) -> dict[str, Any]:
-        """Shares of clips, or of their frames, that are read as their captions say.
+        """Shares of clips, or of their frames, that match their captions.
 
-        By the video detector off whole clips: `objects`, all kinds and colours and the background are as asked;
-        `motion`, all objects move as asked; `first_motion` and `last_motion`, the first and the last from the left do.
-        By the composition reader off each frame of square clips: `composition`, the share of frames with everything
-        right that the caption names and that does not move; of real clips too it is below 1, as the reader was trained
-        on pictures whose objects are at their places.
+        The video detector reads whole clips. `objects`: all kinds, colours and the background are right; `motion`: all
+        objects move as asked; `first_motion` and `last_motion`: the first and the last object from the left do. The
+        composition reader reads the frames of square clips. `composition`: share of frames with everything right that
+        the caption names and that does not move. It is below 1 even for real clips, since the reader was trained on
+        pictures with objects at their places.
         """
         truths = list(prompts.truths[: len(readings)])
         whole, frames = [[reading] for reading, _ in readings], [seen for _, seen in readings]

@@ -1,4 +1,4 @@
-"""Long sampling in parts: each is a file that says what it holds, so it can be shared and goes on where it was cut."""
+"""Samples in parts, so that long sampling can be shared and resumed; each part is a file that describes itself."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from selfcascade.processes import Processes, appears
 
 
 class Parts:
-    """Tensors whose rows lie in files, group by group; they are read where they are asked for.
+    """Tensors whose rows are stored in files, group by group, and read when used.
 
     Attributes:
         paths: The files, in order.
-        groups: The rows of each.
+        groups: The rows in each file.
     """
 
     def __init__(self, paths: Sequence[Path], groups: Sequence[range]) -> None:
         self.paths, self.groups = list(paths), list(groups)
 
     def rows(self, name: str, wanted: range) -> Tensor:
-        """The rows `wanted` of one tensor, in memory of their own."""
+        """The rows `wanted` of one tensor, as a copy."""
         found: list[Tensor] = []
         for path, group in zip(self.paths, self.groups, strict=True):
             first, stop = max(group.start, wanted.start), min(group.stop, wanted.stop)
@@ -40,22 +40,22 @@ class Parts:
         return torch.cat(found)
 
     def each(self, name: str, count: int | None = None) -> Iterator[Tensor]:
-        """The first `count` rows of one tensor, or all, one file's at a time."""
+        """The first `count` rows of one tensor, or all, one file at a time."""
         for group in self.groups:
             stop = group.stop if count is None else min(group.stop, self.groups[0].start + count)
             if group.start < stop:
                 yield self.rows(name, range(group.start, stop))
 
     def pictures(self, count: int) -> Iterator[Tensor]:
-        """The first `count` of the "pictures", bytes, as floats in [0, 1]; one part at a time is read."""
+        """The first `count` rows of "pictures", converted from bytes to floats in [0, 1], one part at a time."""
         return (part.float() / 255 for part in self.each("pictures", count))
 
 
 class Rows:
-    """Rows that come in parts and are held once, each tensor in one place.
+    """Collects rows that come in parts, without a second copy of any.
 
     Args:
-        capacity: How many rows there are at most.
+        capacity: Largest number of rows.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -64,7 +64,7 @@ class Rows:
         self._filled: dict[str, int] = {}
 
     def add(self, part: Mapping[str, Tensor]) -> None:
-        """The next rows of these tensors."""
+        """Adds the next rows of these tensors."""
         for name, value in part.items():
             if name not in self._held:
                 self._held[name] = value.new_empty((self.capacity, *value.shape[1:]))
@@ -73,12 +73,12 @@ class Rows:
             self._filled[name] = begin + len(value)
 
     def tensors(self, count: int) -> dict[str, Tensor]:
-        """The first `count` rows of all."""
+        """The first `count` rows of all tensors."""
         return {name: value[:count] for name, value in self._held.items()}
 
 
 def concatenated(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Tensors of the same names, concatenated along the first axis."""
+    """Tensors of the same name, concatenated along the first axis."""
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -90,30 +90,30 @@ def in_parts(
     settings: str = "",
     processes: Processes | None = None,
 ) -> Parts:
-    """Writes what `make` gives for each group to a file of its own; groups whose file holds them are not made again.
+    """Writes the result of `make` for each group to its own file; groups with a valid file are not made again.
 
-    What is left is shared out between the processes. A file that is damaged, or of another group or other settings, is
-    written anew.
+    The remaining groups are shared between the processes. A file that is damaged, or that belongs to another group or
+    other settings, is written again.
 
     Args:
-        make: Tensors of a group, with a row for each of its members.
-        groups: In order.
+        make: Returns the tensors of a group, with one row for each of its members.
+        groups: The groups in order.
         folder: Folder of the files, on a disk that all processes share.
         title: Title of the progress bar.
-        settings: Names all that the tensors depend on.
-        processes: None is this process alone.
+        settings: Digest of everything that the tensors depend on.
+        processes: The processes; None for this one only.
 
     Returns:
-        The files of all groups; in all processes, once all are there.
+        The files of all groups, in all processes, once all exist.
 
     Raises:
-        TogetherError: A process failed; or it does not see the others' files.
+        TogetherError: A process failed, or does not see the others' files.
     """
     processes = processes or Processes()
     index, count = processes.process_index, processes.num_processes
     paths = [folder / f"{number:05d}.safetensors" for number in range(len(groups))]
     says = [{"settings": settings, "first": str(group.start), "count": str(len(group))} for group in groups]
-    # Each reads a share of the files, so that none is read twice.
+    # Each process reads a share of the files, so that none is read twice.
     there = [number for number in range(index, len(groups), count) if _holds(paths[number], says[number])]
     whole = {number for own in processes.gathered(there) for number in own}
     left = [number for number in range(len(groups)) if number not in whole][index::count]
@@ -135,18 +135,18 @@ def in_parts(
 def cached(
     path: Path, make: Callable[[], Iterable[dict[str, Tensor]]], rows: int, like: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The parts that `make` yields, concatenated along the first axis; computed once, then read from that file.
+    """The parts that `make` yields, concatenated along the first axis: computed once, then read from a file.
 
     Args:
-        path: The file; one that is damaged, or does not hold all that is asked for, is written anew.
+        path: The file; if it is damaged or incomplete, it is written again.
         make: Yields the parts.
-        rows: How many there are of each tensor.
-        like: By name, tensors with rows of the shape that those in the file must have.
+        rows: Number of rows of each tensor.
+        like: Tensors by name, whose rows have the shapes that the file's rows must have.
     """
     shapes = {name: [rows, *value.shape[1:]] for name, value in like.items()}
     found = _header(path)[1]
     said = _header(path)[0].get("sha256")
-    changed = said is not None and said != _digest_of(path)  # files of earlier versions do not say it
+    changed = said is not None and said != _digest_of(path)  # files of earlier versions have no digest
     if changed or any(found.get(name) != shape for name, shape in shapes.items()):
         with torch.no_grad():
             held = Rows(rows)
@@ -159,13 +159,13 @@ def cached(
 def _write(path: Path, tensors: dict[str, Tensor], says: dict[str, str]) -> None:
     held = {name: value.contiguous() for name, value in tensors.items()}
     digest = _digest(held.items())
-    # One entry: several would come in any order, and make other bytes each time.
+    # One entry, since the order of several would vary, and so would the bytes.
     said = {"part": json.dumps({**says, "sha256": digest}, sort_keys=True)}
     write_whole(path, lambda aside: save_file(held, aside, said))
 
 
 def _holds(path: Path, says: dict[str, str]) -> bool:
-    """Whether a file is whole, to the last bit, and says of itself what it should."""
+    """Whether a file is intact, to the last bit, and its metadata is as expected."""
     said, shapes = _header(path)
     digest = said.pop("sha256", None)
     if digest is None or said != says or any(shape[:1] != [int(says["count"])] for shape in shapes.values()):
@@ -174,7 +174,7 @@ def _holds(path: Path, says: dict[str, str]) -> bool:
 
 
 def _digest_of(path: Path) -> str:
-    """The digest of the tensors in a file; empty where it cannot be read."""
+    """The digest of the tensors in a file; empty if it cannot be read."""
     try:
         with safe_open(path, "pt") as file:
             names = list(file.keys())
@@ -184,7 +184,7 @@ def _digest_of(path: Path) -> str:
 
 
 def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """The SHA-256 of tensors with their names, types and shapes, whatever their order."""
+    """The SHA-256 of tensors with their names, types and shapes, independent of their order."""
     own: list[str] = []
     for name, value in tensors:
         digest = hashlib.sha256(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
@@ -195,7 +195,7 @@ def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def _header(path: Path) -> tuple[dict[str, str], dict[str, list[int]]]:
-    """What a file says of itself, and the shapes of its tensors, of which a missing or damaged one has none."""
+    """A file's metadata, and the shapes of its tensors; both are empty for a missing or damaged file."""
     try:
         with safe_open(path, "pt") as file:
             names = file.keys()

@@ -1,4 +1,4 @@
-"""The prompts of a benchmark, each with the seed of its picture or clip."""
+"""The prompts of a benchmark, each with the seed of its sample."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 import torch
 
 GROUP, CLIP_GROUP = 20, 1  # a clip takes as long as all pictures of a group
-SEED_STEP = 100_000  # pictures that a seed can have before another seed's noise comes again
+SEED_STEP = 100_000  # number of pictures that a seed can have before it shares noise with the next seed
 
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Prompts, and the attributes that their pictures must have where these are known.
+    """Prompts, and the attributes that their pictures must have, if known.
 
     Attributes:
         prompts: The captions.
-        first_seed: Seed of the first prompt's sample; each next one is one more.
-        truths: The attributes of each prompt's scene; empty where only captions are known.
+        first_seed: Seed of the first prompt's sample; each further one adds 1.
+        truths: The attributes of each prompt's scene; empty if only captions are known.
         frames: Number of frames in each clip; None for pictures.
     """
 
@@ -44,12 +44,12 @@ class PromptSet:
         return [torch.Generator().manual_seed(self.first_seed + index) for index in indices]
 
     def groups(self) -> Iterator[range]:
-        """The indices of prompts that are sampled together, group by group."""
+        """Indices of prompts that are sampled together, group by group."""
         size = GROUP if self.frames is None else CLIP_GROUP
         for begin in range(0, len(self), size):
             yield range(begin, min(begin + size, len(self)))
 
     @property
     def length(self) -> dict[str, int]:
-        """The pipeline argument for clips' length; none for pictures."""
+        """The pipeline's argument for the length of clips; empty for pictures."""
         return {} if self.frames is None else {"num_frames": self.frames}

@@ -1,4 +1,4 @@
-"""The benchmark of drawn pictures: held-out scenes and collages, real renders, and bundled detectors."""
+"""The benchmark of rendered pictures: held-out scenes and collages, real renders, and bundled detectors."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ FIRST_PROMPT, FIRST_BASE_PROMPT, FIRST_REAL = 50_000_000, 55_000_000, 70_000_000
 
 
 class Drawn(NamedTuple):
-    """What is drawn: how a held-out description comes of a number, and what reads it off a picture.
+    """A kind of rendered pictures: how to draw held-out descriptions, render, caption and read them.
 
     Attributes:
         name: Name of the data.
-        sample: The description of a number; the same for ever.
-        render: A description at (height, width), (H, W, 3) float32 in [0, 1].
-        caption: A description in words; the number chooses the phrasing.
+        sample: Maps a number to a description, always the same.
+        render: Renders a description at (height, width), (H, W, 3) float32 in [0, 1].
+        caption: Describes it in words; the number chooses the phrasing.
         reader: Folder of the composition reader among the bundled models.
     """
 
@@ -47,7 +47,7 @@ SCENES = Drawn(
 
 
 def drawn_collages(split: collages.Split = "test") -> Drawn:
-    """Collages of one of the splits that are not trained on."""
+    """Collages of one of the held-out splits."""
     return Drawn(
         COLLAGES if split == "test" else f"{COLLAGES}-{split}",
         lambda number: collages.sample_collage(number, split),
@@ -58,7 +58,7 @@ def drawn_collages(split: collages.Split = "test") -> Drawn:
 
 
 def scene_prompts(count: int, first: int = FIRST_PROMPT, drawn: Drawn = SCENES) -> PromptSet:
-    """The captions of held-out scenes or collages from number `first` on."""
+    """Captions of held-out scenes or collages from number `first` on."""
     numbers = range(first, first + count)
     shown = [drawn.sample(number) for number in numbers]
     words = tuple(drawn.caption(own, number) for own, number in zip(shown, numbers, strict=True))
@@ -66,35 +66,35 @@ def scene_prompts(count: int, first: int = FIRST_PROMPT, drawn: Drawn = SCENES) 
 
 
 class ScenesBenchmark:
-    """Captions of held-out scenes or collages; real pictures are renders of others."""
+    """Captions of held-out scenes or collages; real pictures are renders of other ones."""
 
     def __init__(self, drawn: Drawn = SCENES) -> None:
         self.drawn = drawn
 
     def prompts(self, count: int, seed: int) -> PromptSet:
-        """Captions of held-out descriptions; each seed has its own."""
+        """Captions of held-out descriptions; each seed has its own descriptions."""
         return scene_prompts(count, FIRST_PROMPT + SEED_STEP * seed, self.drawn)
 
     def base_prompts(self, count: int) -> PromptSet:
-        """Captions that no method samples, for the base samples behind FID_b and KID_b."""
+        """Captions that no method samples, for the base samples of FID_b and KID_b."""
         return scene_prompts(count, FIRST_BASE_PROMPT, self.drawn)
 
     def evaluator(self, height: int, width: int, folder: Path, real_count: int) -> ImageEvaluator:
-        """For pictures of that size."""
+        """The evaluator of pictures of this size."""
         return SceneEvaluator(height, width, folder, real_count, drawn=self.drawn)
 
 
 class SceneEvaluator(ImageEvaluator):
-    """Reads the composition off drawn pictures, and measures their distance from real renders of other descriptions.
+    """Reads the composition from pictures, and measures their distance from real renders of other descriptions.
 
-    FID is of whole pictures, in features of the composition reader, which sees them at 96 pixels and knows no fine
-    detail; patch FID is of patches in their own pixels, in features of the patch detector, which knows nothing else.
-    The paper's patches are 299 of 1024 pixels; the same share of the side is taken here.
+    FID compares whole pictures by features of the composition reader, which sees them at 96 pixels and ignores fine
+    detail. Patch FID compares full-size patches by features of the patch detector, which sees nothing else. The paper's
+    patches are 299 of 1024 pixels; the same share of the side is taken here.
 
     Args:
-        height, width, folder, draws: As in `ImageEvaluator`.
-        real_count: Real renders, of held-out scenes other than those of the prompts.
-        drawn: What is drawn.
+        height, width, folder, draws: See `ImageEvaluator`.
+        real_count: Number of real renders, of held-out scenes other than those of the prompts.
+        drawn: The kind of pictures.
     """
 
     def __init__(
@@ -116,37 +116,37 @@ class SceneEvaluator(ImageEvaluator):
 
     @property
     def key(self) -> str:
-        """The detectors' weights."""
+        """Identifies the kind of pictures and the detectors' weights."""
         return f"{self.drawn.name}-{'-'.join(self.detectors)}"
 
     def real(self) -> Iterator[Tensor]:
-        """Renders."""
+        """Renders of held-out descriptions."""
         for begin in range(FIRST_REAL, FIRST_REAL + self.real_count, PART):
             numbers = range(begin, min(begin + PART, FIRST_REAL + self.real_count))
             renders = np.stack([self.drawn.render(self.drawn.sample(number), *self.size) for number in numbers])
             yield torch.from_numpy(renders).permute(0, 3, 1, 2).contiguous()
 
     def whole(self, pictures: Tensor) -> Tensor:
-        """The reader's features."""
+        """Features of the composition reader."""
         return self.reader.features(pictures)
 
     def patch(self, patches: Tensor) -> Tensor:
-        """The patch detector's."""
+        """Features of the patch detector."""
         return self.detector.features(patches)
 
     def features(self, samples: Tensor, corners: torch.Generator) -> dict[str, Tensor]:
-        """As in `ImageEvaluator`, with the score of repetition."""
+        """The features of `ImageEvaluator`, and repetition scores."""
         repeated = [repetition(self.reader.places(part)) for part in samples.split(PART)]
         return {**super().features(samples, corners), "repetition": torch.cat(repeated)}
 
     def read(self, samples: Tensor, captions: Sequence[str]) -> list[Any]:
-        """What the composition reader reads in square pictures; it misreads real renders of other ratios."""
+        """Readings of square pictures; the composition reader misreads even real renders at other ratios."""
         if self.size[0] != self.size[1]:
             return []
         return [reading for part in samples.split(PART) for reading in self.reader.read(part)]
 
     def reading_figures(self, readings: list[Any], prompts: PromptSet) -> dict[str, Any]:
-        """The composition, where it was read."""
+        """The composition figures, if it was read."""
         return {"composition": _composition(readings, list(prompts.truths[: len(readings)]))} if readings else {}
 
 

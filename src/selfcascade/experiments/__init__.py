@@ -1,6 +1,4 @@
-"""Experiments: files in, result files out, and only missing ones are made."""
+"""Makes the missing results of experiments; the experiments and results are in the repository's `experiments/` folder.
 
-from selfcascade.experiments.experiment import Experiment, names_of, read_experiment, read_shared
-from selfcascade.experiments.runs import Run, runs_of
-
-__all__ = ["Experiment", "Run", "names_of", "read_experiment", "read_shared", "runs_of"]
+This package is the machinery behind `selfcascade evaluate`: it reads the files of that folder and writes to it.
+"""

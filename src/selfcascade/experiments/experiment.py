@@ -1,6 +1,6 @@
-"""Experiments as files: a file holds what differs from the defaults.
+"""Experiments as files that hold only differences from the defaults.
 
-experiments/defaults.json              what all experiments share, and under "suites" what those of one suite do
+experiments/defaults.json              settings of all experiments, and under "suites" those of each suite
 experiments/SUITE/NAME.json            one experiment: its differences
 """
 
@@ -29,7 +29,7 @@ from selfcascade.options.checks import no_truth_in
 from selfcascade.options.json_files import read_object
 from selfcascade.options.methods import method_options, takers
 
-# Scenes of a fiftieth seed would be those that real samples are rendered from.
+# A fiftieth seed would use the scenes that real samples are rendered from.
 Seed = Annotated[int, Field(ge=0, lt=50)]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
 Steps = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
@@ -37,7 +37,7 @@ Counts = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
 
 class Experiment(BaseModel):
-    """One method, trained or not, and how it is sampled and measured.
+    """One method, trained or not, with how it is sampled and measured.
 
     Raises:
         ValueError: A setting is out of range (pydantic's `ValidationError` is one); the message names it.
@@ -111,10 +111,10 @@ class Experiment(BaseModel):
 
 
 def read_experiment(suite: Path, name: str, changes: dict[str, Any] | None = None) -> Experiment:
-    """The experiment of this name: the defaults beside the suite, its own differences, and those given here.
+    """Reads an experiment: the defaults next to the suite, its own differences, and the given changes.
 
     Raises:
-        ValueError: There is no such file, or a setting is out of range.
+        ValueError: The file does not exist, or a setting is out of range.
     """
     path = suite / f"{name}.json"
     if not path.is_file():
@@ -130,12 +130,12 @@ def read_experiment(suite: Path, name: str, changes: dict[str, Any] | None = Non
 
 
 def read_shared(suite: Path) -> dict[str, Any]:
-    """The settings of all samplings of a suite."""
+    """Settings of all samplings of a suite."""
     return _defaults(suite).get("shared", {})
 
 
 def names_of(suite: Path) -> list[str]:
-    """The experiments of a suite."""
+    """Names of a suite's experiments."""
     return sorted(path.stem for path in suite.glob("*.json"))
 
 

@@ -1,4 +1,4 @@
-"""What the results of an experiment are made from: the model, its prompts, base samples and real ones."""
+"""Prepares an experiment: the model, prompts, base samples and real samples."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from selfcascade.training.agreement import refuse_other_engines, versions
 
 @dataclass
 class Prepared:
-    """What all results of one experiment and seed share.
+    """What all results of one experiment and seed have in common.
 
     Attributes:
         pipe: The base model's pipeline.
-        samplings: The experiment's, by name, with their sizes.
-        prompts: Of the samples.
+        samplings: The experiment's samplings by name, with their sizes.
+        prompts: Prompts of the samples.
         base_samples: Base samples of these prompts, for each sampling.
-        references: By sampling, base samples of other prompts, behind FID_b and KID_b.
-        evaluators: By size; in the main process alone, which measures.
+        references: Base samples of other prompts, for FID_b and KID_b, by sampling.
+        evaluators: Evaluators by size, in the main process only, which measures.
     """
 
     pipe: Any
@@ -46,14 +46,14 @@ class Prepared:
 
     @classmethod
     def of(cls, experiment: Experiment, pipe: Any, seed: int, runs: Path, processes: Processes) -> Prepared:
-        """Opens the data, and makes the base samples that are missing.
+        """Opens the data, and makes missing base samples.
 
         Args:
-            experiment: What is measured.
+            experiment: The experiment.
             pipe: The base model's pipeline, not yet trained any further.
-            seed: Of the captions and noise, where nothing is trained.
-            runs: Base samples and the real samples' features go there.
-            processes: They share the base samples; only the main one reads the data.
+            seed: Seed of captions and noise, if nothing is trained.
+            runs: Folder for base samples and the real samples' features.
+            processes: Processes that share the work; only the main one reads the data.
         """
         samplings = {name: experiment.sampling(name).sized(pipe) for name in experiment.samplings}
         sizes = {name: sampling.size for name, sampling in samplings.items()}
@@ -84,15 +84,15 @@ class Prepared:
         return cls(pipe, samplings, prompts, own, kept, evaluators)
 
     def evaluator(self, name: str) -> Evaluator:
-        """Measures the samples of a sampling."""
+        """The evaluator of a sampling."""
         return self.evaluators[self.samplings[name].size]
 
     def base(self, name: str) -> BaseReference | None:
-        """What a sampling's samples are compared with for FID_b and KID_b; None where these are not measured."""
+        """The reference of FID_b and KID_b for a sampling; None if these are not measured."""
         return self._measured.get(self._key(name)) if name in self.references else None
 
     def measure_base(self) -> None:
-        """Computes those, by the base model as it is now."""
+        """Computes the references of FID_b and KID_b with the base model in its current state."""
         for name, samples in self.references.items():
             if self._key(name) not in self._measured:
                 with torch.no_grad():
@@ -104,7 +104,7 @@ class Prepared:
 
 
 def check_processes(experiment: Experiment, processes: Processes) -> None:
-    """Raises ValueError if the processes differ in what the figures depend on, or share weights between them."""
+    """Raises ValueError if the processes differ in what the figures depend on, or split weights between them."""
     refuse_other_engines()
     if experiment.training is not None and os.environ.get("ACCELERATE_USE_FSDP") == "true":
         raise ValueError("accelerate is configured for FSDP, with which evaluate measures nothing; choose another")
@@ -114,10 +114,10 @@ def check_processes(experiment: Experiment, processes: Processes) -> None:
 
 
 def load_pipe(experiment: Experiment, processes: Processes) -> Any:
-    """The experiment's model, on this process's device.
+    """Loads the experiment's model on this process's device.
 
     Raises:
-        ValueError: It makes clips where pictures are measured, or the reverse.
+        ValueError: The model makes clips where pictures are measured, or the reverse.
     """
     device = None if processes.num_processes == 1 else processes.device
     pipe = load_model(experiment.model, device, None if experiment.dtype == "auto" else experiment.dtype)

@@ -1,4 +1,4 @@
-"""What a result says of how it was made, and whether that is what is asked for now."""
+"""The settings recorded in a result, and whether they match the current ones."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ SETTINGS = (
 
 
 def settings_of(experiment: Experiment) -> dict[str, Any]:
-    """All that the figures depend on beside the sampling, the seed, the step and the number of pictures."""
+    """Settings that the figures depend on, besides the sampling, the seed, the step and the number of pictures."""
     training = None if experiment.training is None else {**experiment.shared_training, **experiment.training}
     return {**experiment.model_dump(include=set(SETTINGS)), "training": training}
 
 
 def check_result(path: Path, sampling: Sampling, settings: dict[str, Any]) -> None:
-    """Raises ValueError if the result at `path` cannot be read, or was made with other settings than these.
+    """Raises ValueError if the result at `path` cannot be read, or was made with other settings.
 
-    Results that are older than a setting do not tell it, and are taken for what they are. A size that is not spelled
-    out is the model's.
+    Results from before a setting existed do not have it, and are accepted. A missing size means the model's.
     """
     try:
         result = read_object(path, "result")
@@ -42,7 +41,7 @@ def check_result(path: Path, sampling: Sampling, settings: dict[str, Any]) -> No
 
 
 def rounded(value: Any) -> Any:
-    """Numbers to five significant digits, as far as figures go."""
+    """Rounds all numbers in a value to five significant digits."""
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

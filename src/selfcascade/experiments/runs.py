@@ -1,6 +1,6 @@
-"""Runs of experiments: a result is a JSON file, and only missing results are made.
+"""Runs experiments: a result is a JSON file, and only missing results are made.
 
-experiments/SUITE/results/NAME/...     an experiment's figures, one file a sampling, seed and training step
+experiments/SUITE/results/NAME/...     an experiment's figures, one file per sampling, seed and training step
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ from selfcascade.training import Trainer, TrainingConfig
 from selfcascade.training.checkpoints import list_checkpoints
 from selfcascade.training.extras import check_extras
 
-# Training steps and samplings, with the numbers of pictures.
+# Numbers of pictures by training step and sampling.
 Missing = dict[tuple[int, str], list[int]]
 # Figures that are printed and logged while results are made.
 HEADLINES = {name: metric.headline for name, metric in {**IMAGE_METRICS, **CLIP_METRICS}.items() if metric.headline}
 
 
 class Run:
-    """One experiment with one seed: what is there, what is missing, and making it.
+    """One experiment with one seed: finds missing results, and makes them.
 
     Args:
-        suite: The experiments' directory.
-        name: The experiment.
+        suite: Folder of the experiments.
+        name: Name of the experiment.
         seed: Seed of its training.
-        runs: Weights, checkpoints and base samples go there.
+        runs: Folder for weights, checkpoints and base samples.
         changes: Settings that replace the experiment's own.
-        results: Folder of the results; the suite's own unless given.
+        results: Folder of the results; None means the suite's own.
     """
 
     def __init__(
@@ -79,10 +79,10 @@ class Run:
         return experiment.at_steps if self.seed in experiment.seeds else (end,)
 
     def missing(self) -> Missing:
-        """Training steps and samplings without all their results: how many pictures the missing ones are of.
+        """Numbers of pictures of the missing results, by training step and sampling.
 
         Raises:
-            ValueError: A result is there that was made with other settings.
+            ValueError: An existing result was made with other settings.
         """
         experiment, found = self.experiment, {}
         for step in self.at_steps:
@@ -97,13 +97,13 @@ class Run:
         return found
 
     def make(self, processes: Processes | None = None) -> None:
-        """Trains as far as results are missing, and makes them on the way.
+        """Makes the missing results, and trains as far as they need.
 
         Args:
-            processes: Those that share the work; None: as they were launched.
+            processes: Processes that share the work; None means all that were launched.
 
         Raises:
-            ValueError: Something cannot be used, or the processes do not agree; the sentence names it.
+            ValueError: A setting cannot be used, or the processes disagree; the message says about what.
         """
         processes = processes or join()
         processes.main_alone(lambda: remove_finished(self.runs))
@@ -121,7 +121,7 @@ class Run:
             self._make_trained(pipe, missing, processes)
 
     def _make_trained(self, pipe: Any, missing: Missing, processes: Processes) -> None:
-        """Trains, and lets the trainer call for the missing results of each step."""
+        """Trains; the trainer calls this object for the missing results of each step."""
         size = next(iter(self.prepared.samplings.values())).size
         config = processes.together(lambda: self._config(size))
         with contextlib.ExitStack() as held:
@@ -137,10 +137,10 @@ class Run:
             self.seconds, self.since = 0.0, time.perf_counter()
             trainer.run()
         if trainer.stop.asked_by:
-            raise KeyboardInterrupt(trainer.stop.asked_by)  # it is the suite that was to stop
+            raise KeyboardInterrupt(trainer.stop.asked_by)  # the whole suite must stop
 
     def _make_untrained(self, pipe: Any, missing: Missing, processes: Processes) -> None:
-        """The missing results of a method that is not trained here, sampled by all processes."""
+        """Makes the missing results of a method that is not trained here, with all processes."""
         place = self.experiment.upsamplers
         upsamplers = None if place is None else processes.together(lambda: load_upsamplers(place))
         self.parameters = 0 if upsamplers is None else upsamplers.num_parameters()
@@ -148,7 +148,7 @@ class Run:
             self._sample(step, name, counts, pipe, upsamplers, [], processes)
 
     def __call__(self, step: int, pipe: Any, upsamplers: Any) -> dict[str, float]:
-        """Makes the missing results of this step; the trainer calls it."""
+        """Makes the missing results of this step; called by the trainer."""
         self.seconds += time.perf_counter() - self.since
         shown: dict[str, float] = {}
         for (missing_step, name), counts in self.missing().items():
@@ -162,7 +162,7 @@ class Run:
         self, step: int, name: str, counts: list[int], pipe: Any, upsamplers: Any, trained: list[str],
         processes: Processes,
     ) -> dict[str, float]:  # fmt: skip
-        """Samples in parts that stay on disk until they are evaluated; returns the headline figures."""
+        """Samples in parts that are kept on disk until they are evaluated; returns the headline figures."""
         sampling, base = self.prepared.samplings[name], self.prepared.base_samples[name]
         prompts = self.prepared.prompts.head(max(counts))
         key = [asdict(sampling), base.name, digests_of(sampling.weights), weights_digest(upsamplers), *trained]
@@ -189,7 +189,7 @@ class Run:
             return processes.of_main(lambda: finish(parts))
 
     def _evaluate(self, step: int, name: str, counts: list[int], parts: Parts) -> dict[str, float]:
-        """Writes the results of samples, reading one part of them at a time; returns their headline figures."""
+        """Evaluates samples, one part at a time, and writes the results; returns the headline figures."""
         headlines, prepared = dict[str, float](), self.prepared
         if self.seed == self.experiment.seeds[0] and step == max(self.experiment.at_steps):
             shown = self._path(name, step, 0).with_name(f"{name}-step{step:06d}.webp")
@@ -202,7 +202,7 @@ class Run:
         return headlines
 
     def _rewind(self, folder: Path, missing: Missing) -> int:
-        """The step to train on from: that of the newest checkpoint before which nothing is missing; newer ones go."""
+        """The step to resume training from: the newest checkpoint without missing results before it; later ones go."""
         first, left = min(step for step, _ in missing), 0
         for place in list_checkpoints(folder):
             step = int(place.name.rpartition("-")[2])
@@ -251,7 +251,7 @@ class Run:
         print(f"{self.name} seed {self.seed} step {step} {name} of {count}: {', '.join(words)}", flush=True)
 
     def _length(self) -> dict[str, Any]:
-        """Frames and rate of clips; nothing of pictures."""
+        """Number of frames and frame rate of clips; empty for pictures."""
         frames = self.experiment.frames
         return {} if frames is None else {"frames": frames, "fps": self.experiment.fps}
 
@@ -274,10 +274,10 @@ def runs_of(
     changes: dict[str, Any] | None = None,
     results: Path | None = None,
 ) -> Iterator[Run]:
-    """The runs of these experiments, all of the suite's if none is named; the first seeds first.
+    """The runs of the named experiments, or of all in the suite, with all first seeds before the second ones.
 
     Args:
-        suite, names, runs, changes, results: As in `Run`.
+        suite, names, runs, changes, results: See `Run`.
 
     Raises:
         ValueError: The suite or an experiment does not exist.

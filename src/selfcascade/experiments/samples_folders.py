@@ -1,4 +1,4 @@
-"""Folders of samples that stay until their results exist: who holds one, and which are left over."""
+"""Folders of samples that are kept until their results exist: their locks, and the removal of leftovers."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ NOTE = "results.json"
 
 
 def lock_of(folder: Path) -> OutputLock:
-    """Held by the run whose samples lie in a folder; the lock lies beside it."""
+    """The lock of a folder of samples, held by the run that makes them; the lock file is next to the folder."""
     return OutputLock(folder.parent, f".{folder.name}.lock", "runs")
 
 
 def note_results(folder: Path, paths: Sequence[Path]) -> None:
-    """Notes in a folder the results that its samples are for."""
+    """Writes into a folder which results its samples are for."""
     text = json.dumps([str(path.resolve()) for path in paths], indent=1) + "\n"
     write_whole(folder / NOTE, lambda aside: aside.write_text(text))
 
 
 def remove_finished(runs: Path) -> None:
-    """Removes the samples of results that exist: a run was killed before it could."""
+    """Removes samples whose results exist already, left by a run that was killed."""
     for note in runs.glob(f"{PICTURES_OF}*/{NOTE}"):
         try:
             with lock_of(note.parent):
@@ -39,7 +39,7 @@ def remove_finished(runs: Path) -> None:
 
 
 def digests_of(weights: str | None) -> list[str]:
-    """Weights as a sampling names them, and the SHA-256 of each of their files where they lie in a folder."""
+    """The name of a sampling's weights, and the SHA-256 of each file if they are in a folder."""
     folder = BUNDLED_SUPER_RESOLVER if weights == "bundled" else Path(weights or "")
     found = sorted(folder.rglob("*.safetensors")) if weights and folder.is_dir() else []
     return [str(weights), *(file_sha256(path) for path in found)]

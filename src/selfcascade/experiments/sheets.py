@@ -1,4 +1,4 @@
-"""The first pictures or clips of a result side by side, in a file beside it: what the report shows.
+"""Writes the first pictures or clips of a result side by side into a file next to it, for the report.
 
 Axis letters: N pictures or clips, F frames, H, W pixels.
 """
@@ -19,17 +19,17 @@ from selfcascade.media.whole_files import write_whole
 
 PICTURES, CLIPS = 12, 5
 QUALITY = 85
-# Clips are many frames, so they are small: this many bytes each at most, at the best of these qualities that fits.
+# Clips have many frames, so they are kept small: at most this many bytes each, at the best of these qualities.
 CLIP_SIDE, CLIP_BYTES, CLIP_QUALITIES = 128, 20_000, (65, 50, 35, 20, 5)
 
 
 def write_sheet(path: Path, made: Tensor, prompts: PromptSet, fps: float) -> None:
-    """Writes a WebP, animated for clips, and a text file with a caption a line.
+    """Writes a WebP, animated for clips, and a text file with one caption per line.
 
     Args:
         path: Path of the WebP.
         made: Pictures (N, 3, H, W), or clips (N, F, 3, H, W), in [0, 1].
-        prompts: What they show.
+        prompts: The prompts of the samples.
         fps: Frame rate of the clips.
     """
     if prompts.frames is None:

@@ -1,4 +1,4 @@
-"""The report of all results: the paper's tables with ours beside them, plots, pictures, and a page to browse these."""
+"""The report of all results: the paper's tables with ours next to them, plots, pictures, and a page to browse."""
 
 from selfcascade.report.write import write_report
 

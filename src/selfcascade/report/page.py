@@ -18,7 +18,7 @@ from selfcascade.report.results import Figure, decimals_of
 from selfcascade.report.tables import BESIDE, CLIPS_BESIDE
 
 HERE = Path(__file__).parent
-PICTURES, QUALITY = 8, 75  # a row, and of their WebP: the page stays under three megabytes
+PICTURES, QUALITY = 8, 75  # pictures per row, and their WebP quality: the page stays under three megabytes
 FIGURES: dict[str, Figure] = {
     "all right {} %": BESIDE["all right, %"],
     "pFID_r {}": lambda result: result["patch_fid"][0],
@@ -29,11 +29,11 @@ CLIP_FIGURES: dict[str, Figure] = {
     "FVD_r {}": lambda result: result["fvd"][0],
     "frame pFID_r {}": lambda result: result["frame_patch_fid"][0],
 }
-BASE = "lanczos"  # what a picture is first compared with: the base sample, enlarged and nothing else
+BASE = "lanczos"  # the method that a picture is compared with at first: the base sample, only enlarged
 
 
 def page(tables: Mapping[str, Sequence[Shown]]) -> str:
-    """The page, with all pictures in it.
+    """The HTML of the page, including all pictures.
 
     Args:
         tables: The rows of each suite that have pictures.
@@ -50,7 +50,7 @@ def page(tables: Mapping[str, Sequence[Shown]]) -> str:
 
 
 def _section(suite: str, size: tuple[int, int], rows: Sequence[Shown], several: bool) -> dict[str, Any]:
-    """One size of a suite: what the page shows at a time."""
+    """The data of one section: one size of a suite."""
     count = min(PICTURES, *(len(row.pictures) for row in rows))
     height, width = size
     judged = any(row.wrong is not None for row in rows)
@@ -70,10 +70,10 @@ def _method(shown: Shown, count: int, several: bool) -> dict[str, Any]:
     row = shown.row
     figures = {text: row.values(reading) for text, reading in (CLIP_FIGURES if row.clips else FIGURES).items()}
     words = {text: mean(values) for text, values in figures.items() if values}
-    # Clips are as small as they are kept: the page cuts them out of their sheet, in which they also run in step.
+    # Clips are embedded as their sheet, from which the page cuts them, so that they run in step.
     sheet = row.sheet.read_bytes() if row.sheet is not None and row.clips else None
     return {
-        # Where sizes have sections of their own, the name of the way to sample that made them says nothing more.
+        # If sizes have their own sections, the name of the sampling adds nothing.
         "name": row.method.rpartition(", ")[0] or row.method if several else row.method,
         "figures": [text.format(f"{value:.{decimals_of(value, 2)}f}") for text, value in words.items()],
         "pictures": [_encoded(picture) for picture in shown.pictures[:count]] if sheet is None else [],

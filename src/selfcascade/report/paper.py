@@ -1,4 +1,4 @@
-"""What the paper reports, and the order and names in which results are shown beside it."""
+"""The paper's figures, and the order and names of results in the report."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from selfcascade.metrics.registry import CLIP_METRICS, IMAGE_METRICS, Metric
 
 
 def distance_columns(metrics: Mapping[str, Metric]) -> dict[str, str]:
-    """The columns of distances, by their names in result files."""
+    """Columns of distances, by their names in result files."""
     return {name: metric.column for name, metric in metrics.items() if metric.is_distance}
 
 
-# The paper's own order; of the distances of clips it has the first two.
+# In the paper's order; it has the first two distances of clips.
 DISTANCES, CLIP_DISTANCES = distance_columns(IMAGE_METRICS), distance_columns(CLIP_METRICS)
 
 
@@ -22,10 +22,10 @@ class PaperRow:
     """A row of a table of the paper (Guo et al. 2024): Stable Diffusion 2.1 on LAION-5B; in Table 3 LVDM on WebVid-10M.
 
     Attributes:
-        distances: By the names of `DISTANCES` and `CLIP_DISTANCES`; those that the paper does not give are missing, and
-            of a row that it gives after two numbers of steps there are two.
-        time: As a factor of direct inference's; None where it is not given.
-        steps: Steps of the training; None where nothing was trained.
+        distances: Distances that the paper gives, by the names in `DISTANCES` and `CLIP_DISTANCES`; two values if it
+            gives them for two numbers of steps.
+        time: Time as a multiple of direct inference's; None if not given.
+        steps: Training steps; None without training.
     """
 
     distances: Mapping[str, float | str]
@@ -76,7 +76,7 @@ PAPER: dict[str, dict[str, PaperRow]] = {
         "tuned-clips": _table3("10k", 494.19, 31.55),
     },
 }
-# Without training first, as in the paper's tables; a name not listed goes where its beginning does.
+# Methods without training first, as in the paper's tables; other names are sorted by their prefix in this list.
 ORDER = (
     *("base", "direct", "attn-sf", "scalecrafter", "hidiffusion", "restart-late"),
     *("self-cascade-paper", "self-cascade-rgb", "self-cascade", "lanczos"),
@@ -96,7 +96,7 @@ TITLES = {
 
 
 def place(method: str) -> tuple[int, str]:
-    """What rows are sorted by."""
+    """Sort key of a row."""
     name = method.split(",")[0]
     if name in ORDER:
         return ORDER.index(name), method
@@ -104,7 +104,7 @@ def place(method: str) -> tuple[int, str]:
 
 
 def by_title(suites: list[str]) -> list[str]:
-    """The suites in the order in which they are shown, `table1-more` after `table1`."""
+    """The suites in the report's order, `table1-more` after `table1`."""
     known = list(TITLES)
 
     def order(suite: str) -> tuple[int, str]:
@@ -114,7 +114,7 @@ def by_title(suites: list[str]) -> list[str]:
 
 
 def paper_rows(suite: str) -> dict[str, PaperRow]:
-    """The paper's rows that stand beside a suite's; none for most."""
+    """The paper's rows for a suite's table; empty for most."""
     return next((rows for name, rows in PAPER.items() if _of(suite, name)), {})
 
 

@@ -1,4 +1,4 @@
-"""The methods' pictures or clips with the same captions and seeds, read for what is wrong in them, as grids.
+"""Grids of the methods' pictures or clips for the same captions and seeds, with what is wrong in each.
 
 Axis letters: N pictures, H, W pixels.
 """
@@ -28,15 +28,15 @@ LABEL, LINE, GAP, FONT, MOST_LINES = 150, 16, 4, 12, 12
 
 @dataclass(frozen=True)
 class Shown:
-    """A row's first pictures.
+    """The first pictures of a row.
 
     Attributes:
-        row: Its figures.
-        pictures: One a caption.
-        captions: What they were to show.
-        wrong: For each picture what the composition reader reads otherwise, such as "count: 2 for 1"; None where what
-            is to be seen is not known, or the picture is not square, which the reader was not made for.
-        clips: Frames of a row of clips; `pictures` are then those in the middle.
+        row: The row with its figures.
+        pictures: One picture per caption.
+        captions: The captions.
+        wrong: What the composition reader reads wrongly in each picture, such as "count: 2 for 1"; None if the truth is
+            unknown, or the pictures are not square, which the reader does not support.
+        clips: Frames of the clips; `pictures` are then their middle frames.
     """
 
     row: Row
@@ -47,12 +47,12 @@ class Shown:
 
 
 def shown(rows: Sequence[Row]) -> list[Shown]:
-    """The rows that have pictures, with these."""
+    """Rows that have pictures, with their pictures."""
     return [_open(row) for row in rows if row.sheet is not None]
 
 
 def of_one_size(rows: Sequence[Shown]) -> dict[tuple[int, int], list[Shown]]:
-    """The rows by height and width of their pictures; a row that is alone with its size compares with none."""
+    """Rows by height and width of their pictures; a row without others of its size is left out."""
     sizes: dict[tuple[int, int], list[Shown]] = {}
     for row in rows:
         sizes.setdefault((row.pictures[0].height, row.pictures[0].width), []).append(row)
@@ -60,7 +60,7 @@ def of_one_size(rows: Sequence[Shown]) -> dict[tuple[int, int], list[Shown]]:
 
 
 def moments(row: Shown, index: int, count: int) -> Shown:
-    """So many frames of one clip of a row, evenly spread, in the place of its pictures."""
+    """A row with `count` evenly spaced frames of one clip as its pictures."""
     assert row.clips is not None
     clip = row.clips[index]
     places = [round(step * (len(clip) - 1) / max(1, count - 1)) for step in range(count)]
@@ -69,7 +69,7 @@ def moments(row: Shown, index: int, count: int) -> Shown:
 
 
 def hardest(rows: Sequence[Shown]) -> list[int]:
-    """The captions' indices, first those that most methods get wrong, and of these that with most attributes wrong."""
+    """Indices of captions, those that most methods get wrong first, then those with most wrong attributes."""
     judged = [row.wrong for row in rows if row.wrong is not None]
     count = min(len(row.pictures) for row in rows)
 
@@ -80,10 +80,10 @@ def hardest(rows: Sequence[Shown]) -> list[int]:
 
 
 def grid(rows: Sequence[Shown], columns: Sequence[int]) -> Image.Image:
-    """One method a row, one caption a column, pictures in their own pixels; below each whether the reader agrees.
+    """A grid with one method per row and one caption per column; below each picture is the reader's verdict.
 
     Args:
-        rows: At least one, all of one size and with the same captions.
+        rows: At least one row, all of one size and with the same captions.
         columns: Indices of captions.
     """
     width, height = rows[0].pictures[0].size
@@ -121,17 +121,17 @@ def _open(row: Row) -> Shown:
 
 
 def _frames(path: Path, fps: float) -> list[Image.Image]:
-    """The frames of a sheet; where equal ones were joined into a longer one, they are apart again."""
+    """The frames of a sheet; a longer frame, into which equal ones were joined, is repeated."""
     frames = []
     with Image.open(path) as sheet:
         for frame in ImageSequence.Iterator(sheet):
-            frames.append(frame.convert("RGB"))  # which also finds out how long the frame is shown
+            frames.append(frame.convert("RGB"))  # this also reads the frame's duration
             frames += frames[-1:] * (round(frame.info.get("duration", 0) * fps / 1000) - 1)
     return frames
 
 
 def _wrong(pictures: Sequence[Image.Image], captions: list[str], seed: int) -> list[list[str]] | None:
-    """What the reader reads otherwise than the scenes or collages of these captions have it."""
+    """What the reader reads wrongly, compared with the scenes or collages of these captions."""
     if pictures[0].width != pictures[0].height:
         return None
     for drawn in (SCENES, drawn_collages()):
@@ -144,7 +144,7 @@ def _wrong(pictures: Sequence[Image.Image], captions: list[str], seed: int) -> l
 
 
 def _differences(reading: dict[str, str], truth: dict[str, Any]) -> list[str]:
-    """In words; a single object is both first and last, and only the first is named."""
+    """Differences in words; for a single object, which is both first and last, only the first is named."""
     lone = str(truth.get("count")) == "1"
     names = [name for name in truth if not (lone and name.startswith("last_"))]
     pairs = [(name, str(reading[name]), str(truth[name])) for name in names]
@@ -152,7 +152,7 @@ def _differences(reading: dict[str, str], truth: dict[str, Any]) -> list[str]:
 
 
 def _truths(drawn: Drawn, captions: tuple[str, ...], seed: int) -> list[dict[str, Any]] | None:
-    """The attributes, where these captions are those of held-out descriptions: of that seed, or of a training."""
+    """The attributes, if these are captions of held-out descriptions for this seed or for a training."""
     for first in (FIRST_PROMPT + SEED_STEP * seed, FIRST_PROMPT):
         prompts = scene_prompts(len(captions), first, drawn)
         if prompts.prompts == captions:

@@ -36,10 +36,10 @@ STYLE: dict[Any, Any] = {
 
 
 def pyplot() -> Any:
-    """Matplotlib, set up.
+    """Imports and sets up matplotlib.
 
     Raises:
-        ValueError: It is not installed.
+        ValueError: Matplotlib is not installed.
     """
     try:
         import matplotlib as mpl
@@ -53,10 +53,10 @@ def pyplot() -> Any:
 
 
 def quality_against_cost(tables: Mapping[str, Sequence[Row]], costs: Costs, path: Path) -> bool:
-    """Composition, pFID_r and FID_b over TFLOPs of one picture, a column a table; returns whether there was any.
+    """Plots composition, pFID_r and FID_b over TFLOPs per picture, one column per table; returns if there was any.
 
     Args:
-        tables: Rows by the column's title; those whose cost was not counted are left out.
+        tables: Rows by the column's title; rows without a counted cost are left out.
         costs: Costs of the methods.
         path: A WebP.
     """
@@ -105,17 +105,17 @@ def _point(axis: Any, cost: float | None, values: list[float], number: int, labe
 
 
 def quality_against_training(found: Sequence[dict[str, Any]], free: Sequence[dict[str, Any]], path: Path) -> bool:
-    """Composition and patch FID over steps and over seconds of training, seeds averaged (the paper's Figure 5).
+    """Plots composition and patch FID over steps and seconds of training, averaged over seeds (the paper's Figure 5).
 
-    The results with the usual number of pictures, since distances of fewer are larger.
+    Only results with the usual number of pictures are used, since distances of fewer are larger.
 
     Args:
         found: Results of trainings.
-        free: Those of the tuning-free cascade, whose first of as many pictures is a line across.
-        path: A WebP.
+        free: Results of the tuning-free cascade; the first with as many pictures is a horizontal line.
+        path: Path of the WebP.
 
     Returns:
-        Whether any method has several steps; there is no plot where none has.
+        Whether any method has several steps; otherwise nothing is plotted.
     """
     drawn = [row for row in found if row["sampling"]["name"] in LINES]
     counts = Counter(row["pictures"] for row in drawn)
@@ -151,14 +151,14 @@ def _in_all(results: Sequence[dict[str, Any]], *readings: Figure) -> bool:
 
 
 def _free_label(how: Mapping[str, Any]) -> str:
-    """The tuning-free cascade by what its sampling says of K and of the pivot."""
+    """Label of the tuning-free cascade, with its sampling's K and upsampling."""
     steps = how.get("pivot_step")
     words = None if steps is None else ", ".join(map(str, steps if isinstance(steps, list) else [steps]))
     return ", ".join(["tuning-free", *([f"K = {words}"] if words else []), *filter(None, [how.get("upsampling")])])
 
 
 def _step_label(results: Sequence[dict[str, Any]]) -> str:
-    """With the pictures of a step, where all results say how many and it is one number."""
+    """Label of the steps' axis, with the number of pictures per step if it is the same in all results."""
     trainings = [(row.get("settings") or {}).get("training") or {} for row in results if row["step"]]
     sizes = {training.get("train_batch_size") for training in trainings}
     passes = {training.get("gradient_accumulation_steps", 1) for training in trainings}
@@ -181,12 +181,12 @@ def _curve(
 
 
 def clips_against_training(found: Sequence[dict[str, Any]], free: Row | None, path: Path) -> bool:
-    """Figures of clips over training steps, seeds averaged; returns whether any method has several steps.
+    """Plots figures of clips over training steps, averaged over seeds; returns whether any method has several steps.
 
     Args:
         found: Results of clips.
-        free: The tuning-free cascade, a line across.
-        path: A WebP.
+        free: The tuning-free cascade's row, a horizontal line.
+        path: Path of the WebP.
     """
     curves: dict[str, dict[int, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for result in found:

@@ -1,4 +1,4 @@
-"""Result files -> rows: a method of a suite with each seed's result, some borrowed from other suites."""
+"""Reads result files into rows: a method of a suite with each seed's result; some are borrowed from other suites."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from selfcascade.options.json_files import read_object
 from selfcascade.report.paper import by_title, place
 
-Figure = Callable[[dict[str, Any]], float]  # one number of a result; a KeyError where it was not measured
+Figure = Callable[[dict[str, Any]], float]  # one number of a result; raises KeyError if it was not measured
 
 MOST_DECIMALS = 4
 NEEDED = {"experiment": str, "sampling": dict, "step": int, "pictures": int, "trained_parameters": int}
@@ -39,10 +39,10 @@ class Borrowed(BaseModel):
 
 
 class ReportConfig(BaseModel):
-    """The report's settings, `report.json` beside the suites: what the results themselves do not say.
+    """The report's settings, `report.json` next to the suites: what the results themselves do not tell.
 
     Raises:
-        ValueError: As in `Borrowed`.
+        ValueError: A setting is unknown or of the wrong type (pydantic's `ValidationError` is one).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -58,11 +58,11 @@ class Row:
     """One method in one table.
 
     Attributes:
-        method: Its name there; several ways to sample one experiment follow its name after a comma.
-        results: One a seed.
-        sheet: The first pictures, or clips, of the first seed side by side, a WebP with a text file of captions.
-        steps: Steps of the training; 0: none.
-        borrowed: Whether another suite measured it.
+        method: Name in the table; a sampling's name follows after a comma if the experiment has several.
+        results: One result per seed.
+        sheet: WebP of the first seed's first pictures or clips side by side, with a text file of captions.
+        steps: Training steps; 0 without training.
+        borrowed: Whether the row was measured in another suite.
     """
 
     method: str
@@ -72,7 +72,7 @@ class Row:
     borrowed: bool = False
 
     def values(self, reading: Figure) -> list[float]:
-        """A figure of each seed that has it."""
+        """The figure of each seed that has it."""
         found = []
         for result in self.results:
             try:
@@ -82,7 +82,7 @@ class Row:
         return found
 
     def figure(self, reading: Figure, digits: int = 3) -> str:
-        """Mean over the seeds, with their standard deviation where there are several; "-" where none has it."""
+        """Mean over the seeds, with the standard deviation if there are several; "-" if no seed has the figure."""
         values = self.values(reading)
         if not values:
             return "-"
@@ -93,26 +93,26 @@ class Row:
 
     @property
     def clips(self) -> bool:
-        """Whether it has clips rather than pictures."""
+        """Whether the samples are clips."""
         return bool(self.results) and "clips" in self.results[0]
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of its pictures; zeros where the results do not say."""
+        """Height and width of the pictures; zeros if the results do not tell."""
         sampling = self.results[0]["sampling"]
         return sampling.get("height") or 0, sampling.get("width") or 0
 
 
 def decimals_of(value: float, digits: int = 3) -> int:
-    """Decimal places that show this many digits of a value, four at most."""
+    """Decimal places that show this many digits of a value, at most four."""
     return min(MOST_DECIMALS, max(0, digits - 1 - floor(log10(abs(value))))) if value else 0
 
 
 def read_config(experiments: Path) -> ReportConfig:
-    """Those of `report.json` in the folder of suites; the defaults where there is none.
+    """Reads the settings from `report.json` in the folder of suites; defaults if there is none.
 
     Raises:
-        ValueError: It cannot be read.
+        ValueError: The file cannot be read.
     """
     path = experiments / "report.json"
     try:
@@ -122,13 +122,13 @@ def read_config(experiments: Path) -> ReportConfig:
 
 
 def read_tables(experiments: Path, settings: ReportConfig) -> dict[str, list[Row]]:
-    """The rows of every table with results, tables and rows in the order in which they are shown.
+    """The rows of every table with results; tables and rows are in the report's order.
 
-    A table is a suite's, with rows that it borrows; or all of its rows are borrowed.
+    A table has a suite's rows and rows borrowed from others, or only borrowed ones.
 
     Raises:
-        ValueError: There is no result, or one cannot be read; a borrowed row has the name of one that is there, or an
-            unknown suite.
+        ValueError: There are no results, a result cannot be read, or a borrowed row has an unknown suite or the name of
+            an existing row.
     """
     suites = {path.parent.name for path in experiments.glob("*/results")}
     tables = {suite: _own_rows(experiments / suite, settings) for suite in suites}
@@ -150,9 +150,10 @@ def read_tables(experiments: Path, settings: ReportConfig) -> dict[str, list[Row
 
 
 def _own_rows(suite: Path, settings: ReportConfig) -> list[Row]:
-    """Each experiment's and sampling's results after as many training steps, of as many pictures, as most seeds have.
+    """One row for each experiment and sampling, with results of one training step and number of pictures.
 
-    Among these the last step, then the most pictures, so a mean never joins seeds that trained unequally long.
+    Those that most seeds have are chosen, then the last step, then the most pictures. So a mean never joins seeds that
+    trained unequally long.
     """
     found: dict[tuple[str, str], dict[tuple[int, int], list[tuple[Path, dict[str, Any]]]]] = {}
     for path in sorted((suite / "results").glob("*/seed-*/*.json")):
@@ -173,7 +174,7 @@ def _own_rows(suite: Path, settings: ReportConfig) -> list[Row]:
 
 
 def _borrowed_row(experiments: Path, name: str, source: Borrowed) -> Row | None:
-    """The row, or None where none of its results is there yet."""
+    """The row; None if it has no results yet."""
     if not (experiments / source.suite).is_dir():
         raise ValueError(f"row {name!r} is borrowed from suite {source.suite!r}, which is not in {experiments}")
     folders = (experiments / source.suite / "results" / source.experiment).glob("seed-*")
@@ -187,10 +188,10 @@ def _borrowed_row(experiments: Path, name: str, source: Borrowed) -> Row | None:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """A result, in which clips are counted under "pictures" too.
+    """Reads a result; the number of clips is under "pictures" too.
 
     Raises:
-        ValueError: The file is damaged, or of something else.
+        ValueError: The file is damaged, or is not a result.
     """
     found = read_object(path, "result")
     result = {"pictures": found.get("clips"), **found}
@@ -208,6 +209,6 @@ def _sheet(folder: Path, name: str, step: int) -> Path | None:
 
 
 def seed_of(sheet: Path) -> int:
-    """The seed that a sheet's folder is named after."""
+    """The seed in the name of a sheet's folder."""
     found = re.fullmatch(r"seed-(\d+)", sheet.parent.name)
     return int(found[1]) if found else 0

@@ -1,4 +1,4 @@
-"""Rows -> Markdown: ours beside the paper's, every seed with its interval, and what each method costs."""
+"""Makes Markdown tables of rows: ours next to the paper's, each seed with its interval, and each method's cost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from selfcascade.report.results import Figure, Row, decimals_of
 
 
 def _beside(metrics: Mapping[str, Metric]) -> dict[str, Figure]:
-    """The figures that stand beside the distances, by their columns."""
+    """Figures in the tables other than distances, by column."""
     return {
         metric.column: lambda result, name=name, value=metric.value: value(result[name])
         for name, metric in metrics.items()
@@ -30,7 +30,7 @@ OF_ALL_COSTS, OF_EACH_COST = ("rows", "steps", "guidance_scale"), ("size", "pixe
 
 
 class Columns(NamedTuple):
-    """What tables tell of pictures, or of clips: distances by their names in results, and what stands beside them."""
+    """Columns of tables for pictures or clips: distances by their names in results, and other figures."""
 
     unit: str
     distances: dict[str, str]
@@ -38,13 +38,13 @@ class Columns(NamedTuple):
 
 
 def columns_of(clips: bool) -> Columns:
-    """Those of clips, or of pictures: of every metric that has a column."""
+    """The columns for clips or for pictures: all metrics that have one."""
     metrics = CLIP_METRICS if clips else IMAGE_METRICS
     return Columns("clips" if clips else "pictures", distance_columns(metrics), _beside(metrics))
 
 
 def table(suite: str, rows: Sequence[Row], costs: Costs | None = None) -> str:
-    """The rows in the columns of the paper's tables and ours, its figures in italics under ours."""
+    """A table with the paper's columns and ours; the paper's figures are in italics below ours."""
     paper, columns = paper_rows(suite), columns_of(rows[0].clips)
     head = ["method", "trained parameters", "training steps", columns.unit, *columns.distances.values()]
     head += ["time", *columns.beside]
@@ -60,7 +60,7 @@ def table(suite: str, rows: Sequence[Row], costs: Costs | None = None) -> str:
 
 
 def seeds_table(rows: Sequence[Row]) -> str:
-    """Every seed alone: the share that is all right, or moves right, and each distance, with 95 % intervals."""
+    """A table of each seed: the share that is all right, or moves right, and each distance, with 95 % intervals."""
     columns = columns_of(rows[0].clips)
     head = ["method", "seed", columns.unit, next(iter(columns.beside)), *columns.distances.values()]
     lines = []
@@ -72,13 +72,13 @@ def seeds_table(rows: Sequence[Row]) -> str:
 
 
 class Costs:
-    """What methods cost on the bundled model, as `benchmarks/methods.py` measured it.
+    """The methods' costs on the bundled model, measured by `benchmarks/methods.py`.
 
     Args:
-        measured: Its JSON.
+        measured: The JSON that it wrote.
 
     Raises:
-        ValueError: That lacks what it always has.
+        ValueError: The JSON lacks a required entry.
     """
 
     def __init__(self, measured: dict[str, Any]) -> None:
@@ -90,11 +90,11 @@ class Costs:
         self.rows = {(tuple(row["size"]), row["method"]): row for row in measured["rows"]}
 
     def tflops(self, row: Row) -> float | None:
-        """TFLOPs of one picture; None where they were not counted for that method and size."""
+        """TFLOPs per picture; None if not counted for this method and size."""
         return self._of(row).get("tflops")
 
     def seconds(self, row: Row) -> float | None:
-        """Median seconds of one picture; None where they were not measured."""
+        """Median seconds per picture; None if not measured."""
         found = self._of(row).get("seconds")
         return median(found) if found else None
 
@@ -102,7 +102,7 @@ class Costs:
         return {} if row.clips else self.rows.get((row.size, row.method), {})
 
     def table(self, pixels: int) -> str:
-        """All that was measured at this multiple of the native pixels."""
+        """A table of all costs at this multiple of the native pixels."""
         rows = [row for row in self.measured["rows"] if row["pixels"] == pixels]
         direct = next((row for row in rows if row["method"] == "direct"), {})
         head = ["method", "trained parameters", "U-Net passes, by side", "TFLOP", "to direct", "peak memory, MiB"]
@@ -110,15 +110,15 @@ class Costs:
 
     @property
     def pixels(self) -> list[int]:
-        """The sizes, as multiples of the native pixels."""
+        """The measured sizes, as multiples of the native pixels."""
         return sorted({row["pixels"] for row in self.measured["rows"]})
 
 
 def read_costs(path: Path) -> Costs:
-    """Those of a file.
+    """Reads the costs from a file.
 
     Raises:
-        ValueError: There is none, or it cannot be read.
+        ValueError: The file does not exist or cannot be read.
     """
     if not path.is_file():
         raise ValueError(f"costs {str(path)!r} is not a file; `python benchmarks/methods.py` writes it")
@@ -130,13 +130,13 @@ def read_costs(path: Path) -> Costs:
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
+    """A Markdown table."""
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     return "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in rows)])
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
-    """The 95 % score interval of a share of `count` (Wilson 1927)."""
+    """The 95 % score interval for a share of `count` samples (Wilson 1927)."""
     centre = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)
     half = Z / (1 + Z**2 / count) * sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
     return max(0.0, centre - half), min(1.0, centre + half)
@@ -168,25 +168,25 @@ def _ours_and_theirs(ours: str, theirs: object) -> str:
 
 
 def _time(row: Row, direct: Row | None, costs: Costs | None) -> str:
-    """Seconds a picture and their ratio to direct inference: the benchmark's, or those of the results themselves."""
+    """Seconds per picture and their ratio to direct inference, from the benchmark or from the results themselves."""
     if costs is not None and direct is not None and costs.seconds(direct) is not None:
         own, base = costs.seconds(row), costs.seconds(direct)
     else:
         own = _sampled(row)
-        base = None if direct is None or row.borrowed else _sampled(direct)  # another suite's machine was not as busy
+        base = None if direct is None or row.borrowed else _sampled(direct)  # another suite's machine load differs
     if own is None:
         return "-"
     return f"{own:.2g} s" + (f" ({own / base:.2f}x)" if base else "")
 
 
 def _sampled(row: Row) -> float | None:
-    """Seconds a picture, the base sample's among them; None where no result has those."""
+    """Seconds per picture, including its base sample; None if no result has them."""
     found = row.values(_seconds)
     return mean(found) if found else None
 
 
 def _seconds(result: dict[str, Any]) -> float:
-    """A `Figure`: where a method starts from a base sample, results that do not count that one's seconds have none."""
+    """Seconds per picture, as a `Figure`; missing if they do not include those of the base sample."""
     method = METHODS.get(result["sampling"].get("method", ""))
     if method is not None and method.from_base:
         _ = result["seconds_per_base_sample"]
@@ -195,7 +195,7 @@ def _seconds(result: dict[str, Any]) -> float:
 
 def _right(result: dict[str, Any]) -> str:
     if "motion" in result:
-        share = result["motion"][0]  # all objects of a clip move as asked, or they do not
+        share = result["motion"][0]  # of clips in which all objects move as asked
     elif "composition" in result:
         share = result["composition"]["all"]
     else:

@@ -1,4 +1,4 @@
-"""Everything of the report into one folder, from committed files alone."""
+"""Writes the whole report into one folder, from committed files only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from selfcascade.report.plots import clips_against_training, quality_against_cos
 from selfcascade.report.results import Row, read_config, read_result, read_tables
 from selfcascade.report.tables import Costs, read_costs, seeds_table, table
 
-GRID_WIDTH, FEWEST, MOST = 1100, 4, 6  # pixels of a grid's pictures, about, and how many these are
+GRID_WIDTH, FEWEST, MOST = 1100, 4, 6  # approximate width of a grid in pixels, and range of its number of pictures
 CURVES, FREE = "training-curves", ("tuning-free", "K600-rgb")
 FREE_OF_CLIPS, CLIPS_SHOWN = "self-cascade-rgb", 2
 HEAD = """# Results
@@ -34,15 +34,15 @@ Repeats: share of pictures that repeat more than 95 % of real ones do. Detail: e
 
 
 def write_report(experiments: Path, output: Path, costs: Path | None = None) -> list[Path]:
-    """Writes `README.md`, its plots and picture grids, and `index.html`; the files are returned.
+    """Writes `README.md` with its plots and picture grids, and `index.html`; returns the files.
 
     Args:
-        experiments: Folder of suites, with `report.json` and `findings.md` where there are such.
-        output: Made if it is missing.
-        costs: JSON of `benchmarks/methods.py`, measured on the model that the results are of.
+        experiments: Folder of suites, optionally with `report.json` and `findings.md`.
+        output: Output folder, made if it is missing.
+        costs: JSON of `benchmarks/methods.py`, measured on the same model as the results.
 
     Raises:
-        ValueError: There is no result, a file cannot be read, nothing can be written there, or matplotlib is missing.
+        ValueError: There are no results, a file cannot be read or written, or matplotlib is missing.
     """
     check_place(output / "README.md")
     settings = read_config(experiments)
@@ -83,7 +83,7 @@ clips. The fewer the pictures, the larger the distances.
 
 
 def _grids(suite: str, rows: Sequence[Shown], output: Path, written: list[Path]) -> list[str]:
-    """The first captions of a suite, and the hardest where the reader can tell."""
+    """Grids of a suite's first captions, and of the hardest ones if the reader can tell."""
     lines: list[str] = []
     for (height, width), own in of_one_size(rows).items():
         wanted = max(FEWEST, min(MOST, GRID_WIDTH // width))
@@ -105,7 +105,7 @@ READ = "Under each picture: attributes that the composition reader reads otherwi
 
 
 def _curves(experiments: Path, output: Path, written: list[Path]) -> list[str]:
-    """Quality over training, from all results of the suite."""
+    """The plot of quality over training, from all results of the suite."""
     suite, sampling = FREE
     path = output / f"{CURVES}.webp"
     if not quality_against_training(_results(experiments, CURVES), _results(experiments, suite, sampling), path):
@@ -115,7 +115,7 @@ def _curves(experiments: Path, output: Path, written: list[Path]) -> list[str]:
 
 
 def _results(experiments: Path, suite: str, sampling: str = "*") -> list[dict[str, Any]]:
-    """All results of a suite, of one way to sample or all."""
+    """All results of a suite, for one sampling or all."""
     return [read_result(path) for path in sorted((experiments / suite / "results").rglob(f"{sampling}-step*.json"))]
 
 
@@ -127,7 +127,7 @@ clips move, side by side, in [index.html](index.html).
 
 
 def _clip_curves(experiments: Path, suite: str, rows: Sequence[Row], output: Path, written: list[Path]) -> list[str]:
-    """Figures over training, where a training was measured more than once."""
+    """The plot of figures over training, if a training was measured more than once."""
     path = output / f"{suite}-training.webp"
     free = next((row for row in rows if row.method == FREE_OF_CLIPS), None)
     if not clips_against_training(_results(experiments, suite), free, path):
@@ -137,7 +137,7 @@ def _clip_curves(experiments: Path, suite: str, rows: Sequence[Row], output: Pat
 
 
 def _clip_grids(suite: str, rows: Sequence[Shown], output: Path, written: list[Path]) -> list[str]:
-    """Frames of the first clips."""
+    """Grids of the first clips' frames."""
     lines: list[str] = []
     for (height, width), own in of_one_size(rows).items():
         for index in range(min([CLIPS_SHOWN, *(len(row.captions) for row in own)])):
@@ -150,7 +150,7 @@ def _clip_grids(suite: str, rows: Sequence[Shown], output: Path, written: list[P
 
 
 def _costs(tables: Mapping[str, Sequence[Row]], costs: Costs, output: Path, written: list[Path]) -> list[str]:
-    """What each method costs, and its quality over that."""
+    """The tables of costs, and the plot of quality over cost."""
     lines = ["## Cost\n", COST.format(**costs.measured)]
     for pixels in costs.pixels:
         lines += [f"### {pixels}x the pixels\n", costs.table(pixels), ""]
