@@ -114,7 +114,9 @@ def test_unsupported_pipelines_are_refused_with_what_to_use() -> None:
         SelfCascade(SD.shared(), upsamplers="full")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("name", "most"), [("auraflow", 512), ("stable-diffusion-3", 2048)])
+@pytest.mark.parametrize(
+    ("name", "most"), [("auraflow", 512), ("stable-diffusion-3", 384), ("lumina2", 512), ("z-image", 512)]
+)
 def test_sizes_beyond_the_models_positions_are_refused_while_planning(name: str, most: int) -> None:
     family = TINY[name]
     pipe: Any = family.shared()

@@ -15,7 +15,12 @@ from tiny.everything import CONTRACT
 
 EACH = pytest.mark.parametrize("family", CONTRACT, ids=lambda family: family.name)
 # Published ones have positions for less than four times the native side.
-ENDING = {"cogview3-plus": "128 pixels a side", "cogvideox-1.5": "104x104"}
+ENDING = {
+    "cogview3-plus": "128 pixels a side",
+    "cogvideox-1.5": "104x104",
+    "kandinsky-5-image": "128 pixels a side",
+    "kandinsky-5-video": "80 pixels a side",
+}
 
 
 @pytest.fixture(autouse=True)

@@ -37,7 +37,7 @@ from .parts import (
 
 
 def stable_diffusion_3() -> StableDiffusion3Pipeline:
-    """StableDiffusion3Pipeline; positions for 256 latent pixels a side."""
+    """StableDiffusion3Pipeline; positions for six times the native side, as SD 3.5 has them."""
     transformer = SD3Transformer2DModel(
         sample_size=8,
         patch_size=2,
@@ -49,7 +49,7 @@ def stable_diffusion_3() -> StableDiffusion3Pipeline:
         joint_attention_dim=TEXT_DIM,
         caption_projection_dim=16,
         pooled_projection_dim=TEXT_DIM,
-        pos_embed_max_size=128,
+        pos_embed_max_size=24,
     )
     return StableDiffusion3Pipeline(
         transformer=transformer,
@@ -137,7 +137,10 @@ def auraflow() -> AuraFlowPipeline:
 
 
 def lumina2() -> Lumina2Pipeline:
-    """Lumina2Pipeline; its factor 8 is written into the pipeline, so the autoencoder has to have four levels."""
+    """Lumina2Pipeline; its factor 8 is written into the pipeline, so the autoencoder has to have four levels.
+
+    Positions for eight times the native side, as the published model has them.
+    """
     transformer = Lumina2Transformer2DModel(
         sample_size=8,
         patch_size=2,
@@ -149,7 +152,7 @@ def lumina2() -> Lumina2Pipeline:
         num_kv_heads=1,
         multiple_of=16,
         axes_dim_rope=(4, 2, 2),
-        axes_lens=(64, 128, 128),
+        axes_lens=(8, 32, 32),
         cap_feat_dim=TEXT_DIM,
     )
     return Lumina2Pipeline(
@@ -158,7 +161,10 @@ def lumina2() -> Lumina2Pipeline:
 
 
 def z_image() -> ZImagePipeline:
-    """ZImagePipeline, whose prompt embeddings are a list with one (N, D) tensor a prompt."""
+    """ZImagePipeline, whose prompt embeddings are a list with one (N, D) tensor a prompt.
+
+    Positions for eight times the native side, as the published model has them.
+    """
     transformer = ZImageTransformer2DModel(
         in_channels=4,
         dim=32,
@@ -168,7 +174,7 @@ def z_image() -> ZImagePipeline:
         n_kv_heads=2,
         cap_feat_dim=TEXT_DIM,
         axes_dims=[8, 4, 4],
-        axes_lens=[256, 128, 128],
+        axes_lens=[96, 32, 32],
     )
     # Both tokens are left uninitialised by the model.
     torch.nn.init.normal_(transformer.x_pad_token)

@@ -166,9 +166,12 @@ def nucleus_moe() -> NucleusMoEImagePipeline:
 
 
 def kandinsky_5_image() -> Kandinsky5T2IPipeline:
-    """Kandinsky5T2IPipeline; the one size of its list is its native one."""
+    """Kandinsky5T2IPipeline; the one size of its list is its native one.
+
+    Positions for twice the native side, as the published model has them.
+    """
     pipe = Kandinsky5T2IPipeline(
-        transformer=kandinsky_transformer(),
+        transformer=kandinsky_transformer(8),
         vae=autoencoder(scaling_factor=0.3611),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         **NO_SECOND_TEXT,

@@ -23,6 +23,7 @@ from diffusers import (
     WanVACEPipeline,
     WanVACETransformer3DModel,
 )
+from diffusers.models.transformers.transformer_kandinsky import Kandinsky5RoPE3D
 
 from .packed import shifting_scheduler
 from .parts import NO_TEXT, SMALL, TEXT_DIM, TEXT_TOKENS, TinyPipeline, embeds, text_inputs
@@ -108,9 +109,9 @@ def motif_video() -> MotifVideoPipeline:
     )
 
 
-def kandinsky_transformer(**config: Any) -> Kandinsky5Transformer3DModel:
-    """One block for the text and one for the picture or clip."""
-    return Kandinsky5Transformer3DModel(
+def kandinsky_transformer(side: int, **config: Any) -> Kandinsky5Transformer3DModel:
+    """One block for the text and one for the picture or clip, and positions for this many tokens a side."""
+    made = Kandinsky5Transformer3DModel(
         in_visual_dim=4,
         out_visual_dim=4,
         in_text_dim=TEXT_DIM,
@@ -123,12 +124,17 @@ def kandinsky_transformer(**config: Any) -> Kandinsky5Transformer3DModel:
         axes_dims=(4, 6, 6),
         **config,
     )
+    made.visual_rope_embeddings = Kandinsky5RoPE3D((4, 6, 6), (128, side, side))  # in no configuration
+    return made
 
 
 def kandinsky_5_video() -> Kandinsky5T2VPipeline:
-    """Kandinsky5T2VPipeline, which is shown a clip to go on from, as the published ones are."""
+    """Kandinsky5T2VPipeline, which is shown a clip to go on from, as the published ones are.
+
+    Positions for 2.7 times the native side: the published ones have 2048 pixels, and clips of 512 x 768.
+    """
     return Kandinsky5T2VPipeline(
-        transformer=kandinsky_transformer(visual_cond=True),
+        transformer=kandinsky_transformer(5, visual_cond=True),
         vae=hunyuan_autoencoder(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0),
         **NO_SECOND_TEXT,

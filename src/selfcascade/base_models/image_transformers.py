@@ -48,14 +48,18 @@ class AuraFlow(Family):
 
 
 class Lumina2(Family):
-    """Lumina 2: plain latents, patches of 2 x 2."""
+    """Lumina 2: plain latents, patches of 2 x 2, positions from a table."""
 
     classes = ("Lumina2Pipeline",)
     token_side = 2
 
+    @property
+    def position_tokens(self) -> int | None:
+        return min(self.denoiser.config.axes_lens[1:])
+
 
 class ZImage(Family):
-    """Z-Image: plain latents, patches of 2 x 2."""
+    """Z-Image: plain latents, patches of 2 x 2, positions from a table."""
 
     classes = (
         "ZImagePipeline",
@@ -65,6 +69,10 @@ class ZImage(Family):
     )
     token_side = 2
     stated_size = (1024, 1024)
+
+    @property
+    def position_tokens(self) -> int | None:
+        return min(self.denoiser.config.axes_lens[1:])
 
 
 class Sana(Family):
@@ -209,6 +217,10 @@ class Kandinsky5Image(Family):
     least_multiple = 16
     stated_size = (1024, 1024)
     output_name = "image"
+
+    @property
+    def position_tokens(self) -> int | None:
+        return min(self.pipe.transformer.visual_rope_embeddings.max_pos[1:])
 
     def lent_attributes(self, size: Size) -> dict[str, object]:
         return {"resolutions": [(size.width, size.height)]}

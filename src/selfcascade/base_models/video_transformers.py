@@ -236,6 +236,10 @@ class Kandinsky5Video(Family):
     least_multiple = 16
     stated_size = (512, 768)
 
+    @property
+    def position_tokens(self) -> int | None:
+        return min(self.pipe.transformer.visual_rope_embeddings.max_pos[1:])
+
     def to_spatial(self, latents: Tensor, size: Size) -> Tensor:
         return latents.movedim(-1, 1)
 

@@ -26,6 +26,8 @@ from selfcascade.cost.forward import ForwardCost, count_call, counting, weightle
 # A prompt of typical length, because pipelines that do not pad prompts attend to fewer tokens of shorter ones.
 PROMPT = "a lighthouse on a rocky coast at dusk, waves breaking, a red boat"
 DENOISERS = ("unet", "transformer", "transformer_2")
+# Parts without weights that read the values of an input, by the class of their network: they run on the real values.
+READING = {"Lumina2Transformer2DModel": ("rope_embedder", "encoder_attention_mask")}
 
 
 @dataclass
@@ -133,9 +135,12 @@ def _answering(network: Any, device: torch.device, name: str, calls: Calls) -> G
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         leaves, structure = tree_flatten((args, kwargs))
         shapes = tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else str(leaf) for leaf in leaves)
-        key = name, str(structure), shapes, len(calls.costs) if calls.changing else 0
+        part, mask = _reading(network, kwargs)
+        lengths = None if mask is None else tuple(mask.sum(1).tolist())
+        key = name, str(structure), shapes, lengths, len(calls.costs) if calls.changing else 0
         if key not in calls.answers:
-            calls.answers[key] = count_call(functools.partial(_on_meta, kind.forward, self, args, kwargs))
+            with _on_values(network, self, part, mask):
+                calls.answers[key] = count_call(functools.partial(_on_meta, kind.forward, self, args, kwargs))
         cost, answer = calls.answers[key]
         if name in DENOISERS:
             calls.costs.append(cost)
@@ -150,6 +155,28 @@ def _answering(network: Any, device: torch.device, name: str, calls: Calls) -> G
         yield copy
     finally:
         copy.__class__ = kind
+
+
+def _reading(network: Any, kwargs: dict[str, Any]) -> tuple[str, Tensor | None]:
+    """The network's part that reads a mask, (B, N), and the mask; None if no part of it reads one."""
+    part, name = READING.get(type(network).__name__, ("", ""))
+    return part, kwargs.get(name)
+
+
+@contextlib.contextmanager
+def _on_values(network: Any, copy: Any, part: str, mask: Tensor | None) -> Generator[None]:
+    """Within this context the copy's part is the network's own, called with the mask itself."""
+    if mask is None:
+        yield
+        return
+    real: nn.Module = getattr(network, part)
+
+    def forward(hidden_states: Tensor, _: Tensor) -> Any:
+        zeros = torch.zeros(hidden_states.shape, dtype=hidden_states.dtype, device=mask.device)
+        return tree_map_only(Tensor, lambda made: made.to("meta"), real(zeros, mask))
+
+    with replacing_attributes(getattr(copy, part), {"forward": forward}):
+        yield
 
 
 def _on_meta(forward: Any, network: Any, args: Any, kwargs: Any) -> Any:

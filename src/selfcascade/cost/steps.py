@@ -69,7 +69,7 @@ class StepCosts:
         if not embedded:
             self.request = self.request.for_pictures(batch, family.video)
         network = family.denoiser
-        shapes = tuple(sorted((name, getattr(value, "shape", str(value))) for name, value in given.items()))
+        shapes = tuple(sorted((name, _cost_key(value)) for name, value in given.items()))
         known = _MEASURED.setdefault(network, {})
         self._counted: dict[Any, Known] = known.setdefault((network.dtype, batch, shapes, native), {})
         self._timed: dict[Any, dict[Shape, float]] = known.setdefault(
@@ -146,3 +146,11 @@ class StepCosts:
             if device.type != "cpu":
                 torch.accelerator.synchronize(device)
         return time.perf_counter() - began
+
+
+def _cost_key(value: Any) -> str:
+    """What the cost depends on: a tensor's shape, and the lengths in a mask, as some networks drop the padding."""
+    if not isinstance(value, torch.Tensor):
+        return str(value)
+    mask = value.ndim == 2 and not value.is_floating_point()
+    return f"{tuple(value.shape)} {value.sum(1).tolist() if mask else ''}"
