@@ -1,1 +1,1 @@
-"""Pictures and clips: read from files, laid out in grids, and written with their records."""
+"""Reads pictures and clips from files, lays them out in grids, and writes them with their records."""

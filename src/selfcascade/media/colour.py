@@ -1,4 +1,4 @@
-"""Embedded colour profiles: a picture's colours as sRGB, which is what models are trained on."""
+"""Converts colours from embedded profiles to sRGB, which models are trained on."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from PIL import Image, ImageCms
 if TYPE_CHECKING:
     from PIL._imagingcms import CmsProfile
 
-# Colour spaces that a profile may describe, by the picture's mode once palettes and depths are resolved.
+# The colour space of a profile that fits each mode of a picture, after palettes and depths are resolved.
 SPACES = {"RGB": "RGB", "RGBA": "RGB", "L": "GRAY", "LA": "GRAY", "CMYK": "CMYK"}
 
 
 def to_srgb(image: Image.Image, name: str = "") -> Image.Image:
-    """The picture with the colours of its embedded ICC profile converted to sRGB; alpha is kept.
+    """Converts a picture from its embedded ICC profile to sRGB; alpha is kept.
 
-    A profile that is damaged, or made for another colour mode, is named in a warning and passed over.
+    A damaged profile, or one for another colour mode, is ignored with a warning.
 
     Args:
-        image: 8 bits a channel, mode RGB, RGBA, L, LA or CMYK; others are returned as they are.
+        image: Picture with 8 bits per channel, mode RGB, RGBA, L, LA or CMYK; others are returned unchanged.
         name: Name of the file, for the warning.
 
     Returns:
-        RGB or RGBA where a profile was applied, otherwise the picture itself.
+        RGB or RGBA if a profile was applied, otherwise the picture itself.
     """
     data = image.info.get("icc_profile")
     if not data or image.mode not in SPACES:
@@ -56,7 +56,7 @@ def _srgb() -> ImageCms.ImageCmsProfile:
 
 
 def _is_srgb(profile: ImageCms.ImageCmsProfile) -> bool:
-    # Converting sRGB to sRGB rounds some values by one; the many pictures that carry it stay exactly as they are.
+    # Converting sRGB to sRGB would round some values by one; pictures with an sRGB profile stay unchanged.
     return (_facts(profile).profile_description or "").startswith("sRGB")
 
 

@@ -1,4 +1,4 @@
-"""Endings of file names, in lower case with their dot: what is read, and what looks as if it were."""
+"""Endings of file names, in lower case with the dot: formats that are read, and similar ones that are not."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ UNREAD_CLIPS = frozenset({".3gp", ".m2ts", ".mts", ".mxf", ".ogv", ".vob", ".wmv
 
 
 def ending_of(path: PurePath) -> str:
-    """A name's ending as the lists have it: whatever its case, "a.Txt" is a ".txt"."""
+    """A name's ending in lower case: ".txt" for "a.Txt"."""
     return path.suffix.casefold()

@@ -1,4 +1,4 @@
-"""The EXIF of pictures: the user comment, where other tools of the field read the settings, and our own record."""
+"""EXIF of pictures: the user comment, from which other tools read the settings, and our own record."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def user_comment(text: str, record: str | None = None) -> bytes:
     """An EXIF block with this text as its user comment.
 
     The standard gives the comment the type UNDEFINED, with its encoding in the first eight bytes (Exif 2.32, 4.6.5 and
-    table 9); Pillow, given bytes, writes the type BYTE, which readers that follow the standard pass over.
+    table 9). Pillow writes bytes with the type BYTE, which readers that follow the standard ignore.
 
     Args:
-        text: Any; stored as UTF-16, its higher byte first.
+        text: Any text; stored as big-endian UTF-16.
         record: Our own record, as JSON, for the maker's note.
 
     Returns:
@@ -30,7 +30,7 @@ def user_comment(text: str, record: str | None = None) -> bytes:
 
 
 def add_to_tiff(file: Path, text: str, record: str) -> None:
-    """Gives a TIFF file the same EXIF, which libtiff does not write: at its end, with a new first directory."""
+    """Adds the same EXIF to a TIFF file, which libtiff cannot: at its end, with a new first directory."""
     data = bytearray(file.read_bytes())
     order = "<" if data[:2] == b"II" else ">"
     (start,) = struct.unpack_from(f"{order}L", data, 4)
@@ -49,13 +49,13 @@ def add_to_tiff(file: Path, text: str, record: str) -> None:
 
 
 def record_in(image: Image.Image) -> str | None:
-    """The record in a picture's maker's note; None where there is no such note, or another maker's."""
+    """The record in a picture's maker's note; None if there is none, or it is another maker's."""
     note = image.getexif().get_ifd(EXIF_IFD).get(MAKER_NOTE)
     return note.removeprefix(OURS).decode() if isinstance(note, bytes) and note.startswith(OURS) else None
 
 
 def _exif_ifd(order: str, place: int, text: str, record: str | None) -> bytes:
-    """The Exif directory with what it points at, to stand at this place of a block."""
+    """The Exif directory with its data, for this position in a block."""
     values = {EXIF_VERSION: b"0232"}
     if record is not None:
         values[MAKER_NOTE] = OURS + record.encode()

@@ -24,7 +24,7 @@ from selfcascade.media.video_files import EARLY, EARLY_SHARE, MAX_BYTES, MAX_PIX
 
 
 def are_frames(path: Path) -> bool:
-    """Whether it is a folder, or a .webp of several frames."""
+    """Whether the path is a folder, or a .webp with several frames."""
     if path.is_dir():
         return True
     if ending_of(path) != ".webp" or not path.is_file():
@@ -37,7 +37,7 @@ def are_frames(path: Path) -> bool:
 
 
 def frames_sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, or of all pictures' names and bytes of a folder, in hexadecimal."""
+    """The SHA-256 of a file's bytes, or of the names and bytes of all pictures in a folder, in hexadecimal."""
     if not path.is_dir():
         return file_sha256(path)
     digest = hashlib.sha256()
@@ -47,12 +47,12 @@ def frames_sha256(path: Path) -> str:
 
 
 def probe_frames(path: Path) -> ClipInfo:
-    """Size, rate and length; the rate is that of the record beside it where there is one.
+    """Size, rate and length of a clip; the rate is taken from the record next to it, if there is one.
 
-    Without a record a folder has 8 frames a second, and a .webp the rate of the pictures that it shows shortest.
+    Without a record, a folder has 8 frames per second, and a .webp the rate of its shortest pictures.
 
     Raises:
-        ClipError: There are not two pictures, or one cannot be read.
+        ClipError: There are fewer than two pictures, or one cannot be read.
     """
     if path.is_dir():
         files = _pictures(path)
@@ -79,7 +79,7 @@ def probe_frames(path: Path) -> ClipInfo:
 def read_frames(
     path: Path, info: ClipInfo, frames: int | None = None, fps: float | None = None, start: float = 0.0
 ) -> tuple[np.ndarray, float]:
-    """Frames at even times, of each time the one that is shown then; as `read_clip`, with what `probe_frames` found.
+    """Frames at even times, each the one shown then; like `read_clip`, given the result of `probe_frames`.
 
     Raises:
         ClipError: There are too few frames, they are of several sizes or over 4 GiB, or one cannot be read.
@@ -102,14 +102,14 @@ def read_frames(
             rows += [picture()] * due
         if len(rows) == count:
             break
-    rows += rows[-1:] * (count - len(rows))  # where rounding put the last time at the very end
+    rows += rows[-1:] * (count - len(rows))  # if rounding put the last time at the very end
     if len({row.shape for row in rows}) > 1:
         raise ClipError(f"clip {str(path)!r} changes its size on the way", "clip changes its size")
     return np.stack(rows), float(rate)
 
 
 def _shown(path: Path, info: ClipInfo) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
-    """For each picture the second until which it is shown, and a function that reads it, (H, W, 3) uint8."""
+    """For each picture the time in seconds at which it ends, and a function that reads it, (H, W, 3) uint8."""
     if path.is_dir():
         for number, file in enumerate(_pictures(path), 1):
             yield number / info.fps, functools.partial(_pixels, file)
@@ -122,14 +122,14 @@ def _shown(path: Path, info: ClipInfo) -> Iterator[tuple[float, Callable[[], np.
 
 
 def _opened(path: Path) -> Image.Image:
-    # Sizes are checked before a pixel is decoded; Pillow's own warning would only repeat that.
+    # Sizes are checked before decoding, so Pillow's own warning is not needed.
     with warnings.catch_warnings(action="ignore"):
         return Image.open(path, formats=["WEBP"])
 
 
 @contextlib.contextmanager
 def _webp(path: Path) -> Iterator[Image.Image]:
-    """The file; whatever Pillow raises meanwhile becomes a ClipError."""
+    """The opened file; any error of Pillow in this context becomes a ClipError."""
     try:
         with _opened(path) as image:
             yield image
@@ -145,7 +145,7 @@ def _webp(path: Path) -> Iterator[Image.Image]:
 
 
 def _lasts(frame: Image.Image) -> float:
-    """Seconds, which a .webp's frame says when it is decoded, not before."""
+    """Seconds that a .webp's frame is shown, which is only known once it is decoded."""
     frame.load()
     return (frame.info.get("duration", 0) or 1000 / DEFAULT_FPS) / 1000
 
@@ -159,7 +159,7 @@ def _pixels(file: Path) -> np.ndarray:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """The pictures of a folder, by name, "9.png" before "10.png"; its other files and hidden ones are not frames."""
+    """Pictures of a folder sorted by name, "9.png" before "10.png", without other and hidden files."""
     known = {ending for ending, format_ in Image.registered_extensions().items() if format_ in FORMATS}
     files = [file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
     lost = sorted(file.name for file in files if ending_of(file) in UNREAD_PICTURES and ending_of(file) not in known)
@@ -172,17 +172,17 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _in_numbers(file: Path) -> tuple[list[tuple[float, str]], str]:
-    """A key that sorts digits as the numbers they are."""
+    """A sort key that compares digits as numbers."""
     parts = re.findall(r"[0-9]+|[^0-9]+", file.stem)
     return [(int(part), "") if part[0] in "0123456789" else (math.inf, part) for part in parts], file.name
 
 
 def recorded_fps(path: Path, seconds: float | None = None) -> float | None:
-    """The rate in the record beside a clip; None where there is none, or it is of a clip of another length.
+    """The rate in the record next to a clip; None if there is none, or it is for another length.
 
     Args:
         path: Path of the clip.
-        seconds: That it lasts; None where only the record says.
+        seconds: Duration of the clip; None if only the record tells.
     """
     try:
         result = read_record(path.with_suffix(".json"), "selfcascade.clip")["result"]

@@ -1,4 +1,4 @@
-"""Captioned pictures side by side."""
+"""Lays out captioned pictures side by side."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Panel:
     """One picture of a grid.
 
     Attributes:
-        image: Shown at the grid's panel size, whatever its own.
+        image: Picture of any size, scaled to the panel.
         title: First line below it.
-        note: Smaller second line.
+        note: Second, smaller line.
     """
 
     image: Image.Image
@@ -33,17 +33,17 @@ class Panel:
 def picture_grid(
     panels: Sequence[Panel | None], columns: int, side: int = 256, heading: str = "", font_size: int = 16
 ) -> Image.Image:
-    """Panels in rows, each with its caption, below an optional heading.
+    """A grid of panels with captions, below an optional heading.
 
     Args:
-        panels: Row by row; None leaves a place empty.
-        columns: Panels a row, at least 1.
-        side: Pixels of a panel's longer side; pictures are scaled to it, with visible pixels where it is a multiple.
-        heading: Wrapped to the grid's width.
+        panels: Panels row by row; None leaves a place empty.
+        columns: Panels per row, at least 1.
+        side: Longer side of a panel in pixels. Pictures are scaled to it, by pixel repetition if it is a multiple.
+        heading: Heading, wrapped to the grid's width.
         font_size: Font size of titles, in pixels.
 
     Raises:
-        ValueError: There is no panel, or `columns` is under 1.
+        ValueError: There are no panels, or `columns` is below 1.
     """
     shown = [panel for panel in panels if panel is not None]
     if not shown or columns < 1:
@@ -75,7 +75,7 @@ def picture_grid(
 def _scaled(image: Image.Image, side: int) -> Image.Image:
     scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    whole = scale >= 1 and side % max(image.size) == 0  # else nearest would make pixels of unequal size
+    whole = scale >= 1 and side % max(image.size) == 0  # otherwise nearest would make pixels of unequal size
     return image.resize(size, Image.Resampling.NEAREST if whole else Image.Resampling.LANCZOS)
 
 

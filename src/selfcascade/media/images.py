@@ -1,4 +1,4 @@
-"""The user's own pictures as RGB, whatever their orientation, transparency, colour space or depth."""
+"""Converts users' pictures to RGB, whatever their orientation, transparency, colour space or depth."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MIN_SIDE = 16
 MAX_PIXELS = 100_000_000
-# Raster formats only: reading an EPS file, say, would start an interpreter.
+# Raster formats only: reading an EPS file, for example, would start an interpreter.
 FORMATS = frozenset(
     {"AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP"}
 )
@@ -30,10 +30,10 @@ Clips: TypeAlias = "Tensor | np.ndarray | list[np.ndarray] | list[Image.Image] |
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
-    """The first frame of a picture file as `to_rgb` makes it.
+    """Reads the first frame of a picture file, converted by `to_rgb`.
 
     Raises:
-        ValueError: The file is missing, no picture, damaged, under 16 pixels a side or over 100 megapixels.
+        ValueError: The file is missing, not a picture, damaged, under 16 pixels a side or over 100 megapixels.
     """
     name = os.fspath(path)
     if Path(name).is_dir():
@@ -46,13 +46,13 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
 
 
 def decode_image(name: str, file: str | IO[bytes], key: str = "") -> Image.Image:
-    """As `read_image`, of a file that is open or known to be there; `name` is for the errors, `key` for warnings.
+    """Like `read_image`, for a file that is open or known to exist; `name` is for errors, `key` for warnings.
 
     Raises:
-        ValueError: As in `read_image`.
+        ValueError: The file is not a picture, damaged, or too small or large.
     """
     try:
-        # The size is checked below, before a pixel is decoded; Pillow's own warning would only repeat it.
+        # The size is checked below, before decoding, so Pillow's own warning is not needed.
         with contextlib.ExitStack() as opened:
             with warnings.catch_warnings(action="ignore"):
                 image = opened.enter_context(Image.open(file))
@@ -70,15 +70,15 @@ def decode_image(name: str, file: str | IO[bytes], key: str = "") -> Image.Image
         raise ValueError(f"image {name!r} may not be read: permission denied") from error
     except Image.UnidentifiedImageError as error:
         raise ValueError(f"image {name!r} is not a picture that can be read (PNG, JPEG, WebP, TIFF, ...)") from error
-    except Exception as error:  # decoders raise whatever they stumble over: OSError, SyntaxError, struct.error, ...
+    except Exception as error:  # decoders raise many kinds of errors: OSError, SyntaxError, struct.error, ...
         raise ValueError(f"image {name!r} is damaged or truncated: {_one_line(error)}") from error
 
 
 def to_rgb(image: Image.Image, name: str = "") -> Image.Image:
     """A picture as 8-bit sRGB: EXIF orientation applied, transparency laid on white, deep greys scaled (not clipped).
 
-    Mode "I;16" and mode "I" up to 65535 count as 16-bit; mode "F" by its brightest pixel: up to 1, 255 or 65535. An
-    embedded colour profile is applied; one that is damaged is passed over with a warning that gives `name`.
+    Mode "I;16" and mode "I" up to 65535 count as 16-bit; the range of mode "F", 1, 255 or 65535, follows from its
+    brightest pixel. An embedded colour profile is applied; a damaged one is ignored with a warning that gives `name`.
 
     Raises:
         ValueError: The colour mode has no meaning as RGB (LAB), or a float pixel is not finite.
@@ -90,7 +90,7 @@ def to_rgb(image: Image.Image, name: str = "") -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         image = Image.fromarray(_grey_8bit(image))
     elif image.has_transparency_data:
-        image = image.convert("LA") if image.mode == "La" else image  # premultiplied grey has no other way
+        image = image.convert("LA") if image.mode == "La" else image  # premultiplied grey converts only to this
         image = image if image.mode == "LA" else image.convert("RGBA")
     elif image.mode not in ("L", "CMYK"):
         image = image.convert("RGB")
@@ -108,7 +108,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 
 def pixels_sha256(image: Image.Image) -> str:
-    """The SHA-256 of a picture's mode, size and pixels, in hexadecimal; the file format does not enter."""
+    """The SHA-256 of a picture's mode, size and pixels, in hexadecimal, independent of the file format."""
     header = f"{image.mode} {image.width} {image.height} ".encode()
     return hashlib.sha256(header + image.tobytes()).hexdigest()
 
@@ -143,7 +143,7 @@ def pixels_of(image: Pictures) -> Tensor:
     """One picture, or several of one size, as (B, 3, H, W) floats in [0, 1].
 
     Raises:
-        ValueError: It is not a picture, the sizes differ, or a tensor has another shape, type or range.
+        ValueError: `image` is not a picture, the sizes differ, or a tensor has another shape, type or range.
     """
     import torch
 
@@ -152,21 +152,21 @@ def pixels_of(image: Pictures) -> Tensor:
             raise ValueError(f"image must be (B, 3, H, W) floats in [0, 1], not {tuple(image.shape)} {image.dtype}")
         if image.is_meta:
             raise ValueError("image is on the device meta, which holds no pixels")
-        if not (image.min() >= 0 and image.max() <= 1):  # not a number is neither
+        if not (image.min() >= 0 and image.max() <= 1):  # also true for nan
             raise ValueError(f"image must be floats in [0, 1], not from {image.min():g} to {image.max():g}")
         return image
     return torch.from_numpy(_bytes_of(image).astype(np.float32) / 255).permute(0, 3, 1, 2)
 
 
 def clips_of(clip: Clips) -> Tensor:
-    """One clip, or several of one size and length, as (B, F, 3, H, W): bytes where they are, else floats in [0, 1].
+    """One clip, or several of one size and length, as (B, F, 3, H, W): bytes stay bytes, else floats in [0, 1].
 
     Args:
         clip: A list of PIL images, the frames of one clip; (F, H, W, 3) bytes; a list of either; or a tensor that is
-            (B, F, 3, H, W) floats in [0, 1] already.
+            (B, F, 3, H, W) floats in [0, 1].
 
     Raises:
-        ValueError: It is not a clip, the sizes or lengths differ, or a tensor has another shape, type or range.
+        ValueError: `clip` is not a clip, the sizes or lengths differ, or a tensor has another shape, type or range.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Clips as .mp4 files, written with PyAV: bytes that depend on the frames alone, and the sound of another clip."""
+"""Writes .mp4 files with PyAV: bytes that depend only on the frames, and optionally the sound of another clip."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from selfcascade.media.sound import Sound
 from selfcascade.options.optional import install
 
-# x264 gives the same bytes for the same number of threads, so one; at this quality the coding is not to be seen.
+# x264's bytes depend on its number of threads, so it uses one. At this quality, compression is invisible.
 ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
     ("libx264", {"crf": "14", "preset": "medium", "threads": "1"}),
     ("libopenh264", {"rc_mode": "quality", "allow_skip_frames": "0"}),
@@ -29,7 +29,7 @@ def write_mp4(
     sound: Sound | None = None,
     description: str | None = None,
 ) -> None:
-    """An .mp4: H.264 where the build of PyAV has it, else MPEG-4, in 4:2:0.
+    """Writes an .mp4 in 4:2:0: H.264 if the build of PyAV has it, otherwise MPEG-4.
 
     Its container holds the comment, and the description where there is one: `record_in_mp4` reads that.
 
@@ -50,7 +50,7 @@ def write_mp4(
         stream = container.add_stream(name, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.time_base = stream.codec_context.time_base = 1 / rate
-        # swscale's own matrix, said aloud: readers that ignore the tags assume it too.
+        # swscale's own matrix, set explicitly: readers that ignore tags assume it too.
         copy_sound = None if sound is None else sound.copy_into(container, len(frames) / fps)
         colours, levels = av.video.reformatter.Colorspace.SMPTE170M, av.video.reformatter.ColorRange.MPEG
         stream.codec_context.colorspace, stream.codec_context.color_range = colours, levels
@@ -79,10 +79,10 @@ def record_in_mp4(file: Path) -> str | None:
 
 
 def pyav() -> Any:
-    """The library that reads and writes video files.
+    """Imports PyAV, which reads and writes video files.
 
     Raises:
-        ValueError: It is not installed.
+        ValueError: PyAV is not installed.
     """
     try:
         import av

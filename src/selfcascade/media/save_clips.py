@@ -1,4 +1,4 @@
-"""Clips on disk: an .mp4, an animated .gif or .webp, or a folder of .png frames, each with its JSON sidecar."""
+"""Writes clips: an .mp4, an animated .gif or .webp, or a folder of .png frames, each with its JSON sidecar."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ from selfcascade.options.checks import is_number
 
 CLIP_OUTPUTS = (".mp4", ".gif", ".webp")
 FRAME_NAME = re.compile(r"[0-9]{4,}\.png")
-MAX_GIF_FPS = 100.0  # its frames last whole hundredths of a second
+MAX_GIF_FPS = 100.0  # frames of a GIF last whole hundredths of a second
 SHEET_FRAMES, SHEET_COLUMNS, SHEET_SIDE = 16, 4, 192
 
 
 def check_clip_output(path: Path, fps: float, force: bool = False) -> None:
-    """Tries, before anything expensive runs, whether a clip can be written there.
+    """Checks, before anything expensive runs, that a clip can be written.
 
     Args:
-        path: Path of a file, or without an extension, of a folder of frames.
-        fps: Frames a second.
-        force: Whether a clip that is there will be overwritten.
+        path: Path of a file, or, without an extension, of a folder of frames.
+        fps: Frames per second.
+        force: Whether an existing clip will be overwritten.
 
     Raises:
-        ValueError: The extension is unknown, the place cannot be written to, a folder to overwrite holds other files
-            than frames, a folder has the name of the sidecar to overwrite, PyAV is missing, or `fps` is out of range.
+        ValueError: The extension is unknown, the path cannot be written, a folder to overwrite has files other than
+            frames, a folder has the name of the sidecar, PyAV is missing, or `fps` is out of range.
     """
     check_fps(fps)
     if not path.suffix:
@@ -73,7 +73,7 @@ def check_clip_output(path: Path, fps: float, force: bool = False) -> None:
 
 
 def check_fps(fps: object) -> None:
-    """Raises ValueError unless it is a number of frames a second that players take."""
+    """Raises ValueError unless `fps` is a frame rate that players support."""
     if not is_number(fps, MIN_FPS, MAX_FPS):
         raise ValueError(f"fps must be a number from {MIN_FPS:g} to {MAX_FPS:g}, not {fps!r}")
 
@@ -87,26 +87,26 @@ def save_clip(
     force: bool = False,
     sound: Sound | None = None,
 ) -> tuple[Path, Path]:
-    """Writes a clip and its JSON sidecar, each complete from the moment its name exists.
+    """Writes a clip and its JSON sidecar; a file only gets its name once it is complete.
 
-    The same frames give the same bytes. Only a .webp and a folder keep every pixel: an .mp4 halves the resolution of
-    colours (4:2:0, which every player takes), and a .gif has 256 of them a frame.
+    The same frames give the same bytes. Only a .webp and a folder are lossless: an .mp4 halves the resolution of
+    colours (4:2:0, which every player supports), and a .gif has 256 colours per frame.
 
     Args:
-        frames: RGB, of one size; even sides for .mp4.
-        fps: Frames a second; a .gif's frames last whole hundredths, a .webp's whole thousandths, right on average.
-        record: What made it, for the sidecar and, without the seconds, for the clip itself: an .mp4's description, the
-            WebP's EXIF maker's note, the first frame's own chunk. A .gif has no place for it.
-        path: .mp4, .gif or .webp (lossless), or a folder, without an extension, for 0001.png and so on.
-        parameters: Text for the container's comment, the GIF's, the WebP's EXIF, or the frames' `parameters` chunk.
-        force: Overwrites; otherwise a taken name gets the first free number, "name-2.mp4".
-        sound: For an .mp4.
+        frames: RGB frames of one size; sides must be even for .mp4.
+        fps: Frames per second, on average: frames of a .gif last whole hundredths, of a .webp whole thousandths.
+        record: The record for the sidecar and, without the seconds, for the clip itself: an .mp4's description, the
+            WebP's EXIF maker's note, or a chunk of the first frame. A .gif has no place for it.
+        path: A .mp4, .gif or .webp (lossless), or a folder, without an extension, for 0001.png and so on.
+        parameters: Text for the comment of an .mp4 or .gif, a WebP's EXIF, or the frames' `parameters` chunk.
+        force: Whether to overwrite; otherwise a taken name gets the first free number, "name-2.mp4".
+        sound: Sound for an .mp4.
 
     Returns:
         The paths of the clip and the sidecar.
 
     Raises:
-        ValueError: There are no frames, their sizes differ or are odd, or the path or `fps` is not acceptable.
+        ValueError: There are no frames, their sizes differ or are odd, or the path or `fps` cannot be used.
     """
     if not frames or len({frame.size for frame in frames}) > 1:
         raise ValueError(f"frames must be pictures of one size, not {len(frames)} of {len({f.size for f in frames})}")
@@ -130,7 +130,7 @@ def write_clip(
     sound: Sound | None = None,
     record: dict[str, Any] | None = None,
 ) -> None:
-    """Writes a clip's file alone, over what is there; as in `save_clip`, and the ending that says its format."""
+    """Writes only a clip's file, replacing an existing one; arguments as in `save_clip`, and the format's ending."""
     kept = None if record is None else kept_record(record)
     if ending == ".mp4":
         write_mp4(frames, fps, file, parameters, sound, kept)
@@ -141,7 +141,7 @@ def write_clip(
 
 
 def save_sheet(frames: Sequence[Image.Image], fps: float, clip: Path, heading: str = "") -> Path:
-    """A contact sheet beside a clip, "name.sheet.png": up to 16 frames evenly spread, each with its time."""
+    """Writes a contact sheet next to a clip, "name.sheet.png": up to 16 evenly spaced frames with their times."""
     count = min(len(frames), SHEET_FRAMES)
     chosen = [round(index * (len(frames) - 1) / max(1, count - 1)) for index in range(count)]
     panels = [Panel(frames[index], f"{index / fps:.2f} s", f"frame {index + 1} of {len(frames)}") for index in chosen]
@@ -152,7 +152,7 @@ def save_sheet(frames: Sequence[Image.Image], fps: float, clip: Path, heading: s
 
 
 def clip_sha256(frames: Sequence[Image.Image]) -> str:
-    """The SHA-256 of all frames' sizes and pixels, in hexadecimal; the file format does not enter."""
+    """The SHA-256 of all frames' sizes and pixels, in hexadecimal, independent of the file format."""
     digest = hashlib.sha256(f"{len(frames)} frames ".encode())
     for frame in frames:
         digest.update(f"{frame.mode} {frame.width} {frame.height} ".encode())
@@ -175,7 +175,7 @@ def write_webp(
     quality: int | None = None,
     record: str | None = None,
 ) -> None:
-    """An animated .webp that loops: lossless, or of a quality from 0 to 100.
+    """Writes an animated .webp that loops: lossless, or with a quality from 0 to 100.
 
     The record, as JSON, goes with the comment into its EXIF.
     """
@@ -206,10 +206,10 @@ def _save_folder(
             return path, path.with_suffix(".json")
         for folder in free_names(path):
             beside = folder.with_suffix(".json")
-            # The sidecar goes first, as with pictures.
+            # The sidecar is written first, as for pictures.
             if os.path.lexists(folder) or not publish(sidecar, beside):
                 continue
-            with contextlib.suppress(OSError):  # another process has made it just now
+            with contextlib.suppress(OSError):  # another process has just made it
                 filled.rename(folder)
                 return folder, beside
             beside.unlink()
@@ -217,16 +217,16 @@ def _save_folder(
 
 
 def _replace(folder: Path, filled: Path, sidecar: Path, place: Path) -> None:
-    """Gives new frames and their sidecar the names of earlier ones, which come back if that fails or is interrupted.
+    """Replaces earlier frames and their sidecar, which are restored if that fails or is interrupted.
 
     Args:
-        folder: The name; what has it is gone with `place` afterwards.
-        filled, sidecar: The new ones.
+        folder: Path of the folder; the earlier one is removed with `place`.
+        filled, sidecar: The new folder and sidecar.
         place: A temporary folder on the same file system.
     """
     _check_replaceable(folder)
     beside = folder.with_suffix(".json")
-    # The record first, and the new one last: a kill in between leaves no frames with the record of others.
+    # The old record is removed first, and the new one comes last: a kill never leaves frames with another's record.
     earlier = {beside: place / "earlier.json", folder: place / "earlier"}
     try:
         for path, aside in earlier.items():
@@ -235,7 +235,7 @@ def _replace(folder: Path, filled: Path, sidecar: Path, place: Path) -> None:
         filled.rename(folder)
         sidecar.rename(beside)
     except BaseException:
-        if sidecar.exists():  # else all is done, and Ctrl-C came a moment later
+        if sidecar.exists():  # otherwise everything was done before Ctrl-C came
             if not filled.exists():
                 folder.rename(filled)
             for path, aside in earlier.items():
@@ -245,14 +245,14 @@ def _replace(folder: Path, filled: Path, sidecar: Path, place: Path) -> None:
 
 
 def _check_replaceable(folder: Path) -> None:
-    """Raises ValueError if a folder that is to be overwritten holds anything but frames, or its sidecar is a folder."""
+    """Raises ValueError if a folder to overwrite has files other than frames, or its sidecar is a folder."""
     _check_sidecar(folder)
     if folder.is_dir() and not all(FRAME_NAME.fullmatch(entry.name) for entry in folder.iterdir()):
         raise ValueError(f"output folder {str(folder)!r} holds other files than frames, and is not overwritten")
 
 
 def _check_sidecar(path: Path) -> None:
-    """Raises ValueError if a clip's sidecar could not overwrite what has its name."""
+    """Raises ValueError if a folder has the name of a clip's sidecar."""
     beside = path.with_suffix(".json")
     if beside.is_dir():
         raise ValueError(f"output {str(path)!r} has its record beside it, in {beside.name!r}, and that is a folder")

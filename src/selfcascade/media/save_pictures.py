@@ -1,4 +1,4 @@
-"""Pictures on disk: written whole or not at all, each with the settings that made it in its header and beside it."""
+"""Writes pictures, completely or not at all, each with its settings in the file and in a sidecar."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LIBRARIES = ("selfcascade", "torch", "diffusers", "transformers", "numpy", "pill
 
 
 def versions() -> dict[str, str]:
-    """Versions of selfcascade, Python and the libraries that decide a picture's pixels."""
+    """Versions of selfcascade, Python and the libraries that affect pixels."""
     return {
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in LIBRARIES},
@@ -36,11 +36,11 @@ def versions() -> dict[str, str]:
 
 
 def check_output(path: Path, extensions: tuple[str, ...] = EXTENSIONS) -> None:
-    """Tries, before anything expensive runs, whether a picture can be written there.
+    """Checks, before anything expensive runs, that a picture can be written.
 
     Args:
         path: Path of the file.
-        extensions: It may have, in small letters.
+        extensions: Allowed extensions, in lower case.
 
     Raises:
         ValueError: The extension is unknown, the path a folder, or its folder cannot be written to.
@@ -55,11 +55,11 @@ def check_output(path: Path, extensions: tuple[str, ...] = EXTENSIONS) -> None:
 
 
 def check_place(path: Path, name: str = "output") -> None:
-    """The part of `check_output` that holds for folders too.
+    """The part of `check_output` that also applies to folders.
 
     Args:
-        path: What will be written.
-        name: What the caller calls it, for the error.
+        path: Path of the file or folder to write.
+        name: The caller's name for it, for messages.
 
     Raises:
         ValueError: The name is too long, or its folder cannot be written to.
@@ -79,15 +79,15 @@ def check_place(path: Path, name: str = "output") -> None:
 def save_picture(
     image: Image.Image, record: dict[str, Any], path: Path, parameters: str, force: bool = False
 ) -> tuple[Path, Path]:
-    """Writes a picture and its JSON sidecar, each complete from the moment its name exists.
+    """Writes a picture and its JSON sidecar; a file only gets its name once it is complete.
 
     Args:
-        image: RGB.
-        record: What made it, for the sidecar and, without the stages' seconds, for the file itself (a PNG's own chunk,
-            else the EXIF maker's note): the same settings and seed give the same bytes.
-        path: .png, .webp or .tiff (lossless), .jpg or .avif (quality 95).
-        parameters: Text in the form other tools read, for a PNG's `parameters` chunk or the EXIF user comment.
-        force: Overwrites; otherwise a taken name gets the first free number, "name-2.png".
+        image: RGB picture.
+        record: The record for the sidecar and, without the stages' seconds, for the file itself (a PNG's chunk or the
+            EXIF maker's note): the same settings and seed give the same bytes.
+        path: A .png, .webp or .tiff (lossless), or .jpg or .avif (quality 95).
+        parameters: Text that other tools read, for a PNG's `parameters` chunk or the EXIF user comment.
+        force: Whether to overwrite; otherwise a taken name gets the first free number, "name-2.png".
 
     Returns:
         The paths of the picture and the sidecar.
@@ -100,14 +100,14 @@ def save_picture(
 
 
 def write_picture(image: Image.Image, record: dict[str, Any], path: Path, parameters: str) -> None:
-    """Writes a picture's file alone, with what `save_picture` puts into it, over what is there."""
+    """Writes only the file of a picture, with the metadata of `save_picture`, replacing an existing one."""
     _encode(image, path, ending_of(path), parameters, record)
 
 
 def save_with_record(
     path: Path, record: dict[str, Any], encode: Callable[[Path], None], force: bool = False
 ) -> tuple[Path, Path]:
-    """Writes what `encode` fills an empty file with, and its JSON sidecar; the rest is as in `save_picture`."""
+    """Writes a file that `encode` fills, and its JSON sidecar; otherwise like `save_picture`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with temporary_file(path.parent) as picture_file, temporary_file(path.parent) as sidecar_file:
         encode(picture_file)
@@ -117,7 +117,7 @@ def save_with_record(
             return path, path.with_suffix(".json")
         for picture in free_names(path):
             beside = picture.with_suffix(".json")
-            # The sidecar goes first: a picture that is there can be reproduced.
+            # The sidecar is written first, so that every existing picture can be reproduced.
             if not os.path.lexists(picture) and publish(sidecar_file, beside):
                 if publish(picture_file, picture):
                     return picture, beside
@@ -126,15 +126,15 @@ def save_with_record(
 
 
 def sidecar_bytes(record: dict[str, Any]) -> bytes:
-    """A record as its file holds it."""
+    """A record in the form of its file."""
     return (json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def parameters_text(prompt: str, negative_prompt: str | None, fields: dict[str, Any]) -> str:
-    """Settings in the form of the `parameters` chunk that web UIs read: prompt, negative prompt, "Key: value, ..."."""
+    """Settings as the `parameters` text that web UIs read: prompt, negative prompt, "Key: value, ..."."""
     lines = [prompt] + ([f"Negative prompt: {negative_prompt}"] if negative_prompt else [])
     given = ((key, str(value)) for key, value in fields.items() if value is not None)
-    separators = set(",:\n")  # a value with one in it is quoted, as those tools do
+    separators = set(",:\n")  # values that contain one are quoted, as those tools do
     pairs = [f"{key}: {json.dumps(text) if separators & set(text) else text}" for key, text in given]
     return "\n".join([*lines, ", ".join(pairs)])
 
@@ -153,7 +153,7 @@ def _encode(image: Image.Image, file: Path, extension: str, parameters: str, rec
         options = {".webp": {"lossless": True}, ".avif": {"quality": 95, "subsampling": "4:4:4"}}
         chosen: dict[str, Any] = options.get(extension, {"quality": 95, "subsampling": 0})
         for exif in (user_comment(parameters, kept), user_comment(parameters)):
-            if len(exif) <= EXIF_LIMIT:  # a longer one does not fit a JPEG; the sidecar has it
+            if len(exif) <= EXIF_LIMIT:  # a longer one does not fit into a JPEG; the sidecar has it
                 chosen["exif"] = exif
                 break
         image.save(file, FORMATS[extension], **chosen)
@@ -165,20 +165,20 @@ def kept_record(record: dict[str, Any]) -> str:
 
 
 def untimed(value: Any) -> Any:
-    """A record without the seconds that anything took, which differ from run to run."""
+    """A record without measured seconds, which differ from run to run."""
     if isinstance(value, dict):
         return {key: untimed(item) for key, item in value.items() if key != "seconds"}
     return [untimed(item) for item in value] if isinstance(value, list) else value
 
 
 def free_names(path: Path) -> Iterator[Path]:
-    """The path, and the numbered names to try after it."""
+    """The path, followed by numbered names to try."""
     yield path
     yield from (path.with_stem(f"{path.stem}-{number}") for number in range(2, 100_000))
 
 
 def publish(file: Path, path: Path) -> bool:
-    """Whether a complete file got its name; False where the name is taken, by another process even now."""
+    """Gives a complete file its name; returns False if the name is taken, even by another process just now."""
     try:
         os.link(file, path)
         return True
@@ -192,10 +192,10 @@ def publish(file: Path, path: Path) -> bool:
 
 
 def _replace(path: Path, picture: Path, sidecar: Path) -> None:
-    """Gives a picture and its sidecar the names of earlier ones, which stay if that fails or is interrupted.
+    """Replaces an earlier picture and its sidecar, which are kept if that fails or is interrupted.
 
-    The earlier sidecar goes first and the new one comes last: whenever the process is killed, no picture has the record
-    of another beside it.
+    The earlier sidecar is removed first, and the new one comes last: even if the process is killed, no picture has
+    another's record next to it.
     """
     beside = path.with_suffix(".json")
     with temporary_file(path.parent) as earlier, temporary_file(path.parent) as earlier_record:
@@ -209,7 +209,7 @@ def _replace(path: Path, picture: Path, sidecar: Path) -> None:
             picture.replace(path)
             sidecar.replace(beside)
         except BaseException:
-            if sidecar.exists():  # else all is done, and Ctrl-C came a moment later
+            if sidecar.exists():  # otherwise everything was done before Ctrl-C came
                 if not picture.exists():
                     _put_back(earlier, path, there)
                 _put_back(earlier_record, beside, recorded)

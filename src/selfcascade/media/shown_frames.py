@@ -1,4 +1,4 @@
-"""A decoded video frame as a player shows it: square pixels, upright, in the colours that were meant.
+"""Converts decoded video frames to what a player shows: square pixels, upright, in the right colours.
 
 Axis letters: H, W pixels.
 """
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-# Codes of ITU-T H.273, as all containers hold them.
+# Codes of ITU-T H.273, which all containers use.
 UNSPECIFIED, BT2020_PRIMARIES = 2, 9
 WIDE_MATRICES = (9, 10)  # bt.2020, with and without constant luminance
 HDR_CURVES = {16: "PQ", 18: "HLG"}
-# Players take untagged frames of more lines or columns for HD, which is bt.709; smaller ones are bt.601.
+# Players take larger untagged frames for HD, which is bt.709, and smaller ones for bt.601.
 MOST_SD_LINES, MOST_SD_COLUMNS = 576, 1279
 
 
 def square_size(width: int, height: int, aspect: Fraction | None) -> tuple[int, int]:
-    """Width and height in square pixels; the shorter way of a pixel is enlarged, so that nothing is lost.
+    """Width and height in square pixels; the shorter side of a pixel is enlarged, so that nothing is lost.
 
     Args:
-        width, height: In the file's pixels.
-        aspect: Width of one of these to its height; None or 0: they are square.
+        width, height: Size in the file's pixels.
+        aspect: Aspect ratio of a pixel, width to height; None or 0 for square pixels.
     """
     if not aspect or aspect <= 0:
         return width, height
@@ -36,7 +36,7 @@ def square_size(width: int, height: int, aspect: Fraction | None) -> tuple[int, 
 
 
 def shown_size(frame: VideoFrame, aspect: Fraction | None) -> tuple[int, int]:
-    """Height and width of the frame as it is shown."""
+    """Height and width of the frame as shown."""
     width, height = square_size(frame.width, frame.height, aspect)
     return (width, height) if _orientation(frame)[0] else (height, width)
 
@@ -45,8 +45,8 @@ def shown(frame: VideoFrame, aspect: Fraction | None) -> np.ndarray:
     """The frame as (H, W, 3) uint8.
 
     Args:
-        frame: As it was decoded.
-        aspect: As in `square_size`.
+        frame: The decoded frame.
+        aspect: Aspect ratio of a pixel; see `square_size`.
     """
     width, height = square_size(frame.width, frame.height, aspect)
     hd = frame.height > MOST_SD_LINES or frame.width > MOST_SD_COLUMNS
@@ -61,7 +61,7 @@ def shown(frame: VideoFrame, aspect: Fraction | None) -> np.ndarray:
 
 
 def high_dynamic_range(stream: VideoStream) -> str | None:
-    """What of a stream's colours an 8-bit picture cannot show, in words; None where they are usual ones."""
+    """Names a stream's high-dynamic-range colours, which 8-bit pictures cannot show; None for usual colours."""
     codec = stream.codec_context
     if codec.color_trc in HDR_CURVES:
         return HDR_CURVES[codec.color_trc]
@@ -70,7 +70,7 @@ def high_dynamic_range(stream: VideoStream) -> str | None:
 
 
 def _orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:
-    """How the frame is shown: rows for columns, then left for right, then top for bottom."""
+    """How the frame is shown: whether to transpose it, then mirror it horizontally, then vertically."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return False, False, False

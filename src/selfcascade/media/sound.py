@@ -1,4 +1,4 @@
-"""The sound of a clip, copied packet by packet into the clip that is made of it."""
+"""Copies the sound of a clip, packet by packet, into the clip made from it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 from selfcascade.media.endings import ending_of
 from selfcascade.media.video_files import opened_clip
 
-# What players read in an .mp4. Copied as it is, a sound loses nothing.
+# Codecs that players support in an .mp4. Copying packets is lossless.
 IN_MP4 = frozenset({"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"})
-LEAD = 0.06  # seconds of packets from before the start, which the first one that is heard is decoded with
+LEAD = 0.06  # seconds of packets before the start, which are needed to decode the first audible one
 
 
 @dataclass(frozen=True)
 class Sound:
-    """A clip's sound from a time on.
+    """The sound of a clip from a given time on.
 
     Attributes:
-        path: The clip that has it.
+        path: Path of the clip.
         start: Seconds from the clip's first frame.
     """
 
@@ -28,7 +28,7 @@ class Sound:
     start: float = 0.0
 
     def obstacle(self, output: Path) -> str | None:
-        """Why a clip at `output` cannot have it, in a few words; None where it can."""
+        """Why a clip at `output` cannot have this sound, in a few words; None if it can."""
         if ending_of(output) != ".mp4":
             return "only an .mp4 holds sound"
         with opened_clip(str(self.path)) as (container, _):
@@ -37,7 +37,7 @@ class Sound:
         return None if name in IN_MP4 else f"an .mp4 does not hold {name}"
 
     def copy_into(self, container: Any, seconds: float) -> Any:
-        """Adds its stream to an open .mp4; what is returned writes the packets of this many seconds into it."""
+        """Adds a stream to an open .mp4, and returns a function that writes the packets of this many seconds."""
         with opened_clip(str(self.path)) as (source, video):
             heard = source.streams.audio[0]
             begin = float((video.start_time or 0) * (video.time_base or 0)) + self.start
@@ -61,6 +61,6 @@ class Sound:
 
 
 def sound_of(path: Path, start: float = 0.0) -> Sound | None:
-    """The sound of a video file; None where it has none."""
+    """The sound of a video file; None if it has none."""
     with opened_clip(str(path)) as (container, _):
         return Sound(path, start) if container.streams.audio else None

@@ -1,7 +1,7 @@
-"""Clips in video files, read with PyAV: sizes and lengths from the header, frames by their times, as shown.
+"""Reads video files with PyAV: sizes and lengths from the header, frames by their times.
 
-Files are not trusted: containers that refer to other files are not opened, and whatever is wrong with a file is a
-`ClipError` that names it. Axis letters: F frames, H, W pixels.
+Files are not trusted: containers that refer to other files are not opened, and any fault of a file raises a `ClipError`
+that names it. Axis letters: F frames, H, W pixels.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-# Containers that hold their own frames: a playlist would make the library open the files that it names.
+# Containers that hold their own frames; a playlist would make the library open other files.
 DEMUXERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,ogg,flv,asf,gif"
-JOINING = "gif"  # the format whose encoders join equal frames to one that lasts longer
+JOINING = "gif"  # the format whose encoders join equal frames to a longer one
 MAX_PIXELS = 7680 * 4320
 MAX_BYTES = 4 * 2**30
 MAX_START = 86_400.0
-# Containers round times, GIF to hundredths: a frame counts as shown this early, in seconds and as a share of its own.
+# Containers round times, GIF to hundredths: a frame counts as shown this much earlier, in seconds and as a share.
 EARLY, EARLY_SHARE = 0.006, 0.25
 # A header's rate that is higher than the frames' by this factor is the clock's.
 TOO_FAST = 1.1
 
 
 class ClipError(ValueError):
-    """A video file cannot be used; the sentence says why.
+    """A video file cannot be used; the message says why.
 
     Attributes:
-        reason: In a few words, the same for all files with that fault.
+        reason: The reason in a few words, the same for all files with this fault.
     """
 
     def __init__(self, sentence: str, reason: str = "clip is damaged") -> None:
@@ -50,14 +50,14 @@ class ClipError(ValueError):
 
 @dataclass(frozen=True)
 class ClipInfo:
-    """What a video file holds.
+    """Facts about a video file.
 
     Attributes:
-        height, width: Pixels of the picture as it is shown, upright and of square pixels.
-        fps: Frames a second; their mean where the rate varies.
-        duration: Seconds.
-        frames: How many there are.
-        sound: Whether it is heard too.
+        height, width: Size as shown, upright and in square pixels.
+        fps: Frames per second; the mean if the rate varies.
+        duration: Duration in seconds.
+        frames: Number of frames.
+        sound: Whether there is sound.
     """
 
     height: int
@@ -69,10 +69,10 @@ class ClipInfo:
 
 
 def probe_clip(path: str | os.PathLike[str]) -> ClipInfo:
-    """A file's size and length, without decoding more than its first frame, which alone says how it is turned.
+    """Reads a file's size and length; only the first frame is decoded, to see how it is rotated.
 
     Raises:
-        ClipError: The file is missing, no video, damaged, HDR, has one frame only, or over 7680 x 4320 pixels.
+        ClipError: The file is missing, not a video, damaged, HDR, has only one frame, or over 7680 x 4320 pixels.
     """
     name = os.fspath(path)
     with opened_clip(name) as (container, stream):
@@ -94,24 +94,24 @@ def read_clip(
     stride: int | None = None,
     start: float = 0.0,
 ) -> tuple[np.ndarray, float]:
-    """A file's frames at even times, as a player shows them; of each time the frame that is shown then.
+    """Reads the frames that a player shows at even times.
 
-    So a variable rate becomes a constant one, and of a constant rate each frame is taken once.
+    So a variable rate becomes a constant one, and at a constant rate each frame is taken once.
 
     Args:
-        path: The file.
-        frames: How many; None takes all there are.
-        fps: Frames a second to take, above or below the file's own rate; None takes the file's (mean) rate.
-        stride: Instead of `fps`: every stride-th frame of the file's own rate.
+        path: Path of the file.
+        frames: Number of frames; None takes all.
+        fps: Frames per second to take, above or below the file's own rate; None takes the file's (mean) rate.
+        stride: Instead of `fps`, take every stride-th frame at the file's own rate.
         start: Seconds from the beginning to the first frame taken.
 
     Returns:
-        (F, H, W, 3) uint8, and their frames a second.
+        Frames (F, H, W, 3) uint8, and frames per second.
 
     Raises:
-        ClipError: As in `probe_clip`; or the file has too few frames, is truncated before them, changes its size, or
-            gives over 4 GiB of frames.
-        ValueError: An argument is out of its range, or `fps` and `stride` are both given.
+        ClipError: The file has a fault that `probe_clip` finds, too few frames, is truncated, changes its size, or has
+            over 4 GiB of frames.
+        ValueError: An argument is out of range, or `fps` and `stride` are both given.
     """
     _check(frames, fps, stride, start)
     name = os.fspath(path)
@@ -148,7 +148,7 @@ def _check(frames: int | None, fps: float | None, stride: int | None, start: flo
 
 @contextlib.contextmanager
 def opened_clip(name: str) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and its video; whatever PyAV raises meanwhile becomes a ClipError."""
+    """The container and its video; any error of PyAV in this context becomes a ClipError."""
     try:
         import av
     except ImportError as error:
@@ -157,7 +157,7 @@ def opened_clip(name: str) -> Iterator[tuple[InputContainer, VideoStream]]:
         raise ClipError(f"clip {name!r} does not exist or is not a regular file", "clip is missing")
     if Path(name).stat().st_size == 0:
         raise ClipError(f"clip {name!r} is empty (0 bytes)", "clip is empty")
-    # The library takes a GIF's frames under two hundredths for tenths, as browsers once did.
+    # By default the library reads GIF frames under two hundredths of a second as tenths, as browsers once did.
     options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file", "min_delay": "1"}
     try:
         with av.open(f"file:{name}", options=options) as container:
@@ -199,13 +199,13 @@ def _one_frame(name: str) -> ClipError:
 
 
 def _count_and_rate(container: InputContainer, stream: VideoStream) -> tuple[int, float]:
-    """How many frames there are, and how many a second in the mean (25 where nothing tells)."""
+    """Number of frames, and mean frames per second (25 if unknown)."""
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate
     rate = float(rate) if rate and 0 < rate <= 1000 else 25.0
     joined = container.format.name == JOINING
     if stream.frames and not joined:
         return stream.frames, rate
-    # Matroska and MPEG headers do not say; looking through the packets decodes nothing.
+    # Matroska and MPEG headers do not tell; going through the packets decodes nothing.
     packets, unit = [packet for packet in container.demux(stream) if packet.size], float(stream.time_base or 0)
     container.seek(0)
     lengths = [packet.duration * unit for packet in packets if packet.duration]
@@ -219,7 +219,7 @@ def _count_and_rate(container: InputContainer, stream: VideoStream) -> tuple[int
 
 
 def _end(container: InputContainer, stream: VideoStream) -> float | None:
-    """The video's length in seconds, from its header; None if the header does not say."""
+    """The video's length in seconds, from its header; None if the header does not tell."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     if container.duration and len(container.streams) == 1:
@@ -241,14 +241,14 @@ def _decoded(name: str, container: InputContainer, stream: VideoStream) -> Itera
 def _decoded_from(
     name: str, container: InputContainer, stream: VideoStream, start: float
 ) -> Iterator[tuple[float, VideoFrame]]:
-    """Seconds from the beginning and frames, from the one shown at `start`, or an earlier one, on."""
+    """(time in seconds, frame) from the frame shown at `start`, or an earlier one, on."""
     unit = float(stream.time_base or 0)
     origin = None if stream.start_time is None else stream.start_time * unit
     if start and unit and stream.start_time is not None:
         container.seek(stream.start_time + int(start / unit), stream=stream, backward=True)
         first = next(container.decode(stream), None)
         landed = None if first is None or first.time is None or first.is_corrupt else first.time - (origin or 0.0)
-        # Not every container can be sought; those that cannot are read from their beginning.
+        # Containers without seeking are read from their beginning.
         later = landed is None or landed > start + EARLY
         container.seek(0 if later else stream.start_time + int(start / unit), stream=None if later else stream)
     for frame in _decoded(name, container, stream):
@@ -265,7 +265,7 @@ def _at_even_times(
     start: float,
     wanted: int | None,
 ) -> Iterator[VideoFrame]:
-    """The frame shown at each of the times start + i / rate, as far as there are any; `rates` are own and wanted."""
+    """The frames shown at the times start + i / rate, as long as there are any; `rates` are own and wanted."""
     lasts, taken, seen, end = 1 / rates[0], 0, 0, 0.0
     early = min(EARLY, EARLY_SHARE * lasts)
     shown: VideoFrame | None = None

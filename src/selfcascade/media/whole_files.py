@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their place, and renamed."""
+"""Atomic writing: files are written under a temporary name, and renamed once they are complete."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OURS = re.compile(rf"\.selfcascade-{HOST}-([0-9]+)-.*")
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` fill a file beside `path`, then puts it in place in one step; folders are made as needed."""
+    """Lets `write` fill a temporary file, then renames it to `path`; folders are made as needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with temporary_file(path.parent) as aside:
         write(aside)
@@ -27,7 +27,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 @contextlib.contextmanager
 def temporary_file(folder: Path) -> Iterator[Path]:
-    """An empty file with the permissions of a new one, which is removed afterwards unless it was renamed."""
+    """An empty file with the usual permissions, which is removed afterwards unless it was renamed."""
     handle, name = tempfile.mkstemp(".part", temporary_prefix(folder), folder)
     os.close(handle)
     aside = Path(name)
@@ -39,27 +39,27 @@ def temporary_file(folder: Path) -> Iterator[Path]:
 
 
 def temporary_prefix(folder: Path) -> str:
-    """What names of temporary files in a folder begin with; those that killed processes left there are removed."""
+    """Prefix of temporary files in a folder; leftovers of killed processes are removed."""
     _sweep(os.path.realpath(folder))
     return f".selfcascade-{HOST}-{os.getpid()}-"
 
 
-@functools.cache  # a folder of a hundred thousand files is looked through once
+@functools.cache  # a folder may have a hundred thousand files
 def _sweep(folder: str) -> None:
-    """Removes the temporary files of this machine's processes that are gone.
+    """Removes temporary files of this machine's processes that no longer run.
 
-    Folders stay: one may hold the only frames of an earlier clip, where its replacement was killed half-way.
+    Folders are kept: one may hold the only frames of an earlier clip, if its replacement was killed half-way.
     """
     for entry in os.scandir(folder):
         owner = OURS.fullmatch(entry.name)
         if owner is None or psutil.pid_exists(int(owner[1])) or entry.is_dir(follow_symlinks=False):
             continue
-        with contextlib.suppress(OSError):  # another process removes it just now, or it belongs to another user
+        with contextlib.suppress(OSError):  # another process is removing it, or it belongs to another user
             Path(entry.path).unlink()
 
 
 def umask() -> int:
-    """The permissions that this process takes from new files."""
+    """The permissions that this process removes from new files."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

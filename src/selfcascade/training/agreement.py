@@ -1,4 +1,4 @@
-"""What all processes of a training run must hold alike before its first step, and the engines that it runs on."""
+"""What all processes of a training run must agree on before its first step, and the supported engines."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from accelerate.utils import DistributedType
 from selfcascade.training.config import TrainingConfig
 
 PACKAGES = ("selfcascade", "torch", "diffusers", "transformers", "accelerate", "peft", "numpy", "pillow")
-# Each machine may keep its files where it likes: what is in them is compared, or only the main process uses them.
+# Paths, which may differ between machines: contents are compared, or only the main process uses them.
 PLACES = frozenset({"model", "train_data", "validation_data", "output_dir", "cache_latents", "resume_from_checkpoint"})
 
 
 def versions() -> dict[str, str]:
-    """The installed versions of what decides a run's figures."""
+    """Installed versions of packages that affect a run's figures."""
     found = {"Python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -30,13 +30,13 @@ def versions() -> dict[str, str]:
 
 
 def facts_of_the_model(config: TrainingConfig, base: Any, trained: Mapping[str, Any], processes: int) -> dict[str, Any]:
-    """What is compared before the model is shared between the processes.
+    """Facts that are compared before the model is split between the processes.
 
     Args:
-        config: The settings.
+        config: Settings of the run.
         base: The base model's fingerprint.
         trained: The trained weights by name.
-        processes: How many there are, as this one sees it.
+        processes: Number of processes that this one sees.
     """
     settings = {name: value for name, value in config.model_dump(mode="json").items() if name not in PLACES}
     return {
@@ -49,7 +49,7 @@ def facts_of_the_model(config: TrainingConfig, base: Any, trained: Mapping[str, 
 
 
 def refuse_other_engines() -> None:
-    """Raises ValueError if accelerate is configured for an engine whose state no checkpoint of ours holds."""
+    """Raises ValueError if accelerate is configured for an engine whose state checkpoints do not support."""
     asked = {name for name in ("DEEPSPEED", "MEGATRON_LM") if os.environ.get(f"ACCELERATE_USE_{name}") == "true"}
     if asked:
         raise ValueError(
@@ -62,7 +62,7 @@ def is_sharded(accelerator: Accelerator, config: TrainingConfig) -> bool:
     """Whether each process holds a part of each trained weight (FSDP).
 
     Raises:
-        ValueError: So configured for a method that is not trained so, or in FSDP's first form.
+        ValueError: FSDP is configured for a method that does not support it, or as version 1.
     """
     if accelerator.distributed_type != DistributedType.FSDP:
         return False

@@ -1,8 +1,8 @@
-"""Checkpoints that are whole or absent, and whose damage is noticed and named.
+"""Atomic checkpoints whose damage is detected.
 
 A checkpoint is a folder `checkpoint-000123` of safetensors and JSON files with a manifest of their sizes and SHA-256.
-It is written beside its place, every file and folder is synced to disk, and only then renamed, so a kill at any moment
-leaves the checkpoints before it untouched; one that was whole but not yet renamed is used by the next run.
+It is written under a temporary name, all files and folders are synced to disk, and only then it is renamed. So a kill
+at any moment leaves earlier checkpoints untouched; a complete one that was not renamed yet is used by the next run.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ SUPERSEDED = ".superseded"
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be used; the sentence names the file, and the newest whole checkpoint if there is one."""
+    """A checkpoint cannot be used; the message names the file, and the newest intact checkpoint if there is one."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a training state is made of.
+    """The state of a training run.
 
     Attributes:
-        step: Optimizer steps done.
-        tensors: For each file name ("weights", "optimizer", ...) its named tensors.
-        state: Everything that is not a tensor: settings, data positions, fingerprints; JSON-able.
+        step: Number of optimizer steps done.
+        tensors: Named tensors for each file name ("weights", "optimizer", ...).
+        state: Everything else, as JSON: settings, data positions, fingerprints.
     """
 
     step: int
@@ -53,19 +53,19 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int | None = None) -> Path:
-    """Writes `folder/checkpoint-STEP`, whole or not at all; then removes all but it and the newest `keep` - 1 others.
+    """Writes `folder/checkpoint-STEP` atomically, then removes all others but the newest `keep` - 1.
 
     Args:
         folder: The run's output folder.
         checkpoint: Tensors of any device and floating-point type.
-        keep: How many checkpoints stay; None keeps all.
+        keep: Number of checkpoints to keep; None keeps all.
 
     Returns:
         The checkpoint's folder.
 
     Raises:
         ValueError: `keep` is not a positive whole number.
-        OSError: The disk is full or not writable; nothing of this checkpoint is left then.
+        OSError: The disk is full or not writable; then nothing of this checkpoint is left.
     """
     if keep is not None and not is_whole(keep):
         raise ValueError(f"checkpoints_total_limit must be a positive whole number, not {keep!r}")
@@ -96,7 +96,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int | None = Non
     if keep is not None:
         others = [path for path in list_checkpoints(folder) if path != place]
         for old in others[: len(others) - keep + 1]:
-            # Renamed first: a kill while files are removed must not leave half a checkpoint under its name.
+            # Renamed first: a kill during the removal must not leave half a checkpoint under its name.
             gone = old.with_name(old.name + PART)
             shutil.rmtree(gone, ignore_errors=True)
             old.rename(gone)
@@ -106,7 +106,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int | None = Non
 
 @contextmanager
 def written(folder: Path, step: int) -> Iterator[None]:
-    """Within it what the disk does not take ends the run with one sentence; earlier checkpoints are as they were."""
+    """Turns errors of writing in this context into one ValueError; earlier checkpoints stay unchanged."""
     try:
         yield
     except (OSError, SafetensorError) as error:  # safetensors has its own for a full disk
@@ -117,10 +117,10 @@ def written(folder: Path, step: int) -> Iterator[None]:
 
 
 def load_checkpoint(place: Path) -> Checkpoint:
-    """Reads a checkpoint after checking each of its files.
+    """Reads a checkpoint, and verifies all of its files.
 
     Raises:
-        CheckpointError: A file is missing, cut, altered or not readable; the sentence offers the newest whole one.
+        CheckpointError: A file is missing, truncated, altered or unreadable; the message offers the newest intact one.
     """
     try:
         manifest = _verified(place)
@@ -138,14 +138,14 @@ def load_checkpoint(place: Path) -> Checkpoint:
 
 
 def find_checkpoint(folder: Path, wanted: str) -> Path | None:
-    """The checkpoint to resume from; None where "latest" is wanted and there is none yet.
+    """The checkpoint to resume from; None for "latest" if there is none yet.
 
     Args:
         folder: The run's output folder.
         wanted: "latest", or the name or path of a checkpoint.
 
     Raises:
-        CheckpointError: There is no such checkpoint. A damaged latest one is not passed over: loading it says so.
+        CheckpointError: The checkpoint does not exist. (A damaged latest one is returned; loading it raises.)
     """
     if wanted == "latest":
         found = list_checkpoints(folder)
@@ -158,7 +158,7 @@ def find_checkpoint(folder: Path, wanted: str) -> Path | None:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints' folders, oldest first; unfinished ones are not among them."""
+    """Folders of the complete checkpoints, oldest first."""
     if not folder.is_dir():
         return []
     found = [path for path in folder.iterdir() if NAME.fullmatch(path.name)]
@@ -166,7 +166,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def remove_unfinished(folder: Path) -> list[str]:
-    """Removes what a killed save left behind, and returns the names; what was whole but for its name gets that."""
+    """Removes leftovers of a killed save, and returns their names; a complete checkpoint is renamed instead."""
     if not folder.is_dir():
         return []
     left = sorted(path for path in folder.iterdir() if path.name.endswith(PART) and NAME.match(path.name))
@@ -183,7 +183,7 @@ def remove_unfinished(folder: Path) -> list[str]:
 
 
 def refuse_earlier_run(folder: Path) -> None:
-    """Raises CheckpointError if a run has left checkpoints or a curve, which a fresh start would mix with its own."""
+    """Raises CheckpointError if the folder has checkpoints or a curve of an earlier run, which would be mixed up."""
     found = [path.name for path in (*list_checkpoints(folder)[-1:], folder / "curve.jsonl") if path.exists()]
     if found:
         raise CheckpointError(
@@ -193,7 +193,7 @@ def refuse_earlier_run(folder: Path) -> None:
 
 
 def set_aside_after(folder: Path, step: int) -> list[str]:
-    """Renames the checkpoints of later steps, which a resumed run will make again, and returns their new names."""
+    """Renames checkpoints of later steps, which a resumed run will make again, and returns their new names."""
     renamed = []
     for place in list_checkpoints(folder):
         if int(place.name.rpartition("-")[2]) > step:
@@ -205,7 +205,7 @@ def set_aside_after(folder: Path, step: int) -> list[str]:
 
 
 def latest_whole(folder: Path, other_than: Path | None = None) -> Path | None:
-    """The newest checkpoint whose files are all as they were written."""
+    """The newest checkpoint with all files intact."""
     for place in reversed(list_checkpoints(folder)):
         if (other_than is None or place.name != other_than.name) and _is_whole(place, place.name):
             return place

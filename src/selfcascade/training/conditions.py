@@ -16,7 +16,7 @@ def encode_captions(pipe: Any, captions: Sequence[str]) -> dict[str, Tensor]:
 
     Args:
         pipe: Stable Diffusion 1.x, 2.x, XL, AnimateDiff or ModelScope.
-        captions: One a picture or clip.
+        captions: One caption per picture or clip.
 
     Returns:
         "encoder_hidden_states" (B, tokens, D), and for SDXL "pooled" (B, D').
@@ -36,13 +36,13 @@ def unet_arguments(
     """The U-Net's keyword arguments.
 
     Args:
-        pipe: As in `encode_captions`.
-        embeds: From `encode_captions`.
-        original_sizes: (B, 2) heights and widths of the files.
-        crops: (B, 2) top and left of the crop, in pixels of the resized picture.
+        pipe: The pipeline; see `encode_captions`.
+        embeds: Result of `encode_captions`.
+        original_sizes: Heights and widths of the files, (B, 2).
+        crops: Top and left of the crops, (B, 2), in pixels of the resized picture.
         size: (height, width) of this pass.
-        frames: Number of frames in each clip. AnimateDiff's U-Net wants each caption once a frame; ModelScope's repeats
-            it by itself.
+        frames: Number of frames in each clip. AnimateDiff's U-Net takes each caption once per frame; ModelScope's
+            repeats captions itself.
     """
     states = embeds["encoder_hidden_states"]
     if "motion_max_seq_length" in pipe.unet.config:
@@ -50,12 +50,12 @@ def unet_arguments(
     arguments: dict[str, Any] = {"encoder_hidden_states": states}
     if takes_sizes(pipe.unet):
         target = torch.tensor(list(size)).expand(len(crops), 2)
-        # In float32 whatever the captions' precision: half precision cannot tell 1023 pixels from 1024.
+        # In float32 whatever the captions' precision: half precision cannot distinguish large sizes.
         time_ids = torch.cat([original_sizes, crops, target], 1).to(embeds["pooled"].device, torch.float32)
         arguments["added_cond_kwargs"] = {"text_embeds": embeds["pooled"], "time_ids": time_ids}
     return arguments
 
 
 def takes_sizes(unet: Any) -> bool:
-    """Whether the U-Net is SDXL's kind, which takes the picture's sizes."""
+    """Whether the U-Net takes the picture's sizes, like SDXL's."""
     return unet.config.get("addition_embed_type") == "text_time"

@@ -1,4 +1,4 @@
-"""The settings of a training run, checked as soon as they are given; names as in diffusers' training examples."""
+"""Settings of a training run, checked at once; names follow diffusers' training examples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from selfcascade.data import ClipFiles
 
-# May differ between a run and its continuation: they change what is shown and kept, not what is learnt.
+# May differ between a run and its continuation: they affect what is logged and kept, not what is learnt.
 FREE_ON_RESUME = frozenset(
     {
         "allow_changed_data",
@@ -44,7 +44,7 @@ FOR_ONE_METHOD = {
 
 
 class TrainingConfig(BaseModel):
-    """Everything that decides a run's weights, and how it is watched; each field says what it is.
+    """All settings of a run; each field has a description.
 
     Raises:
         ValueError: A value is out of range (pydantic's `ValidationError` is one); the message names it.
@@ -57,9 +57,9 @@ class TrainingConfig(BaseModel):
     train_data: str = Field(
         "scenes",
         description="'scenes', 'collages', 'collages:sprites=DIR,backgrounds=DIR', a folder of pictures with captions, "
-        "or .tar shards; with frames 'moving-scenes', a folder of clips with captions, or a .csv as WebVid's.",
+        "or .tar shards; with frames 'moving-scenes', a folder of clips with captions, or a .csv like WebVid's.",
     )
-    output_dir: str = Field("outputs/training", description="Weights, checkpoints, curve and settings go there.")
+    output_dir: str = Field("outputs/training", description="Folder for weights, checkpoints, curve and settings.")
     resolution: tuple[PositiveInt, PositiveInt] = Field((128, 128), description="Height and width of the pictures.")
     frames: int | None = Field(None, ge=2, le=4096, description="Frames per clip, for a model that makes clips.")
     fps: float | None = Field(
@@ -68,8 +68,8 @@ class TrainingConfig(BaseModel):
     stride: PositiveInt | None = Field(None, description="Instead of fps: take every n-th frame of each clip.")
     min_duration: float | None = Field(None, ge=0, description="Seconds; shorter clips are left out.")
     max_duration: float | None = Field(None, gt=0, description="Seconds; longer clips are left out.")
-    aspect_buckets: bool = Field(False, description="Also train at other ratios of about that area.")
-    scale: float = Field(2.0, gt=1, le=8, description="Sides of the pictures to the pivot's.")
+    aspect_buckets: bool = Field(False, description="Also train at other ratios with about the same area.")
+    scale: float = Field(2.0, gt=1, le=8, description="Ratio of the pictures' sides to the pivot's.")
     pivot_step: PositiveInt | None = Field(None, description="K: t ~ U{1..K}; 0.7 T for upsamplers, T for the others.")
     preset: str = Field("micro", description="Which upsamplers: micro or full.")
     upsampling: Literal["latent-bilinear", "latent-bicubic", "rgb"] = Field(
@@ -80,20 +80,20 @@ class TrainingConfig(BaseModel):
     )
     rank: PositiveInt = Field(4, description="Rank of the LoRA.")
     lora_alpha: float | None = Field(None, gt=0, description="Alpha of the LoRA; its rank unless given.")
-    seed: int = Field(0, ge=0, le=2**31, description="Seed of every random draw.")
-    train_batch_size: PositiveInt = Field(4, description="Pictures or clips of a process in a pass.")
-    gradient_accumulation_steps: PositiveInt = Field(1, description="Passes of an optimizer step.")
+    seed: int = Field(0, ge=0, le=2**31, description="Seed of all random numbers.")
+    train_batch_size: PositiveInt = Field(4, description="Pictures or clips per process and pass.")
+    gradient_accumulation_steps: PositiveInt = Field(1, description="Passes per optimizer step.")
     max_train_steps: PositiveInt = Field(4000, description="Optimizer steps.")
     learning_rate: float = Field(1e-3, gt=0, le=10, description="The highest.")
     lr_scheduler: Literal[
         "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
-    ] = Field("constant_with_warmup", description="How the learning rate goes.")
+    ] = Field("constant_with_warmup", description="Schedule of the learning rate.")
     lr_warmup_steps: int = Field(0, ge=0, description="Steps until the highest rate.")
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first beta.")
     adam_beta2: float = Field(0.999, ge=0, lt=1, description="AdamW's second beta.")
     adam_weight_decay: float = Field(1e-2, ge=0, description="AdamW's weight decay.")
     adam_epsilon: float = Field(1e-8, gt=0, description="AdamW's epsilon.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Longer gradients are shortened to it.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Largest norm of gradients; longer ones are scaled down.")
     use_8bit_adam: bool = Field(False, description="AdamW with 8-bit moments; needs bitsandbytes.")
     use_ema: bool = Field(False, description="Save the moving average of the weights.")
     ema_decay: float = Field(0.999, gt=0, lt=1, description="Decay of the moving average.")
@@ -101,7 +101,7 @@ class TrainingConfig(BaseModel):
     prompt_dropout: float = Field(0.1, ge=0, le=1, description="Share of pictures whose caption is left out.")
     mixed_precision: Literal["no", "fp16", "bf16"] = Field("no", description="Arithmetic of the networks.")
     frozen_weights: Literal["auto", "float32"] = Field(
-        "auto", description="Precision of all that is not trained; auto: mixed_precision's, unless method is full."
+        "auto", description="Precision of frozen weights; auto: mixed_precision's, unless method is full."
     )
     gradient_checkpointing: bool = Field(False, description="Less memory, more time.")
     allow_tf32: bool = Field(False, description="Faster matrix products on Ampere and later.")
@@ -109,18 +109,20 @@ class TrainingConfig(BaseModel):
         None, description="Folder for encoded pictures; crops, and frames of clips, are then the same each epoch."
     )
     cache_pivot_features: bool = Field(
-        False, description="Keep what upsamplers read of the pivots there too: 26 MB a picture for SD 2.1 at 1024."
+        False, description="Also cache the pivots' skip features there: 26 MB per picture for SD 2.1 at 1024."
     )
     dataloader_num_workers: int = Field(
         0, ge=0, le=256, description="Processes that read and decode the data for each training process."
     )
-    allow_changed_data: bool = Field(False, description="Go on although the data has changed.")
+    allow_changed_data: bool = Field(False, description="Continue although the data has changed.")
     max_skip_share: float = Field(0.5, ge=0, le=1, description="Share of damaged samples that ends the run.")
     checkpointing_steps: PositiveInt = Field(500, description="Steps between checkpoints.")
     checkpoints_total_limit: PositiveInt | None = Field(3, description="Checkpoints that are kept.")
     resume_from_checkpoint: str | None = Field(None, description="'latest', or a checkpoint's name or path.")
-    validation_prompt: tuple[str, ...] = Field((), description="Pictures of it are made; may be given several times.")
-    validation_data: str | None = Field(None, description="As train_data, of other pictures: their loss is logged.")
+    validation_prompt: tuple[str, ...] = Field(
+        (), description="Prompt of validation pictures; may be given several times."
+    )
+    validation_data: str | None = Field(None, description="Like train_data, but other pictures; their loss is logged.")
     num_validation_pictures: PositiveInt = Field(16, description="Pictures of validation_data, always the same.")
     validation_steps: PositiveInt = Field(500, description="Steps between validations.")
     logging_steps: PositiveInt = Field(10, description="Steps between rows of the curve.")
@@ -183,12 +185,12 @@ class TrainingConfig(BaseModel):
 
     @property
     def frozen_dtype(self) -> torch.dtype | None:
-        """What frozen weights are cast to; None leaves them as they are.
+        """The type that frozen weights are cast to; None leaves them unchanged.
 
-        Trained weights stay in float32. A whole U-Net that is trained keeps VAE and text encoder in its own precision,
-        so that the pipeline can make pictures in between.
+        Trained weights stay in float32. If the whole U-Net is trained, VAE and text encoder keep its precision, so that
+        the pipeline can make pictures during training.
         """
-        import torch  # the command line reads its options without it
+        import torch  # imported here, since the command line reads these settings without torch
 
         if self.frozen_weights == "float32" or self.method == "full":
             return None
@@ -196,7 +198,7 @@ class TrainingConfig(BaseModel):
 
     @property
     def clips(self) -> ClipFiles | None:
-        """Which clips are used, and which of their frames; None for pictures."""
+        """Which clips and frames are used; None for pictures."""
         if self.frames is None:
             return None
         from selfcascade.data import ClipFiles  # as above
@@ -211,7 +213,7 @@ class TrainingConfig(BaseModel):
         )
 
     def samples(self, count: int) -> str:
-        """So many pictures or clips, in words."""
+        """'4 pictures', or '4 clips of 16 frames'."""
         noun = ("picture" if self.frames is None else "clip") + "s" * (count != 1)
         return f"{count} {noun}" if self.frames is None else f"{count} {noun} of {self.frames} frames"
 
@@ -228,9 +230,9 @@ class TrainingConfig(BaseModel):
         return self.pivot_step
 
     def check_continues(self, earlier: dict[str, Any]) -> None:
-        """Raises ValueError if a checkpoint was made with settings that this run would change on the way."""
+        """Raises ValueError if a checkpoint was made with other settings that must not change."""
         now = self.model_dump(mode="json")
-        # A rate that decays towards the last step depends on which step that is.
+        # A learning rate that decays depends on the number of steps.
         free = FREE_ON_RESUME - (set() if self.lr_scheduler.startswith("constant") else {"max_train_steps"})
         known = {name: value for name, value in earlier.items() if name in now and name not in free}
         changed = [f"{name} ({value!r} then, {now[name]!r} now)" for name, value in known.items() if now[name] != value]
@@ -238,11 +240,11 @@ class TrainingConfig(BaseModel):
             raise ValueError(f"the checkpoint was made with other settings: {'; '.join(changed)}")
 
     def flat(self) -> dict[str, int | float | str]:
-        """The settings as trackers take them."""
+        """The settings in the form that trackers take."""
         values = self.model_dump(mode="json")
         return {key: value if isinstance(value, (int, float, str)) else str(value) for key, value in values.items()}
 
     @property
     def folder(self) -> Path:
-        """Where everything is written."""
+        """The output folder."""
         return Path(self.output_dir).expanduser()

@@ -1,4 +1,4 @@
-"""Optional packages that a run's settings ask for, looked up before anything is loaded."""
+"""Checks, before anything is loaded, that optional packages for a run's settings are installed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from importlib.util import find_spec
 from selfcascade.options.optional import install, is_installed
 from selfcascade.training.config import TrainingConfig
 
-# As accelerate and Python both call them.
+# Trackers whose name in accelerate is the name of their package.
 TRACKERS = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb")
 
 
 def check_extras(config: TrainingConfig) -> None:
-    """Raises ValueError, saying what to install, unless all packages that the settings need are there."""
+    """Raises ValueError, saying what to install, if a package that the settings need is missing."""
     needed = {"method 'lora'": "peft"} if config.method == "lora" else {}
     if config.use_8bit_adam:
         needed["use_8bit_adam"] = "bitsandbytes"

@@ -1,7 +1,7 @@
-"""How the processes of now share the batches that a run was begun with, so that their number may change on the way.
+"""Shares a run's batches between processes, whose number may change when the run is resumed.
 
-A run has as many lanes as it had processes when it began. Each is a stream of its own, with its own place in the data;
-every optimizer step takes the same batches of the same lanes, whoever computes them.
+A run has as many lanes as it had processes when it began. A lane is a stream of batches with its own position in the
+data. Every optimizer step takes the same batches of the same lanes, whichever process computes them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from selfcascade.data import Batch, Position, Stream, prefetched
 
 @dataclass(frozen=True)
 class Lanes:
-    """The lanes that a process computes, or its part of one.
+    """The lanes that a process computes, or its part of a lane.
 
     Attributes:
-        count: Lanes of the run.
-        own: Those of this process.
-        part, parts: With more processes than lanes, the number of this part of each batch, and of how many.
+        count: Number of lanes of the run.
+        own: Lanes of this process.
+        part, parts: With more processes than lanes, the index of this process's part of a batch, and number of parts.
     """
 
     count: int
@@ -34,7 +34,7 @@ class Lanes:
         """The share of a process.
 
         Raises:
-            ValueError: The lanes cannot be shared equally by this many processes; those that can are named.
+            ValueError: This many processes cannot share the lanes equally; the message lists numbers that can.
         """
         if count % processes == 0:
             return cls(count, tuple(range(rank, count, processes)))
@@ -49,28 +49,28 @@ class Lanes:
         )
 
     def samples(self, step: int, micro: int, rows: int) -> list[int]:
-        """Numbers, from the run's beginning, of the samples of a part of a batch.
+        """Numbers of the samples in this process's part of a batch, counted from the run's beginning.
 
         Args:
-            step: Optimizer steps before it, times the batches of a lane in each, plus those of this step before it.
-            micro: Which of the process's own lanes it is of.
-            rows: Samples of the whole batch.
+            step: Number of batches of a lane before this one.
+            micro: Index among the process's own lanes.
+            rows: Number of samples in the whole batch.
         """
         first = step * rows * self.count
         return [first + row * self.count + self.own[micro] for row in self.rows(rows)]
 
     def rows(self, rows: int) -> range:
-        """Which rows of a batch are computed here."""
+        """Rows of a batch that this process computes."""
         size = rows // self.parts
         return range(self.part * size, (self.part + 1) * size)
 
     def batches(self, stream: Stream, batch_size: int, starts: list[Position]) -> Iterator[tuple[Batch, int]]:
-        """One batch of each own lane after the other, without end, each with the samples of the whole batch.
+        """Batches of the own lanes in turn, without end, each with the number of samples in the whole batch.
 
         Args:
             stream: The data.
-            batch_size: Samples of a whole batch.
-            starts: Of each lane of the run, where it goes on.
+            batch_size: Number of samples in a whole batch.
+            starts: Position of each lane of the run.
         """
         lanes = [stream.batches(batch_size, lane, self.count, starts[lane]) for lane in self.own]
 
@@ -78,14 +78,14 @@ class Lanes:
             while True:
                 yield from (next(lane) for lane in lanes)
 
-        # Processes that decode are ahead by themselves, and must not be started by a thread.
+        # Worker processes run ahead by themselves, and must not be started from a thread.
         ahead = in_turn() if stream.workers else prefetched(in_turn())
         with closing(ahead):  # type: ignore[type-var]
             for batch in ahead:
                 yield self._part_of(batch), len(batch.keys)
 
     def positions(self, gathered: list[dict[int, Any]]) -> list[Any]:
-        """The lanes' places in order, from those that each process says of its own."""
+        """Positions of all lanes in order, from those that each process reports for its own."""
         found = {lane: place for own in gathered for lane, place in own.items()}
         return [found[lane] for lane in range(self.count)]
 

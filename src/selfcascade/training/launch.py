@@ -1,4 +1,4 @@
-"""A training run from its settings alone: model, data, validation; what `selfcascade train` does."""
+"""Runs training from its settings: loads model and data, and validates; used by `selfcascade train`."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ VALIDATION_STEPS = 25
 
 
 def run_training(config: TrainingConfig, announce: Callable[[str], None] = lambda _: None) -> Trainer:
-    """Loads the model and the data, and trains; the trainer that ran is returned.
+    """Loads the model and the data, trains, and returns the trainer.
 
     Args:
-        config: All settings.
-        announce: Called with a line about what is trained before it is.
+        config: Settings of the run.
+        announce: Called with a line about what will be trained.
 
     Raises:
-        ValueError: The model, the data or a setting cannot be used; the sentence names it.
+        ValueError: The model, the data or a setting cannot be used; the message names it.
     """
     check_extras(config)
     refuse_other_engines()
@@ -51,7 +51,7 @@ def run_training(config: TrainingConfig, announce: Callable[[str], None] = lambd
 
 
 def _loaded(config: TrainingConfig, processes: Processes) -> tuple[Any, Stream, Stream | None, Any]:
-    """The model, the data, the data that is held out, and what makes pictures in between."""
+    """The model, the data, the held-out data, and the function that makes validation pictures."""
     size = Size(*config.resolution)
     source = open_source(config.train_data, size, clips=config.clips)  # first, as it takes less than a model
     pipe = load_model(config.model, str(processes.device) if processes.num_processes > 1 else None, "float32")
@@ -73,19 +73,19 @@ def _loaded(config: TrainingConfig, processes: Processes) -> tuple[Any, Stream, 
     ahead = {"workers": config.dataloader_num_workers, "may_change": config.allow_changed_data}
     stream = Stream(source, sizes, config.seed, *settings, **ahead)
     held_out = None
-    if config.validation_data is not None:  # scenes have no end; with another seed they are others
+    if config.validation_data is not None:  # scenes are endless; another seed gives other ones
         source = open_source(config.validation_data, size, clips=config.clips, option="validation_data")
         held_out = Stream(source, sizes, config.seed + 1, *settings)
     validate = None
     if config.validation_prompt:
-        # With a stride, clips have a share of their files' rate.
+        # With a stride, clips have a fraction of their files' rate.
         known = None if config.clips is None else config.clips.rate_in(stream.source.entries(config.seed, 0))
         validate = ValidationPictures(config, known)
     return pipe, stream, held_out, validate
 
 
 def description(trainer: Trainer) -> str:
-    """What is trained, on how many pictures or clips a step, and where, in a line."""
+    """One line on what is trained, on how many samples per step, and on which devices."""
     config, count = trainer.config, sum(weight.numel() for weight in trainer.trained.values())
     what = {"upsamplers": f"{config.preset} upsamplers", "lora": f"a rank-{config.rank} LoRA", "full": "the U-Net"}
     processes = trainer.accelerator.num_processes
@@ -99,13 +99,13 @@ def description(trainer: Trainer) -> str:
 
 
 class ValidationPictures:
-    """Pictures, or clips, of the validation prompts, at each validation from the same seeds.
+    """Makes pictures or clips of the validation prompts, from the same seeds at each validation.
 
-    LoRAs and whole U-Nets are sampled directly at the large size, as the paper does; upsamplers in their cascade.
+    LoRAs and whole U-Nets are sampled directly at the large size, as in the paper; upsamplers in a cascade.
 
     Args:
-        config: The settings.
-        rate: Frame rate of the clips that are trained on; None is that of moving scenes.
+        config: Settings of the run.
+        rate: Frame rate of the training clips; None means that of moving scenes.
     """
 
     def __init__(self, config: TrainingConfig, rate: float | None = None) -> None:
@@ -113,7 +113,7 @@ class ValidationPictures:
         self.config, self.rate = config, min(max(rate, MIN_FPS), MAX_FPS)
 
     def __call__(self, step: int, pipe: Any, upsamplers: Any) -> dict[str, float]:
-        """Writes `validation/STEP-NUMBER.png`, of clips a lossless `.webp` with its record."""
+        """Writes `validation/STEP-NUMBER.png`, or for clips a lossless `.webp` with its record."""
         config, size = self.config, Size(*self.config.resolution)
         folder = config.folder / "validation"
         folder.mkdir(exist_ok=True)

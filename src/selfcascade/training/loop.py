@@ -38,26 +38,26 @@ from selfcascade.training.trainables import TrainedUpsamplers, cast_frozen, make
 from selfcascade.upsamplers.model import fingerprint
 
 MAX_SKIPPED = 50
-HELD_OUT = 2**40  # numbers of samples that no training comes to
+HELD_OUT = 2**40  # sample numbers from here on are never reached in training
 
 Validate = Callable[[int, Any, Any], dict[str, float]]
 
 
 class Trainer:
-    """One training run: everything that its steps need, and its place in it.
+    """One training run: everything that its steps need, and its current step.
 
     Args:
         pipe: The base model's pipeline; its U-Net is frozen, or trained in place for "lora" and "full".
-        config: The settings.
-        stream: The data. Each process has its own, over the same source.
-        validate: Called every `validation_steps` with (step, pipe, upsamplers or None) by the main process; what it
-            returns is logged. Called at the step of a checkpoint that is resumed from too, as it may have been cut.
-        held_out: Pictures or clips that are not trained on; the loss of the first of them, with the same noise and
-            timesteps each time, is logged with it.
-        announce: Called with a line that is not to be overlooked.
+        config: Settings of the run.
+        stream: The data; each process has its own stream over the same source.
+        validate: Called by the main process every `validation_steps` with (step, pipe, upsamplers or None); its figures
+            are logged. Also called after resuming, in case the validation of that step was interrupted.
+        held_out: Held-out pictures or clips; the loss of the first ones, always with the same noise and timesteps, is
+            logged with the validation.
+        announce: Called with important messages.
 
     Raises:
-        ValueError: The model cannot be trained so, or an argument is out of range.
+        ValueError: The model cannot be trained in this way, or an argument is out of range.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Trainer:
             num_training_steps=config.max_train_steps,
         )
         self.wrapped, self.prepared = self.accelerator.prepare(self.trainable, self.optimizer)
-        self.trained = self.trainable.trained()  # FSDP puts others in their place
+        self.trained = self.trainable.trained()  # FSDP replaces the parameters
         self.state = TrainingState(config, self.trained, self.optimizer, self.rates, base, self.accelerator.scaler)
         self.curve, self.stop = Curve(config.folder / "curve.jsonl"), StopRequest()
         self.step, self.skipped, self.positions = 0, 0, dict[int, Any]()
@@ -117,18 +117,18 @@ class Trainer:
                 self.trainable.cache = FeatureCache(Path(config.cache_latents), pipe.unet)
 
     def run(self) -> Path:
-        """Trains to `max_train_steps`, or until Ctrl-C or SIGTERM, which end it after the step with a checkpoint.
+        """Trains to `max_train_steps`. Ctrl-C and SIGTERM end the run after the current step, with a checkpoint.
 
         Returns:
-            The output folder, with the trained weights if the run came to its end.
+            The output folder, with the trained weights if the run is finished.
 
         Raises:
-            CheckpointError: The checkpoint to resume from is damaged or of another run, and no other is taken instead;
-                or a fresh start would mix with a run that the folder already holds.
+            CheckpointError: The checkpoint to resume from is damaged or belongs to another run, or a fresh start would
+                mix with an earlier run in the folder.
             DataError: The data cannot be used.
             LockedError: Another process writes into the folder.
-            TogetherError: Several processes do not agree, or one of them failed where all must go on.
-            FloatingPointError: The loss or a gradient is not finite, in half precision 50 steps in a row.
+            TogetherError: Processes disagree, or one of them failed.
+            FloatingPointError: The loss or a gradient is not finite; in half precision, for 50 consecutive steps.
         """
         with contextlib.ExitStack() as held:
             self.processes.main_alone(lambda: held.enter_context(OutputLock(self.config.folder)))
@@ -176,7 +176,7 @@ class Trainer:
             tracker.finish()
 
     def _optimizer_step(self, batches: Iterator[tuple[Batch, int]]) -> float:
-        """One step on `gradient_accumulation_steps` batches of each lane; its mean loss on this process."""
+        """Runs one step on `gradient_accumulation_steps` batches of each lane; returns this process's mean loss."""
         config, total = self.config, 0.0
         for micro in range(self.accelerator.gradient_accumulation_steps):
             batch, rows = next(batches)
@@ -185,7 +185,7 @@ class Trainer:
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:
                     norm = self.accelerator.clip_grad_norm_(list(self.trained.values()), config.max_grad_norm)
-                    # Half precision meets infinite gradients now and then; its scaler skips the step and goes lower.
+                    # Infinite gradients are normal in half precision: the scaler skips the step and lowers its scale.
                     if config.mixed_precision != "fp16" and norm is not None and not torch.isfinite(whole(norm)):
                         raise FloatingPointError(
                             f"the gradient is not finite at step {self.step + 1}; lower learning_rate"
@@ -205,9 +205,9 @@ class Trainer:
         return total
 
     def _loss(self, batch: Batch, micro: int, rows: int | None = None) -> Tensor:
-        """The mean loss of a batch, or of this process's part of one of this many rows.
+        """The mean loss of a batch, or of this process's part of a batch with this many rows.
 
-        `micro` counts the batches of a step from 0.
+        `micro` is the index of the batch in the step.
         """
         turn, lane = divmod(micro, len(self.lanes.own))
         before = self.step * self.config.gradient_accumulation_steps + turn
@@ -265,7 +265,7 @@ class Trainer:
             self.processes.main_alone(write)
 
     def _validate(self) -> None:
-        """Validates; the main process alone, for which the others wait, unless they are needed for each pass."""
+        """Validates in the main process, for which the others wait unless they are needed for each pass."""
         if self.processes.is_main_process or self.sharded:
             upsamplers, figures = getattr(self.trainable, "upsamplers", None), {}
             with self.state.averaged(), torch.no_grad():

@@ -1,4 +1,4 @@
-"""The README.md beside trained weights: what they are, how they were made, what was measured."""
+"""Writes the README.md of trained weights: what they are, how they were trained, and their figures."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ KINDS = {"upsamplers": "feature upsamplers", "lora": "a LoRA", "full": "a fine-t
 def write_model_card(
     config: TrainingConfig, step: int, weights: int, unet: str, report: Report, curve: list[dict[str, float]]
 ) -> None:
-    """Writes README.md in the output folder; the licence is left to whoever publishes.
+    """Writes README.md into the output folder; the licence is left to the publisher.
 
     Its snippet runs where the training ran. `FeatureUpsamplers.push_to_hub` puts the Hub id in the folder's place.
 
     Args:
         config: Settings of the run.
-        step: Optimizer steps done.
-        weights: Numbers that were trained.
-        unet: Class of the base model's U-Net.
-        report: What became of the data.
+        step: Number of optimizer steps done.
+        weights: Number of trained parameters.
+        unet: Class name of the base model's U-Net.
+        report: Counts of used and skipped samples.
         curve: The run's logged figures.
     """
     height, width = config.resolution

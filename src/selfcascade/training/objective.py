@@ -1,4 +1,4 @@
-"""What is predicted and how far off it is: the paper's Algorithm 1, for every prediction type.
+"""The training objective: the paper's Algorithm 1, for every prediction type.
 
 Axis letters: B pictures; the other axes are those of the latents.
 """
@@ -30,11 +30,12 @@ class DiffusionObjective:
     """Epsilon, v or sample prediction over a discrete schedule.
 
     Args:
-        scheduler: Scheduler of the pipeline; its alphas and prediction type are read.
-        snr_gamma: Weights by min(SNR, gamma), expressed for the prediction type (Hang et al. 2023); None: all alike.
+        scheduler: The pipeline's scheduler; its alphas and prediction type are read.
+        snr_gamma: Gamma of min-SNR weighting, adapted to the prediction type (Hang et al. 2023); None for equal
+            weights.
 
     Raises:
-        ValueError: The prediction type is none of the three, or gamma is not over 0.
+        ValueError: The prediction type is unknown, or gamma is not above 0.
     """
 
     def __init__(self, scheduler: Any, snr_gamma: float | None = None) -> None:
@@ -65,12 +66,12 @@ class DiffusionObjective:
         return error * self.weights(timestep).to(error)
 
     def weights(self, timestep: Tensor) -> Tensor:
-        """The factor of each picture's loss, (B,) float64: 1, or min(SNR, gamma) over the SNR that the type implies."""
+        """Weight of each picture's loss, (B,) float64: 1, or min(SNR, gamma) divided by the type's own SNR factor."""
         if self.snr_gamma is None:
             return torch.ones(len(timestep), dtype=torch.float64)
         abar = self.alphas_cumprod[timestep.cpu()]
         snr = abar / (1 - abar)
-        # The error of eps is that of z_0 times SNR, the error of v that times SNR + 1.
+        # The squared error of eps is SNR times that of z_0, and the one of v is SNR + 1 times that.
         implied = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}[self.prediction_type]
         return snr.clamp(max=self.snr_gamma) / implied
 
@@ -83,7 +84,7 @@ class FlowObjective:
     """Rectified flow: z_t = (1 - sigma) z_0 + sigma eps with sigma = t / T, and the velocity eps - z_0 is predicted.
 
     Args:
-        training_steps: T.
+        training_steps: T, the number of training timesteps.
     """
 
     def __init__(self, training_steps: int = 1000) -> None:
@@ -103,7 +104,7 @@ def objective_of(scheduler: Any, snr_gamma: float | None = None) -> Objective:
     """The objective that a pipeline's scheduler implies.
 
     Raises:
-        ValueError: The prediction type is not known, or a signal-to-noise weight is asked of a flow model.
+        ValueError: The prediction type is unknown, or `snr_gamma` is given for a flow model.
     """
     if not type(scheduler).__name__.startswith("FlowMatch"):
         return DiffusionObjective(scheduler, snr_gamma)
@@ -115,20 +116,19 @@ def objective_of(scheduler: Any, snr_gamma: float | None = None) -> Objective:
 def draw(
     samples: Sequence[int], seed: int, shape: Sequence[int], pivot_step: int, training_steps: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Noise, timesteps t ~ U{1..K} and a uniform number for prompt dropout, each picture's from its own seed.
+    """Draws noise, timesteps t ~ U{1..K} and a uniform number for prompt dropout, each picture's from its own seed.
 
-    A sample's draws depend on its number alone, so they are the same however samples are spread over processes and
-    steps are cut in micro-batches.
+    A sample's draws depend only on its number, so they do not change with the number of processes or micro-batches.
 
     Args:
         samples: Each picture's number, counted over the whole run.
         seed: Seed of the run.
         shape: Shape of one picture's latents.
-        pivot_step: K.
-        training_steps: T; the highest timestep is T - 1.
+        pivot_step: K, the highest timestep.
+        training_steps: T; timesteps are at most T - 1.
 
     Returns:
-        (B, *shape) float32, (B,) int64, (B,) float32 in [0, 1).
+        Noise (B, *shape) float32, timesteps (B,) int64, and numbers (B,) float32 in [0, 1).
     """
     noise, timestep, uniform = [], [], []
     for sample in samples:

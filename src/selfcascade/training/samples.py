@@ -1,4 +1,4 @@
-"""What training on clips does otherwise than on pictures: which models take them, and how their frames are encoded.
+"""Differences between training on clips and on pictures: supported models, and the encoding of frames.
 
 Axis letters: B pictures or clips, C channels, F frames, h, w latent pixels, H, W pixels.
 """
@@ -16,7 +16,7 @@ from selfcascade.training.config import TrainingConfig
 
 
 def check_model(pipe: Any, config: TrainingConfig) -> None:
-    """Raises ValueError, in one sentence, unless this model can be trained on such pictures or clips."""
+    """Raises ValueError if this model cannot be trained on such pictures or clips."""
     what, frames = f"model {config.model!r} is a {type(pipe).__name__}", config.frames
     if not hasattr(pipe, "unet"):
         raise ValueError(f"{what}; only models with a U-Net are trained")
@@ -35,12 +35,12 @@ def encode_with_pivot(pipe: Any, pixels: Tensor, scale: float) -> dict[str, Tens
     """z^r = E(x) and the pivot z^(r-1) = E(downsample(x)), by area averaging (paper, Algorithm 1).
 
     Args:
-        pipe: Its VAE encodes; clips a few frames at a time.
-        pixels: (B, 3, H, W), of clips (B, F, 3, H, W), in [-1, 1].
-        scale: The sides' ratio to the pivot's, which are rounded to what the model takes.
+        pipe: The pipeline whose VAE encodes; clips are encoded a few frames at a time.
+        pixels: (B, 3, H, W), or (B, F, 3, H, W) for clips, in [-1, 1].
+        scale: Ratio of the sides to the pivot's, which are rounded to a size that the model supports.
 
     Returns:
-        "z_0" and "pivot", (B, C, h, w), of clips (B, C, F, h, w), float32.
+        "z_0" and "pivot", (B, C, h, w), or (B, C, F, h, w) for clips, float32.
     """
     family = family_of(pipe)
     multiple = family.multiple

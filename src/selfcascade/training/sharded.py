@@ -1,4 +1,4 @@
-"""Tensors of which each process holds a part (FSDP), and plain ones alike: brought together, and shared out again."""
+"""Gathers and distributes tensors of which each process holds a part (FSDP); plain tensors work too."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The whole tensor; where it is shared all processes must ask for it."""
+    """The whole tensor; if it is sharded, all processes must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def gathered(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
-    """Whole tensors by name, shared ones one after the other and on the CPU; kept by those processes that need them."""
+    """Whole tensors by name, sharded ones gathered one by one to the CPU; only processes with `keep` keep them."""
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         value = whole(tensor)
@@ -25,7 +25,7 @@ def gathered(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
 
 
 def shared_like(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, which all processes hold, shared out as another one of its shape is."""
+    """A whole tensor, which all processes hold, sharded like another one of its shape."""
     if not isinstance(like, DTensor) or value.shape != like.shape:
         return value
     # Each process takes its own part of what it holds.
@@ -35,6 +35,6 @@ def shared_like(value: Tensor, like: Tensor) -> Tensor:
 
 @torch.no_grad()
 def copy_into(tensors: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Fills each first tensor, shared or not, with the whole second one."""
+    """Copies the second, whole tensor of each pair into the first, sharded or not."""
     for tensor, value in tensors:
         tensor.copy_(shared_like(value, tensor))

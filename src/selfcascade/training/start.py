@@ -1,4 +1,4 @@
-"""The beginning of a training run: its folder, its place, and the agreement of all processes on both."""
+"""Starts a training run: prepares its folder, resumes, and checks that all processes agree."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 
 def start(trainer: Trainer) -> list[Position]:
-    """Prepares the folder and the data, resumes where that is asked for, and checks that all processes agree.
+    """Prepares the folder and the data, resumes if wanted, and checks that all processes agree.
 
-    Only the main process reads the checkpoint, and the others are given it: they need no disk in common.
+    Only the main process reads the checkpoint and sends it to the others, so they need no shared disk.
 
     Returns:
-        Where each lane of the run goes on in the data.
+        Position of each lane of the run in the data.
 
     Raises:
-        TogetherError, ValueError: A process cannot start, or the processes hold different things.
+        TogetherError, ValueError: A process cannot start, or the processes disagree.
     """
     processes, config, source = trainer.processes, trainer.config, trainer.stream.source
     processes.main_alone(lambda: _open(trainer))
@@ -68,7 +68,7 @@ def _open(trainer: Trainer) -> None:
 
 
 def _resume(trainer: Trainer, wanted: str) -> list[Any] | None:
-    """Restores the checkpoint that is wanted; the lanes' places in the data, or None where there is none yet."""
+    """Restores the wanted checkpoint; returns the lanes' positions in the data, or None if there is none yet."""
     processes, config = trainer.processes, trainer.config
 
     def read() -> tuple[str, Checkpoint] | None:
@@ -123,6 +123,6 @@ def _restore(trainer: Trainer, checkpoint: Checkpoint, name: str) -> list[Any]:
 
 
 def _short(value: Any) -> str:
-    """The value itself, or of a long one a digest, which tells as well whether two are the same."""
+    """The value itself, or a digest of a long one, which serves for comparison as well."""
     text = json.dumps(value, default=str, sort_keys=True)
     return text if len(text) <= 80 else hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""A run's state between steps: weights, moments and averages to a checkpoint and back, its curve, a wish to stop."""
+"""A run's state between steps: weights, optimizer and averages for checkpoints, its curve, and requests to stop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def make_optimizer(config: TrainingConfig, parameters: list[nn.Parameter]) -> to
     """AdamW, or its 8-bit form.
 
     Raises:
-        ValueError: The 8-bit form is asked for, and bitsandbytes is not installed.
+        ValueError: The 8-bit form is wanted, but bitsandbytes is not installed.
     """
     settings: dict[str, Any] = {
         "lr": config.learning_rate,
@@ -44,13 +44,13 @@ def make_optimizer(config: TrainingConfig, parameters: list[nn.Parameter]) -> to
 
 
 class TrainingState:
-    """What a checkpoint holds, apart from the step and the place in the data.
+    """The content of a checkpoint, apart from the step and the positions in the data.
 
     Args:
-        config: Settings of the run; a checkpoint of other settings is refused.
+        config: Settings of the run; a checkpoint with other settings is refused.
         trained: The trained weights by name.
-        optimizer, rates: Optimizer and learning-rate schedule over them.
-        base: The base model's fingerprint; a checkpoint made on another is refused.
+        optimizer, rates: Optimizer and learning-rate schedule of these weights.
+        base: The base model's fingerprint; a checkpoint of another model is refused.
         scaler: Gradient scaler of half precision, or None.
     """
 
@@ -76,13 +76,13 @@ class TrainingState:
         keep: bool = True,
         described: Mapping[str, Any] | None = None,
     ) -> Checkpoint:
-        """Everything at a step.
+        """The checkpoint at a step.
 
         Args:
-            step: Optimizer steps done.
-            positions: The lanes' places in the data.
+            step: Number of optimizer steps done.
+            positions: The lanes' positions in the data.
             data: The data's fingerprint.
-            keep: Whether this process needs the tensors; all processes must ask for those that they share.
+            keep: Whether this process needs the tensors; with sharded ones all processes must call this.
             described: What it says of the trained module.
         """
         moments = {
@@ -90,7 +90,7 @@ class TrainingState:
             for index, state in self.optimizer.state_dict()["state"].items()
             for key, value in state.items()
         }
-        # 8-bit Adam counts its steps in plain numbers.
+        # 8-bit Adam stores its step counts as plain numbers.
         numbers = {key: value for key, value in moments.items() if not isinstance(value, Tensor)}
         moments = {key: value for key, value in moments.items() if isinstance(value, Tensor)}
         tensors = {"weights": gathered(self.trained, keep), "optimizer": gathered(moments, keep)}
@@ -111,11 +111,11 @@ class TrainingState:
 
     @torch.no_grad()
     def restore(self, checkpoint: Checkpoint, name: str) -> list[Any]:
-        """Takes everything over from a checkpoint, and returns the lanes' places in the data.
+        """Restores everything from a checkpoint, and returns the lanes' positions in the data.
 
         Raises:
-            CheckpointError: It is of another base model or method.
-            ValueError: It was made with other settings.
+            CheckpointError: The checkpoint belongs to another base model or method.
+            ValueError: The checkpoint was made with other settings.
         """
         state, tensors = checkpoint.state, checkpoint.tensors
         try:
@@ -140,7 +140,7 @@ class TrainingState:
             own = shared_like(value, parameters[int(index)]) if isinstance(value, Tensor) else value
             moments.setdefault(int(index), {})[field] = own
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
-        # Its rules are functions, which no checkpoint holds; the settings have made them anew.
+        # The schedule's functions cannot be saved; they have been made again from the settings.
         self.rates.load_state_dict({**rates, "lr_lambdas": [None] * len(self.optimizer.param_groups)})
         for group, rate in zip(self.optimizer.param_groups, rates["_last_lr"], strict=True):
             group["lr"] = rate
@@ -152,13 +152,13 @@ class TrainingState:
         return positions
 
     def average_step(self) -> None:
-        """Moves the weights' average, if there is one, towards them."""
+        """Updates the moving average of the weights, if there is one."""
         if self.average is not None:
             self.average.step(self.trained.values())
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within it the trained weights are their averages, if there are any."""
+        """Replaces the trained weights by their averages within this context, if there are any."""
         if self.average is None:
             yield
             return
@@ -171,21 +171,21 @@ class TrainingState:
 
 
 class Curve:
-    """A run's figures, a JSON object a line."""
+    """A run's figures, one JSON object per line."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._unwritten = ""
 
     def add(self, step: int, figures: Mapping[str, float]) -> None:
-        """Appends a row; where the disk does not take it, it is kept until it does."""
+        """Appends a row; if it cannot be written, it is kept until it can."""
         row = {"step": step, **{name: float(f"{value:.6g}") for name, value in figures.items()}}
         self._unwritten += json.dumps(row) + "\n"
         with suppress(OSError):
             self.write()
 
     def write(self) -> None:
-        """Writes the rows that are not on the disk yet."""
+        """Writes the rows that are not on disk yet."""
         if not self._unwritten:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -202,10 +202,10 @@ class Curve:
         self._unwritten = ""
 
     def rows(self) -> list[dict[str, float]]:
-        """All rows; a last one that a kill cut short is left out.
+        """All rows, without a last one that was cut off by a kill.
 
         Raises:
-            ValueError: Another one is damaged.
+            ValueError: Another row is damaged.
         """
         if not self.path.exists():
             return []
@@ -225,10 +225,10 @@ class Curve:
 
 
 class StopRequest:
-    """Within it Ctrl-C and SIGTERM are noted rather than obeyed at once.
+    """Records Ctrl-C and SIGTERM within this context, instead of stopping at once.
 
     Attributes:
-        asked_by: The signal's name; empty while nobody asked.
+        asked_by: Name of the signal; empty before one arrives.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What frozen networks make of each picture or clip, cached on disk: latents, and the skip features of the pivot."""
+"""Caches frozen networks' outputs for each picture or clip on disk: latents, and the pivot's skip features."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SAMPLED = 64
 
 
 class TensorCache:
-    """A folder of safetensors files, one a picture or clip; another network or setting has files of its own.
+    """A folder of safetensors files, one per picture or clip; every network and setting has its own files.
 
     Args:
-        folder: Made if it is missing; processes may share it, and so may caches of other kinds.
-        network: Its settings, its weights' precision and some of its weights are part of every name.
-        settings: What else the tensors depend on, apart from what the key says; JSON-able.
+        folder: The folder, made if it is missing; processes and other caches may share it.
+        network: The network; its settings, precision and some of its weights are part of every file's name.
+        settings: What else the tensors depend on, besides the key; must be JSON.
     """
 
     def __init__(self, folder: Path, network: Any, *settings: Any) -> None:
@@ -41,7 +41,7 @@ class TensorCache:
         self.hits = self.misses = 0
 
     def get(self, keys: Sequence[str]) -> dict[str, Tensor] | None:
-        """The tensors of all these samples, stacked; None if one of them is missing or damaged."""
+        """The stacked tensors of these samples; None if one is missing or damaged."""
         rows: list[dict[str, Tensor]] = []
         for key in keys:
             try:
@@ -53,13 +53,13 @@ class TensorCache:
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
     def put(self, keys: Sequence[str], tensors: Mapping[str, Tensor]) -> None:
-        """Writes each sample's row of the tensors, whole or not at all."""
+        """Writes each sample's row of the tensors atomically."""
         for row, key in enumerate(keys):
             own = {name: value[row].cpu().contiguous() for name, value in tensors.items()}
             write_whole(self._path(key), functools.partial(save_file, own))
 
     def get_or_make(self, keys: Sequence[str], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The tensors of all these samples; unless all are known they are made, and written."""
+        """The tensors of these samples; if one is missing, all are made and written."""
         known = self.get(keys)
         if known is None:
             known = make()
@@ -72,19 +72,19 @@ class TensorCache:
 
 
 class FeatureCache(TensorCache):
-    """The pivots' skip features: each is a function of the frozen U-Net, the pivot and the U-Net's conditions.
+    """Caches pivots' skip features, which depend on the frozen U-Net, the pivot and the U-Net's conditions.
 
     The key is the *content* of these: the pivot's latents, the caption's embedding and, for SDXL, the sizes. So a
-    caption left out, another text encoder or another crop has features of its own.
+    dropped caption, another text encoder or another crop has its own features.
     """
 
     def read(self, unet: Any, pivot: Tensor, conditions: Mapping[str, Any]) -> SkipFeatures:
-        """As `read_skip_features`, from the disk where it has those of the whole batch.
+        """Like `read_skip_features`, but read from disk if the whole batch is cached.
 
         Args:
-            unet: The network that the cache is of.
-            pivot: (B, C, h, w), of clips (B, C, F, h, w).
-            conditions: The U-Net's keyword arguments, tensors of B or B F rows or dictionaries of such.
+            unet: The network of the cache.
+            pivot: (B, C, h, w), or (B, C, F, h, w) for clips.
+            conditions: The U-Net's keyword arguments: tensors with B or B F rows, or dictionaries of them.
         """
 
         def by_sample(value: Tensor) -> Tensor:  # (B F, ...) -> (B, F, ...)
@@ -105,7 +105,7 @@ class FeatureCache(TensorCache):
 
 
 def content_of(tensors: Sequence[Tensor]) -> str:
-    """A digest of shapes, types and values."""
+    """A digest of the tensors' shapes, types and values."""
     digest = hashlib.sha256()
     for tensor in tensors:
         data = tensor.detach().cpu().contiguous()

@@ -1,4 +1,4 @@
-"""The three things that can be trained, behind one protocol; each owns the whole pass that its gradient comes from."""
+"""The three things that can be trained, behind one protocol; each computes the whole pass that gradients come from."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from selfcascade.upsamplers.of_checkpoint import settings_of
 from selfcascade.upsamplers.skip_features import adding_skip_features, read_skip_features
 
 # Attention projections, feed-forward and in/out projections: 1.73M parameters at rank 4 on SD 2.1, 13.8M at 32.
-# Not in AnimateDiff's motion modules, which call theirs by keyword, `proj_in(input=x)`, as peft's layers do not allow.
+# Not in AnimateDiff's motion modules, whose calls by keyword, `proj_in(input=x)`, peft's layers do not support.
 LORA_TARGETS = r"(?!.*motion_modules.*\.proj_).*\.(to_[qkv]|to_out\.0|ff\.net\.0\.proj|ff\.net\.2|proj_in|proj_out)"
 
 
 class Trainable(Protocol):
-    """What accelerate wraps: its parameters that need a gradient are those trained.
+    """A module for accelerate to wrap; its parameters that need gradients are trained.
 
-    `forward(z_t, timestep, conditions, pivot)` is the prediction for z_t.
+    `forward(z_t, timestep, conditions, pivot)` returns the prediction for z_t.
     """
 
     def trained(self) -> dict[str, nn.Parameter]:
@@ -34,12 +34,12 @@ class Trainable(Protocol):
         ...
 
     def save(self, folder: Path, pipe: Any, weights: dict[str, Tensor] | None = None) -> None:
-        """Writes the trained weights in the layout that the library loads.
+        """Writes the trained weights in the format of the library that loads them.
 
         Args:
-            folder: Where to.
+            folder: Output folder.
             pipe: The base model's pipeline.
-            weights: The whole weights by name, where no process has all of them in its model.
+            weights: The whole weights by name, if no process has all of them in its model.
         """
         ...
 
@@ -47,10 +47,10 @@ class Trainable(Protocol):
 class TrainedUpsamplers(nn.Module):
     """Feature upsamplers on a frozen U-Net.
 
-    The U-Net is held in a list, so that it is not a submodule: neither wrapped, nor averaged, nor saved.
+    The U-Net is kept in a list, so that it is not a submodule that would be wrapped, averaged and saved.
 
     Attributes:
-        cache: Cache of the pivots' features; None reads them each time.
+        cache: Cache of the pivots' features; None computes them each time.
     """
 
     cache: FeatureCache | None = None
@@ -72,7 +72,7 @@ class TrainedUpsamplers(nn.Module):
         conditions: dict[str, Any],
         pivot: Tensor,
     ) -> Tensor:
-        """The prediction with the pivot's features (eq. 8), read with the stage's conditions as a cascade reads them.
+        """The prediction with the pivot's features (eq. 8), read with the stage's conditions as in a cascade.
 
         The encoder runs without gradient.
         """
@@ -93,7 +93,7 @@ class TrainedUpsamplers(nn.Module):
         return settings_of(self.upsamplers)
 
     def save(self, folder: Path, pipe: Any, weights: dict[str, Tensor] | None = None) -> None:
-        """Writes them as `FeatureUpsamplers.from_pretrained` reads them."""
+        """Writes the weights for `FeatureUpsamplers.from_pretrained`."""
         self.upsamplers.save_pretrained(folder, safe_serialization=True)
 
 
@@ -126,7 +126,7 @@ class TrainedUNet(nn.Module):
         conditions: dict[str, Any],
         pivot: Tensor,
     ) -> Tensor:
-        """The plain prediction; the pivot plays no part."""
+        """The plain prediction; the pivot is not used."""
         return self.unet(z_t, timestep, **conditions, return_dict=False)[0]
 
     def trained(self) -> dict[str, nn.Parameter]:
@@ -138,7 +138,7 @@ class TrainedUNet(nn.Module):
         return {}
 
     def save(self, folder: Path, pipe: Any, weights: dict[str, Tensor] | None = None) -> None:
-        """Writes them as its class's `from_pretrained` or `pipe.load_lora_weights` reads them."""
+        """Writes the weights for the U-Net's `from_pretrained`, or for `pipe.load_lora_weights`."""
         if weights is not None:
             with torch.device("meta"):
                 unet = type(self.unet).from_config(self.unet.config)
@@ -150,18 +150,17 @@ class TrainedUNet(nn.Module):
             return
         from peft.utils import get_peft_model_state_dict
 
-        # In peft's own names: `convert_state_dict_to_diffusers` renames attention projections alone, and of a file in
-        # two formats diffusers' loader takes the first key's, so that the other's layers are lost.
+        # In peft's names: `convert_state_dict_to_diffusers` renames only attention projections, and diffusers' loader
+        # reads a file with both formats in the format of its first key, so that layers in the other one are lost.
         layers = get_peft_model_state_dict(self.unet)
-        settings = self.unet.peft_config["default"].to_dict()  # without them another alpha than the rank would be lost
+        settings = self.unet.peft_config["default"].to_dict()  # without them, an alpha that is not the rank is lost
         type(pipe).save_lora_weights(folder, unet_lora_layers=layers, unet_lora_adapter_metadata=settings)
 
 
 def cast_frozen(module: nn.Module, dtype: torch.dtype | None) -> None:
-    """Holds the floating-point weights that are not trained in a precision of their own; the trained stay as they are.
+    """Casts the frozen floating-point weights; trained ones stay unchanged. None changes nothing.
 
-    Half the memory of a frozen network, and no copy of its weights for each pass, which autocast would make. None
-    leaves all as they are.
+    This halves the memory of a frozen network, and avoids the copies of its weights that autocast makes in each pass.
     """
     if dtype is None:
         return
@@ -171,11 +170,10 @@ def cast_frozen(module: nn.Module, dtype: torch.dtype | None) -> None:
 
 
 def make_trainable(unet: Any, config: TrainingConfig, pivot_step: int) -> TrainedUpsamplers | TrainedUNet:
-    """What `config.method` names, on this U-Net.
+    """The trainable module for `config.method` and this U-Net.
 
     Raises:
-        ValueError: The U-Net cannot be trained so: it has no skip features, or no gradient checkpointing where that is
-            asked.
+        ValueError: The U-Net has no skip features, takes no LoRA, or does not support gradient checkpointing.
     """
     kind = TrainedUpsamplers if config.method == "upsamplers" else TrainedUNet
     if config.gradient_checkpointing:
@@ -183,7 +181,7 @@ def make_trainable(unet: Any, config: TrainingConfig, pivot_step: int) -> Traine
             raise ValueError(f"gradient_checkpointing is not supported by {type(unet).__name__}; leave it out")
         unet.enable_gradient_checkpointing()
     trainable = kind(unet, config, pivot_step)
-    # Checkpointing only works in training mode. ModelScope's dropout stays off: no seed of ours rules its draws.
+    # Checkpointing only works in training mode. ModelScope's dropout stays off, since its draws are not seeded.
     unet.train(config.gradient_checkpointing or config.method != "upsamplers")
     for module in unet.modules():
         if isinstance(module, nn.Dropout):
