@@ -1,1 +1,1 @@
-"""The page that `selfcascade web` serves; it says what to make, and the library makes it."""
+"""The page that `selfcascade web` serves: it collects settings, and the library makes the pictures."""

@@ -1,4 +1,4 @@
-"""Clips of the model that makes them."""
+"""The tab that makes clips."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One prompt and seed in several ways: presets, and other methods."""
+"""The tab that compares presets and methods for one prompt and seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Base samples first, as they are cheap; then the one that was picked, larger."""
+"""The tab that makes cheap base samples first, and then enlarges the one that was picked."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ def front_fields(desk: Desk, preset: bool = True) -> tuple[Front, Any]:
 
 
 def drawn(draw: bool, seed: Any) -> Any:
-    """A new seed where one is wanted, else the one that is there."""
+    """A new seed if wanted, otherwise the current one."""
     return secrets.randbelow(DRAWN) if draw is True else seed
 
 
 def plan_shown(
     desk: Desk, page: gr.Blocks, front: Front, found: Any, fields: list[Any], place: Any, runs: Sequence[Any]
 ) -> None:
-    """Tells what the settings will take: from the start, when one of them has changed, and after the runs."""
+    """Shows what the settings will cost: at the start, when one of them changes, and after runs."""
     inputs = [*vars(front).values(), *fields]
 
     def plan(*values: Any) -> str:
@@ -97,7 +97,7 @@ def plan_shown(
 
     changes = [front.preset.change, front.width.change, front.height.change, *(field.change for field in fields)]
     gr.on([page.load, *changes], spoken(plan), inputs, place, trigger_mode="always_last", **LIGHT)
-    for run in runs:  # while which a plan may have been asked for in vain
+    for run in runs:  # no plan can be made while the model is at work
         run.then(spoken(plan), inputs, place, **LIGHT)
 
 
@@ -205,7 +205,7 @@ def _reading(desk: Desk, found: Any) -> Any:
 
 
 def _of_preset(options: Any) -> list[str]:
-    """What a record spells out of its preset, and the preset says again."""
+    """Options in a record that repeat the values of its preset."""
     preset = PRESETS[options.preset]
     return [
         name

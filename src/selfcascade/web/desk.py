@@ -1,4 +1,4 @@
-"""What the tabs share: errors as one sentence, plans in words, and fields for the advanced settings."""
+"""The common part of the tabs: errors in one sentence, plans as tables, and fields for advanced settings."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ PROGRESS = gr.Progress()
 
 @dataclass(frozen=True)
 class Desk:
-    """The studio behind the tabs, and the shelf that their files lie on."""
+    """The studio behind the tabs, and the shelf for their files."""
 
     studio: Studio
     shelf: Shelf
 
     def left(self, request: gr.Request) -> None:
-        """A visitor closed the page: what runs for them is stopped."""
+        """Stops what runs for a visitor who closed the page."""
         self.studio.jobs.cancel(str(request.session_hash))
 
     def cancel(self, request: gr.Request) -> str:
-        """A visitor wants what runs for them stopped."""
+        """Stops what runs for a visitor who asked for that."""
         stopped = self.studio.jobs.cancel(str(request.session_hash))
         return "Cancelling after the step that runs." if stopped else "Nothing of yours is running."
 
     def shown(self, result: Result) -> list[tuple[str, str]]:
-        """The stages for a gallery; the last of a picture is the saved file itself."""
+        """The stages for a gallery; a picture's last stage is the saved file itself."""
         kept = self.shelf.put_copy(result.path) if result.path is not None and result.made.frames is None else None
         last = len(result.stages) - 1
         return [
@@ -83,7 +83,7 @@ def report_to(progress: gr.Progress) -> Report:
 
 
 def spoken(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A handler whose errors are one sentence for the visitor, and a traceback for the server's log alone."""
+    """A handler that shows errors to the visitor in one sentence, and logs tracebacks on the server only."""
     if inspect.isgeneratorfunction(function):
 
         @functools.wraps(function)
@@ -114,12 +114,12 @@ def advanced(command: str) -> tuple[list[Entry], list[Any]]:
 
 
 def from_fields(desk: Desk, front: dict[str, Any], found: Sequence[Entry], values: Sequence[Any]) -> Any:
-    """As `form.options_of`, on the options of the command line."""
+    """Like `form.options_of`, based on the options of the command line."""
     return options_of(desk.studio.base, front, found, values)
 
 
 def stage_gallery(title: str) -> Any:
-    """Where the stages are shown."""
+    """A gallery for stages."""
     return gr.Gallery(
         label=title, columns=4, object_fit="contain", interactive=False, elem_classes=["below-label", "large"]
     )

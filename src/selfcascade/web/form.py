@@ -1,4 +1,4 @@
-"""The advanced settings of the page, made from the list of options, and what a visitor typed as options."""
+"""Makes the page's advanced settings from the list of options, and options from a visitor's input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from selfcascade.cascade import Size
 from selfcascade.options import Options, hints, uses
 from selfcascade.options.checks import OptionError, allowed, item_of, kind_of, shown
 
-# Text may name files of the machine, so a text option is shown only where it is listed here.
+# Text may name files of the machine, so only these text options are shown.
 TEXTS = frozenset({"negative_prompt"})
 # In front of the page, or decided by it.
 FRONT = frozenset({"prompt", "height", "width", "scale", "pixels", "seed", "preset", "num_frames", "fps"})
@@ -26,9 +26,9 @@ class Entry:
     """One advanced setting.
 
     Attributes:
-        kind: "choice", "whole", "number", "text", or "each" for one value or one a stage.
-        choices: Of a choice.
-        bounds: Of a number.
+        kind: "choice", "whole", "number", "text", or "each" for one value or one per stage.
+        choices: Choices of the kind "choice".
+        bounds: Range of a number.
     """
 
     name: str
@@ -40,20 +40,20 @@ class Entry:
 
     @property
     def label(self) -> str:
-        """For a reader."""
+        """Label of the field."""
         return label(self.name)
 
 
 def label(name: str) -> str:
-    """An option's name as the page has it."""
+    """An option's label on the page."""
     words = {"num_inference_steps": "Steps", "num_frames": "Frames", "vae_tiling": "Decode in tiles", "fps": "FPS"}
     return words.get(name, name.replace("_", " ").capitalize())
 
 
 def entries(command: str) -> list[Entry]:
-    """The advanced settings: what the command "compare", for pictures, or "generate", for clips, has beyond the front.
+    """The advanced settings: options of "compare" (for pictures) or "generate" (for clips) that are not in front.
 
-    New options appear by themselves where they are numbers or choices; text never does, as it may name files.
+    New options appear automatically if they are numbers or choices; text does not, since it may name files.
     """
     found = []
     for name, use in uses().items():
@@ -68,13 +68,13 @@ def options_of(base: Options, front: Mapping[str, Any], names: Sequence[Entry], 
     """The options that a visitor has set.
 
     Args:
-        base: Those of the command line.
-        front: Options that have a place of their own, by name; None and "" are not given.
+        base: Options of the command line.
+        front: Options with their own fields, by name; None and "" count as not given.
         names: The advanced settings.
-        values: What their fields hold.
+        values: Values of their fields.
 
     Raises:
-        OptionError: A value is not acceptable.
+        OptionError: A value cannot be used.
     """
     given = {name: value for name, value in front.items() if value is not None and value != ""}
     for name in ("seed", "height", "width", "num_frames"):
@@ -89,7 +89,7 @@ def options_of(base: Options, front: Mapping[str, Any], names: Sequence[Entry], 
 
 
 def typed(entry: Entry, value: Any) -> Any:
-    """An option's value as its field holds it."""
+    """An option's value in the form of its field."""
     if value is None:
         return "" if entry.kind in ("choice", "text", "each") else None
     if isinstance(value, bool):
@@ -100,10 +100,10 @@ def typed(entry: Entry, value: Any) -> Any:
 
 
 def sides(native: Size, scale: float, ratio: str, multiple: int) -> Size:
-    """The size with `scale` times the native side, or its pixels in another ratio, in multiples that the model takes.
+    """The size with `scale` times the native sides, or as many pixels in another ratio, rounded for the model.
 
     Raises:
-        OptionError: There is no such ratio, or the scale is out of range.
+        OptionError: The ratio is unknown, or the scale is out of range.
     """
     if ratio not in RATIOS:
         raise OptionError(f"ratio must be one of {', '.join(RATIOS)}, not {{found}}", found=shown(ratio))

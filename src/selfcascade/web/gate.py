@@ -1,4 +1,4 @@
-"""What stands before the page's server: only the routes that the page needs, of a size and number that it can hold."""
+"""Protects the page's server: admits only the routes that the page needs, limited in size and number."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ HEADERS = (
 
 
 class Refused(Exception):
-    """A request that is not answered, with its status and the sentence that says why."""
+    """A refused request, with its HTTP status and the reason."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -50,14 +50,14 @@ class Refused(Exception):
 
 
 class Gate:
-    """An ASGI middleware that lets through what the page asks for, and refuses all else in a line.
+    """An ASGI middleware that admits the page's own requests, and refuses all others with one line.
 
     Args:
         app: The server behind it.
-        cache: The one folder whose files are served, and named by requests.
-        upload_bytes: Most bytes of an upload.
-        cache_bytes: Most bytes of all files in the cache.
-        local: Whether it listens on the loopback address alone, so that other names for it are a trick.
+        cache: The only folder whose files are served and may be named by requests.
+        upload_bytes: Largest size of an upload, in bytes.
+        cache_bytes: Largest size of all files in the cache, in bytes.
+        local: Whether it only listens on the loopback address, so that other host names are an attack.
     """
 
     def __init__(self, app: Any, cache: Path, upload_bytes: int, cache_bytes: int, local: bool) -> None:
@@ -67,7 +67,7 @@ class Gate:
         self.logins: deque[float] = deque(maxlen=LOGINS_A_MINUTE)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Answers a request, or hands it on."""
+        """Refuses a request, or passes it on."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
@@ -94,7 +94,7 @@ class Gate:
             self._count(kind, -1)
 
     async def _drain(self, scope: MutableMapping[str, Any], receive: Receive) -> None:
-        """Reads what a refused request still sends, up to a limit: who is cut off does not hear why."""
+        """Reads the rest of a refused request, up to a limit, so that its sender receives the answer."""
         left = self.upload_bytes + 2 * MAX_BODY if scope["method"] == "POST" else 0
         while left > 0:
             try:
@@ -109,7 +109,7 @@ class Gate:
         """The kind of a request: "stream", "upload" or "plain".
 
         Raises:
-            Refused: It is none that the page makes, or one too many.
+            Refused: The page does not make such requests, or there are too many.
         """
         method, headers = scope["method"], {name: value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get(b"host", "")
@@ -163,10 +163,10 @@ class Gate:
             raise Refused(507, "there is no room for uploads now; try again later")
 
     async def _body(self, scope: MutableMapping[str, Any], path: str, receive: Receive) -> Receive:
-        """The body of a request other than an upload, read whole and checked.
+        """Reads and checks the whole body of a request that is not an upload.
 
         Raises:
-            Refused: It is too long, or names a file that was not uploaded.
+            Refused: The body is too long, or names a file that was not uploaded.
         """
         if scope["method"] != "POST" or path.rstrip("/") == UPLOAD:
             return receive
@@ -193,7 +193,7 @@ class Gate:
         return again
 
     def _check_names(self, value: Any, depth: int) -> None:
-        """Refuses, wherever it stands, a file that is not in the cache: a path of the machine, or an address."""
+        """Refuses any file that is not in the cache, such as a path of the machine or a URL."""
         if depth > 50:
             raise ValueError
         if isinstance(value, list):
@@ -216,7 +216,7 @@ class Gate:
 
 
 class _Sender:
-    """Sends an answer with the headers that all have, and knows whether it has begun."""
+    """Sends an answer with the common headers, and records whether it has begun."""
 
     def __init__(self, send: Send) -> None:
         self.send, self.began = send, False

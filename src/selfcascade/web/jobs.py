@@ -1,4 +1,4 @@
-"""What runs for whom: progress of each stage, and the wish to stop."""
+"""The jobs of each visitor: their progress, and requests to stop them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class Job:
     """One request that runs.
 
     Args:
-        report: Told what is being done; None where nobody looks.
+        report: Called with the progress; None reports nothing.
     """
 
     def __init__(self, report: Report | None = None) -> None:
         self.report, self.stopped, self.heading = report, threading.Event(), ""
 
     def say(self, heading: str) -> None:
-        """What the steps that follow are for.
+        """Sets the heading for the following steps.
 
         Raises:
-            Cancelled: It is not wanted any more.
+            Cancelled: The job was cancelled.
         """
         self.heading = heading
         if self.stopped.is_set():
@@ -37,7 +37,7 @@ class Job:
             self.report(heading, 0.0)
 
     def on_step_end(self, pipe: Any, step: int, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """As diffusers' `callback_on_step_end`: reports a step, and interrupts the pipeline where it is to stop."""
+        """A `callback_on_step_end` of diffusers: reports a step, and interrupts a pipeline that is to stop."""
         stage, total = kwargs["stage"], getattr(pipe, "num_timesteps", None) or step + 1
         if self.report is not None:
             name = "base stage" if stage.index == 0 and stage.pivot_step is None else f"stage {stage.index + 1}"
@@ -56,7 +56,7 @@ class Jobs:
 
     @contextlib.contextmanager
     def job(self, visitor: str, report: Report | None = None) -> Iterator[Job]:
-        """A job for as long as it runs; it is stopped where its visitor left half-way."""
+        """A job that is registered while it runs, and stopped if its visitor leaves."""
         job = Job(report)
         with self.lock:
             self.running.setdefault(visitor, set()).add(job)
@@ -70,7 +70,7 @@ class Jobs:
                     del self.running[visitor]
 
     def cancel(self, visitor: str) -> int:
-        """Stops what runs for a visitor; how many jobs that were."""
+        """Stops what runs for a visitor; returns the number of jobs."""
         with self.lock:
             jobs = list(self.running.get(visitor, ()))
         for job in jobs:

@@ -1,4 +1,4 @@
-"""How much a visitor of the page may ask for: by what the plan says that it takes, and what the machine has."""
+"""Limits for a visitor's requests, by their planned cost and the machine's memory."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ KEPT_FREE = 0.1
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may take.
+    """Limits of one request.
 
     Attributes:
-        memory: Bytes that a run may hold; None: nine tenths of what is free when it is asked for.
-        samples: Base samples of a request.
-        compared: Ways that one comparison has.
+        memory: Bytes of memory for a run; None means nine tenths of what is free at the time.
+        samples: Number of base samples.
+        compared: Number of ways in a comparison.
         steps: Steps of a stage's whole schedule.
-        growth: Pixels, as a multiple of the native ones.
-        frames: Frames of a clip.
-        upload_bytes: Bytes of an uploaded file.
-        cache_bytes: Bytes of all files that the page holds for its visitors.
-        waiting: Requests that wait; further ones are refused.
+        growth: Number of pixels, as a multiple of the native ones.
+        frames: Number of frames in a clip.
+        upload_bytes: Size of an uploaded file, in bytes.
+        cache_bytes: Size of all files that the page keeps for visitors, in bytes.
+        waiting: Number of waiting requests; further ones are refused.
     """
 
     memory: int | None = None
@@ -42,10 +42,10 @@ class Limits:
     waiting: int = 24
 
     def check(self, cascade: Any, costs: Sequence[StageCost], frames: int | None = None) -> None:
-        """Refuses a plan that takes too much, before any of it runs.
+        """Refuses a plan that costs too much, before it runs.
 
         Raises:
-            OptionError: The sentence names what to lower.
+            OptionError: The plan exceeds a limit; the message says what to lower.
         """
         for cost in costs:
             if cost.stage.num_inference_steps > self.steps:
@@ -63,10 +63,10 @@ class Limits:
             raise OptionError(f"{last} takes {peak / GIB:.3g} GiB, and {most / GIB:.3g} GiB are free; lower the size")
 
     def check_samples(self, count: object) -> int:
-        """The number of base samples, as one.
+        """The number of base samples, checked.
 
         Raises:
-            OptionError: There are none, or too many.
+            OptionError: The number is not a whole number from 1 to the limit.
         """
         if not is_whole(count, 1, self.samples):
             raise OptionError(
@@ -76,7 +76,7 @@ class Limits:
 
 
 def free_memory(pipe: Any) -> int:
-    """Bytes that a run of this pipeline may hold on its device, the weights that are there already among them."""
+    """Bytes available to a run of this pipeline on its device, including its loaded weights."""
     import torch
 
     parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]

@@ -1,4 +1,4 @@
-"""How the page looks: fonts of the visitor's own system, one accent, light and dark."""
+"""The page's style: system fonts, one accent colour, light and dark."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ button.lg { font-size: 1rem !important; font-weight: 600; }
 
 
 def theme() -> Any:
-    """Gradio's plain theme without a font from elsewhere."""
+    """Gradio's plain theme without fonts from other servers."""
     import gradio as gr
 
     sans = [

@@ -1,4 +1,4 @@
-"""What the studio hands to the page."""
+"""Results that the studio returns to the page."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class BaseSample:
     """A base sample that can be enlarged.
 
     Attributes:
-        image: To choose it by.
-        options: What it was made with.
+        image: Picture of the sample.
+        options: Options that made it.
         latents: z_0 of the base stage.
-        generator_state: Of its source of random draws, after the base stage.
-        entry: The stage in a record.
+        generator_state: State of its random generator after the base stage.
+        entry: The stage's entry for a record.
     """
 
     image: Image.Image
@@ -36,11 +36,11 @@ class BaseSample:
 
 @dataclass(frozen=True)
 class Result:
-    """What was made, and where it is.
+    """The result of a request.
 
     Attributes:
-        stages: The picture, or a clip's first frame, of each finished stage, with its caption.
-        path: The file, with its record beside it; None where the visitor stopped it.
+        stages: Picture, or a clip's first frame, of each finished stage, with a caption.
+        path: The saved file, with its record next to it; None if the visitor stopped it.
     """
 
     made: Made
@@ -49,7 +49,7 @@ class Result:
 
 
 def decoded(cascade: SelfCascade, latents: Any) -> Image.Image:
-    """The picture, or a clip's first frame, that latents of one sample are."""
+    """Decodes the latents of one sample to a picture, or to a clip's first frame."""
     import torch
 
     from selfcascade.base_models.decoding import decode_latents
@@ -60,6 +60,6 @@ def decoded(cascade: SelfCascade, latents: Any) -> Image.Image:
 
 
 def caption(entry: dict[str, Any]) -> str:
-    """A stage of a record in words."""
+    """A caption for a stage in a record."""
     start = "" if entry["pivot_step"] is None else f"K = {entry['pivot_step']}, "
     return f"{entry['width']} x {entry['height']}, {start}{entry['seconds']:.1f} s"

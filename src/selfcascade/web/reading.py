@@ -1,4 +1,4 @@
-"""Settings from a picture that a visitor drops on the page: its own record, or the `parameters` of other tools."""
+"""Reads settings from a picture that a visitor drops on the page: its record, or other tools' `parameters`."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LEFT_OUT = frozenset({"model", "device", "dtype", "native_size", "image", "image
 
 
 def read_settings(file: Path, name: str) -> tuple[Options, str]:
-    """The options that a file holds, without those of the machine, and a remark for the reader.
+    """The options in a file, without those that depend on the machine, and a note for the visitor.
 
     Args:
-        file: A .png with a record or `parameters`, or the .json beside a picture.
-        name: As the visitor knows it.
+        file: A .png with a record or `parameters`, or the .json next to a picture.
+        name: The visitor's name for the file.
 
     Raises:
-        ValueError: It holds no settings.
+        ValueError: The file has no settings.
     """
     if ending_of(file) not in (".png", ".json"):
         raise ValueError(f"{name!r} must be a .png made by selfcascade or another tool, or the .json beside one")
@@ -49,10 +49,10 @@ def read_settings(file: Path, name: str) -> tuple[Options, str]:
 
 
 def read_parameters(text: str) -> Options:
-    """Prompt, negative prompt, steps, guidance, seed and size of a `parameters` text; other tools' fields are left out.
+    """Prompt, negative prompt, steps, guidance, seed and size from a `parameters` text; other fields are ignored.
 
     Raises:
-        ValueError: It is of another form, or a value is out of range.
+        ValueError: The text is malformed, or a value is out of range.
     """
     lines = text[:MAX_TEXT].strip().splitlines()
     fields = dict(PAIR.findall(lines[-1])) if lines and "Steps:" in lines[-1] else {}
@@ -80,7 +80,7 @@ def read_parameters(text: str) -> Options:
 
 
 def _parameters(file: Path, name: str) -> str | None:
-    """The `parameters` of a PNG without a record of its own; None where it has one."""
+    """The `parameters` of a PNG without our record; None if it has one."""
     try:
         with Image.open(file, formats=("PNG",)) as image:
             found = dict(image.info)

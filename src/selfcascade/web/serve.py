@@ -1,4 +1,4 @@
-"""Starts the page: where it listens, who may come in, and the folder of its temporary files."""
+"""Starts the page's server: its address, its password, and the folder of its temporary files."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ ENVIRONMENT = {
 
 
 def read_auth(host: str, auth: str | None) -> tuple[str, str] | None:
-    """The user and password that visitors must give; None for a page of this machine alone that asks for none.
+    """The user and password for visitors; None for a page without a password, which only this machine can reach.
 
     Args:
         host: The address that the page listens on.
-        auth: "user:password"; None: as the environment variable SELFCASCADE_WEB_AUTH says.
+        auth: "user:password"; None reads the environment variable SELFCASCADE_WEB_AUTH.
 
     Raises:
-        ValueError: It has another form, is too short, or is missing where others can reach the page.
+        ValueError: It is malformed, too short, or missing although others can reach the page.
     """
     auth = os.environ.get(PASSWORD) if auth is None else auth
     if auth:
@@ -61,7 +61,7 @@ def read_auth(host: str, auth: str | None) -> tuple[str, str] | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine alone."""
+    """Whether an address can only be reached from this machine."""
     if host == "localhost":
         return True
     try:
@@ -71,7 +71,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_installed() -> None:
-    """Raises ValueError, with the command that installs it, where gradio is missing."""
+    """Raises ValueError, with the command to install it, if gradio is missing."""
     if not is_installed("gradio"):
         raise ValueError(f"the web page needs gradio: {install('gradio')}")
 
@@ -80,12 +80,12 @@ def check_installed() -> None:
 def served(
     studio: Studio, host: str = LOOPBACK, port: int | None = None, auth: tuple[str, str] | None = None
 ) -> Iterator[str]:
-    """The page for as long as the context lasts; its address.
+    """Serves the page within this context, and yields its address.
 
     Args:
-        studio: What makes the pictures.
+        studio: The studio that makes pictures.
         host: Address to listen on.
-        port: None takes the first free one from 7860 on.
+        port: Port; None takes the first free one from 7860 on.
         auth: User and password.
 
     Raises:
@@ -169,7 +169,7 @@ def _started(studio: Studio, host: str, port: int | None, auth: tuple[str, str] 
 
 
 def _same_time(user: str, password: str) -> Any:
-    """A check of what a visitor typed that takes as long for a wrong name as for a wrong password."""
+    """A check of credentials that takes equally long for a wrong name and a wrong password."""
 
     def check(name: str, word: str) -> bool:
         right = secrets.compare_digest(name.encode(), user.encode())

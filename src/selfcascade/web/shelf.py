@@ -1,4 +1,4 @@
-"""The page's own folder of files that visitors are shown, which holds a limited number of bytes."""
+"""The page's folder of files for visitors, which is limited in size."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from PIL import Image
 
 
 class Shelf:
-    """Files for visitors, under names that cannot be guessed; the oldest make room for new ones.
+    """Files for visitors, under names that cannot be guessed; the oldest are removed for new ones.
 
     Args:
-        folder: The folder, which nothing else writes to.
-        most: Bytes that it holds at most.
-        kept: Seconds after which a file is removed.
+        folder: The folder, which nothing else may write to.
+        most: Largest size, in bytes.
+        kept: Seconds until a file is removed.
     """
 
     def __init__(self, folder: Path, most: int, kept: float) -> None:
         self.folder, self.most, self.kept = folder, most, kept
 
     def put_copy(self, file: Path) -> str:
-        """A copy of a file, byte for byte; its path."""
+        """Copies a file, byte for byte; returns the path."""
         path = self._place(file.name)
         shutil.copyfile(file, path)
         return str(path)
 
     def put_image(self, image: Image.Image, name: str) -> str:
-        """A picture as a PNG; its path."""
+        """Saves a picture as a PNG; returns the path."""
         path = self._place(f"{name}.png")
         image.save(path, "PNG", compress_level=3)
         return str(path)
 
     def sweep(self) -> None:
-        """Removes what is too old, and the oldest of what is too much."""
+        """Removes files that are too old, and the oldest if the folder is too large."""
         found: list[tuple[float, int, Path]] = []
         for file in self.folder.rglob("*"):
             with contextlib.suppress(OSError):
@@ -50,7 +50,7 @@ class Shelf:
             held -= size
             with contextlib.suppress(OSError):
                 file.unlink()
-                file.parent.rmdir()  # where it was the last
+                file.parent.rmdir()  # if it was the last file
 
     def _place(self, name: str) -> Path:
         self.sweep()

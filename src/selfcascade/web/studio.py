@@ -1,4 +1,4 @@
-"""What the page can do, without the page: base samples, pictures and clips of one model, one after the other."""
+"""The page's functions without the page: makes base samples, pictures and clips, one at a time."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ STAGE_KEY = ("size", "num_inference_steps", "guidance_scale")
 
 @dataclass
 class Studio:
-    """One model for pictures, the bundled one for clips, and one run at a time.
+    """A model for pictures, the bundled one for clips, and one run at a time.
 
     Args:
-        base: What the command line says of the model.
-        output: Folder that what is made is saved in.
-        limits: What a request may take.
+        base: Options of the command line.
+        output: Folder for saved pictures and clips.
+        limits: Limits of a request.
     """
 
     base: Options
@@ -54,20 +54,20 @@ class Studio:
 
     @property
     def makes_pictures(self) -> bool:
-        """Whether the model does; others make clips."""
+        """Whether the model makes pictures rather than clips."""
         return not self.cascade.family.video
 
     def clips(self) -> tuple[SelfCascade, Options]:
-        """The model for clips, which is loaded when it is first asked for, and its options."""
+        """The model for clips, loaded on first use, and its options."""
         if self._clips is None:
             self._clips = load_cascade(Options(model="bundled-video", device=self.base.device))
         return self._clips
 
     def plan(self, options: Options, video: bool = False) -> list[StageCost]:
-        """What the options will take, checked against the limits.
+        """The cost of the options, checked against the limits.
 
         Raises:
-            OptionError: They cannot be used, or take too much.
+            OptionError: The options cannot be used, or cost too much.
             Cancelled: The model is at work.
         """
         if not self.lock.acquire(timeout=BUSY_SECONDS):
@@ -79,10 +79,10 @@ class Studio:
             self.lock.release()
 
     def base_samples(self, options: Options, count: object, job: Job) -> Iterator[BaseSample]:
-        """Base samples of seeds one after another: each is the one that its seed gives alone.
+        """Base samples of consecutive seeds, each the same as when made alone.
 
         Raises:
-            OptionError: The options cannot be used, or take too much.
+            OptionError: The options cannot be used, or cost too much.
             Cancelled: The visitor has stopped it.
         """
         import torch
@@ -107,10 +107,10 @@ class Studio:
             yield BaseSample(made.image, options.changed(seed=seed), made.latents[0], state, made.stages[0])
 
     def create(self, options: Options, sample: BaseSample | None, job: Job) -> Result:
-        """The picture of the options; where a base sample is given, that one enlarged, which is the same picture.
+        """Makes the picture of the options. From a given base sample, it is the same picture.
 
         Raises:
-            OptionError: The options cannot be used, take too much, or are not those of the base sample.
+            OptionError: The options cannot be used, cost too much, or do not match the base sample.
         """
         import torch
 
@@ -131,10 +131,10 @@ class Studio:
             return self._result(self.cascade, made, "picture")
 
     def upscale(self, options: Options, file: Path, name: str, job: Job) -> tuple[Image.Image, Result]:
-        """The visitor's own picture, and what is made of it.
+        """Enlarges a visitor's picture; returns it and the result.
 
         Raises:
-            OptionError: The options cannot be used, or take too much.
+            OptionError: The options cannot be used, or cost too much.
             ValueError: The file is not a picture, or is too large.
         """
         from selfcascade.cascade import Size
@@ -151,10 +151,10 @@ class Studio:
             return image, self._result(self.cascade, made, "upscaled")
 
     def clip(self, options: Options, job: Job) -> Result:
-        """A clip of the options.
+        """Makes a clip.
 
         Raises:
-            OptionError: The options cannot be used, or take too much.
+            OptionError: The options cannot be used, or cost too much.
         """
         self._check_prompt(options)
         with self.lock:
@@ -165,10 +165,10 @@ class Studio:
             return self._result(cascade, make(cascade, options, None, job.on_step_end), "clip")
 
     def compare(self, options: Options, chosen: Sequence[str], job: Job) -> Iterator[tuple[str, Result]]:
-        """The picture of the options in several ways, presets and methods, from the same seed.
+        """Makes the picture in several ways, presets or methods, from the same seed.
 
         Raises:
-            OptionError: The options cannot be used, take too much, or there are too many ways.
+            OptionError: The options cannot be used, cost too much, or there are too many ways.
             Cancelled: The visitor has stopped it.
         """
         known = ways(self.base)
@@ -191,7 +191,7 @@ class Studio:
             yield way, result
 
     def read_picture(self, file: Path, name: str) -> Image.Image:
-        """An uploaded picture, under the limits that `upscale` has for files.
+        """Reads an uploaded picture, with the same limits as `selfcascade upscale`.
 
         Raises:
             ValueError: The file is not a picture, is damaged, or is too large.
@@ -213,7 +213,7 @@ class Studio:
     def _checked(self, cascade: SelfCascade, options: Options) -> list[StageCost]:
         from selfcascade.cost.plan import StageCost, estimate_call
 
-        # Sizes and steps come first: counting an enormous plan is work already.
+        # Sizes and steps are checked first, since counting a huge plan is slow.
         stages = cascade.plan(**options.keywords("plan"))
         self.limits.check(cascade, [StageCost(stage, 0) for stage in stages], options.num_frames)
         costs = estimate_call(cascade, stages, options)

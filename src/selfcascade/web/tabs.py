@@ -1,4 +1,4 @@
-"""The page: tabs that hand what a visitor sets to the studio, and show what it makes."""
+"""The page: tabs that pass a visitor's settings to the studio, and show the results."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def build(studio: Studio, cache: Path, cleaned: tuple[int, int]) -> gr.Blocks:
     """The page of a studio.
 
     Args:
-        studio: What makes the pictures.
-        cache: Folder of the files that visitors see.
-        cleaned: Seconds between two cleanings of it, and how old its files become.
+        studio: The studio that makes pictures.
+        cache: Folder for the files that visitors see.
+        cleaned: Seconds between cleanings of the cache, and age at which its files are removed.
     """
     desk = Desk(studio, Shelf(cache, studio.limits.cache_bytes // 2, cleaned[1]))
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=cleaned, fill_width=True) as page:
         cascade = studio.cascade
-        name = Path(studio.base.model).name  # where it lies is the machine's own affair
+        name = Path(studio.base.model).name  # visitors must not see its path
         model = f"Model: {name}, native size {cascade.native_size.width} x {cascade.native_size.height}."
         gr.Markdown(f"# {TITLE}\n{INTRODUCTION} {model}", elem_id="head")
         with gr.Tabs():

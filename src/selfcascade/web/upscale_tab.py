@@ -1,4 +1,4 @@
-"""The visitor's own picture, larger."""
+"""The tab that enlarges a visitor's picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ways to a picture that can be compared: presets, and the other methods."""
+"""The ways that can be compared: presets, and the other methods."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from selfcascade.options.presets import PRESETS
 
 
 def ways(base: Options) -> list[str]:
-    """Presets, and the methods that need nothing that the page does not have.
+    """Presets, and methods that need nothing that the page lacks.
 
     Args:
-        base: What the command line says of the model.
+        base: Options of the command line.
     """
     own = [TUNED] if base.model == "bundled" and bundled_upsamplers() else []
     named = [name for name, method in METHODS.items() if not method.needs and name != "self-cascade"]
@@ -21,7 +21,7 @@ def ways(base: Options) -> list[str]:
 
 
 def way_options(options: Options, way: str) -> Options:
-    """The options for one of the ways, without those that it does not take."""
+    """The options for one way, without those that it does not take."""
     if way in PRESETS:
         return options.changed(method="self-cascade", preset=way)
     upsamplers = bundled_upsamplers()[0] if way == TUNED else None
