@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from selfcascade.evaluation.parts import Rows, cached
+from selfcascade.evaluation.feature_files import Features, Rows
+from selfcascade.evaluation.large_sets import figure
+from selfcascade.evaluation.parts import cached
 from selfcascade.evaluation.prompts import PromptSet
 from selfcascade.metrics.registry import Metric
 
@@ -21,7 +23,7 @@ from selfcascade.metrics.registry import Metric
 class BaseReference(NamedTuple):
     """Reference of FID_b and KID_b: features (M, D) of base samples at their own size (h, w)."""
 
-    features: Tensor
+    features: Features
     size: tuple[int, int]
 
 
@@ -51,7 +53,7 @@ class Evaluator(ABC):
 
     def __init__(self, height: int, width: int, folder: Path, real_count: int, draws: int) -> None:
         self.size, self.folder, self.real_count, self.draws = (height, width), folder, real_count, draws
-        self._reference: dict[str, Tensor] = {}
+        self._reference: dict[str, Features] = {}
 
     @property
     @abstractmethod
@@ -85,11 +87,11 @@ class Evaluator(ABC):
 
     def base_reference(self, parts: Iterable[Tensor]) -> BaseReference:
         """The reference of FID_b and KID_b, from base samples in parts (n, 3, h, w)."""
-        found, size = [], (0, 0)
+        rows, size = Rows(self.folder), (0, 0)
         for part in parts:
             size = (part.shape[-2], part.shape[-1])
-            found.append(self.base_features(part, size))
-        return BaseReference(torch.cat(found), size)
+            rows.add({"base_size": self.base_features(part, size)})
+        return BaseReference(rows.tensors()["base_size"], size)
 
     def read(self, samples: Tensor, captions: Sequence[str]) -> list[Any]:
         """What a network reads in each sample, besides features; empty without such a network."""
@@ -117,7 +119,7 @@ class Evaluator(ABC):
         """
         if isinstance(base, Tensor):
             base = self.base_reference([base])
-        corners, rows, readings, count = patch_places(), Rows(len(prompts)), [], 0
+        corners, rows, readings, count = patch_places(), Rows(self.folder), [], 0
         for part in samples.split(self.part) if isinstance(samples, Tensor) else samples:
             self.check(part)
             rows.add(self.features(part, corners))
@@ -130,13 +132,13 @@ class Evaluator(ABC):
         if base is not None:
             real = {**real, "base_size": base.features}
         figures = {
-            name: metric.compare(real[metric.feature], fake[metric.feature], self.draws)
+            name: figure(name, metric, real[metric.feature], fake[metric.feature], self.draws)
             for name, metric in self.metrics.items()
             if metric.compare is not None and metric.feature in fake
         }
         return {self.unit: count, **self.reading_figures(readings, prompts), **figures}
 
-    def reference(self, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def reference(self, like: Mapping[str, Features]) -> dict[str, Features]:
         """Features of the real samples, computed at the first call.
 
         Args:

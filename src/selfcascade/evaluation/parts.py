@@ -6,16 +6,18 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from selfcascade.evaluation.feature_files import Features, Rows, blocks, data_of, read_features, write_features
 from selfcascade.media.whole_files import write_whole
 from selfcascade.processes import Processes, appears
+
+ROWS_AT_ONCE = 1024  # of features whose digest is computed
 
 
 class Parts:
@@ -49,32 +51,6 @@ class Parts:
     def pictures(self, count: int) -> Iterator[Tensor]:
         """The first `count` rows of "pictures", converted from bytes to floats in [0, 1], one part at a time."""
         return (part.float() / 255 for part in self.each("pictures", count))
-
-
-class Rows:
-    """Collects rows that come in parts, without a second copy of any.
-
-    Args:
-        capacity: Largest number of rows.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self._held: dict[str, Tensor] = {}
-        self._filled: dict[str, int] = {}
-
-    def add(self, part: Mapping[str, Tensor]) -> None:
-        """Adds the next rows of these tensors."""
-        for name, value in part.items():
-            if name not in self._held:
-                self._held[name] = value.new_empty((self.capacity, *value.shape[1:]))
-            begin = self._filled.get(name, 0)
-            self._held[name][begin : begin + len(value)] = value
-            self._filled[name] = begin + len(value)
-
-    def tensors(self, count: int) -> dict[str, Tensor]:
-        """The first `count` rows of all tensors."""
-        return {name: value[:count] for name, value in self._held.items()}
 
 
 def concatenated(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -133,8 +109,8 @@ def in_parts(
 
 
 def cached(
-    path: Path, make: Callable[[], Iterable[dict[str, Tensor]]], rows: int, like: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
+    path: Path, make: Callable[[], Iterable[dict[str, Tensor]]], rows: int, like: Mapping[str, Features]
+) -> dict[str, Features]:
     """The parts that `make` yields, concatenated along the first axis: computed once, then read from a file.
 
     Args:
@@ -144,24 +120,26 @@ def cached(
         like: Tensors by name, whose rows have the shapes that the file's rows must have.
     """
     shapes = {name: [rows, *value.shape[1:]] for name, value in like.items()}
-    found = _header(path)[1]
-    said = _header(path)[0].get("sha256")
+    said, found = _header(path)
+    said = said.get("sha256")
     changed = said is not None and said != _digest_of(path)  # files of earlier versions have no digest
     if changed or any(found.get(name) != shape for name, shape in shapes.items()):
         with torch.no_grad():
-            held = Rows(rows)
+            held = Rows(path.parent)
             for part in make():
                 held.add(part)
         _write(path, held.tensors(rows), {})
-    return load_file(path)
+    return read_features(path)
 
 
-def _write(path: Path, tensors: dict[str, Tensor], says: dict[str, str]) -> None:
-    held = {name: value.contiguous() for name, value in tensors.items()}
-    digest = _digest(held.items())
-    # One entry, since the order of several would vary, and so would the bytes.
-    said = {"part": json.dumps({**says, "sha256": digest}, sort_keys=True)}
-    write_whole(path, lambda aside: save_file(held, aside, said))
+def _write(path: Path, tensors: Mapping[str, Features], says: dict[str, str]) -> None:
+    # One entry: several would come in any order, and make other bytes each time.
+    said = {"part": json.dumps({**says, "sha256": _digest(tensors)}, sort_keys=True)}
+    small = {name: value.contiguous() for name, value in tensors.items() if isinstance(value, Tensor)}
+    if len(small) == len(tensors):
+        write_whole(path, lambda aside: save_file(small, aside, said))
+    else:
+        write_whole(path, lambda aside: write_features(aside, tensors, said))
 
 
 def _holds(path: Path, says: dict[str, str]) -> bool:
@@ -176,20 +154,18 @@ def _holds(path: Path, says: dict[str, str]) -> bool:
 def _digest_of(path: Path) -> str:
     """The digest of the tensors in a file; empty if it cannot be read."""
     try:
-        with safe_open(path, "pt") as file:
-            names = list(file.keys())
-            return _digest((name, file.get_tensor(name)) for name in names)
-    except (OSError, SafetensorError):
+        return _digest(read_features(path))
+    except (OSError, SafetensorError, ValueError):
         return ""
 
 
-def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """The SHA-256 of tensors with their names, types and shapes, independent of their order."""
+def _digest(tensors: Mapping[str, Features]) -> str:
+    """The SHA-256 of tensors with their names, types and shapes, whatever their order."""
     own: list[str] = []
-    for name, value in tensors:
+    for name, value in tensors.items():
         digest = hashlib.sha256(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-        data: Any = value.flatten().view(torch.uint8).numpy()
-        digest.update(data)
+        for block in blocks(value, ROWS_AT_ONCE):
+            digest.update(data_of(block))
         own.append(digest.hexdigest())
     return hashlib.sha256(" ".join(sorted(own)).encode()).hexdigest()
 
