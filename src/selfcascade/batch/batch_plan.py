@@ -18,6 +18,7 @@ from selfcascade.batch.refusals import BatchError, RowsError
 from selfcascade.batch.row_options import kind, options_of
 from selfcascade.batch.rows import Place, PromptFile, Row, file_sha256, open_prompts
 from selfcascade.options import Options
+from selfcascade.options.addresses import refusal
 from selfcascade.options.checks import OptionError, shown
 
 SCHEMA, KIND = 1, "selfcascade.batch"
@@ -48,6 +49,12 @@ class Job:
     batch_size: int = 1
     form: str = "tar"
     ending: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("prompts", "output"):
+            words = refusal(name, str(getattr(self, name)))
+            if words is not None:
+                raise BatchError(words)
 
     def facts(self) -> dict[str, Any]:
         """Settings, by name, that another run must share in order to continue the batch."""

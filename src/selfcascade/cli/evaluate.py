@@ -10,6 +10,7 @@ import typer
 from selfcascade.cli.console import Debug, note
 from selfcascade.cli.flags import with_options
 from selfcascade.options import Options
+from selfcascade.options.addresses import refusal
 
 
 @with_options("evaluate", unless="the suite's")
@@ -50,6 +51,10 @@ def evaluate(
     from selfcascade.processes import join
 
     quiet_libraries()
+    for name, value in {"data": data, "train_data": train_data, "detector": detector}.items():
+        words = refusal(name, (value or "").removeprefix("inception:").removeprefix("i3d:"))
+        if words is not None:
+            raise ValueError(words)
     Options(**given)
     own = {"data": data, "train_data": train_data, "detector": detector, "real_pictures": real_pictures}
     changes = _changes(given, suite, pictures) | {name: value for name, value in own.items() if value is not None}

@@ -18,6 +18,7 @@ from selfcascade.data.shards import ShardFilter, ShardSource
 from selfcascade.data.stream import Stream, bucket_sizes
 from selfcascade.media.endings import PICTURES, ending_of
 from selfcascade.media.frame_rates import DEFAULT_FPS
+from selfcascade.options.addresses import refusal
 from selfcascade.options.optional import install, is_installed
 
 __all__ = [
@@ -66,6 +67,9 @@ def open_source(
     Raises:
         DataError: There is no data with that name.
     """
+    words = refusal(option, name)
+    if words is not None:
+        raise DataError(words)
     if clips is not None:
         return _open_clips(name, size, clips, option)
     if name == "scenes":
