@@ -2,3 +2,8 @@
 
 This package is the machinery behind `selfcascade evaluate`: it reads the files of that folder and writes to it.
 """
+
+from selfcascade.experiments.experiment import Experiment, names_of, read_experiment, read_shared
+from selfcascade.experiments.runs import Run, runs_of
+
+__all__ = ["Experiment", "Run", "names_of", "read_experiment", "read_shared", "runs_of"]
