@@ -1,10 +1,13 @@
 """Base models are found by name, read from safetensors alone, and refused in one line."""
 
+from logging import WARNING
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
+import transformers
 from diffusers import AnimateDiffPipeline, MotionAdapter
 
 from selfcascade import models
@@ -118,3 +121,20 @@ def test_the_cpu_computes_in_float32_however_it_is_named(models: Path, device: s
 def test_what_is_no_device_is_refused(device: Any) -> None:
     with pytest.raises(ValueError, match=r"^device must be cpu, cuda, cuda:N or mps, not "):
         load_model("bundled", device)
+
+
+def test_the_bundled_model_loads_without_a_word_and_leaves_the_libraries_talkative(capfd: Any) -> None:
+    logs: list[Any] = [diffusers.utils.logging, transformers.utils.logging]
+    before = [(log, log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
+    try:
+        for log in logs:
+            log.set_verbosity_warning()
+            log.enable_progress_bar()
+        capfd.readouterr()
+        load_bundled("cpu")
+        assert capfd.readouterr() == ("", "")
+        assert [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs] == [(WARNING, True)] * 2
+    finally:
+        for log, verbosity, bars in before:
+            log.set_verbosity(verbosity)
+            (log.enable_progress_bar if bars else log.disable_progress_bar)()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from selfcascade.loading.names import Device, checked_name
+from selfcascade.loading.quiet import libraries_quiet
 from selfcascade.loading.reasons import reason_of
 from selfcascade.loading.single_files import check_single_file, load_single_file
 from selfcascade.options import Options
@@ -64,12 +65,13 @@ def read_model(name: str, device: Device | None = None, dtype: str | None = None
 
     chosen = dtype or ("float32" if place.split(":")[0] == "cpu" or name in BUNDLED_MODELS else "float16")
     options: dict[str, Any] = {"dtype": getattr(torch, chosen), "use_safetensors": True}
-    if folder is not None and folder.is_file():
-        pipe = load_single_file(name, config, options["dtype"])
-    else:
-        pipe = _from_hub(name, options) if folder is None else _from_folder(name, folder, options)
-    if name == "bundled-video":
-        pipe = _set_in_motion(pipe, options)
+    with libraries_quiet(name in BUNDLED_MODELS):
+        if folder is not None and folder.is_file():
+            pipe = load_single_file(name, config, options["dtype"])
+        else:
+            pipe = _from_hub(name, options) if folder is None else _from_folder(name, folder, options)
+        if name == "bundled-video":
+            pipe = _set_in_motion(pipe, options)
     pipe.set_progress_bar_config(disable=None)
     return pipe
 

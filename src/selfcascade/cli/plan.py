@@ -13,7 +13,7 @@ from selfcascade.cli.flags import with_options
 from selfcascade.cli.making import tell_strength
 from selfcascade.cli.records import check_method, gather
 from selfcascade.cli.saving import check_of_clips
-from selfcascade.making import load
+from selfcascade.making import load, steering
 
 Batch = Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="Pictures or clips made at once.")]
 
@@ -34,7 +34,7 @@ def plan(given: dict[str, Any], batch: Batch = 1, debug: Debug = False) -> None:
     table = Table("stage", "size (HxW)", "pivot step", "steps")
     for column in ("TFLOPs", "seconds", "memory (GiB)"):
         table.add_column(column, justify="right")
-    costs = estimate_call(cascade, stages, options, batch)
+    costs = estimate_call(cascade, stages, options, batch, steering(cascade, options))
     for stage, cost in zip(stages, costs, strict=True):
         pivot = "-" if stage.pivot_step is None else str(stage.pivot_step)
         figures = (_figure(cost.tflops), _figure(cost.seconds), _figure(cost.peak_bytes, 2**30))

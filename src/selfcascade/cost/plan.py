@@ -107,7 +107,13 @@ def estimate(
         return [StageCost(stage, steps) for stage, steps in plan]
 
 
-def estimate_call(cascade: SelfCascade, stages: Sequence[Stage], options: Options, batch: int = 1) -> list[StageCost]:
+def estimate_call(
+    cascade: SelfCascade,
+    stages: Sequence[Stage],
+    options: Options,
+    batch: int = 1,
+    arguments: Mapping[str, Any] | None = None,
+) -> list[StageCost]:
     """The cost of each stage of a call with these options.
 
     Args:
@@ -115,6 +121,7 @@ def estimate_call(cascade: SelfCascade, stages: Sequence[Stage], options: Option
         stages: The plan of the call.
         options: Options of the call; the preset supplies what they leave out.
         batch: Pictures or clips made together.
+        arguments: Keywords for the pipeline's call, such as pictures that steer it.
     """
     preset = cascade.chosen_preset(options)
     attention = attention_of(cascade.family, preset.attention, asked=options.attention is not None)
@@ -126,6 +133,7 @@ def estimate_call(cascade: SelfCascade, stages: Sequence[Stage], options: Option
         upsampling=preset.upsampling,
         attention=attention,
         native=cascade.native_size,
+        arguments=arguments,
         family=type(cascade.family),
     )
 

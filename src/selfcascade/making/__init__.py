@@ -13,6 +13,7 @@ from selfcascade.making.made import (
     make,
     make_together,
     quiet_libraries,
+    steering,
     upsamplers_of,
 )
 from selfcascade.making.recorded import not_taken, read_options
@@ -32,5 +33,6 @@ __all__ = [
     "not_taken",
     "quiet_libraries",
     "read_options",
+    "steering",
     "upsamplers_of",
 ]

@@ -274,8 +274,6 @@ def _arguments(
 ) -> dict[str, Any]:
     import torch
 
-    from selfcascade.loading.additions import call_keywords
-
     arguments: dict[str, Any] = group[0].keywords()
     if group[0].image is not None:  # the clip has its own length, and the cascade has the rest
         arguments = {name: value for name, value in arguments.items() if name not in OF_THE_CASCADE}
@@ -287,7 +285,14 @@ def _arguments(
     # ModelScope's pipeline is older than this callback: no bar there.
     if callback is not None and "callback_on_step_end" in inspect.signature(cascade.pipe.__call__).parameters:
         arguments["callback_on_step_end"] = callback
-    return {**arguments, **call_keywords(cascade.pipe, group[0])}
+    return {**arguments, **steering(cascade, group[0])}
+
+
+def steering(cascade: SelfCascade, options: Options) -> dict[str, Any]:
+    """Keywords for the pipeline's call: the pictures that the options show to a ControlNet or an IP-Adapter."""
+    from selfcascade.loading.additions import call_keywords
+
+    return call_keywords(cascade.pipe, options)
 
 
 def _each(value: Any) -> str | None:
