@@ -1,8 +1,8 @@
-"""The rooms of the package: what each holds, and which others it may import.
+"""The rooms of the package: what each contains, and which others it may import.
 
     python docs/architecture.py
 
-writes the table of docs/architecture.md. `tests/test_architecture.py` holds that the code imports what the table says.
+writes the table of docs/architecture.md. `tests/test_architecture.py` checks that the code imports what the table says.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Room(NamedTuple):
     """A package or a module in the root of the library.
 
     Attributes:
-        holds: What a reader finds in it.
-        imports: The rooms that it imports, of those above it in the list.
+        holds: What it contains.
+        imports: Rooms that it imports; they come before it in the list.
     """
 
     holds: str
@@ -29,24 +29,24 @@ class Room(NamedTuple):
 
 ROOMS = {
     "cascade": Room("the algorithm: `Size`, `Stage`, `plan_stages`, the loop over stages; torch only"),
-    "options": Room("what a call can say, each thing once; the checks of its values; presets, chosen by measurement"),
+    "options": Room(
+        "the options of a call, each declared once; the checks of their values; presets, chosen by measurement"
+    ),
     "processes": Room(
-        "several processes of one run: their group, what they must agree on, the lock of the folder that they write"
+        "several processes of one run: their group, what they must agree on, the lock of their output folder"
     ),
-    "media": Room(
-        "pictures and clips: read from files, laid out in grids, written whole with their records", ("options",)
-    ),
+    "media": Room("pictures and clips: reading, laying out in grids, atomic writing with their records", ("options",)),
     "metrics": Room(
-        "networks that see or read samples, distances between samples, and the registry of all metrics", ("options",)
+        "detectors and readers of samples, distances between samples, and the registry of all metrics", ("options",)
     ),
     "base_models": Room(
-        "an untouched diffusers pipeline as a base model; one small class per family", ("cascade", "options")
+        "drives an untouched diffusers pipeline as a base model; one small class per family", ("cascade", "options")
     ),
     "upsamplers": Room(
         "the tuned version's modules (phi_n), and the hooks that read and add skip features", ("base_models", "options")
     ),
     "loading": Room(
-        "whether a model's folder is whole, what is loaded beside it (LoRA, ControlNet, ...), how a pipeline runs",
+        "checks of a model's folder, additions to it (LoRA, ControlNet, ...), how a pipeline runs",
         ("base_models", "media", "options"),
     ),
     "models": Room("models and upsamplers by name", ("loading", "options", "upsamplers")),
@@ -55,30 +55,28 @@ ROOMS = {
         ("cascade", "media", "options"),
     ),
     "pipeline": Room(
-        "`SelfCascade`, the public interface: a call's arguments, the stages it plans (sizes, K, steps), its pictures",
+        "`SelfCascade`, the public interface: checks a call's arguments, plans its stages (sizes, K, steps), runs them",
         ("base_models", "cascade", "media", "options", "upsamplers"),
     ),
     "methods": Room(
-        "ways to reach the target size behind one protocol, a file each",
+        "ways to reach the target size behind one interface, one file each",
         ("base_models", "cascade", "models", "options", "pipeline"),
     ),
     "making": Room(
-        "from options to pictures or clips and their records, one or several at a time; from records back to options",
+        "makes pictures or clips with their records from options, and reads options back from records",
         ("loading", "media", "methods", "models", "options", "pipeline"),
     ),
     "batch": Room(
-        "a file of prompts as pictures or clips: its rows, what is made of them and by whom, shards that survive kills",
+        "makes a picture or clip of each row in a file of prompts, on many processes, in shards that survive kills",
         ("making", "media", "options", "pipeline", "processes"),
     ),
-    "cost": Room(
-        "TFLOPs, memory and seconds of a plan, before it runs", ("base_models", "cascade", "options", "pipeline")
-    ),
+    "cost": Room("estimates TFLOPs, memory and seconds of a plan", ("base_models", "cascade", "options", "pipeline")),
     "training": Room(
-        "the loop, its objective, checkpoints",
+        "the training loop, its objective, checkpoints",
         ("base_models", "cascade", "data", "media", "models", "options", "pipeline", "processes", "upsamplers"),
     ),
     "evaluation": Room(
-        "benchmarks (prompts and real samples), sampling for them, and evaluators that turn samples into figures",
+        "benchmarks (prompts and real samples), sampling for them, and evaluators that compute figures",
         (
             "base_models",
             "cascade",
@@ -93,7 +91,7 @@ ROOMS = {
         ),
     ),
     "experiments": Room(
-        "suites of experiments, of which only missing results are made",
+        "runs the experiments in the repository's folder `experiments/`: only missing results are made",
         (
             "base_models",
             "cascade",
@@ -109,11 +107,11 @@ ROOMS = {
         ),
     ),
     "report": Room(
-        "results as tables, plots, pictures and a page to browse",
+        "the results as tables, plots, pictures and a page to browse",
         ("evaluation", "media", "methods", "metrics", "models", "options"),
     ),
     "web": Room(
-        "the page that `selfcascade web` serves: a studio that makes, tabs that ask it, a gate before the server",
+        "the page of `selfcascade web`: its tabs, the studio that makes pictures, a gate that protects the server",
         ("base_models", "cascade", "cost", "making", "media", "methods", "models", "options", "pipeline"),
     ),
     "cli": Room(
@@ -140,7 +138,7 @@ ROOMS = {
 
 
 def floors() -> dict[str, int]:
-    """Each room's floor: 1 where it imports no other, else one above the highest that it imports."""
+    """Each room's floor: 1 if it imports no other, otherwise one above the highest that it imports."""
     found: dict[str, int] = {}
     for name, room in ROOMS.items():
         found[name] = 1 + max((found[other] for other in room.imports), default=0)
@@ -160,7 +158,7 @@ def table() -> str:
 
 
 def with_table(page: str) -> str:
-    """The page with the table of today."""
+    """The page with the current table."""
     before, rest = page.split(BEGIN)
     return f"{before}{BEGIN}{table()}{END}{rest.split(END)[1]}"
 

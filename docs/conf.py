@@ -27,7 +27,7 @@ myst_heading_anchors = 4
 myst_links_external_new_tab = False
 suppress_warnings = ["myst.header"]  # the pages of results have sections two levels below their title
 
-default_role = "py:obj"  # names in docstrings stand in single backticks
+default_role = "py:obj"  # names in docstrings are in single backticks
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
@@ -54,7 +54,7 @@ def _display(writer: HTML5Translator, node: nodes.math_block) -> None:
 
 
 def _lead_in(app: Sphinx, failure: Exception | None) -> None:
-    """The site's own address leads to the first page, which is in docs/ as in the repository."""
+    """The site's root redirects to the first page, which is in docs/ as in the repository."""
     if failure is None and app.builder.format == "html":
         target = f"{root_doc}.html"
         page = f'<!doctype html><meta charset="utf-8"><title>{project}</title>'
@@ -63,6 +63,6 @@ def _lead_in(app: Sphinx, failure: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Formulas become MathML, which browsers draw without a script from elsewhere."""
+    """Formulas become MathML, which browsers show without scripts from other servers."""
     app.add_html_math_renderer("mathml", (_inline, None), (_display, None))
     app.connect("build-finished", _lead_in)

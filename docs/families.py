@@ -1,4 +1,4 @@
-"""The table of pipeline classes: which are served, how each is tested, and why the others are not.
+"""The table of pipeline classes: which are supported, how each is tested, and why others are not.
 
     python docs/families.py
 
@@ -103,19 +103,19 @@ def page() -> str:
     lines = [
         "# Pipelines",
         "",
-        "`SelfCascade(pipe)` drives a pipeline of diffusers through a family, a small class that says what differs. "
-        f"{len(served)} classes are served: {images} of the {len(IMAGES)} of `AutoPipelineForText2Image`, and "
-        f"{clips} of the {len(CLIPS)} that make clips of a prompt alone.",
+        "`SelfCascade(pipe)` drives a pipeline of diffusers through a family, a small class that states what differs. "
+        f"{len(served)} classes are supported: {images} of the {len(IMAGES)} in `AutoPipelineForText2Image`, and "
+        f"{clips} of the {len(CLIPS)} that make clips from a prompt alone.",
         "",
-        "The latter are counted by a rule: a class of diffusers whose name ends in `Pipeline` and names no picture or "
-        "clip that it starts from, whose call has a `prompt` and a length (`num_frames`, `frames` or `video_length`), "
-        "and which needs nothing else.",
+        "The latter are counted by a rule: the class name ends in `Pipeline` and does not mention a picture or clip to "
+        "start from, and its call has a `prompt` and a length (`num_frames`, `frames` or `video_length`) and requires "
+        "nothing else.",
         "",
-        "Each class under contract is built with random weights from a small copy of its own configuration. One stage "
-        "then is the plain pipeline, bit for bit; cascades to other ratios and to four times a side run, as far as its "
-        "positions reach; the pipeline is left as it was. With a twin, a stage above the base is the image-to-image or "
-        "video-to-video pipeline of diffusers, bit for bit. Any other class takes a few lines: see "
-        "`selfcascade.Family` and `register_family`.",
+        "The contract tests build each class with random weights from a small copy of its configuration. They check "
+        "that one stage equals the plain pipeline, bit for bit; that cascades to other ratios and to 4x a side run, as "
+        "far as the model has positions; and that the pipeline is left unchanged. If diffusers has an image-to-image "
+        "or video-to-video pipeline for the model (a twin), a stage above the base must equal it, bit for bit. Support "
+        "for another class takes a few lines: see `selfcascade.Family` and `register_family`.",
         "",
         "| class | family | makes | network | contract | twin |",
         "|---|---|---|---|---|---|",
@@ -126,7 +126,7 @@ def page() -> str:
         contract, twin = (["-", "yes"][flag] for flag in (bool(entries), any(entry.twin for entry in entries)))
         makes = "clips" if family.video else "pictures"
         lines.append(f"| `{name}` | `{family.__name__}` | {makes} | {network} | {contract} | {twin} |")
-    lines += ["", "## Not served", "", "| class | why, and what to use |", "|---|---|"]
+    lines += ["", "## Not supported", "", "| class | why, and what to use |", "|---|---|"]
     lines += [f"| `{name}` | {why} |" for name, why in sorted(UNSERVED.items())]
     return "\n".join(lines) + "\n"
 

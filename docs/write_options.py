@@ -13,16 +13,16 @@ from selfcascade.options.methods import METHOD_OPTIONS
 PAGE = Path(__file__).with_name("options.md")
 HEAD = """# Options
 
-All that a call of `SelfCascade`, a command, a record and an experiment can say. `python docs/write_options.py` writes
-this page from `selfcascade.options.Options`, where each option stands once; the checks, the flags and the records are
-made from the same list.
+All options of `SelfCascade`, the commands, records and experiments. Each is declared once, in
+`selfcascade.options.Options`; checks, flags and records are derived from there. `python docs/write_options.py` writes
+this page.
 
-- A flag is the option's name with dashes; a shorter one is understood too.
-- Where there may be one value for each stage, Python takes a list, and the command line the flag several times.
-- What a method does not take is refused, in a sentence that names the methods that do. `compare` gives each method what
-  it takes.
+- A flag is the option's name with dashes; some options also have a shorter flag.
+- If an option may have one value for each stage, give Python a list, and repeat the flag on the command line.
+- An option that a method does not take is refused, with the names of the methods that do. `compare` passes each method
+  only the options that it takes.
 """
-COLUMNS = ("option", "what it is", "values", "unless given", "commands", "Python", "methods")
+COLUMNS = ("option", "what it is", "values", "default", "commands", "Python", "methods")
 
 
 def page(options: type[Options] = Options) -> str:

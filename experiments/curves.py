@@ -1,4 +1,4 @@
-"""Writes the tables of docs/upsamplers.md from the results there are; the curves themselves are in docs/results.
+"""Writes the tables of docs/upsamplers.md from the results; the curves themselves are in docs/results.
 
 python experiments/curves.py
 """
@@ -23,7 +23,7 @@ def results(suite: str) -> list[dict[str, Any]]:
 
 
 def end_points(found: list[dict[str, Any]]) -> str:
-    """The methods at their last step, of as many pictures as there are, as Markdown; several seeds one line each."""
+    """The methods at their last step, with the largest number of pictures, as Markdown; one line for each seed."""
     last: dict[tuple, dict[str, Any]] = {}
     for row in found:
         key = (row["experiment"], row["sampling"]["name"], row["seed"])
@@ -51,7 +51,7 @@ def end_points(found: list[dict[str, Any]]) -> str:
 
 
 def seeds(found: list[dict[str, Any]], step: int = 400, pictures: int = 100) -> str:
-    """The methods after as many steps with each seed of their training, as Markdown."""
+    """The methods after this many steps with each training seed, as Markdown."""
     rows: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in found:
         if (row["step"], row["pictures"]) == (step, pictures):
@@ -92,7 +92,7 @@ def designs(found: list[dict[str, Any]]) -> str:
 
 
 def sixteen(found: list[dict[str, Any]]) -> str:
-    """The methods at 16x the pixels, the mean over the seeds of captions that there are, as Markdown."""
+    """The methods at 16x the pixels, as means over all seeds of captions, as Markdown."""
     names = {
         "self-cascade-rgb": "tuning-free, K = 700, 400, RGB",
         "self-cascade-paper": "tuning-free, paper (K = 700, bilinear latents)",
@@ -132,7 +132,7 @@ def blocks() -> dict[str, str]:
 
 
 def main() -> None:
-    """Writes them."""
+    """Writes the tables."""
     page = (DOCS / "upsamplers.md").read_text()
     for mark, text in blocks().items():
         page = between(page, mark, text)

@@ -1,6 +1,6 @@
-"""Other designs of `micro` that were tried; trains and measures those whose results are missing.
+"""Alternative designs of `micro`; trains and measures those whose results are missing.
 
-python experiments/micro_designs.py [NAME ...]      those of experiments/micro-designs/, all unless named
+python experiments/micro_designs.py [NAME ...]      designs in experiments/micro-designs/ (default: all)
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ TRIED = {
 
 
 def main() -> None:
-    """Makes what is missing."""
+    """Makes the missing results."""
     DESIGNS.update(TRIED)
     for run in runs_of(SUITE, sys.argv[1:], RUNS):
         run.make()

@@ -31,11 +31,11 @@ Conditioning = list[list[Any]]
 
 @dataclass(frozen=True)
 class ComfySample(Sample):
-    """What a stage made, in the scale of the VAE, as LATENT has it.
+    """The result of a stage, in the VAE's scale, like ComfyUI's LATENT.
 
     Attributes:
-        features: Latents whose skip features the next stage gets; None: those of `latents`.
-        band: (h, w) in latent pixels of what the picture holds; None: the size of `latents`.
+        features: Latents whose skip features the next stage gets; None means `latents`.
+        band: (h, w) in latent pixels of the detail that the picture contains; None means the size of `latents`.
     """
 
     features: Tensor | None = None
@@ -44,7 +44,7 @@ class ComfySample(Sample):
 
 @dataclass(frozen=True)
 class Start:
-    """Where a stage starts; ComfyUI itself adds the noise, by the model's own `noise_scaling` (eq. 6)."""
+    """The starting point of a stage; ComfyUI adds the noise itself, by the model's own `noise_scaling` (eq. 6)."""
 
     z_up: Tensor
     noise: Tensor
@@ -53,17 +53,17 @@ class Start:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all stages share.
+    """Settings of all stages.
 
     Attributes:
-        model: A `ModelPatcher` with whatever the user has patched into it.
-        vae: Its VAE.
+        model: A `ModelPatcher` with all of the user's patches.
+        vae: The VAE.
         positive, negative: CONDITIONING, made for pictures of the size `conditioned`.
-        conditioned: That size.
+        conditioned: Size that the conditioning was made for.
         native: Size that the model was trained at.
-        schedules: Of the model, with the sampler's and the scheduler's names.
-        preset: How pivots are enlarged and stages held to them.
-        seed: As in KSampler.
+        schedules: The model's schedules for a sampler and a scheduler.
+        preset: How pivots are enlarged and used.
+        seed: Seed, as for KSampler.
     """
 
     model: Any

@@ -19,11 +19,11 @@ GIB = 2**30
 
 
 def costs_told(model: Any, schedules: ComfySchedules, stages: Sequence[Stage], batch: int, factor: int) -> str:
-    """TFLOPs and memory of the stages' denoising in words, with guidance; of U-Nets, others are not known well enough.
+    """TFLOPs and memory of the stages' denoising with guidance, in words; only U-Nets are supported.
 
     Args:
         model: A `ModelPatcher`.
-        schedules: Of the model.
+        schedules: The model's schedules.
         stages: The plan.
         batch: Pictures made together.
         factor: Pixels per latent pixel and side.
@@ -50,7 +50,7 @@ def weightless(model: Any) -> nn.Module:
 
 
 def forward_cost(model: Any, network: nn.Module, shape: tuple[int, int, int]) -> ForwardCost:
-    """Of one pass of a U-Net, (B, h, w) latents."""
+    """The cost of one pass of a U-Net with latents of shape (B, h, w)."""
     channels, dtype = network.in_channels, network.dtype
     context, labels = model.model.model_config.unet_config["context_dim"], model.model.adm_channels
     # Its own attention may be one that a meta tensor cannot pass; this one is counted as a fused kernel.

@@ -23,7 +23,7 @@ TEXT_FIRST = frozenset({"Flux", "Chroma", "MMDiT", "OpenAISignatureMMDITWrapper"
 
 
 def why_not_local(model: Any) -> str | None:
-    """Why this model cannot attend locally, in a sentence; None where it can."""
+    """Why this model does not support local attention; None if it does."""
     network = model.model.diffusion_model
     if not (is_ldm(network) or type(network).__name__ in TEXT_FIRST):
         return (
@@ -35,13 +35,13 @@ def why_not_local(model: Any) -> str | None:
 
 
 def attending_locally(model: Any, native: Size, size: Size, latents: Tensor, sigmas: Tensor) -> Any:
-    """A copy of the model with local attention; what replaces attention already is asked for all the rest.
+    """A copy of the model with local attention; existing replacements of attention are used for everything else.
 
     Args:
         model: A `ModelPatcher`.
         native: Size that the model was trained at.
         size: Size of the stage.
-        latents: Of the stage, (B, C, h, w).
+        latents: Latents of the stage, (B, C, h, w).
         sigmas: Schedule of the stage.
     """
     network = model.model.diffusion_model

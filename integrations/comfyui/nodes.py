@@ -79,8 +79,8 @@ class Asked:
     """What a node is asked for, checked before anything runs.
 
     Args:
-        model, vae: As the node has them.
-        values: Its widgets.
+        model, vae: Inputs of the node.
+        values: Values of its widgets.
 
     Raises:
         ValueError: The model, the VAE or a value cannot be used; the sentence names it.

@@ -15,7 +15,7 @@ class Noises:
     For a single picture this is one generator that draws for stage after stage, as in the library.
 
     Args:
-        seed: As in KSampler.
+        seed: Seed, as for KSampler.
         first: Latents of the first stage that noise is drawn for, (B, C, h, w).
         numbers: The `batch_index` of the latents; None: 0, 1, 2, ...
     """

@@ -30,8 +30,8 @@ from worlds import WORLDS
 SETTINGS = CONFIG["autoencoder"]
 FOLDER = RUNS / "autoencoder"
 CROP = 64
-FACTORS = (2.0, 2.0, 2.0, 1.5, 3.0, 4.0)  # of enlargement; a stage of the cascade is mostly 2
-HELD_OUT = {64: 64, 128: 24, 256: 8}  # how many of each side are measured
+FACTORS = (2.0, 2.0, 2.0, 1.5, 3.0, 4.0)  # of enlargement; most stages of a cascade enlarge by 2
+HELD_OUT = {64: 64, 128: 24, 256: 8}  # number of measured pictures of each side
 HELD_OUT_FIRST = 33_000_000
 MEASURED_PIXELS = 64 * CROP**2  # of held-out pictures, at each size
 UNUSED_DEVIATION = 0.3  # channels whose posterior is wider tell the decoder nothing
@@ -48,10 +48,10 @@ class Autoencoder(nn.Module):
         """Losses of images (B, 3, H, W) in [-1, 1].
 
         Args:
-            images: Square.
-            noise: Of the posterior, (B, C, h, w).
-            windows: For each of the last pictures, which are decoded enlarged: the factor, and the place of a window
-                of the latents' own size as fractions, (enlarged, 3).
+            images: Square images.
+            noise: Noise of the posterior, (B, C, h, w).
+            windows: For each of the last pictures, which are decoded enlarged: the factor, and the place of a window of
+                the latents' own size as fractions, (enlarged, 3).
         """
         posterior = self.vae.encode(images).latent_dist
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
@@ -70,7 +70,7 @@ class Autoencoder(nn.Module):
 
 
 def enlarged_window(z: Tensor, image: Tensor, factor: float, top: float, left: float) -> tuple[Tensor, Tensor]:
-    """A window of enlarged latents (1, C, h, w), and the same window of the picture (1, 3, H, W) enlarged alike."""
+    """A window of enlarged latents (1, C, h, w), and the same window of the enlarged picture (1, 3, H, W)."""
     size, scale = z.shape[-1], image.shape[-1] // z.shape[-1]
     side = round(size * factor)
     row, column = (int(place * (side - size + 1)) for place in (top, left))
@@ -84,9 +84,9 @@ def enlarged_window(z: Tensor, image: Tensor, factor: float, top: float, left: f
 
 @torch.no_grad()
 def wake_unused_channels(vae: AutoencoderKL, images: Tensor, generator: torch.Generator) -> list[int]:
-    """Gives latent channels that the KL term has put to sleep fresh weights on both sides, and returns them.
+    """Gives fresh weights to latent channels that the KL term has made unused, and returns the channels.
 
-    They look at the encoder's deepest features at random; the decoder begins by nearly not looking at them.
+    The encoder's weights are random, and the decoder's are almost zero at first.
     """
     posterior, channels = vae.encode(images).latent_dist, vae.config["latent_channels"]
     wide = posterior.logvar.mul(0.5).exp().mean((0, 2, 3)) > UNUSED_DEVIATION
@@ -116,7 +116,7 @@ def wake_unused_channels(vae: AutoencoderKL, images: Tensor, generator: torch.Ge
 
 @cache
 def pools(held_out: bool) -> list[list[list[np.ndarray]]]:
-    """For each world its pictures of each size, in shards; the last shard is held out of training."""
+    """Pictures of each world and size, in shards; the last shard is held out of training."""
     part = slice(-1, None) if held_out else slice(None, -1)
     return [[load("pictures", group, world)[part] for group in SETTINGS["groups"]] for world in WORLDS]
 
@@ -195,7 +195,7 @@ def build(folder: str | None = None) -> AutoencoderKL:
 
 @torch.no_grad()
 def scaling_factor(vae: AutoencoderKL, pictures: np.ndarray) -> float:
-    """What brings the latents of pictures (N, H, W, 3) to unit variance about 0."""
+    """The factor that gives latents of pictures (N, H, W, 3) unit variance about 0."""
     squares = [
         vae.encode(as_images(part).to(vae.device)).latent_dist.mode().square().mean((1, 2, 3))
         for part in np.array_split(pictures, -(-len(pictures) // 50))
@@ -218,7 +218,7 @@ def measure_held_out(folder: str) -> dict[str, dict[str, float]]:
 
 
 def train(folder: str | None = None) -> None:
-    """Trains, or goes on where it was cut; then writes the averaged weights and their scaling factor."""
+    """Trains, or resumes; then writes the averaged weights and their scaling factor."""
     torch.manual_seed(SETTINGS["seed"])
     rates = SETTINGS["learning_rate"], SETTINGS["adam_learning_rate"]
     training = Training(

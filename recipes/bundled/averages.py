@@ -1,4 +1,4 @@
-"""Averages of a training's weights whose length is chosen afterwards (post-hoc EMA; Karras et al. 2024, section 3).
+"""Averages of weights whose length is chosen after training (post-hoc EMA; Karras et al. 2024, section 3).
 
 Two averages with power-function profiles are kept while a network trains, and snapshots of them are written. Any
 other profile is then a linear combination of the snapshots, found by least squares.
@@ -28,10 +28,10 @@ def exponent_of(width: float) -> float:
     width^2 = (e + 1) / ((e + 2)^2 (e + 3)) (Karras et al. 2024, equation 123).
 
     Args:
-        width: In (0, 0.289): a wider one is not a growing power function.
+        width: Width of the profile, in (0, 0.289); a wider one is not a growing power function.
 
     Raises:
-        ValueError: It lies outside that range.
+        ValueError: The width lies outside this range.
     """
     if not 0 < width < 12**-0.5:
         raise ValueError(f"width must be above 0 and below {12**-0.5:.3f}, not {width}")
@@ -43,8 +43,8 @@ class PowerAverage:
     """A running average in which step t of T has weight proportional to t^exponent.
 
     Args:
-        weights: By name; the average starts at them.
-        width: As in `exponent_of`.
+        weights: The weights by name; the average starts at them.
+        width: Width of the profile; see `exponent_of`.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], width: float) -> None:
@@ -53,13 +53,13 @@ class PowerAverage:
 
     @torch.no_grad()
     def update(self, weights: Mapping[str, Tensor], step: int) -> None:
-        """Takes in the weights after the so-numbered step, 1 or more."""
+        """Adds the weights after this step, 1 or more."""
         kept = (1 - 1 / step) ** (self.exponent + 1)
         for name, average in self.tensors.items():
             average.lerp_(weights[name].to(average), 1 - kept)
 
     def save_snapshot(self, folder: Path, step: int) -> None:
-        """Writes the average in half precision, whole or not at all."""
+        """Writes the average in half precision, atomically."""
         tensors = {name: value.half().cpu().contiguous() for name, value in self.tensors.items()}
         path = folder / f"step-{step:07d}-width-{self.width:g}.safetensors"
         write_whole(path, lambda aside: save_file(tensors, aside))
@@ -69,15 +69,15 @@ def combination(steps: Sequence[int], widths: Sequence[float], wanted_step: int,
     """Factors of snapshots whose sum is nearest to the profile of another width (Karras et al. 2024, appendix C).
 
     Args:
-        steps, widths: Of the snapshots.
-        wanted_step: Where the wanted profile ends.
-        wanted_width: Its width.
+        steps, widths: Steps and widths of the snapshots.
+        wanted_step: Step at which the wanted profile ends.
+        wanted_width: Width of the wanted profile.
     """
     exponents = [exponent_of(width) for width in widths]
     wanted = exponent_of(wanted_width)
     gram = [[_overlap(a, b) for b in zip(steps, exponents, strict=True)] for a in zip(steps, exponents, strict=True)]
     right = [_overlap(a, (wanted_step, wanted)) for a in zip(steps, exponents, strict=True)]
-    # Neighbouring profiles are nearly alike: least squares bear what an exact solution would blow up.
+    # Neighbouring profiles are almost equal: least squares are stable where an exact solution is not.
     return np.linalg.lstsq(np.array(gram), np.array(right), rcond=1e-12)[0].tolist()
 
 
@@ -85,21 +85,21 @@ def _overlap(a: tuple[int, float], b: tuple[int, float]) -> float:
     """The integral of the product of two normalised profiles (e + 1) t^e / T^(e + 1), each on [0, T]."""
     (first, e), (second, f) = a, b
     shorter = min(first, second)
-    # In logarithms: exponents reach 400, and their powers leave the range of floats.
+    # In logarithms: exponents reach 400, whose powers exceed the range of floats.
     log = (e + f + 1) * np.log(shorter) - (e + 1) * np.log(first) - (f + 1) * np.log(second)
     return float((e + 1) * (f + 1) / (e + f + 1) * np.exp(log))
 
 
 def averaged_weights(folder: Path, width: float, step: int | None = None) -> dict[str, Tensor]:
-    """The weights' average of any width, put together from the snapshots in a folder.
+    """The average of the weights with any width, computed from the snapshots in a folder.
 
     Args:
-        folder: Where `save_snapshot` wrote.
-        width: As in `exponent_of`.
-        step: Where the training ends that is averaged; None: at the last snapshot.
+        folder: Folder of the snapshots.
+        width: Width of the profile; see `exponent_of`.
+        step: Step at which the averaged training ends; None means the last snapshot.
 
     Raises:
-        FileNotFoundError: There are no snapshots up to that step.
+        FileNotFoundError: There are no snapshots up to this step.
     """
     found = [(path, match) for path in sorted(folder.glob("*.safetensors")) if (match := SNAPSHOT.fullmatch(path.name))]
     kept = [(path, int(m[1]), float(m[2])) for path, m in found if step is None or int(m[1]) <= step]

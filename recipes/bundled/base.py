@@ -1,10 +1,10 @@
 """Step 5: trains the text encoder and the U-Net on the autoencoder's latents, of all worlds.
 
-While it trains, a linear head reads the first object's attributes off the text encoder's last padding token and the
-last object's off the one before; the head is thrown away. So the encoder learns which colour belongs to which object
-long before the U-Net could have taught it, and the U-Net finds each object at a token of its own.
+During training, a linear head reads the first object's attributes from the text encoder's last padding token, and the
+last object's from the one before; the head is discarded. So the encoder learns which colour belongs to which object
+long before the U-Net could teach it, and the U-Net finds each object at its own token.
 
-Usage: base.py            train, or go on; `torchrun --nproc-per-node N base.py` shares each batch
+Usage: base.py            train, or resume; `torchrun --nproc-per-node N base.py` shares each batch
        base.py average W  write the model of the weights' average of width W, 0.01 to 0.25 (`averages.py`)
 """
 
@@ -23,10 +23,9 @@ from transformers import CLIPTokenizer
 
 from averages import TRACKED, averaged_weights
 from base_batches import Batch, Batches, draw_timesteps, loss_weights
-from common import CONFIG, DEVICE, NATIVE, RUNS
+from common import CONFIG, DEVICE, NATIVE, RUNS, training_of
 from latents import load_autoencoder
-from loop import Draw, Schedule, Training
-from optimizers import make_optimizers
+from loop import Draw
 from schedules import build_scheduler
 from texts import NOT_SAID, build_text_encoder, build_tokenizer, with_world
 from worlds import WORLDS, labels
@@ -37,7 +36,7 @@ SHEET_EVERY = 2000
 
 
 class Base(nn.Module):
-    """Text encoder and U-Net, trained together, and the head that goes along."""
+    """Text encoder and U-Net, trained together, and the auxiliary head."""
 
     def __init__(self, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
@@ -57,7 +56,7 @@ class Base(nn.Module):
 
 
 def hearing_loss(logits: tuple[Tensor, ...], told: Tensor) -> Tensor:
-    """The head's cross-entropy, the mean over attributes of which any caption of the batch (B, attributes) says one."""
+    """The head's cross-entropy, the mean over attributes that occur in a caption of the batch (B, attributes)."""
     losses = [
         cross_entropy(rows.float(), told[:, column], ignore_index=NOT_SAID)
         for column, rows in enumerate(logits)
@@ -83,7 +82,7 @@ def losses_of(
 
 
 def build_pipeline(base: Base, tokenizer: CLIPTokenizer) -> StableDiffusionPipeline:
-    """What ships: around the base's networks, not copies of them."""
+    """The pipeline that ships; it shares the networks rather than copying them."""
     pipe = StableDiffusionPipeline(
         load_autoencoder().to(DEVICE), base.text_encoder, tokenizer, base.unet, build_scheduler(CONFIG["scheduler"]),
         None, None, requires_safety_checker=False,
@@ -94,7 +93,7 @@ def build_pipeline(base: Base, tokenizer: CLIPTokenizer) -> StableDiffusionPipel
 
 @torch.no_grad()
 def sample_sheet(pipe: StableDiffusionPipeline, path: str, columns: int = 6) -> None:
-    """Held-out prompts of each world at native size, a row for each, for the eye."""
+    """A sheet of held-out prompts at native size, one row for each world, to look at."""
     rows = []
     for world in WORLDS.values():
         numbers = range(30_000_000, 30_000_000 + columns)
@@ -115,7 +114,7 @@ def save_model(base: Base, weights: dict[str, Tensor], tokenizer: CLIPTokenizer)
 
 
 def main(what: str = "train", width: str = str(TRACKED[0])) -> None:
-    """Trains, or goes on where it was cut; or writes a model of another average."""
+    """Trains, or resumes; or writes a model of another average."""
     torch.manual_seed(SETTINGS["seed"])
     tokenizer = build_tokenizer()
     base = Base(tokenizer)
@@ -123,27 +122,15 @@ def main(what: str = "train", width: str = str(TRACKED[0])) -> None:
         save_model(base, averaged_weights(FOLDER / "averages", float(width)), tokenizer)
         return
     batches, scheduler = Batches(tokenizer), build_scheduler(CONFIG["scheduler"])
-    rates, edges = (
-        (SETTINGS["learning_rate"], SETTINGS["adam_learning_rate"]),
-        ("embedding.weight", "conv_in", "conv_out", "head"),
-    )
 
     def loss_of(module: nn.Module, draw: Draw) -> dict[str, Tensor]:
         return losses_of(module, scheduler, batches.draw(draw), draw.generator)
 
-    def validate(step: int, module: nn.Module) -> dict[str, float]:
-        if step % SHEET_EVERY == 0:
-            sample_sheet(build_pipeline(module, tokenizer), str(FOLDER / f"samples-{step:06d}.png"))  # type: ignore[arg-type]
-        return {}
+    def write_sheet(module: nn.Module, path: str) -> None:
+        sample_sheet(build_pipeline(module, tokenizer), path)  # type: ignore[arg-type]
 
-    training = Training(
-        FOLDER,
-        base,
-        lambda module: make_optimizers(module, *rates, edges, SETTINGS["weight_decay"]),
-        Schedule.of(SETTINGS),
-        loss_of,
-        validate,
-    )
+    others = "embedding.weight", "conv_in", "conv_out", "head"
+    training = training_of("base", base, others, loss_of, write_sheet, SHEET_EVERY)
     print(f"{sum(p.numel() for p in base.parameters()) / 1e6:.2f}M parameters, {len(tokenizer)} tokens", flush=True)
     if training.run() and training.accelerator.is_main_process:
         save_model(base, training.averaged(), tokenizer)

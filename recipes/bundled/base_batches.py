@@ -1,4 +1,4 @@
-"""The base model's batches: which pictures, in whose words, with how much noise."""
+"""The base model's batches: the choice of pictures, captions and noise levels."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SHARES = SETTINGS["shares"]
 
 
 class Batch(NamedTuple):
-    """What a step trains on.
+    """The batch of a step.
 
     Attributes:
         latents: (B, C, h, w) float32, of unit variance.
         ids: Token ids, (B, length) int64.
-        told: What the captions say, (B, attributes) int64; NOT_SAID where they do not.
+        told: Attributes in the captions, (B, attributes) int64; NOT_SAID for missing ones.
     """
 
     latents: Tensor
@@ -38,10 +38,10 @@ class Pool(NamedTuple):
     """The pictures of one group and world.
 
     Attributes:
-        latents: In shards.
+        latents: Latents, in shards.
         ids: Token ids of every phrasing, without and with the world's word first, (N, 2, phrasings, length) int16.
-        told: (N, attributes) int64.
-        odds: Of being drawn, summed up to each picture, (N,) float64.
+        told: Attributes in the captions, (N, attributes) int64.
+        odds: Cumulative odds of drawing each picture, (N,) float64.
     """
 
     latents: list[np.ndarray]
@@ -51,7 +51,7 @@ class Pool(NamedTuple):
 
 
 def read_pool(group: str, name: str, tokenizer: CLIPTokenizer) -> Pool:
-    """A group of one world; pictures of two objects have the share of it that is set for them."""
+    """Reads a group of one world; pictures of two objects get their configured share."""
     said, world = load_said(group, name), WORLDS[name]
     lines = [
         line
@@ -68,10 +68,10 @@ def read_pool(group: str, name: str, tokenizer: CLIPTokenizer) -> Pool:
 
 
 class Batches:
-    """All pools, and batches drawn from them.
+    """Draws batches from all pools.
 
-    One step in `large_every` sees larger windows, as many times fewer as they have more pixels; in the others each
-    group has its share, and each world the same.
+    One step in `large_every` uses larger windows, fewer in proportion to their pixels. In other steps each group has
+    its share, and all worlds have equal shares.
     """
 
     def __init__(self, tokenizer: CLIPTokenizer) -> None:
@@ -108,7 +108,7 @@ class Batches:
 def draw_timesteps(count: int, steps: int, generator: torch.Generator) -> Tensor:
     """Training timesteps (count,): a share from the top quarter, most of it near the very top, where layout is learnt.
 
-    Whole pictures and windows alike, the share spread evenly over the batch's places.
+    The share is spread evenly over the batch, so that whole pictures and windows get it alike.
     """
     timestep = torch.randint(steps, (count,), generator=generator)
     high = torch.rand(count, generator=generator) < SETTINGS["high_noise_share"]
@@ -119,8 +119,8 @@ def draw_timesteps(count: int, steps: int, generator: torch.Generator) -> Tensor
 def loss_weights(alphas_cumprod: Tensor, timestep: Tensor) -> Tensor:
     """Weights (B,) of the squared error of v: min-SNR's cap where there is little noise, 1 where there is much.
 
-    (min(SNR, gamma) + 1) / (SNR + 1). Hang et al. (2023) weigh the error of z_0 by min(SNR, gamma), which is nearly 0
-    at the highest noise; but it is there that small latents get their layout, so the v-loss's own 1 is kept.
+    (min(SNR, gamma) + 1) / (SNR + 1). Hang et al. (2023) weigh the error of z_0 by min(SNR, gamma), which is almost 0
+    at the highest noise. Small latents get their layout there, so the v-loss's own weight of 1 is kept.
     """
     alpha = alphas_cumprod[timestep.cpu()].double()
     snr = alpha / (1 - alpha)

@@ -1,4 +1,4 @@
-"""How real clips are degraded, so that a detector learns to see it, and to measure what a distance responds to.
+"""Degrades real clips, to train detectors and to measure what distances respond to.
 
 Each function takes a clip (F, 3, H, W) in [0, 1], an amount in (0, 1] and a generator. Axis letters: F frames,
 C channels, H, W pixels.
@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d, grid_sample, interpolate
 
 
 def shuffled(clip: Tensor, amount: float, generator: torch.Generator) -> Tensor:
-    """Frames leave their places by a draw of up to `amount` of the clip's length, and are put in order of that."""
+    """Moves frames by random amounts of up to `amount` of the clip's length, and sorts them by the result."""
     count = len(clip)
     order = torch.arange(count) + amount * count * torch.rand(count, generator=generator)
     moved = order.argsort()
@@ -22,18 +22,18 @@ def shuffled(clip: Tensor, amount: float, generator: torch.Generator) -> Tensor:
 
 
 def frozen(clip: Tensor, amount: float, generator: torch.Generator) -> Tensor:
-    """The last `amount` of the frames stand still."""
+    """Freezes the last frames, a share of `amount`."""
     held = min(max(round(amount * len(clip)), 2), len(clip))
     return torch.cat([clip[: len(clip) - held], clip[len(clip) - held].expand(held, -1, -1, -1)])
 
 
 def backwards(clip: Tensor, amount: float, generator: torch.Generator) -> Tensor:
-    """From the last frame to the first, whatever the amount."""
+    """Reverses the clip, whatever the amount."""
     return clip.flip(0)
 
 
 def dropped(clip: Tensor, amount: float, generator: torch.Generator) -> Tensor:
-    """Frames are replaced by the one before: half of them at the full amount."""
+    """Replaces frames by the one before: half of them at the full amount."""
     lost = torch.rand(len(clip), generator=generator) < 0.5 * amount
     lost[0], lost[1 + int(torch.randint(len(clip) - 1, (), generator=generator))] = False, True
     rows = torch.where(lost, 0, torch.arange(len(clip))).cummax(0).values
@@ -41,25 +41,25 @@ def dropped(clip: Tensor, amount: float, generator: torch.Generator) -> Tensor:
 
 
 def shaken(clip: Tensor, amount: float, generator: torch.Generator) -> Tensor:
-    """Each frame is displaced by itself: up to 3 % of the sides at the full amount."""
+    """Displaces each frame randomly: by up to 3 % of the sides at the full amount."""
     shift = 0.06 * amount * (2 * torch.rand(len(clip), 1, 1, 2, generator=generator) - 1)
     return _moved(clip, shift.expand(-1, *clip.shape[-2:], -1))
 
 
 def wobbling(clip: Tensor, amount: float, generator: torch.Generator) -> Tensor:
-    """Each frame is bent by itself."""
+    """Bends each frame randomly."""
     coarse = torch.randn(len(clip), 2, 6, 6, generator=generator)
     bend = interpolate(coarse, size=clip.shape[-2:], mode="bicubic", align_corners=False)
     return _moved(clip, 0.03 * amount * bend.permute(0, 2, 3, 1))
 
 
 def flickering(clip: Tensor, amount: float, generator: torch.Generator) -> Tensor:
-    """Each frame and channel has a brightness of its own."""
+    """Changes the brightness of each frame and channel randomly."""
     return (clip * (1 + 0.1 * amount * torch.randn(len(clip), 3, 1, 1, generator=generator))).clamp(0, 1)
 
 
 def blurred(clip: Tensor, amount: float, generator: torch.Generator) -> Tensor:
-    """Mixed with itself at half the resolution, from half the amount on at a quarter of it."""
+    """Mixes the clip with itself at half the resolution, or at a quarter for amounts from one half."""
     size = clip.shape[-2:]
     soft = interpolate(avg_pool2d(clip, 2), size=size, mode="bilinear", align_corners=False)
     softer = interpolate(avg_pool2d(clip, 4), size=size, mode="bilinear", align_corners=False)
@@ -67,7 +67,7 @@ def blurred(clip: Tensor, amount: float, generator: torch.Generator) -> Tensor:
 
 
 def noisy(clip: Tensor, amount: float, generator: torch.Generator) -> Tensor:
-    """With noise of a standard deviation of up to 0.1, its own in each frame."""
+    """Adds noise with a standard deviation of up to 0.1, different in each frame."""
     return (clip + 0.1 * amount * torch.randn(clip.shape, generator=generator)).clamp(0, 1)
 
 
@@ -78,7 +78,7 @@ FLAWS = {
 
 
 def flawed(clip: Tensor, generator: torch.Generator, share: float) -> tuple[Tensor, Tensor]:
-    """A clip with some of the flaws, each with that probability, and their amounts (flaws,): 0 for those it has not."""
+    """A clip with random flaws, each with probability `share`, and the amounts of all flaws, (flaws,)."""
     amounts = torch.rand(len(FLAWS), generator=generator) * (torch.rand(len(FLAWS), generator=generator) < share)
     for column, (name, function) in enumerate(FLAWS.items()):
         if amounts[column] > 0:

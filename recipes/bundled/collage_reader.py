@@ -1,4 +1,4 @@
-"""Trains the composition reader of collages on real renders, and measures it on held-out ones and damaged ones.
+"""Trains the composition reader of collages on real renders, and measures it on held-out and damaged ones.
 
 python recipes/bundled/collage_reader.py            # renders, trains (resumable), measures
 python recipes/bundled/collage_reader.py --ship     # and puts it into the package
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import interpolate
 
-from common import CONFIG, RUNS, ship, train_network, write_array, write_json
+from common import CONFIG, RUNS, augmented, ship, train_network, write_array, write_json
 from loop import Draw
 from selfcascade.data.collages import (
     PLACES,
@@ -51,7 +51,7 @@ TRAINED, HELD_OUT = 10_000_000, 20_000_000  # the first collages' numbers
 
 
 def example(index: int) -> tuple[np.ndarray, dict]:
-    """The index-th training example: a picture at one of two sizes, brought to the reader's, and its truth.
+    """The index-th training example: a picture at one of two sizes, resized to the reader's, and its truth.
 
     A quarter are crowds, whose only truths are count and background.
     """
@@ -67,7 +67,7 @@ def example(index: int) -> tuple[np.ndarray, dict]:
 
 
 def pool() -> tuple[list[np.ndarray], list[dict]]:
-    """The training examples in shards, rendered once and kept."""
+    """The training examples in shards, rendered once and cached."""
     images, truths = [], []
     shards = SETTINGS["examples"] // SHARD
     for shard in range(shards):
@@ -83,7 +83,7 @@ def pool() -> tuple[list[np.ndarray], list[dict]]:
 
 
 def mirrored(truth: dict) -> dict:
-    """What is true of a picture's mirror image."""
+    """The truth of a picture's mirror image."""
     truth = dict(truth)
     if truth.get("place") in ("left", "right"):
         truth["place"] = "left" if truth["place"] == "right" else "right"
@@ -94,28 +94,15 @@ def mirrored(truth: dict) -> dict:
     return truth
 
 
-def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Softer, noisier and a little off in colour, as generated pictures are."""
-    amount = torch.rand(len(images), 1, 1, 1, generator=generator)
-    soft = interpolate(interpolate(images, scale_factor=0.5, mode="area"), size=images.shape[-2:], mode="bilinear")
-    images = images + 0.9 * amount.pow(2) * (soft - images)
-    tint = 1 + 0.05 * torch.randn(len(images), 3, 1, 1, generator=generator)
-    noise = 0.05 * torch.rand(len(images), 1, 1, 1, generator=generator)
-    down, across = torch.randint(-3, 4, (2,), generator=generator).tolist()
-    moved = pad(images * tint, (3, 3, 3, 3), mode="replicate")
-    moved = moved[:, :, 3 + down : 3 + SIDE + down, 3 + across : 3 + SIDE + across]
-    return (moved + noise * torch.randn(images.shape, generator=generator)).clamp(0, 1)
-
-
 def held_out(count: int) -> list[Collage]:
-    """Collages of combinations that are never trained on."""
+    """Collages of held-out combinations."""
     return [sample_collage(HELD_OUT + k, "validation") for k in range(count)]
 
 
 def read(
     model: CompositionReader, collages: list[Collage], size: int, damage: Callable[[torch.Tensor], torch.Tensor]
 ) -> list[dict[str, str]]:
-    """What the model reads off damaged renders of that size."""
+    """The model's readings of damaged renders of this size."""
     readings: list[dict[str, str]] = []
     for start in range(0, len(collages), 50):
         pictures = np.stack([render(collage, size, size) for collage in collages[start : start + 50]])
@@ -124,7 +111,7 @@ def read(
 
 
 def resized(side: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Pictures made so small, and enlarged again: what blur leaves of them."""
+    """Blurs pictures by resizing them to this side and back."""
 
     def damage(images: torch.Tensor) -> torch.Tensor:
         small = interpolate(images, size=(side, side), mode="area")
@@ -134,7 +121,7 @@ def resized(side: int) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def noisy(deviation: float) -> Callable[[torch.Tensor], torch.Tensor]:
-    """White noise of that deviation, the same for all pictures."""
+    """Adds white noise with this deviation, the same for all pictures."""
 
     def damage(images: torch.Tensor) -> torch.Tensor:
         draw = torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(0))
@@ -150,7 +137,7 @@ def repeated(images: torch.Tensor) -> torch.Tensor:
 
 
 def shredded(images: torch.Tensor) -> torch.Tensor:
-    """Rows of an eighth of the height, each moved sideways by another width."""
+    """Moves rows of an eighth of the height sideways by different widths."""
     rows = images.chunk(8, 2)
     return torch.cat([row.roll((3 * k % 8 - 4) * images.shape[-1] // 16, 3) for k, row in enumerate(rows)], 2)
 
@@ -187,7 +174,7 @@ def measure(model: CompositionReader, count: int = 500) -> dict[str, dict[str, f
 
 
 def with_tables(page: str) -> str:
-    """The page with the tables of the accuracy that was measured."""
+    """The page with the tables of measured accuracy."""
     for mark, text in tables(json.loads(ACCURACY.read_text())).items():
         start, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
         before, _, rest = page.partition(start)
@@ -220,7 +207,7 @@ def as_table(rows: list[list[str]]) -> str:
 
 
 def main(shipped: bool) -> None:
-    """Trains, or goes on where it was cut; then measures and, if asked to, ships the model."""
+    """Trains, or resumes; then measures and, if wanted, ships the model."""
     torch.manual_seed(SETTINGS["seed"])
     model = CompositionReader(LABELS, **SETTINGS["model"])
     images, truths = pool()
@@ -231,7 +218,7 @@ def main(shipped: bool) -> None:
         batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
         flip = bool(torch.rand((), generator=draw.generator) < 0.5)
         told = [mirrored(truths[row]) if flip else truths[row] for row in rows]
-        return augment(batch.flip(3) if flip else batch, draw.generator), told
+        return augmented(batch.flip(3) if flip else batch, draw.generator), told
 
     if train_network(NAME, model, model.loss, batch_of, FIRST_AND_LAST):
         write_json(RUNS / NAME / "accuracy.json", measure(model))

@@ -1,8 +1,8 @@
-"""Step 3b: trains the patch detector on patches of real renders, whole and degraded, and measures what it responds to.
+"""Step 3b: trains the patch detector on patches of real renders, intact and degraded, and measures its responses.
 
-Each patch is in its own pixels. The network tells the background, the first object's colour and kind, the size of the
-render, and how far the patch was blurred, made noisy, sharpened, blocked, displaced, laid under a mesh and torn: none
-of it made by a model that is measured.
+Patches are not resized. The network predicts the background, the first object's colour and kind, the size of the
+render, and how much the patch was blurred, made noisy, sharpened, blocked, displaced, overlaid with a mesh and torn. No
+patch comes from a model that is measured.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PATCH = 38
 
 
 def pool(count: int) -> tuple[dict[int, np.ndarray], torch.Tensor]:
-    """Training renders of each size, uint8, and their truths (count, 3), rendered once and kept."""
+    """Training renders of each size, uint8, and their truths (count, 3), rendered once and cached."""
     scenes = [sample_scene(30_000_000 + k) for k in range(count)]
     pictures = {}
     for side in SIDES:
@@ -62,7 +62,7 @@ def degrade(patches: torch.Tensor, generator: torch.Generator) -> tuple[torch.Te
 
 
 def _mesh(count: int, side: int, generator: torch.Generator) -> Tensor:
-    """A coloured grid of a period of 3 to 8 pixels, (B, 3, P, P) in [-1, 1], as enlarged latents decode to."""
+    """A coloured grid with a period of 3 to 8 pixels, (B, 3, P, P) in [-1, 1], as in decoded enlarged latents."""
     period = 3 + 5 * torch.rand(count, 1, generator=generator)
     phase = 2 * torch.pi * torch.rand(2, count, 1, generator=generator)
     wave = torch.sin(2 * torch.pi * torch.arange(side) / period + phase)  # (2, B, P)
@@ -71,7 +71,7 @@ def _mesh(count: int, side: int, generator: torch.Generator) -> Tensor:
 
 
 def _torn(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Patches of which some tiles of 4 to 8 pixels show another place of the same patch."""
+    """Patches in which some tiles of 4 to 8 pixels show another place of the same patch."""
     count, side = len(x), x.shape[-1]
     tiles = int(torch.randint(5, 10, (), generator=generator))
     moved = (torch.rand(count, 1, tiles, tiles, generator=generator) < 0.35).float()
@@ -82,7 +82,7 @@ def _torn(x: Tensor, generator: torch.Generator) -> Tensor:
 def batch_of(
     pictures: dict[int, np.ndarray], truths: torch.Tensor, count: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Degraded patches of one batch, and what is to be told of them."""
+    """Degraded patches of one batch, and the targets for them."""
     each, patches, targets, sides = count // len(SIDES), [], [], []
     for index, side in enumerate(SIDES):
         rows = torch.randint(len(truths), (each,), generator=generator)
@@ -96,7 +96,7 @@ def batch_of(
 
 
 def loss_of(told: dict[str, torch.Tensor], target: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Cross-entropies, and the squared error of the degradations ten times."""
+    """Cross-entropies, and ten times the squared error of the degradations."""
     return sum(
         10 * mse_loss(value.float(), target[name]) if name == "degraded" else cross_entropy(value.float(), target[name])
         for name, value in told.items()
@@ -105,7 +105,7 @@ def loss_of(told: dict[str, torch.Tensor], target: dict[str, torch.Tensor]) -> t
 
 @torch.no_grad()
 def response(model: PatchDetector, side: int = 128, count: int = 300) -> dict[str, float]:
-    """Patch distances of held-out renders from others of them, whole and with one mild degradation each."""
+    """Patch distances of held-out renders from other ones, intact and with one mild degradation each."""
     sets = [
         torch.stack([torch.from_numpy(render(sample_scene(first + k), side, side)) for k in range(count)])
         for first in (31_000_000, 32_000_000)
@@ -130,7 +130,7 @@ def response(model: PatchDetector, side: int = 128, count: int = 300) -> dict[st
 
 
 def main(count: int = 3000) -> None:
-    """Trains, or goes on where it was cut; then measures and writes the model."""
+    """Trains, or resumes; then measures and writes the model."""
     torch.manual_seed(SETTINGS["seed"])
     torch.set_num_threads(1)
     model = PatchDetector(OUTPUTS)

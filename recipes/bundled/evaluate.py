@@ -1,7 +1,7 @@
 """Step 6: measures the bundled models on held-out captions, and writes docs/bundled.json and a picture of samples.
 
-All methods get the same captions and seeds; the stages of the cascade share the pictures of the stage before.
-Readings are kept group by group, so an interrupted measurement goes on.
+All methods get the same captions and seeds; cascades share the pictures of earlier stages. Readings are saved group by
+group, so an interrupted measurement can be resumed.
 
 Usage: evaluate.py [part parts]   measure (several processes share the groups)
        evaluate.py report         write the tables from what is there
@@ -35,9 +35,9 @@ from selfcascade.metrics.composition import CompositionReader, accuracy
 STEPS, GUIDANCE, GROUP, PIVOT_STEP, LATER_PIVOT_STEP = 25, 3.0, 20, 700, 400
 FIRST_SEED = 50_000_000
 WEIGHTS = Path(selfcascade.__path__[0]) / "bundled/image/unet/diffusion_pytorch_model.safetensors"
-OUT = RUNS / "evaluation" / file_sha256(WEIGHTS)[:12]  # other weights have other figures
+OUT = RUNS / "evaluation" / file_sha256(WEIGHTS)[:12]  # each model has its own figures
 DOCS = HERE.parents[1] / "docs"
-PICTURES = {  # how many pictures of each; the costly ones are fewer, and last
+PICTURES = {  # number of pictures; fewer of the costly ones, which come last
     "base 64": 500,
     "tuning-free 128 rgb": 500,
     "direct 128": 200,
@@ -65,7 +65,7 @@ class Measurement:
         self.reader = CompositionReader.from_pretrained(folder, local_files_only=True).float().eval()
 
     def group(self, group: int, names: list[str]) -> None:
-        """These methods' pictures of one group of captions, as far as they are wanted and missing."""
+        """Makes the missing pictures of these methods for one group of captions."""
         indices = range(group * GROUP, (group + 1) * GROUP)
         missing = [name for name in names if indices.stop <= PICTURES[name] and not _path(name, group).exists()]
         if not missing:
@@ -191,14 +191,14 @@ def report() -> None:
 
 
 def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927); it is not empty at 0 % and 100 %."""
+    """The 95 % interval of a share (Wilson 1927), which is not empty at 0 % and 100 %."""
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def write_tables(result: dict) -> None:
-    """Puts the figures between the marks of docs/bundled.md."""
+    """Writes the figures between the marks of docs/bundled.md."""
     page = (DOCS / "bundled.md").read_text()
     before, after = page.split("<!-- figures -->")[0], page.split("<!-- /figures -->")[1]
     page = f"{before}<!-- figures -->\n{tables(result)}\n<!-- /figures -->{after}"
@@ -229,7 +229,7 @@ def tables(result: dict) -> str:
 
 
 def sample_rows(path: Path, columns: int = 8, side: int = 160) -> None:
-    """A picture of the first group: one method a row, one caption a column."""
+    """Writes a picture of the first group: one method per row, one caption per column."""
     rows = []
     for name in ("base 64", "direct 128", "tuning-free 128 rgb", "direct 256", "tuning-free 256 rgb then 400"):
         folder = OUT / "pictures" / name.replace(" ", "_")
@@ -242,7 +242,7 @@ def sample_rows(path: Path, columns: int = 8, side: int = 160) -> None:
 
 
 def main(part: int = 0, parts: int = 1) -> None:
-    """Makes every group that is missing, the large pictures last."""
+    """Makes all missing groups, the large pictures last."""
     measurement = Measurement()
     for large in (False, True):
         names = [name for name in PICTURES if ("256" in name) == large]

@@ -1,4 +1,4 @@
-"""Step 5: puts the trained models into the package, in fp16 safetensors, and says how large they are."""
+"""Step 5: puts the trained models into the package, in fp16 safetensors, and prints their sizes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Step 4: encodes the base model's training pictures, shard by shard, so that its training reads latents alone.
+"""Step 4: encodes the base model's training pictures, shard by shard, so that training only reads latents.
 
-They lie in a folder named after the autoencoder's weights: another autoencoder's are never taken for them.
+Their folder is named after the autoencoder's weights, so those of another autoencoder are never used by mistake.
 
 Usage: latents.py [part parts]   several processes share the shards
 """
@@ -25,15 +25,15 @@ BATCH_PIXELS = 200 * 64**2
 
 @cache
 def kind() -> str:
-    """The latents' folder under the runs'."""
+    """Folder of the latents, inside that of the runs."""
     return f"latents/{file_sha256(MODEL / 'diffusion_pytorch_model.safetensors')[:12]}"
 
 
 def load_autoencoder() -> AutoencoderKL:
-    """The trained autoencoder.
+    """Loads the trained autoencoder.
 
     Raises:
-        SystemExit: It is not trained yet.
+        SystemExit: The autoencoder is not trained yet.
     """
     if not MODEL.exists():
         raise SystemExit(f"{MODEL} is missing; run autoencoder.py to its end first")
@@ -53,7 +53,7 @@ def encode(vae: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
 
 
 def main(part: int = 0, parts: int = 1) -> None:
-    """Encodes the shards that are missing."""
+    """Encodes the missing shards."""
     vae = load_autoencoder().to(DEVICE)
     for group, world, shard in shards(GROUPS)[part::parts]:
         path = path_of(kind(), group, world, shard, "npy")

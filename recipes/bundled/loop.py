@@ -1,10 +1,9 @@
-"""The one training loop of the recipe, on accelerate: every network that ships is trained by it.
+"""The recipe's training loop, on accelerate, which trains all bundled networks.
 
-A run is a folder: checkpoints that are whole or absent (`selfcascade.training.checkpoints`), a curve, snapshots of the
-weights' averages. All that is random in a step comes from a generator of that step and process, so a run that was cut
-and goes on ends with the weights of one that never was. Warm-up, a constant rate, a linear decay at the end: a run can
-be lengthened while it goes. Several processes (`torchrun --nproc-per-node N`, GPUs or cores) share
-each batch.
+A run is a folder with atomic checkpoints (`selfcascade.training.checkpoints`), a curve, and snapshots of the weights'
+averages. Random numbers come from a generator for each step and process, so a resumed run ends with the same weights as
+an uninterrupted one. The learning rate warms up, is constant, and decays linearly at the end, so a run can be extended.
+Several processes (`torchrun --nproc-per-node N`, GPUs or cores) share each batch.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ from selfcascade.training.checkpoints import (
 )
 from selfcascade.training.state import Curve, StopRequest
 
-SEEDS_PER_STEP = 64  # the most processes that draw independently
+SEEDS_PER_STEP = 64  # largest number of processes that draw independently
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long a run is, and what it does when.
+    """The lengths and intervals of a run.
 
     Attributes:
         steps: Optimizer steps of the whole run.
@@ -46,9 +45,9 @@ class Schedule:
         warmup: Steps at the beginning during which they rise.
         floor: Share of the learning rates that is left at the end.
         batch_size: Samples of a step, over all processes.
-        seed: Of the whole run.
+        seed: Seed of the whole run.
         log_every, checkpoint_every, snapshot_every: Steps between these; no snapshots of averages if 0.
-        keep: Checkpoints that are kept.
+        keep: Number of checkpoints to keep.
     """
 
     steps: int
@@ -64,24 +63,24 @@ class Schedule:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Schedule:
-        """Of an entry of config.json, which holds the network's own settings too."""
+        """The schedule in an entry of config.json, which has the network's own settings too."""
         return cls(**{name: settings[name] for name in cls.__dataclass_fields__ if name in settings})
 
     def rate(self, step: int) -> float:
-        """The learning rates' factor after this many steps."""
+        """Factor of the learning rates after this many steps."""
         left = (self.steps - step) / self.decay
         return min((step + 1) / self.warmup, max(min(1.0, left), self.floor))
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What a process needs to make its share of a step's batch.
+    """What a process needs to draw its share of a step's batch.
 
     Attributes:
-        step: Steps done before.
-        count: Samples of this process.
+        step: Number of steps done before.
+        count: Number of samples for this process.
         first: Number of its first sample, counted over the whole run.
-        generator: On the CPU, of this step and process.
+        generator: CPU generator of this step and process.
     """
 
     step: int
@@ -95,17 +94,17 @@ Validate = Callable[[int, nn.Module], Mapping[str, float]]
 
 
 class Training:
-    """One run.
+    """One training run.
 
     Args:
-        folder: Of the run.
-        module: What is trained; its `forward` must be the whole of a pass, as gradients of several processes are
-            averaged through it. It is moved to the device before its optimizers are made.
-        optimizers: Makes the optimizers over the module.
-        schedule: Lengths.
-        loss_of: From the (wrapped) module and a draw, the losses by name; "loss" is the one to go down.
-        validate: Called with the step and the module, its weights averaged, after each checkpoint by the main process;
-            what it returns joins the curve.
+        folder: Folder of the run.
+        module: The module to train. Its `forward` must compute the whole pass, so that processes average all gradients.
+            It is moved to the device before its optimizers are made.
+        optimizers: Makes the optimizers of the module.
+        schedule: Lengths and intervals of the run.
+        loss_of: Computes losses by name from the (wrapped) module and a draw; "loss" is minimised.
+        validate: Called by the main process after each checkpoint with the step and the module with averaged weights;
+            its figures are added to the curve.
         mixed_precision: "bf16" or "no".
     """
 
@@ -119,9 +118,9 @@ class Training:
         validate: Validate | None = None,
         mixed_precision: str = "bf16",
     ) -> None:
-        # A loss need not use every part of a module in every step.
+        # A loss may not use every part of a module in every step.
         kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
-        # Stated explicitly: otherwise several processes on CPUs form no group.
+        # Stated explicitly, since otherwise several processes on CPUs do not form a group.
         only_cpu = not torch.cuda.is_available()
         self.accelerator = Accelerator(cpu=only_cpu, mixed_precision=mixed_precision, kwargs_handlers=[kwargs])
         world = self.accelerator.num_processes
@@ -139,10 +138,10 @@ class Training:
         self.curve, self.step = Curve(folder / "curve.jsonl"), 0
 
     def run(self) -> bool:
-        """Trains, or goes on from the newest checkpoint.
+        """Trains, or resumes from the newest checkpoint.
 
         Returns:
-            Whether the run came to its end; False after Ctrl-C or SIGTERM, which end it with a checkpoint.
+            Whether the run is finished; False after Ctrl-C or SIGTERM, which end it with a checkpoint.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.accelerator.is_main_process:
@@ -168,7 +167,7 @@ class Training:
         return True
 
     def averaged(self) -> dict[str, Tensor]:
-        """The weights of the shorter average; the last ones where none is kept."""
+        """The weights of the shorter average, or the last weights if there are no averages."""
         return self.averages[0].tensors if self.averages else self._weights()
 
     def _one_step(self) -> dict[str, float]:

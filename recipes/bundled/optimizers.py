@@ -1,7 +1,7 @@
 """The recipe's optimizers, both torch's own: Muon (Jordan et al. 2024) for hidden weights, AdamW for all others.
 
-On these small models Muon needs a fraction of AdamW's steps. `torch.optim.Muon` takes matrices only, so convolutions
-are handed to it as matrices that share their memory.
+On these small models Muon needs a fraction of AdamW's steps. `torch.optim.Muon` takes matrices only, so it gets
+convolutions as matrices that share their memory.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from torch import Tensor, nn
 
 
 class Muon(torch.optim.Muon):
-    """Muon for weights of two and more dimensions, each as a matrix (outputs, everything else).
+    """Muon for weights with two or more dimensions, each as a matrix (outputs, everything else).
 
     Args:
-        weights: Contiguous, on the device where they stay.
+        weights: Contiguous weights, on their final device.
         lr: Learning rate.
-        weight_decay: Decoupled, times the learning rate.
+        weight_decay: Decoupled weight decay, multiplied by the learning rate.
     """
 
     def __init__(self, weights: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0) -> None:
         self.weights = list(weights)
-        # A view, never a copy: a step on the matrix must be a step on the weight.
+        # A view, never a copy: a step on the matrix must change the weight.
         self.matrices = [nn.Parameter(weight.detach().view(len(weight), -1)) for weight in self.weights]
         super().__init__(self.matrices, lr=lr, weight_decay=weight_decay)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step on the weights' gradients."""
+        """Runs a step on the weights' gradients."""
         for weight, matrix in zip(self.weights, self.matrices, strict=True):
             matrix.grad = None if weight.grad is None else weight.grad.reshape(matrix.shape)
         return super().step(closure)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forgets the gradients of the weights and of their matrices."""
+        """Clears the gradients of the weights and of their matrices."""
         super().zero_grad(set_to_none)
         for weight in self.weights:
             weight.grad = None
@@ -51,14 +51,14 @@ def make_optimizers(
     """Muon for the hidden weights of a module and AdamW for the rest.
 
     Args:
-        module: Only what requires a gradient is trained.
-        learning_rate: Of Muon.
-        adam_learning_rate: Of AdamW.
-        others: Parts of the names of weights that are not hidden: embeddings, first and last layers.
-        weight_decay: Of the hidden weights.
+        module: The module; only parameters that require gradients are trained.
+        learning_rate: Learning rate of Muon.
+        adam_learning_rate: Learning rate of AdamW.
+        others: Parts of names of weights that are not hidden: embeddings, first and last layers.
+        weight_decay: Weight decay of the hidden weights.
 
     Returns:
-        The two; AdamW alone where no weight is hidden.
+        The two optimizers, or only AdamW if there are no hidden weights.
     """
     hidden: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
@@ -71,7 +71,7 @@ def make_optimizers(
 
 
 def state_tensors(optimizers: Iterable[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    """The moments of all optimizers, by "optimizer/weight/name"."""
+    """The state of all optimizers, by "optimizer/weight/name"."""
     return {
         f"{number}/{index}/{key}": value
         for number, optimizer in enumerate(optimizers)
@@ -81,7 +81,7 @@ def state_tensors(optimizers: Iterable[torch.optim.Optimizer]) -> dict[str, Tens
 
 
 def restore_state(optimizers: Iterable[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
-    """Takes over what `state_tensors` gave; the learning rates are left as they are."""
+    """Restores the result of `state_tensors`; learning rates are not changed."""
     for number, optimizer in enumerate(optimizers):
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():

@@ -1,7 +1,7 @@
-"""Step 1: renders the training pictures of every world, shard by shard; each depends on its number alone.
+"""Step 1: renders the training pictures of every world, shard by shard; each depends only on its number.
 
-There are groups of them: whole pictures at several sizes, and windows of larger renders, captioned without place and
-size. The windows teach the base model what larger sizes look like close up, as photographs teach Stable Diffusion.
+There are several groups: whole pictures at several sizes, and windows of larger renders, captioned without place and
+size. The windows teach the base model what larger sizes look like close up, as photographs do for Stable Diffusion.
 
 Usage: pictures.py [part parts]   several processes share the shards
 """
@@ -26,7 +26,7 @@ GROUP_STRIDE = 1_000_000  # numbers between one group's first picture and the ne
 
 
 def picture(group: str, world: World, index: int) -> tuple[np.ndarray, dict[str, Any]]:
-    """The index-th picture of a group, (H, W, 3) uint8, and what is said of it: captions, and the truth if whole."""
+    """The index-th picture of a group, (H, W, 3) uint8, with its captions and, for whole pictures, the truth."""
     settings = SETTINGS["groups"][group]
     number = index + GROUP_STRIDE * list(SETTINGS["groups"]).index(group)
     scene, side = world.sample(number), settings["side"]
@@ -53,7 +53,7 @@ def shards(groups: Sequence[str]) -> list[tuple[str, str, int]]:
 
 
 def path_of(kind: str, group: str, world: str, shard: int, ending: str) -> Path:
-    """Where a shard of pictures or latents lies."""
+    """Path of a shard of pictures or latents."""
     return RUNS / kind / f"{group}-{world}" / f"{shard:04d}.{ending}"
 
 
@@ -64,13 +64,13 @@ def load(kind: str, group: str, world: str) -> list[np.ndarray]:
 
 
 def load_said(group: str, world: str) -> list[dict[str, Any]]:
-    """What is said of each picture of one group."""
+    """Captions and truth of each picture of one group."""
     wanted = [path_of("pictures", *shard, "json") for shard in shards([group]) if shard[1] == world]
     return [row for path in wanted for row in json.loads(path.read_text())]
 
 
 def main(part: int = 0, parts: int = 1) -> None:
-    """Renders the shards that are missing; `part` of `parts` when several processes share the work."""
+    """Renders the missing shards; share `part` of `parts` if several processes work together."""
     for group, world, shard in shards(list(SETTINGS["groups"]))[part::parts]:
         done = path_of("pictures", group, world, shard, "json")
         if done.exists():

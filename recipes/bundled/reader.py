@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from common import CONFIG, RUNS, train_network, write_array, write_json
+from common import CONFIG, RUNS, augmented, train_network, write_array, write_json
 from loop import Draw
 from selfcascade.data.scenes import BACKGROUNDS, COLOURS, KINDS, PLACES, SIZES, render, sample_crowd, sample_scene
 from selfcascade.metrics.composition import CompositionReader, accuracy
@@ -32,7 +32,7 @@ SHARD = 2000
 
 
 def example(index: int) -> tuple[np.ndarray, dict]:
-    """The index-th training example: a picture at one of the sizes, brought to the reader's, and its truth.
+    """The index-th training example: a picture at one of the sizes, resized to the reader's, and its truth.
 
     A third are crowds, whose only truths are count and background.
     """
@@ -49,7 +49,7 @@ def example(index: int) -> tuple[np.ndarray, dict]:
 
 
 def pool(shards: int) -> tuple[np.ndarray, list[dict]]:
-    """The training examples, rendered once and kept."""
+    """The training examples, rendered once and cached."""
     images, truths = [], []
     for shard in range(shards):
         path = RUNS / f"reader/{shard:03d}"
@@ -61,19 +61,6 @@ def pool(shards: int) -> tuple[np.ndarray, list[dict]]:
         images.append(np.load(path.with_suffix(".npy"), allow_pickle=False))
         truths += json.loads(path.with_suffix(".json").read_text())
     return np.concatenate(images), truths
-
-
-def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Softer, noisier and a little off in colour, as generated pictures are."""
-    amount = torch.rand(len(images), 1, 1, 1, generator=generator)
-    soft = interpolate(interpolate(images, scale_factor=0.5, mode="area"), size=images.shape[-2:], mode="bilinear")
-    images = images + 0.9 * amount.pow(2) * (soft - images)
-    tint = 1 + 0.05 * torch.randn(len(images), 3, 1, 1, generator=generator)
-    noise = 0.05 * torch.rand(len(images), 1, 1, 1, generator=generator)
-    shift = torch.randint(-3, 4, (2,), generator=generator).tolist()
-    rolled = torch.nn.functional.pad(images * tint, (3, 3, 3, 3), mode="replicate")
-    rolled = rolled[:, :, 3 + shift[0] : 99 + shift[0], 3 + shift[1] : 99 + shift[1]]
-    return (rolled + noise * torch.randn(images.shape, generator=generator)).clamp(0, 1)
 
 
 def measure(model: CompositionReader, count: int = 600) -> dict[str, dict[str, float]]:
@@ -97,7 +84,7 @@ def measure(model: CompositionReader, count: int = 600) -> dict[str, dict[str, f
 
 
 def main(shards: int = 16) -> None:
-    """Trains, or goes on where it was cut; then measures and writes the model."""
+    """Trains, or resumes; then measures and writes the model."""
     torch.manual_seed(SETTINGS["seed"])
     model = CompositionReader(LABELS)
     images, truths = pool(shards)
@@ -105,7 +92,7 @@ def main(shards: int = 16) -> None:
     def batch_of(draw: Draw) -> tuple[Tensor, list[dict]]:
         rows = torch.randint(len(images), (draw.count,), generator=draw.generator).tolist()
         batch = torch.from_numpy(images[rows]).permute(0, 3, 1, 2).float() / 255
-        return augment(batch, draw.generator), [truths[row] for row in rows]
+        return augmented(batch, draw.generator), [truths[row] for row in rows]
 
     if train_network("reader", model, model.loss, batch_of, ("stem", "head.2")):
         write_json(RUNS / "reader/accuracy.json", measure(model))

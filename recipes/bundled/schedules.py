@@ -1,4 +1,4 @@
-"""Noise schedules for latents of few pixels."""
+"""Noise schedules for small latents."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def reference_snr() -> Tensor:
 
 
 def matched_snr(pixels: int, fade: int = 16) -> Tensor:
-    """Stable Diffusion's noise, as far as a picture of this many latent pixels shows it; (1000,) float64.
+    """Signal-to-noise ratios that hide as much of a picture with few latent pixels as Stable Diffusion's, (1000,).
 
-    A picture's layout is seen through the noise by averaging over its latent pixels: n pixels leave n times the
-    signal-to-noise ratio of one. So a timestep means the same for the layout of a picture of n pixels as for one of
-    64 x 64 if SNR(t) n = SNR_SD(t) 64^2. That holds here to half a timestep up to t = 700, where the paper starts a
-    stage. Above, the ratio fades to almost 0, as the signal that Stable Diffusion keeps at t = T shows through
-    (Lin et al. 2024): SNR(t) = SNR_SD(t) 64^2 / n (1 - (t / (T + 1))^fade)^2.
+    Averaging over n latent pixels multiplies the signal-to-noise ratio by n. So a timestep means the same for the
+    layout of a picture of n pixels as for one of 64 x 64 if SNR(t) n = SNR_SD(t) 64^2. That holds here to half a
+    timestep up to t = 700, where the paper starts a stage. Above, the ratio fades to almost 0, since the signal that
+    Stable Diffusion keeps at t = T would show (Lin et al. 2024): SNR(t) = SNR_SD(t) 64^2 / n (1 - (t / (T +
+    1))^fade)^2.
 
     Args:
-        pixels: n, of the native size's latents.
-        fade: The larger, the later the fading begins.
+        pixels: n, the number of latent pixels at native size.
+        fade: Exponent of the fading; a larger one starts later.
     """
     steps = REFERENCE["steps"]
     t = torch.arange(1, steps + 1, dtype=torch.float64) / (steps + 1)
@@ -45,7 +45,7 @@ def cosine_snr(shift: float, steps: int) -> Tensor:
 
 
 def equivalent_step(snr: Tensor, ratio: float) -> float:
-    """The timestep, 1 to T and fractions between, at which a falling schedule (T,) has that signal-to-noise ratio."""
+    """The timestep in [1, T], possibly fractional, at which a falling schedule (T,) has this signal-to-noise ratio."""
     falling = snr.log().tolist()
     wanted = float(torch.tensor(ratio).log())
     above = sum(value > wanted for value in falling)

@@ -1,7 +1,7 @@
 """Step 8: trains the super-resolver, a StableDiffusionUpscalePipeline, on crops of scenes; puts it into the package.
 
-It enlarges four times a side: from a crop at a quarter of its size, with noise of a random level added, and from the
-whole scene's caption, the U-Net predicts v of the crop's latents. Autoencoder and text encoder are the bundled model's.
+It enlarges 4x a side: from a crop at a quarter of its size, with noise of a random level, and from the whole scene's
+caption, the U-Net predicts v of the crop's latents. Autoencoder and text encoder are the bundled model's.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, mse_loss
 
 import selfcascade
-from common import CONFIG, DEVICE, NATIVE, RUNS, as_images, ship, write_array
+from common import CONFIG, DEVICE, NATIVE, RUNS, as_images, ship, training_of, write_array
 from latents import encode
-from loop import Draw, Schedule, Training
-from optimizers import make_optimizers
+from loop import Draw
 from pictures import load, load_said
 from schedules import build_scheduler
 from selfcascade.models import upscaler_autoencoder
@@ -34,17 +33,16 @@ from worlds import WORLDS
 
 SETTINGS = CONFIG["super_resolver"]
 FACTOR = 4
-SHEET_EVERY = 1000
 FOLDER = RUNS / "super_resolver"
 LIMIT = 4  # megabytes
 
 
 class Crops(NamedTuple):
-    """What is trained on.
+    """The training data.
 
     Attributes:
-        latents: Of the crops, (N, C, h, w) float16.
-        small: The crops at a quarter, (N, 3, h, w) uint8.
+        latents: Latents of the crops, (N, C, h, w) float16.
+        small: The crops at a quarter of their size, (N, 3, h, w) uint8.
         ids: Token ids of the whole pictures' captions, (N, length).
     """
 
@@ -54,7 +52,7 @@ class Crops(NamedTuple):
 
 
 def load_crops(pipe: StableDiffusionPipeline) -> Crops:
-    """Crops of the large pictures of all worlds, encoded once and kept."""
+    """Crops of the large pictures of all worlds, encoded once and cached."""
     parts = []
     for world in WORLDS:
         said = load_said(SETTINGS["group"], world)
@@ -99,7 +97,7 @@ def denoising_loss(
     """The v-prediction loss; small (B, 3, h, w) in [-1, 1]; text states (B, length, C)."""
     count = len(z_0)
     timestep = torch.randint(scheduler.config.num_train_timesteps, (count,), generator=generator)
-    # Squared: most pictures that are to be enlarged carry little noise.
+    # Squared: most pictures to enlarge have little noise.
     level = (SETTINGS["unet"]["num_class_embeds"] * torch.rand(count, generator=generator) ** 2).long()
     noise, blur = (torch.randn(part.shape, generator=generator).to(part) for part in (z_0, small))
     timestep, level = timestep.to(z_0.device), level.to(z_0.device)
@@ -110,7 +108,7 @@ def denoising_loss(
 
 @torch.no_grad()
 def sample_sheet(pipe: StableDiffusionUpscalePipeline, path: str) -> None:
-    """Four held-out scenes, for the eye: enlarged without a model, by the model, and the real render."""
+    """A sheet of four held-out scenes to look at: enlarged without a model, by the model, and the real render."""
     rows, world = [], WORLDS["scene"]
     for number in range(31_000_000, 31_000_004):
         scene = world.held_out(number)
@@ -123,7 +121,7 @@ def sample_sheet(pipe: StableDiffusionUpscalePipeline, path: str) -> None:
 
 
 def build_pipeline(bundled: StableDiffusionPipeline, unet: UNet2DConditionModel) -> StableDiffusionUpscalePipeline:
-    """What ships, around the U-Net that is trained."""
+    """The pipeline that ships, with the trained U-Net."""
     pipe = StableDiffusionUpscalePipeline(
         upscaler_autoencoder(bundled.vae),
         bundled.text_encoder,
@@ -138,29 +136,25 @@ def build_pipeline(bundled: StableDiffusionPipeline, unet: UNet2DConditionModel)
 
 
 class Parts:
-    """What the super-resolver has of its own, as one thing that `ship` saves."""
+    """The super-resolver's own parts, as one object that `ship` saves."""
 
     def __init__(self, pipe: StableDiffusionUpscalePipeline) -> None:
         self.pipe = pipe.to("cpu", torch.float16)
 
     def save_pretrained(self, folder: Path, safe_serialization: bool = True) -> None:
-        """Writes a folder for each."""
+        """Writes one folder for each part."""
         self.pipe.unet.save_pretrained(folder / "unet", safe_serialization=safe_serialization)
         self.pipe.scheduler.save_pretrained(folder / "scheduler")
         self.pipe.low_res_scheduler.save_pretrained(folder / "low_res_scheduler")
 
 
 def main() -> None:
-    """Trains, or goes on where it was cut; exports at the end."""
+    """Trains, or resumes; exports at the end."""
     torch.manual_seed(SETTINGS["seed"])
     bundled = selfcascade.load_bundled().to(DEVICE)
     crops, unet = load_crops(bundled), UNet2DConditionModel.from_config(SETTINGS["unet"])
     pipe = build_pipeline(bundled, unet)
     empty = bundled.tokenizer("", padding="max_length", return_tensors="pt").input_ids[0]
-    rates, edges = (
-        (SETTINGS["learning_rate"], SETTINGS["adam_learning_rate"]),
-        ("class_embedding", "conv_in", "conv_out"),
-    )
 
     def loss_of(module: nn.Module, draw: Draw) -> dict[str, Tensor]:
         rows = torch.randint(len(crops.latents), (draw.count,), generator=draw.generator)
@@ -172,19 +166,8 @@ def main() -> None:
         loss = denoising_loss(module, pipe.scheduler, pipe.low_res_scheduler, z_0, seen, states, draw.generator)
         return {"loss": loss}
 
-    def validate(step: int, module: nn.Module) -> dict[str, float]:
-        if step % SHEET_EVERY == 0:
-            sample_sheet(pipe, str(FOLDER / f"samples-{step:06d}.png"))
-        return {}
-
-    training = Training(
-        FOLDER,
-        unet,
-        lambda module: make_optimizers(module, *rates, edges, SETTINGS["weight_decay"]),
-        Schedule.of(SETTINGS),
-        loss_of,
-        validate,
-    )
+    others = "class_embedding", "conv_in", "conv_out"
+    training = training_of("super_resolver", unet, others, loss_of, lambda _, path: sample_sheet(pipe, path))
     print(f"{sum(p.numel() for p in unet.parameters()) / 1e6:.2f}M parameters", flush=True)
     if training.run() and training.accelerator.is_main_process:
         for name, weight in unet.named_parameters():

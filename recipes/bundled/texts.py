@@ -1,4 +1,4 @@
-"""The base model's words: a CLIP tokenizer in which each of the worlds' words is a token, and a small text encoder."""
+"""The base model's text: a CLIP tokenizer in which each of the worlds' words is a token, and a small text encoder."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ NOT_SAID = -100
 
 
 def with_world(world: World, caption: str) -> str:
-    """A caption that begins by saying which world is meant."""
+    """A caption that begins with the name of the world."""
     return f"{world.name}, {caption}"
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """A CLIP tokenizer in which each of the worlds' words is one token; bytes spell all others."""
+    """A CLIP tokenizer in which each of the worlds' words is one token; other words are spelled by bytes."""
     corpus = [
         with_world(world, world.caption(world.sample(number), number, number % 9 == 0)) + " " + EXTRA_WORDS
         for world in WORLDS.values()
@@ -62,7 +62,7 @@ def token_ids(tokenizer: CLIPTokenizer, lines: list[str]) -> Tensor:
 
 
 def told_attributes(truths: Iterable[dict]) -> Tensor:
-    """What truths say, (N, attributes) int64, as numbers of `labels()`; NOT_SAID where they do not say."""
+    """The attributes of truths, (N, attributes) int64, as indices into `labels()`; NOT_SAID for missing ones."""
     words = {name: {word: index for index, word in enumerate(values)} for name, values in labels().items()}
     rows = [[words[name][str(truth[name])] if name in truth else NOT_SAID for name in words] for truth in truths]
     return torch.tensor(rows).reshape(-1, len(words))

@@ -1,6 +1,6 @@
 """Step 7: trains the feature upsamplers of the bundled base at 2x a side, and puts them into the package.
 
-Usage: upsamplers.py [NAME ...]    "micro", "full"; all unless given. Each goes on where it was cut.
+Usage: upsamplers.py [NAME ...]    "micro", "full" (default: all); each is resumed if it was interrupted
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SHIPPED = HERE.parents[1] / "src/selfcascade/bundled/upsamplers"
 
 
 def train(name: str) -> None:
-    """Trains one preset on scenes and writes it in half precision."""
+    """Trains one preset on scenes, and writes it in half precision."""
     folder = RUNS / "upsamplers" / name
     settings = {**SETTINGS["shared"], **SETTINGS[name]}
     sampled_at = settings.pop("sampling_pivot_step")
@@ -32,7 +32,7 @@ def train(name: str) -> None:
 
 
 def main() -> None:
-    """Trains what is named."""
+    """Trains the named upsamplers."""
     for name in sys.argv[1:] or ["micro", "full"]:
         train(name)
 

@@ -1,14 +1,14 @@
-"""Step 9: trains the motion adapter, and the text encoder on its words, that make a video model of the image model.
+"""Step 9: trains a motion adapter, and the text encoder on motion words, to make a video model of the image model.
 
-The image U-Net and the autoencoder stay as they are. The motion words are added to the tokenizer as tokens of their
-own. As in `base.py`, a linear head reads where each object goes off the token at which the U-Net finds that object;
-others read off the deep motion modules how far it is gone at each frame. All are thrown away.
+The image U-Net and the autoencoder are not changed. Motion words are added to the tokenizer as new tokens. As in
+`base.py`, a linear head reads each object's direction from the token at which the U-Net finds the object; other heads
+read from the deep motion modules how far it has moved at each frame. All heads are discarded.
 
-Clips come in pairs with the same noise in which everything goes opposite ways, and the loss of the difference counts
-more than that of the mean, where all is what cannot be predicted. Most steps are near pure noise, where it is decided
-where things go. The first ones see two frames of a clip at their own places in time, later ones four or all 16.
+Clips come in pairs that share their noise and move in opposite directions. The loss of their difference counts more
+than that of their mean, which contains all that cannot be predicted. Most steps are near pure noise, where directions
+are decided. Early steps see two frames of a clip at their own times, later ones four or all 16.
 
-Usage: video.py           train, or go on; `torchrun --nproc-per-node N video.py` shares each batch
+Usage: video.py           train, or resume; `torchrun --nproc-per-node N video.py` shares each batch
        video.py export    ship the last checkpoint's average
 """
 
@@ -31,9 +31,8 @@ from torch.nn.functional import cross_entropy, layer_norm
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import selfcascade
-from common import CONFIG, DEVICE, NATIVE, RUNS, ship
-from loop import Draw, Schedule, Training
-from optimizers import make_optimizers
+from common import CONFIG, DEVICE, NATIVE, RUNS, ship, training_of
+from loop import Draw
 from selfcascade.data.scenes.motion import DIRECTIONS, sample_moving_scene
 from selfcascade.data.scenes.motion_words import MOTION_WORDS, moving_caption
 from selfcascade.data.scenes.poses import HEADINGS
@@ -49,13 +48,13 @@ DEEP = ("down_blocks.2", "down_blocks.3", "mid_block", "up_blocks.0", "up_blocks
 
 
 def build_tokenizer(tokenizer: CLIPTokenizer) -> CLIPTokenizer:
-    """The image model's, with a token for each word of motion."""
+    """The image model's tokenizer, with a token for each motion word."""
     tokenizer.add_tokens([AddedToken(word, single_word=True) for word in MOTION_WORDS])
     return tokenizer
 
 
 def build_pipeline() -> AnimateDiffPipeline:
-    """The image model with motion modules that change nothing yet."""
+    """The image model with fresh motion modules, which change nothing yet."""
     image = selfcascade.load_bundled()
     tokenizer = build_tokenizer(image.tokenizer)
     with torch.random.fork_rng():
@@ -69,12 +68,12 @@ def build_pipeline() -> AnimateDiffPipeline:
 
 
 class Motion(nn.Module):
-    """What is trained: the U-Net's motion modules, the text encoder, and the heads that go along."""
+    """What is trained: the U-Net's motion modules, the text encoder, and auxiliary heads."""
 
     def __init__(self, unet: UNetMotionModel, text_encoder: CLIPTextModel) -> None:
         super().__init__()
         unet.requires_grad_(False)
-        self.unet = [unet]  # hidden: its other weights are the image model's, and are neither trained nor saved
+        self.unet = [unet]  # hidden, since its other weights are the image model's, neither trained nor saved
         modules = {name: module for name, module in unet.named_modules() if name.endswith("motion_modules")}
         self.modules_of_unet = nn.ModuleDict({name.replace(".", "_"): module for name, module in modules.items()})
         self.text_encoder = text_encoder
@@ -105,7 +104,7 @@ class Motion(nn.Module):
         return prediction, hearing, self.shift_loss(batch.said, batch.places)
 
     def shift_loss(self, said: Tensor, places: Tensor) -> Tensor:
-        """How far off the U-Net's last pass is in where the first and the last object are gone at each frame."""
+        """The error of the positions of the first and last object at each frame, read from the U-Net's last pass."""
         known = said >= 0
         headings = torch.tensor([HEADINGS[direction] for direction in DIRECTIONS]).to(places.device)
         way = (places - (FRAMES - 1) / 2) / (FRAMES / 2)
@@ -120,7 +119,7 @@ class Motion(nn.Module):
 
 @contextmanager
 def at_places(unet: UNetMotionModel, places: Tensor) -> Iterator[None]:
-    """Within it the frames that the U-Net sees stand at these places of a clip, not at 0, 1, 2, ..."""
+    """Places the U-Net's frames at these positions of a clip within this context, not at 0, 1, 2, ..."""
     embeddings = [module for module in unet.modules() if isinstance(module, SinusoidalPositionalEmbedding)]
     whole = [embedding.pe for embedding in embeddings]
     for embedding in embeddings:
@@ -135,7 +134,7 @@ def at_places(unet: UNetMotionModel, places: Tensor) -> Iterator[None]:
 def losses_of(
     module: nn.Module, pipe: AnimateDiffPipeline, batch: Clips, high_noise_share: float, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """The v-prediction loss of the mean and of half the difference of each pair; the heads' on text and U-Net."""
+    """The v-prediction losses of the mean and of half the difference of each pair, and the heads' losses."""
     scheduler, z_0 = pipe.scheduler, batch.latents * pipe.vae.config.scaling_factor
     steps, scenes = scheduler.config.num_train_timesteps, len(z_0) // 2
     timestep = torch.randint(steps, (scenes,), generator=generator)
@@ -154,7 +153,7 @@ def losses_of(
 
 @torch.no_grad()
 def sample_sheet(pipe: AnimateDiffPipeline, path: str, count: int = 4) -> None:
-    """Held-out prompts at native size, every second frame, for the eye."""
+    """A sheet of held-out prompts at native size, every second frame, to look at."""
     rows = []
     for index in range(count):
         words = moving_caption(sample_moving_scene(51_000_000 + index, held_out=True), index)
@@ -168,13 +167,13 @@ def sample_sheet(pipe: AnimateDiffPipeline, path: str, count: int = 4) -> None:
 
 
 class Parts:
-    """What the video pipeline has of its own, as one thing that `ship` saves."""
+    """The video pipeline's own parts, as one object that `ship` saves."""
 
     def __init__(self, pipe: AnimateDiffPipeline) -> None:
         self.pipe = pipe.to("cpu", torch.float16)
 
     def save_pretrained(self, folder: Path, safe_serialization: bool = True) -> None:
-        """Writes a folder for each."""
+        """Writes one folder for each part."""
         self.pipe.unet.save_motion_modules(folder / "motion_adapter")  # as float32, whatever the U-Net is
         adapter = MotionAdapter.from_pretrained(folder / "motion_adapter").half()
         adapter.save_pretrained(folder / "motion_adapter", safe_serialization=safe_serialization)
@@ -186,7 +185,7 @@ def export() -> None:
     """Ships the averaged weights of the last checkpoint.
 
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: There is no checkpoint.
     """
     pipe = build_pipeline()
     place = find_checkpoint(FOLDER, "latest")
@@ -201,14 +200,12 @@ def export() -> None:
 
 
 def main() -> None:
-    """Trains, or goes on where it was cut; exports at the end."""
+    """Trains, or resumes; exports at the end."""
     torch.manual_seed(SETTINGS["seed"])
     pipe = build_pipeline()
     motion = Motion(pipe.unet, pipe.text_encoder)
     if DEVICE.type == "cpu":
         pipe.unet.set_attn_processor(AttnProcessor())  # its backward pass in bfloat16 is far slower fused, on CPUs
-    rates = SETTINGS["learning_rate"], SETTINGS["adam_learning_rate"]
-    edges = "text_encoder", "head", "pos_embed"
 
     def loss_of(module: nn.Module, draw: Draw) -> dict[str, Tensor]:
         early, late = SETTINGS["early"], SETTINGS["late"]
@@ -217,19 +214,8 @@ def main() -> None:
         batch = draw_clips(pipe, count, draw.first, turn["frames"], SETTINGS["prompt_dropout"], draw.generator)
         return losses_of(module, pipe, batch, turn["high_noise_share"], draw.generator)
 
-    def validate(step: int, module: nn.Module) -> dict[str, float]:
-        if step % SHEET_EVERY == 0:
-            sample_sheet(pipe, str(FOLDER / f"samples-{step:06d}.png"))
-        return {}
-
-    training = Training(
-        FOLDER,
-        motion,
-        lambda module: make_optimizers(module, *rates, edges, SETTINGS["weight_decay"]),
-        Schedule.of(SETTINGS),
-        loss_of,
-        validate,
-    )
+    others = "text_encoder", "head", "pos_embed"
+    training = training_of("video", motion, others, loss_of, lambda _, path: sample_sheet(pipe, path), SHEET_EVERY)
     print(f"{sum(p.numel() for p in motion.modules_of_unet.parameters()) / 1e6:.2f}M parameters", flush=True)
     if training.run() and training.accelerator.is_main_process:
         export()

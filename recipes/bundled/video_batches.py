@@ -1,4 +1,4 @@
-"""Clips to train the video model on, in pairs that differ in nothing but where things go."""
+"""Training clips of the video model, in pairs that differ only in their directions of motion."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ ENDS = ("first_motion", "last_motion")
 
 
 class Clips(NamedTuple):
-    """Clips and what is said of them; neighbours (0 and 1, 2 and 3, ...) are a pair.
+    """Clips and their captions; neighbours (0 and 1, 2 and 3, ...) are a pair.
 
     Attributes:
-        latents: (N, F, C, h, w).
+        latents: Latents, (N, F, C, h, w).
         ids: Token ids, (N, length).
-        said: Directions of the first and the last object, (N, 2), as numbers of DIRECTIONS; -100 where it is not said.
-        places: Of the frames in their clip of 16, (F,).
+        said: Directions of the first and last object, (N, 2), as indices into DIRECTIONS; -100 if not in the caption.
+        places: Positions of the frames in their clip of 16, (F,).
     """
 
     latents: Tensor
@@ -39,7 +39,7 @@ class Clips(NamedTuple):
 
 
 def places_of(frames: int, generator: torch.Generator) -> Tensor:
-    """Places of this many frames in a clip of 16, evenly apart and over more than half of it."""
+    """Positions of this many frames in a clip of 16, evenly spaced over more than half of it."""
     widest = (FRAMES - 1) // (frames - 1)
     step = int(torch.randint((widest + 1) // 2, widest + 1, (), generator=generator))
     first = torch.randint(FRAMES - step * (frames - 1), (), generator=generator)
@@ -49,10 +49,10 @@ def places_of(frames: int, generator: torch.Generator) -> Tensor:
 def draw_clips(
     pipe: AnimateDiffPipeline, count: int, number: int, frames: int, dropout: float, generator: torch.Generator
 ) -> Clips:
-    """Clips of `count` scenes, from `number` on, and of the same scenes with all directions turned round.
+    """Clips of `count` scenes, from `number` on, and of the same scenes with all directions reversed.
 
-    A scene in which nothing moves has another one as its partner. A share shows a part of a picture twice as large,
-    for larger sizes; that share's captions say neither places nor motions.
+    A scene without motion is paired with another one. A share of clips shows a part of a picture twice as large, for
+    larger sizes; their captions have neither places nor motions.
     """
     places = places_of(frames, generator)
     step = int(places[1] - places[0])
@@ -84,7 +84,7 @@ def encode(pipe: AnimateDiffPipeline, frames: np.ndarray) -> Tensor:
 
 
 def turned(moving: MovingScene) -> MovingScene | None:
-    """The scene in which everything goes the other way; None if nothing moves, or one is never to be trained on."""
+    """The scene with all directions reversed; None if nothing moves, or a motion is held out."""
     items, motions = [], []
     for item, motion in zip(moving.scene.items, moving.motions, strict=True):
         direction = REVERSED.get(motion.direction, motion.direction)

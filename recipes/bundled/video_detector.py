@@ -1,7 +1,7 @@
-"""Step 8: trains the video detector on real clips, whole and flawed, and measures what it reads and responds to.
+"""Step 8: trains the video detector on real clips, intact and flawed, and measures its readings and responses.
 
-It learns to read where which object moves, and to tell how a clip was flawed (`clip_flaws.py`): none of it made by a
-model that is measured.
+It learns to read which object moves where, and how a clip was degraded (`clip_flaws.py`). No clip comes from a model
+that is measured.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DOCUMENT = HERE.parents[1] / "docs/video_metrics.md"
 
 
 def pool(shards: int) -> tuple[list[np.ndarray], list[dict]]:
-    """Training clips of 18 frames, uint8, one array a shard, and their truths; rendered once and kept."""
+    """Training clips of 18 frames, uint8, one array per shard, and their truths; rendered once and cached."""
     clips, truths = [], []
     for shard in range(shards):
         path = RUNS / f"video_detector/{shard:03d}"
@@ -53,7 +53,7 @@ def pool(shards: int) -> tuple[list[np.ndarray], list[dict]]:
 
 
 def mirrored(clip: Tensor, truth: Reading) -> tuple[Tensor, dict]:
-    """The clip in a mirror, and its truth: first is last, left is right."""
+    """The mirrored clip and its truth: first becomes last, left becomes right."""
     ends = {"first": "last", "last": "first"}
     swapped = {}
     for name, word in truth.items():
@@ -63,12 +63,12 @@ def mirrored(clip: Tensor, truth: Reading) -> tuple[Tensor, dict]:
 
 
 def example(clip: Tensor, truth: Reading, generator: torch.Generator, share: float) -> tuple[Tensor, dict, Tensor]:
-    """16 of a clip's 18 frames (F, 3, H, W), one in two in a mirror, with flaws; the truth, and the flaws' amounts."""
+    """16 of a clip's 18 frames (F, 3, H, W) with flaws, half of them mirrored; the truth, and the flaws' amounts."""
     first = int(torch.randint(SPARE + 1, (), generator=generator))
     clip, truth = clip[first : first + FRAMES], {name: word for name, word in truth.items() if name in LABELS}
     if torch.rand((), generator=generator) < 0.5:
         clip, truth = mirrored(clip, truth)
-    tint = 1 + 0.03 * torch.randn(3, 1, 1, generator=generator)  # as generated clips differ, and no flaw
+    tint = 1 + 0.03 * torch.randn(3, 1, 1, generator=generator)  # like generated clips; this is not a flaw
     clip, amounts = flawed((clip * tint).clamp(0, 1), generator, share)
     amount = dict(zip(FLAWS, amounts.tolist(), strict=True))
     lost = amount["shuffled"] > 0.2 or amount["frozen"] > 0.7
@@ -82,7 +82,7 @@ def example(clip: Tensor, truth: Reading, generator: torch.Generator, share: flo
 
 
 def real_clips(first: int, count: int, side: int = SIDE) -> tuple[Tensor, list[dict]]:
-    """Held-out clips (N, F, 3, side, side) of 8 bits, rendered once and kept, and what is to be read off them."""
+    """Held-out clips (N, F, 3, side, side), rounded to 8 bits, rendered once and cached, and their truths."""
     scenes = [sample_moving_scene(first + k, held_out=True) for k in range(count)]
     path = RUNS / f"video_detector/held-out-{first}-{count}-{side}.npy"
     if not path.exists():
@@ -95,12 +95,12 @@ def real_clips(first: int, count: int, side: int = SIDE) -> tuple[Tensor, list[d
 
 @torch.no_grad()
 def features(model: VideoDetector, clips: Tensor) -> Tensor:
-    """(N, D)."""
+    """Features of clips, (N, D)."""
     return torch.cat([model.features(part) for part in clips.split(25)])
 
 
 def sensitivity(model: VideoDetector, real: Tensor, other: Tensor) -> dict[str, list[float]]:
-    """FVD and KVD of real clips from others of them, and from those with each flaw at a quarter and at the whole."""
+    """FVD and KVD of real clips from other ones, and from those with each flaw at a quarter and at the full amount."""
     reference = features(model, real)
 
     def distances(clips: Tensor) -> list[float]:
@@ -117,7 +117,7 @@ def sensitivity(model: VideoDetector, real: Tensor, other: Tensor) -> dict[str, 
 
 
 def measure(model: VideoDetector, count: int = 300) -> dict[str, dict]:
-    """Accuracy on held-out real clips at two sizes, and what the distances respond to."""
+    """Accuracy on held-out real clips at two sizes, and the responses of the distances."""
     result: dict[str, dict] = {}
     real, truths = real_clips(HELD_OUT_FIRST, count)
     large, large_truths = real_clips(HELD_OUT_FIRST + count, count // 3, 2 * SIDE)
@@ -129,7 +129,7 @@ def measure(model: VideoDetector, count: int = 300) -> dict[str, dict]:
 
 
 def report(found: dict[str, dict]) -> None:
-    """Writes what was measured into the documentation, between its marks."""
+    """Writes the figures into the documentation, between its marks."""
     names = ["all", *sorted(LABELS)]
     lines = [f"| clips | {' | '.join(names)} |", f"|{'---|' * (len(names) + 1)}"]
     for title, key in (("300 of 64 pixels", "64"), ("100 of 128 pixels", "128")):
@@ -145,7 +145,7 @@ def report(found: dict[str, dict]) -> None:
 
 
 def main(shards: int = 30) -> None:
-    """Trains, or goes on where it was cut; then measures and writes the model."""
+    """Trains, or resumes; then measures and writes the model."""
     torch.manual_seed(SETTINGS["seed"])
     torch.set_num_threads(1)
     model = VideoDetector(LABELS, list(FLAWS))

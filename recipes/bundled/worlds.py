@@ -1,6 +1,6 @@
-"""The worlds that the bundled model is trained on, through one interface.
+"""The kinds of drawn pictures, called worlds, that the bundled model is trained on, behind one interface.
 
-Each can draw a picture's description from a number, draw it at any size, say it in words and tell its truth.
+A world makes a picture's description from a number, renders it at any size, captions it and states its truth.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ TRUTHS = (
 
 
 class World(NamedTuple):
-    """A drawn world.
+    """A kind of drawn pictures.
 
     Attributes:
-        name: Also the word that a caption can begin with to say which world is meant.
-        sample: The description of a number, of those that are trained on.
-        held_out: The same, of those that never are.
-        render: (description, height, width, window or None) to (H, W, 3) float32 in [0, 1].
-        caption: (description, phrasing, crop) to words; for a crop they name neither place nor size.
-        reach: An object's radius, in units of the root of the picture's area.
-        words: For each attribute of a truth, all that it can be.
+        name: Name, with which a caption may begin.
+        sample: Maps a number to a description for training.
+        held_out: Maps a number to a held-out description.
+        render: Maps (description, height, width, window or None) to (H, W, 3) float32 in [0, 1].
+        caption: Maps (description, phrasing, crop) to a caption; for a crop it has neither place nor size.
+        reach: An object's radius, in units of the square root of the picture's area.
+        words: All values of each attribute of a truth.
     """
 
     name: str
@@ -82,7 +82,7 @@ WORLDS = {world.name: world for world in (SCENES, COLLAGES)}
 
 
 def labels() -> dict[str, list[str]]:
-    """For each attribute, all words that it has in any world."""
+    """All words of each attribute in any world."""
     found: dict[str, list[str]] = {}
     for name in TRUTHS:
         words = [word for world in WORLDS.values() for word in world.words.get(name, ())]
@@ -95,8 +95,8 @@ class Window(NamedTuple):
     """A part of a large render.
 
     Attributes:
-        top, left: Its corner, in pixels of the whole.
-        shown: The description of what is in sight.
+        top, left: Corner of the window, in pixels of the whole render.
+        shown: Description of what is visible.
     """
 
     top: int
@@ -105,7 +105,7 @@ class Window(NamedTuple):
 
 
 def draw_window(world: World, scene: Any, side: int, window: int, rng: np.random.Generator) -> Window:
-    """A window of `window` pixels of a render of `side`, three times in four about an object."""
+    """A window of `window` pixels in a render of `side` pixels, in three of four cases around an object."""
     if rng.random() < 0.75:
         item = scene.items[int(rng.integers(len(scene.items)))]
         spread = 0.5 * world.reach(item) * side

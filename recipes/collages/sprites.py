@@ -1,4 +1,4 @@
-"""Step 1: renders the cut-outs that ship with the package from the npm package `fluentui-emoji`, each once.
+"""Step 1: renders the bundled cut-outs, once each, from the npm package `fluentui-emoji`.
 
 npm pack fluentui-emoji@1.3.0 && tar xzf fluentui-emoji-1.3.0.tgz
 pip install -r recipes/collages/requirements.txt
@@ -26,7 +26,7 @@ KINDS = json.loads((Path(__file__).parent / "kinds.json").read_text())
 
 
 def cut_out(svg: Path) -> Image.Image:
-    """The drawing cropped to what is not transparent, its longer side 512 pixels, averaged from twice as many."""
+    """The drawing cropped to its visible part, its longer side 512 pixels, averaged from twice as many."""
     side = SIDE * SUPERSAMPLE
     drawn = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_path=str(svg), width=side, height=side))))
     box = drawn.convert("RGBA").getchannel("A").point(VISIBLE).getbbox()
@@ -35,7 +35,7 @@ def cut_out(svg: Path) -> Image.Image:
     width, height = box[2] - box[0], box[3] - box[1]
     scale = SIDE / max(width, height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    # Pillow resizes RGBA with colours premultiplied, so nothing of the transparent pixels' colour bleeds in.
+    # Pillow resizes RGBA with premultiplied colours, so the colour of transparent pixels does not bleed in.
     return drawn.convert("RGBA").resize(size, Image.Resampling.BOX, box=box)
 
 
