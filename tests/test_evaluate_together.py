@@ -2,17 +2,24 @@
 
 import json
 import os
+import signal
+import time
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+from accelerate import PartialState
 from safetensors.torch import load_file
 
 from command_line import succeed
-from processes import in_processes
+from processes import forked, in_processes
 from selfcascade.evaluation import prompts
 from selfcascade.evaluation.parts import in_parts
+from selfcascade.experiments.runs import Run
 from selfcascade.experiments.samples_folders import lock_of, note_results, remove_finished
 from selfcascade.processes import Processes, TogetherError, group, join
 
@@ -104,3 +111,73 @@ def test_samples_of_results_that_exist_are_removed_unless_another_run_holds_them
         assert done.exists()
     remove_finished(tmp_path)
     assert not done.exists() and open_.exists()
+
+
+@pytest.fixture
+def small(tmp_path: Path, quick_model: str, one_thread: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Evaluates a suite of five pictures in parts of two, and returns its figures."""
+    monkeypatch.setattr(prompts, "GROUP", 2)
+    (tmp_path / "suite").mkdir()
+    settings: dict[str, Any] = {"samplings": {"base": {"method": "lanczos", "num_inference_steps": 1}}}
+    counts = {"samples": [5], "samples_at_last": [5], "real_pictures": 8, "base_pictures": 2, "model": quick_model}
+    (tmp_path / "suite/one.json").write_text(json.dumps(settings | counts))
+
+    def evaluate(name: str) -> dict[str, Any]:
+        folder = tmp_path / name
+        succeed("evaluate", str(tmp_path / "suite"), "--runs", str(folder / "runs"), "--output", str(folder / "out"))
+        return figures(folder)
+
+    return evaluate
+
+
+def test_killed_at_its_writes_an_evaluation_ends_with_the_figures_of_one_that_never_was(small: Any) -> None:
+    whole = small("whole")
+
+    def killed(number: int) -> str:
+        """Kills the evaluation as it puts its so many-th file in place."""
+        names, replace = list[str](), Path.replace
+
+        def counted(self: Path, target: Path) -> Path:
+            names.append(str(target))
+            if len(names) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return replace(self, target)
+
+        def work() -> None:
+            Path.replace = counted  # type: ignore[method-assign]
+            small("hurt")
+
+        with pytest.raises(AssertionError, match="killed"):
+            forked(work)()
+        return "killed"
+
+    assert [killed(number) for number in (2, 3, 4)] == ["killed"] * 3  # by its sixth write something is measured
+    assert small("hurt") == whole
+
+
+def test_others_wait_for_a_long_judgement_in_spite_of_a_short_time_out(small: Any) -> None:
+    alone, judge = small("alone"), Run._evaluate
+
+    def slowly(*given: Any) -> dict[str, float]:
+        time.sleep(4)
+        return judge(*given)
+
+    def work(_: int) -> dict[str, Any]:
+        PartialState(cpu=True, timeout=timedelta(seconds=2))
+        Run._evaluate = slowly  # type: ignore[method-assign]
+        return small("together")
+
+    def barrier(rank: int) -> str:
+        """What the group's own time-out does to those that wait."""
+        PartialState(cpu=True, timeout=timedelta(seconds=1))
+        if rank == 0:
+            time.sleep(3)
+            return "judged"
+        try:
+            dist.barrier()
+        except RuntimeError as error:
+            return "timed out" if "timed out" in str(error).lower() else str(error)
+        return "waited"
+
+    assert in_processes(work) == [alone, alone]
+    assert in_processes(barrier) == ["judged", "timed out"]
