@@ -43,13 +43,17 @@ def forked(work: Callable[[], Any], environment: Mapping[str, str] | None = None
 
 def in_processes(work: Callable[[int], Any], count: int = 2, **environment: str) -> list[Any]:
     """What `work` returns in each of so many processes on CPUs, given its index, as torchrun would start them."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    place = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    place = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     shared = {key: str(value) for key, value in place.items()} | {"OMP_NUM_THREADS": "1"} | environment
     waits = [
         forked(lambda rank=rank: work(rank), {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(count)
     ]
     return [wait() for wait in waits]
+
+
+def free_port() -> int:
+    """A port at which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
