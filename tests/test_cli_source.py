@@ -1,11 +1,15 @@
-"""What `upscale` enlarges is never written over, whatever --force says."""
+"""What `upscale` enlarges is never written over, whatever --force says, and remarked on if far too large."""
 
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from cascade_runs import QUICK
 from command_line import WITH_MODEL, made, refuse, succeed
+from selfcascade import SelfCascade
+from selfcascade.cli.making import tell_size
+from selfcascade.options import Options
 
 pytestmark = pytest.mark.usefixtures("workplace")
 
@@ -44,3 +48,20 @@ def test_without_force_the_result_gets_a_name_of_its_own() -> None:
     options = ["--height", "128", "--width", "128", "--native-size", "64x64", "--output", "own.png"]
     assert succeed("upscale", "own.png", *WITH_MODEL, *options) == ["own-2.png"]
     assert Path("own.png").read_bytes() == before and Image.open("own-2.png").size == (128, 128)
+
+
+def test_a_target_far_above_the_native_size_is_remarked_on(capsys: pytest.CaptureFixture[str]) -> None:
+    cascade, options = SelfCascade(QUICK.shared(), native_size=(64, 64)), Options(image="photo.jpg")
+    tell_size(cascade, options, Image.new("RGB", (4000, 3000)))
+    said = capsys.readouterr().err
+    assert (
+        "the target has 11,719 times the pixels that model 'bundled' was trained at (64x64), which can take hours"
+        in said
+    )
+    tell_size(cascade, options.changed(height=1024), Image.new("RGB", (256, 256)))
+    assert "256 times" in capsys.readouterr().err
+    tell_size(cascade, Options(prompt="a house", height=640, width=640))
+    assert "100 times" in capsys.readouterr().err
+    tell_size(cascade, options, Image.new("RGB", (256, 256)))  # 8 times a side
+    tell_size(cascade, Options(prompt="a house", height=256, width=256))
+    assert capsys.readouterr().err == ""

@@ -8,7 +8,7 @@ from typing import Any
 from selfcascade.cli.console import Debug, note, tell
 from selfcascade.cli.files import AnyOutput, Count, Force, Record, Sheet
 from selfcascade.cli.flags import with_options
-from selfcascade.cli.making import make, tell_strength
+from selfcascade.cli.making import make, tell_size, tell_strength
 from selfcascade.cli.names import example, has_fields, name_of
 from selfcascade.cli.records import check_method, check_prompt, gather
 from selfcascade.cli.saving import check_spares_source, check_target, save, sound_for, target
@@ -70,6 +70,7 @@ def _write(options: Options, count: int, output: Path | None, default: str, forc
     if options.image is not None:
         source, options = source_for(cascade, options, source)
         output = target(output, default, options, cascade.family.video, sheet)  # the clip's own rate is known now
+    tell_size(cascade, options, source)
     sound = sound_for(options, output) if cascade.family.video else None
     _warn_of_lost_words(cascade.pipe, options.prompt)
     first: Made | None = None

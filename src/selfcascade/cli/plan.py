@@ -59,4 +59,6 @@ def _total(costs: list[Any], name: str) -> float | None:
 
 
 def _figure(value: float | None, unit: float = 1.0) -> str:
-    return "-" if value is None else f"{value / unit:.3g}"
+    if value is None:
+        return "-"
+    return f"{value / unit:,.0f}" if value / unit >= 1000 else f"{value / unit:.3g}"
