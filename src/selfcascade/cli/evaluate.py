@@ -30,6 +30,9 @@ def evaluate(
             help="For that data: inception:FILE.safetensors, clip:FOLDER_OR_HUB_ID; of clips, i3d:FILE.safetensors."
         ),
     ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Set of captions and seeds: tuning, validation, or test, which is for tables.")
+    ] = None,
     pictures: Annotated[
         int | None, typer.Option(min=2, help="Pictures or clips per result (default: the suite's).")
     ] = None,
@@ -37,7 +40,7 @@ def evaluate(
         int | None, typer.Option(min=2, help="Real pictures or clips (default: the suite's).")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Results go to OUTPUT/SUITE/results; needed with any other setting.")
+        Path | None, typer.Option(help="Results go to OUTPUT/SUITE; needed with any setting but --split.")
     ] = None,
     dry_run: Annotated[bool, typer.Option(help="Only list what is missing.")] = False,
     debug: Debug = False,
@@ -46,7 +49,7 @@ def evaluate(
 
     `accelerate launch -m selfcascade.cli evaluate ...` shares the sampling between processes.
     """
-    from selfcascade.experiments import runs_of
+    from selfcascade.experiments import check_test, runs_of
     from selfcascade.making import quiet_libraries
     from selfcascade.processes import join
 
@@ -60,8 +63,9 @@ def evaluate(
     changes = _changes(given, suite, pictures) | {name: value for name, value in own.items() if value is not None}
     if changes and output is None:
         raise ValueError("output must be given where settings are not the suite's own, whose results would be mixed up")
-    results = None if output is None else output / suite.name / "results"
-    found = list(runs_of(suite, names or [], runs, changes, results))
+    asked = {**changes, "split": split} if split is not None else changes
+    found = list(runs_of(suite, names or [], runs, asked, output=output))
+    check_test(found, bool(names or changes or seed is not None))
     if seed is not None and all(run.seed != seed for run in found):
         seeds = ", ".join(map(str, sorted({run.seed for run in found})))
         raise ValueError(f"--seed must be one of the experiments' own, {seeds}, not {seed}")

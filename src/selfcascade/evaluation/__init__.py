@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from torch import Tensor
+
 from selfcascade.cascade import Size
 from selfcascade.data import ClipFiles
 from selfcascade.data.collages import bundled_assets
@@ -17,11 +19,13 @@ from selfcascade.evaluation.make_samples import BaseSamples, Sampling, sample
 from selfcascade.evaluation.moving_scenes_benchmark import MovingScenesBenchmark
 from selfcascade.evaluation.prompts import PromptSet
 from selfcascade.evaluation.scenes_benchmark import COLLAGES, ScenesBenchmark, drawn_collages
+from selfcascade.evaluation.splits import SPLITS, Split
 from selfcascade.media.frame_rates import DEFAULT_FPS
 
 __all__ = [
     "COLLAGES",
     "MOVING",
+    "SPLITS",
     "STILL",
     "BaseSamples",
     "Benchmark",
@@ -30,6 +34,7 @@ __all__ = [
     "ImageEvaluator",
     "PromptSet",
     "Sampling",
+    "Split",
     "check_detector",
     "open_benchmark",
     "sample",
@@ -49,8 +54,12 @@ class Benchmark(Protocol):
         """Prompts of the base samples for FID_b and KID_b; None if these are not measured."""
         ...
 
-    def evaluator(self, height: int, width: int, folder: Path, real_count: int) -> Evaluator:
-        """The evaluator of pictures or clips of this size; `folder` caches the real samples' features."""
+    def true_samples(self, prompts: PromptSet, indices: range, size: Size) -> Tensor:
+        """Real samples of these prompts themselves, (n, 3, H, W) or (n, F, 3, H, W) in [0, 1]."""
+        ...
+
+    def evaluator(self, height: int, width: int, folder: Path, real_count: int, protocol: int = 1) -> Evaluator:
+        """The evaluator of samples of that size, by `Evaluator.protocol`; `folder` holds the real samples' features."""
         ...
 
 
@@ -65,7 +74,12 @@ def check_detector(data: str, detector: str, frames: int | None) -> None:
 
 
 def open_benchmark(
-    data: str, detector: str, size: Size, frames: int | None = None, fps: float = DEFAULT_FPS
+    data: str,
+    detector: str,
+    size: Size,
+    frames: int | None = None,
+    fps: float = DEFAULT_FPS,
+    split: Split | None = None,
 ) -> Benchmark:
     """Opens the benchmark of scenes, still or moving, of collages, or of the user's own data.
 
@@ -73,10 +87,12 @@ def open_benchmark(
         data: "scenes"; "collages" for the split "test", or "collages:split=validation" or "tuning"; a folder of
             pictures with captions, tar shards, or collages of your own cut-outs or photographs; for clips
             "moving-scenes", a folder of clips, or a .csv that lists them.
-        detector: "scenes" for scenes and bundled collages; otherwise see `DataBenchmark`.
-        size: Smaller pictures and clips of the data are left out.
-        frames: Number of frames in each clip; None for pictures.
-        fps: Frames per second of clips.
+        detector: "scenes" for scenes and collages that ship; else as in `DataBenchmark`.
+        size: Pictures and clips of the data that are smaller are left out.
+        frames: Number of frames in each clip; None: pictures.
+        fps: Frames a second of clips.
+        split: The set that captions and seeds are of; None: as before there were sets, those of "tuning", with all
+            captions of the user's own data.
 
     Raises:
         ValueError: The data or detector does not exist, or they do not go together.
@@ -85,23 +101,25 @@ def open_benchmark(
     if data == wrong:
         raise ValueError(f"data must be {scenes!r} or your own where frames is {frames}, not {data!r}")
     check_detector(data, detector, frames)
-    drawn = ScenesBenchmark() if data == STILL else _bundled_collages(data)
+    drawn = ScenesBenchmark(split=split or "tuning") if data == STILL else _bundled_collages(data, split)
     if frames is None:
-        return drawn or DataBenchmark(data, size, detector)
+        return drawn or DataBenchmark(data, size, detector, split=split)
     if data == scenes:
-        return MovingScenesBenchmark(frames, fps)
-    return DataBenchmark(data, size, detector, ClipFiles(frames=frames, fps=fps, fixed_start=True))
+        return MovingScenesBenchmark(frames, fps, split or "tuning")
+    return DataBenchmark(data, size, detector, ClipFiles(frames=frames, fps=fps, fixed_start=True), split)
 
 
-def _bundled_collages(data: str) -> ScenesBenchmark | None:
-    """The benchmark of bundled collages; None for other data, including collages of the user's own pictures."""
+def _bundled_collages(data: str, asked: Split | None = None) -> ScenesBenchmark | None:
+    """The benchmark of bundled collages; None for other data, and for collages of the user's own pictures."""
     if not names_collages(data):
         return None
     assets, split = parse_collages(data)
     if assets is not bundled_assets():
         return None
     if data == COLLAGES:
-        split = "test"
+        split = asked or "test"
+    if asked is not None and split != asked:
+        raise ValueError(f"data {data!r} is of the split {split!r}, and split is {asked!r}; leave one of them out")
     if split == "train":
         raise ValueError(f"data {data!r} is what is trained on; it must be of the split test, validation or tuning")
-    return ScenesBenchmark(drawn_collages(split))
+    return ScenesBenchmark(drawn_collages(split), asked or "tuning")

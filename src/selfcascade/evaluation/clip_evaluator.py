@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from selfcascade.evaluation.evaluator import Evaluator
+from selfcascade.evaluation.evaluator import Evaluator, Places
 from selfcascade.evaluation.parts import concatenated
 from selfcascade.metrics.distances import random_patches
 from selfcascade.metrics.registry import CLIP_METRICS
@@ -83,11 +83,11 @@ class ClipEvaluator(Evaluator):
         if samples.ndim != 5 or tuple(samples.shape[1:]) != expected:
             raise ValueError(f"clips must be (N, F, C, H, W) with {expected} after N, not {tuple(samples.shape)}")
 
-    def features(self, samples: Tensor, corners: torch.Generator) -> dict[str, Tensor]:
-        """Features of clips (N, F, 3, H, W), of their frames and patches, and those that metrics extract."""
+    def features(self, samples: Tensor, corners: Places) -> dict[str, Tensor]:
+        """Features of clips (N, F, 3, H, W), of their frames and patches, and what metrics extract."""
         return concatenated([self._features(part.float(), corners) for part in samples.split(self.part)])
 
-    def _features(self, clips: Tensor, corners: torch.Generator) -> dict[str, Tensor]:
+    def _features(self, clips: Tensor, corners: Places) -> dict[str, Tensor]:
         found = {"clip": self.clip(clips), **self.extracted(clips)}
         seen = {"frame": self.frame(clips.flatten(0, 1)), "patch": None}
         if self.patch_side is not None:

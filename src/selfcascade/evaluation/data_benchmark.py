@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from selfcascade.cascade import Size
@@ -18,6 +19,7 @@ from selfcascade.evaluation.clip_evaluator import ClipEvaluator
 from selfcascade.evaluation.evaluator import Evaluator
 from selfcascade.evaluation.image_evaluator import PART, ImageEvaluator
 from selfcascade.evaluation.prompts import SEED_STEP, PromptSet
+from selfcascade.evaluation.splits import Split, split_of_caption
 from selfcascade.metrics.clip_score import ClipScore
 from selfcascade.metrics.detectors import Inception
 from selfcascade.metrics.i3d import I3D
@@ -36,31 +38,63 @@ class DataBenchmark:
         data: A folder with captions, tar shards of pictures, or a .csv of clips, as for `selfcascade train`.
         size: Smaller pictures and clips are left out.
         detector: "inception:FILE.safetensors" or "clip:FOLDER_OR_HUB_ID"; for clips "i3d:FILE.safetensors".
-        clips: Which clips and frames are used; None for data of pictures.
+        clips: Which clips, and which of their frames; None: the data is pictures.
+        split: The set that captions are of (`split_of_caption`); None: all captions.
 
     Raises:
         ValueError: The data or detector does not exist.
     """
 
-    def __init__(self, data: str, size: Size, detector: str, clips: ClipFiles | None = None) -> None:
-        self.data, self.size, self.detector, self.clips = data, size, detector, clips
+    def __init__(
+        self, data: str, size: Size, detector: str, clips: ClipFiles | None = None, split: Split | None = None
+    ) -> None:
+        self.data, self.size, self.detector, self.clips, self.split = data, size, detector, clips, split
         self.measure = open_detector(detector) if clips is None else open_clip_detector(detector)
 
     def prompts(self, count: int, seed: int) -> PromptSet:
-        """The captions of the first usable samples; each seed reads them in another order."""
-        words = tuple(words for part in self._parts(count, seed, self.size) for words in part.captions)
+        """The captions of the first usable samples; another seed takes them in another order."""
+        words = tuple(words for words, _ in self._asked(count, seed))
         return PromptSet(words, SEED_STEP * seed, frames=None if self.clips is None else self.clips.frames)
 
     def base_prompts(self, count: int) -> PromptSet | None:
         """Captions in another order, for the base samples of FID_b and KID_b; None for clips."""
         return self.prompts(count, BASE_ORDER) if self.clips is None else None
 
-    def evaluator(self, height: int, width: int, folder: Path, real_count: int) -> Evaluator:
-        """The evaluator of pictures or clips of this size."""
+    def true_samples(self, prompts: PromptSet, indices: range, size: Size) -> Tensor:
+        """The data's own pictures (n, 3, H, W) or clips (n, F, 3, H, W) of these prompts."""
+        if size != self.size:
+            raise ValueError(
+                f"real samples of the prompts are {self.size}, the first sampling's; they cannot be {size}"
+            )
+        asked = self._asked(indices.stop, prompts.first_seed // SEED_STEP)
+        return torch.stack([pixels for index, (_, pixels) in enumerate(asked) if index in indices])
+
+    def _asked(self, count: int, seed: int) -> Iterator[tuple[str, Tensor]]:
+        """The first samples of an order whose captions are of the set: the caption, and the pixels in [0, 1]."""
+        if self.split is None:
+            for part in self._parts(count, seed, self.size):
+                yield from zip(part.captions, part.pixels / 2 + 0.5, strict=True)
+            return
+        left, stream = count, self._stream(seed, self.size)
+        for batch in stream.batches(1, start=Position()):
+            if not left:
+                return
+            if batch.position.epoch:
+                words = f"of the {self.split} set; {left} of {count} are missing"
+                raise DataError(f"data {self.data!r} has too few usable samples {words}: {stream.report}")
+            if split_of_caption(batch.captions[0]) == self.split:
+                left -= 1
+                yield batch.captions[0], batch.pixels[0] / 2 + 0.5
+
+    def evaluator(self, height: int, width: int, folder: Path, real_count: int, protocol: int = 1) -> Evaluator:
+        """For pictures or clips of that size."""
         size = Size(height, width)
         if self.clips is None:
-            return DataImageEvaluator(self, size, folder, real_count)
-        return DataClipEvaluator(self, size, folder, real_count, self.clips.frames)
+            found: Evaluator = DataImageEvaluator(self, size, folder, real_count)
+        else:
+            found = DataClipEvaluator(self, size, folder, real_count, self.clips.frames)
+        found.protocol = protocol
+        return found
 
     def real(self, count: int, size: Size) -> Iterator[Tensor]:
         """Real pictures (n, 3, H, W) or clips (n, F, 3, H, W) in [0, 1], cropped to this size."""
@@ -75,15 +109,17 @@ class DataBenchmark:
         return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
 
     def _parts(self, count: int, seed: int, size: Size) -> Iterator[Batch]:
-        source = open_source(self.data, size, clips=self.clips, option="data")
-        stream = Stream(source, (size,), seed, fixed_crops=True)
-        done, place, part = 0, Position(), PART if self.clips is None else CLIP_PART
+        stream, done, place = self._stream(seed, size), 0, Position()
+        part = PART if self.clips is None else CLIP_PART
         while done < count:
             batch = next(stream.batches(min(part, count - done), start=place))
             if batch.position.epoch:
                 raise DataError(f"data {self.data!r} has fewer than {count} usable samples: {stream.report}")
             done, place = done + len(batch.captions), batch.position
             yield batch
+
+    def _stream(self, seed: int, size: Size) -> Stream:
+        return Stream(open_source(self.data, size, clips=self.clips, option="data"), (size,), seed, fixed_crops=True)
 
 
 class DataEvaluator(Evaluator):

@@ -5,6 +5,7 @@ Axis letters: N samples (pictures or clips), D features, F frames, H, W pixels.
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,9 +16,13 @@ from torch import Tensor
 
 from selfcascade.evaluation.feature_files import Features, Rows
 from selfcascade.evaluation.large_sets import figure
-from selfcascade.evaluation.parts import cached
+from selfcascade.evaluation.parts import cached, concatenated
 from selfcascade.evaluation.prompts import PromptSet
+from selfcascade.metrics.damages import LADDER, MIDDLE, Damage
+from selfcascade.metrics.kernels import distance_with_interval
 from selfcascade.metrics.registry import Metric
+
+LANDMARKS, DAMAGED = 80, 5  # real samples, and each how manieth of them is damaged
 
 
 class BaseReference(NamedTuple):
@@ -27,9 +32,21 @@ class BaseReference(NamedTuple):
     size: tuple[int, int]
 
 
-def patch_places() -> torch.Generator:
-    """The generator that draws the places of patches, the same for every evaluation."""
-    return torch.Generator().manual_seed(1)
+class Judged(NamedTuple):
+    """What was found in samples.
+
+    Attributes:
+        figures: As `Evaluator.evaluate` returns them.
+        features: By name, a row a sample.
+        readings: What a network read in each sample; empty where none reads.
+    """
+
+    figures: dict[str, Any]
+    features: dict[str, Features]
+    readings: list[Any]
+
+
+Places = torch.Generator | Iterator[torch.Generator]
 
 
 class Evaluator(ABC):
@@ -39,6 +56,8 @@ class Evaluator(ABC):
         unit: Name of samples in results, "pictures" or "clips".
         metrics: The metrics, by their names in results.
         part: Number of samples whose features are computed together.
+        protocol: By which rules. 1: patches lie where one generator draws them. 2: where the sample's own seed does,
+            and kernel distances leave out pairs of patches of one sample.
 
     Args:
         height, width: Pixels of the samples.
@@ -50,6 +69,7 @@ class Evaluator(ABC):
     unit: str
     metrics: dict[str, Metric]
     part: int
+    protocol: int = 1
 
     def __init__(self, height: int, width: int, folder: Path, real_count: int, draws: int) -> None:
         self.size, self.folder, self.real_count, self.draws = (height, width), folder, real_count, draws
@@ -74,8 +94,8 @@ class Evaluator(ABC):
         """Raises ValueError if samples do not have this evaluator's size or length."""
 
     @abstractmethod
-    def features(self, samples: Tensor, corners: torch.Generator) -> dict[str, Tensor]:
-        """All features of samples, one row per sample; the generator draws the patches' places."""
+    def features(self, samples: Tensor, corners: Places) -> dict[str, Tensor]:
+        """All features of samples, one row a sample; the generators draw the patches' places."""
 
     def base_features(self, samples: Tensor, size: Sequence[int]) -> Tensor:
         """Features of samples resized to the base model's size, for metrics against base samples.
@@ -117,9 +137,16 @@ class Evaluator(ABC):
         Raises:
             ValueError: The samples have another size or length, or base samples are given for clips.
         """
+        return self.judge(samples, prompts, base).figures
+
+    @torch.no_grad()
+    def judge(
+        self, samples: Tensor | Iterable[Tensor], prompts: PromptSet, base: Tensor | BaseReference | None = None
+    ) -> Judged:
+        """As `evaluate`, with what the figures are of."""
         if isinstance(base, Tensor):
             base = self.base_reference([base])
-        corners, rows, readings, count = patch_places(), Rows(self.folder), [], 0
+        corners, rows, readings, count = self.places(prompts.first_seed), Rows(self.folder), [], 0
         for part in samples.split(self.part) if isinstance(samples, Tensor) else samples:
             self.check(part)
             rows.add(self.features(part, corners))
@@ -132,11 +159,38 @@ class Evaluator(ABC):
         if base is not None:
             real = {**real, "base_size": base.features}
         figures = {
-            name: figure(name, metric, real[metric.feature], fake[metric.feature], self.draws)
+            name: self._figure(name, metric, real[metric.feature], fake[metric.feature])
             for name, metric in self.metrics.items()
             if metric.compare is not None and metric.feature in fake
         }
-        return {self.unit: count, **self.reading_figures(readings, prompts), **figures}
+        return Judged({self.unit: count, **self.reading_figures(readings, prompts), **figures}, fake, readings)
+
+    def _figure(self, name: str, metric: Metric, real: Features, fake: Features) -> Any:
+        if metric.is_kernel and self.protocol > 1:
+            return distance_with_interval(real[:], fake[:], self.draws)
+        return figure(name, metric, real, fake, self.draws)
+
+    def places(self, first: int) -> Places:
+        """Draws the places of the patches of samples whose seeds are `first` and the next ones."""
+        if self.protocol == 1:
+            return torch.Generator().manual_seed(1)
+        return (torch.Generator().manual_seed(seed) for seed in itertools.count(first))
+
+    @property
+    def landmark_count(self) -> int:
+        """How many landmarks there are."""
+        count = min(LANDMARKS, self.real_count)
+        return count + len(MIDDLE) * max(1, count // DAMAGED)
+
+    def landmarks(self) -> dict[str, Tensor]:
+        """Features of real samples, whole and damaged, to which a `KernelMap` is fitted: by name, a row a sample."""
+        count = min(LANDMARKS, self.real_count)
+        whole = torch.cat(list(itertools.islice(_rows(self.real()), count)))
+        damaged = whole[: max(1, count // DAMAGED)]
+        parts = [whole]
+        for name in MIDDLE:
+            parts.append(_damaged(damaged, LADDER[name]))
+        return concatenated([self.features(part, self.places(0)) for own in parts for part in own.split(self.part)])
 
     def reference(self, like: Mapping[str, Features]) -> dict[str, Features]:
         """Features of the real samples, computed at the first call.
@@ -145,12 +199,13 @@ class Evaluator(ABC):
             like: Features of other samples; a cached file with other features is made again.
         """
         if not self._reference:
-            corners = patch_places()
+            corners = self.places(0)
 
             def make() -> Iterator[dict[str, Tensor]]:
                 return (self.features(part, corners) for part in self.real())
 
-            self._reference = cached(self.cache, make, self.real_count, like)
+            path = self.cache if self.protocol == 1 else self.cache.with_stem(f"{self.cache.stem}-own-places")
+            self._reference = cached(path, make, self.real_count, like)
         return self._reference
 
     def extracted(self, samples: Tensor) -> dict[str, Tensor]:
@@ -158,3 +213,13 @@ class Evaluator(ABC):
         return {
             metric.feature: metric.extract(samples) for metric in self.metrics.values() if metric.extract is not None
         }
+
+
+def _rows(parts: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Samples one by one, each (1, ...)."""
+    return (row for part in parts for row in part.split(1))
+
+
+def _damaged(samples: Tensor, damage: Damage) -> Tensor:
+    """Pictures, or clips frame by frame."""
+    return damage(samples) if samples.ndim == 4 else damage(samples.flatten(0, 1)).unflatten(0, samples.shape[:2])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from selfcascade.evaluation.evaluator import Evaluator
+from selfcascade.evaluation.evaluator import Evaluator, Places
 from selfcascade.metrics.distances import random_patches
 from selfcascade.metrics.registry import IMAGE_METRICS
 
@@ -65,8 +65,8 @@ class ImageEvaluator(Evaluator):
         if tuple(samples.shape[-2:]) != self.size:
             raise ValueError(f"pictures must be {self.size} pixels high and wide, not {tuple(samples.shape[-2:])}")
 
-    def features(self, samples: Tensor, corners: torch.Generator) -> dict[str, Tensor]:
-        """Features of pictures (N, 3, H, W), of `patches` patches each, and those that metrics extract."""
+    def features(self, samples: Tensor, corners: Places) -> dict[str, Tensor]:
+        """Features of pictures (N, 3, H, W), of `patches` patches each, and what metrics extract."""
         patches = random_patches(samples, self.patches, self.patch_side, corners)
         found = torch.cat([self.patch(part) for part in patches.split(2 * PART)])
         return {

@@ -27,21 +27,23 @@ from selfcascade.pipeline import SelfCascade
 from selfcascade.processes import Processes
 from selfcascade.upsamplers.model import FeatureUpsamplers
 
+REAL = "real"  # no method: real samples of the prompts themselves
+
 
 @dataclass(frozen=True)
 class Sampling:
     """Settings of the samples.
 
     Attributes:
-        method: A name in `METHODS`; with upsamplers, "self-cascade" means "self-cascade-tuned".
-        height, width: Height and width of the samples, in pixels; None means `scale` times the model's native size.
-        scale: Factor for the native sides: one for both, or one each for height and width.
-        num_inference_steps: Steps of the whole schedule, for all stages or one value each.
-        guidance_scale: Guidance weight, for all stages or one value each.
-        preset: See `SelfCascade.__call__`; None means "paper" for the tuning-free cascade, otherwise the method's own.
-        pivot_step, upsampling, anchor, energy, attention, shared_noise: See `SelfCascade.__call__`; None means the
-            preset's value.
-        weights: Weights, for methods that need their own.
+        method: A name of `METHODS`, or `REAL`; given upsamplers, "self-cascade" is "self-cascade-tuned".
+        height, width: Height and width of the pictures, in pixels; None is `scale` times the model's own.
+        scale: Scale of the sides to the model's own: of both, or of height and width.
+        num_inference_steps: Steps of the whole schedule; a list has one value a stage.
+        guidance_scale: Guidance of every stage, or one value each.
+        preset: As in `SelfCascade.__call__`; None is the paper's for the tuning-free cascade, else the method's own.
+        pivot_step, upsampling, anchor, energy, attention, shared_noise: As in `SelfCascade.__call__`; None is the
+            preset's.
+        weights: For methods that sample with others than the base model's.
 
     Raises:
         ValueError: The method is unknown, or a scale is below 1.
@@ -63,7 +65,7 @@ class Sampling:
     weights: str | None = None
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
+        if self.method not in (*METHODS, REAL):
             raise ValueError(f"method must be one of {', '.join(METHODS)}, not {self.method!r}")
         if (not isinstance(self.scale, (int, float)) and len(self.scale) != 2) or min(self.scales) < 1:
             raise ValueError(f"scale must be one or two numbers from 1, not {self.scale!r}")
@@ -220,6 +222,11 @@ def weights_digest(module: torch.nn.Module | None) -> str:
     return digest.hexdigest()
 
 
+def samples_in_bfloat16(pipe: Any) -> bool:
+    """Whether `reduced_precision` changes anything on the pipeline's device."""
+    return torch.device(pipe.device).type != "cpu" or torch.cpu._is_avx512_bf16_supported()
+
+
 @contextlib.contextmanager
 def reduced_precision(pipe: Any) -> Iterator[None]:
     """Runs the U-Net in bfloat16 by autocast within this context: half the time; figures stay within their error.
@@ -227,7 +234,7 @@ def reduced_precision(pipe: Any) -> Iterator[None]:
     Processors without bfloat16 arithmetic would emulate it at twice the time of float32; there nothing changes.
     """
     unet = denoiser(pipe)
-    if torch.device(pipe.device).type == "cpu" and not torch.cpu._is_avx512_bf16_supported():
+    if not samples_in_bfloat16(pipe):
         yield
         return
     held = vars(unet).get("forward")

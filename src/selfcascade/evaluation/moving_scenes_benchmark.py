@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from selfcascade.cascade import Size
 from selfcascade.data.scenes.motion import sample_moving_scene
 from selfcascade.data.scenes.motion_words import moving_caption
 from selfcascade.data.scenes.render_clip import render_clip
 from selfcascade.evaluation.clip_evaluator import ClipEvaluator
 from selfcascade.evaluation.prompts import SEED_STEP, PromptSet
 from selfcascade.evaluation.scenes_benchmark import FIRST_PROMPT, FIRST_REAL, SceneEvaluator
+from selfcascade.evaluation.splits import NUMBERS, Split
 from selfcascade.media.frame_rates import DEFAULT_FPS
 from selfcascade.media.images import file_sha256
 from selfcascade.metrics.video import CLIPS, FRAMES, frame_accuracy, mean_estimate
@@ -32,26 +34,40 @@ def moving_scene_prompts(count: int, first: int = FIRST_PROMPT, frames: int = FR
     return PromptSet(words, first, tuple(dict(scene.truth) for scene in scenes), frames)
 
 
+def moving_renders(numbers: range, size: Size, like: MovingScenesBenchmark | MovingSceneEvaluator) -> Tensor:
+    """Renders (n, F, 3, H, W) in [0, 1] of the held-out moving scenes of these numbers, as long and fast as `like`."""
+    scenes = [sample_moving_scene(number, held_out=True) for number in numbers]
+    clips = np.stack([render_clip(scene, *size, like.frames, like.fps) for scene in scenes])
+    return torch.from_numpy(clips).permute(0, 1, 4, 2, 3).contiguous()
+
+
 class MovingScenesBenchmark:
     """Captions of held-out moving scenes; real clips are renders of other ones.
 
     Args:
-        frames, fps: Number of frames, and frames per second, of the clips.
+        frames, fps: Number of frames and frames a second of the clips.
+        split: The set that captions and seeds are of.
     """
 
-    def __init__(self, frames: int = FRAMES, fps: float = DEFAULT_FPS) -> None:
-        self.frames, self.fps = frames, fps
+    def __init__(self, frames: int = FRAMES, fps: float = DEFAULT_FPS, split: Split = "tuning") -> None:
+        self.frames, self.fps, self.first = frames, fps, NUMBERS[split]
 
     def prompts(self, count: int, seed: int) -> PromptSet:
-        """Captions of held-out moving scenes; each seed has its own scenes."""
-        return moving_scene_prompts(count, FIRST_PROMPT + SEED_STEP * seed, self.frames)
+        """Captions of held-out moving scenes; each seed has scenes of its own."""
+        return moving_scene_prompts(count, self.first.prompt + SEED_STEP * seed, self.frames)
 
     def base_prompts(self, count: int) -> None:
         """None, since no metric compares with base clips; they have their own row of figures."""
 
-    def evaluator(self, height: int, width: int, folder: Path, real_count: int) -> ClipEvaluator:
-        """The evaluator of clips of this size."""
-        return MovingSceneEvaluator(height, width, folder, self.frames, self.fps, real_count)
+    def true_samples(self, prompts: PromptSet, indices: range, size: Size) -> Tensor:
+        """Renders (n, F, 3, H, W) of these prompts' own scenes."""
+        return moving_renders(range(prompts.first_seed + indices.start, prompts.first_seed + indices.stop), size, self)
+
+    def evaluator(self, height: int, width: int, folder: Path, real_count: int, protocol: int = 1) -> ClipEvaluator:
+        """For clips of that size."""
+        found = MovingSceneEvaluator(height, width, folder, self.frames, self.fps, real_count)
+        found.protocol = protocol
+        return found
 
 
 class MovingSceneEvaluator(ClipEvaluator):
@@ -102,12 +118,8 @@ class MovingSceneEvaluator(ClipEvaluator):
     def real(self) -> Iterator[Tensor]:
         """Renders of held-out scenes."""
         for begin in range(FIRST_REAL, FIRST_REAL + self.real_count, self.part):
-            scenes = (
-                sample_moving_scene(number, held_out=True)
-                for number in range(begin, min(begin + self.part, FIRST_REAL + self.real_count))
-            )
-            clips = np.stack([render_clip(scene, *self.size, self.frames, self.fps) for scene in scenes])
-            yield torch.from_numpy(clips).permute(0, 1, 4, 2, 3).contiguous()
+            numbers = range(begin, min(begin + self.part, FIRST_REAL + self.real_count))
+            yield moving_renders(numbers, Size(*self.size), self)
 
     def clip(self, clips: Tensor) -> Tensor:
         """Features of the video detector."""

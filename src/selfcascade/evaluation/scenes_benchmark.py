@@ -10,16 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from selfcascade.cascade import Size
 from selfcascade.data import collages, scenes
+from selfcascade.evaluation.evaluator import Places
 from selfcascade.evaluation.image_evaluator import PART, ImageEvaluator
 from selfcascade.evaluation.prompts import SEED_STEP, PromptSet
+from selfcascade.evaluation.splits import NUMBERS, Split
 from selfcascade.media.images import file_sha256
 from selfcascade.metrics.composition import CompositionReader, accuracy
 from selfcascade.metrics.detectors import PatchDetector
 from selfcascade.metrics.repetition import repetition
 from selfcascade.models import BUNDLED
 
-FIRST_PROMPT, FIRST_BASE_PROMPT, FIRST_REAL = 50_000_000, 55_000_000, 70_000_000
+FIRST_PROMPT, FIRST_BASE_PROMPT = NUMBERS["tuning"]
+FIRST_REAL = 70_000_000
+PATCHES = 16
 
 
 class Drawn(NamedTuple):
@@ -38,6 +43,11 @@ class Drawn(NamedTuple):
     render: Callable[[Any, int, int], np.ndarray]
     caption: Callable[[Any, int], str]
     reader: str
+
+    def renders(self, numbers: range, size: Size) -> Tensor:
+        """Renders (n, 3, H, W) in [0, 1] of the descriptions of these numbers."""
+        found = np.stack([self.render(self.sample(number), *size) for number in numbers])
+        return torch.from_numpy(found).permute(0, 3, 1, 2).contiguous()
 
 
 COLLAGES = "collages"
@@ -66,22 +76,34 @@ def scene_prompts(count: int, first: int = FIRST_PROMPT, drawn: Drawn = SCENES) 
 
 
 class ScenesBenchmark:
-    """Captions of held-out scenes or collages; real pictures are renders of other ones."""
+    """Captions of held-out scenes or collages; real pictures are renders of others.
 
-    def __init__(self, drawn: Drawn = SCENES) -> None:
-        self.drawn = drawn
+    Args:
+        drawn: What is drawn.
+        split: The set that captions and seeds are of.
+    """
+
+    def __init__(self, drawn: Drawn = SCENES, split: Split = "tuning") -> None:
+        self.drawn, self.first = drawn, NUMBERS[split]
 
     def prompts(self, count: int, seed: int) -> PromptSet:
-        """Captions of held-out descriptions; each seed has its own descriptions."""
-        return scene_prompts(count, FIRST_PROMPT + SEED_STEP * seed, self.drawn)
+        """Captions of held-out descriptions; each seed has its own."""
+        return scene_prompts(count, self.first.prompt + SEED_STEP * seed, self.drawn)
 
     def base_prompts(self, count: int) -> PromptSet:
-        """Captions that no method samples, for the base samples of FID_b and KID_b."""
-        return scene_prompts(count, FIRST_BASE_PROMPT, self.drawn)
+        """Captions that no method samples, for the base samples behind FID_b and KID_b."""
+        return scene_prompts(count, self.first.base, self.drawn)
 
-    def evaluator(self, height: int, width: int, folder: Path, real_count: int) -> ImageEvaluator:
-        """The evaluator of pictures of this size."""
-        return SceneEvaluator(height, width, folder, real_count, drawn=self.drawn)
+    def true_samples(self, prompts: PromptSet, indices: range, size: Size) -> Tensor:
+        """Renders (n, 3, H, W) of these prompts' own descriptions."""
+        return self.drawn.renders(range(prompts.first_seed + indices.start, prompts.first_seed + indices.stop), size)
+
+    def evaluator(self, height: int, width: int, folder: Path, real_count: int, protocol: int = 1) -> ImageEvaluator:
+        """For pictures of that size; by the second protocol of 16 patches each."""
+        patches = PATCHES if protocol > 1 else 3
+        found = SceneEvaluator(height, width, folder, real_count, drawn=self.drawn, patches=patches)
+        found.protocol = protocol
+        return found
 
 
 class SceneEvaluator(ImageEvaluator):
@@ -92,9 +114,9 @@ class SceneEvaluator(ImageEvaluator):
     patches are 299 of 1024 pixels; the same share of the side is taken here.
 
     Args:
-        height, width, folder, draws: See `ImageEvaluator`.
-        real_count: Number of real renders, of held-out scenes other than those of the prompts.
-        drawn: The kind of pictures.
+        height, width, folder, draws, patches: As in `ImageEvaluator`.
+        real_count: Real renders, of held-out scenes other than those of the prompts.
+        drawn: What is drawn.
     """
 
     def __init__(
@@ -105,8 +127,9 @@ class SceneEvaluator(ImageEvaluator):
         real_count: int = 1000,
         draws: int = 100,
         drawn: Drawn = SCENES,
+        patches: int = 3,
     ) -> None:
-        super().__init__(height, width, folder, real_count, round(0.292 * min(height, width)), draws=draws)
+        super().__init__(height, width, folder, real_count, round(0.292 * min(height, width)), patches, draws)
         self.drawn, bundled = drawn, BUNDLED.parent
         reader = CompositionReader.from_pretrained(str(bundled / drawn.reader), local_files_only=True)
         self.reader = reader.float().eval()
@@ -123,8 +146,7 @@ class SceneEvaluator(ImageEvaluator):
         """Renders of held-out descriptions."""
         for begin in range(FIRST_REAL, FIRST_REAL + self.real_count, PART):
             numbers = range(begin, min(begin + PART, FIRST_REAL + self.real_count))
-            renders = np.stack([self.drawn.render(self.drawn.sample(number), *self.size) for number in numbers])
-            yield torch.from_numpy(renders).permute(0, 3, 1, 2).contiguous()
+            yield self.drawn.renders(numbers, Size(*self.size))
 
     def whole(self, pictures: Tensor) -> Tensor:
         """Features of the composition reader."""
@@ -134,8 +156,8 @@ class SceneEvaluator(ImageEvaluator):
         """Features of the patch detector."""
         return self.detector.features(patches)
 
-    def features(self, samples: Tensor, corners: torch.Generator) -> dict[str, Tensor]:
-        """The features of `ImageEvaluator`, and repetition scores."""
+    def features(self, samples: Tensor, corners: Places) -> dict[str, Tensor]:
+        """As in `ImageEvaluator`, with the score of repetition."""
         repeated = [repetition(self.reader.places(part)) for part in samples.split(PART)]
         return {**super().features(samples, corners), "repetition": torch.cat(repeated)}
 

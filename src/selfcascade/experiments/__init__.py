@@ -4,6 +4,7 @@ This package is the machinery behind `selfcascade evaluate`: it reads the files 
 """
 
 from selfcascade.experiments.experiment import Experiment, names_of, read_experiment, read_shared
-from selfcascade.experiments.runs import Run, runs_of
+from selfcascade.experiments.runs import Run
+from selfcascade.experiments.suites import check_test, runs_of
 
-__all__ = ["Experiment", "Run", "names_of", "read_experiment", "read_shared", "runs_of"]
+__all__ = ["Experiment", "Run", "check_test", "names_of", "read_experiment", "read_shared", "runs_of"]

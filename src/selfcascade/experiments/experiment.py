@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AliasChoices,
@@ -22,7 +22,9 @@ from pydantic import (
     model_validator,
 )
 
-from selfcascade.evaluation import COLLAGES, MOVING, STILL, Sampling, check_detector
+from selfcascade.evaluation import COLLAGES, MOVING, STILL, Sampling, Split, check_detector
+from selfcascade.evaluation.make_samples import REAL
+from selfcascade.experiments.floors import FLOORS, floor_settings
 from selfcascade.media.frame_rates import DEFAULT_FPS
 from selfcascade.options import uses
 from selfcascade.options.checks import no_truth_in
@@ -78,6 +80,10 @@ class Experiment(BaseModel):
     )
     real_pictures: PositiveInt = Field(1000, description="Real pictures or clips to compare with.")
     base_pictures: PositiveInt = Field(300, description="Base samples of other captions, for FID_b and KID_b.")
+    split: Split | None = Field(None, description="Set of captions and seeds; none: as before there were sets.")
+    pivots: Literal["sampled", "true"] = Field(
+        "sampled", description="What is enlarged; true: real small pictures, measured against the real large ones."
+    )
     shared: dict[str, Any] = Field({}, description="Settings of all samplings.")
     shared_training: dict[str, Any] = Field({}, description="Settings of all trainings.")
 
@@ -104,6 +110,8 @@ class Experiment(BaseModel):
         """The settings of one way to sample."""
         own = {key: value for key, value in self.samplings[name].items() if key != "at_steps"}
         sampling = replace(Sampling(), **{**self.shared, **own})
+        if sampling.method == REAL:
+            return sampling
         for option, value in own.items():
             if value is not None and option in uses() and not method_options(sampling.method).accepts(option):
                 raise ValueError(f"sampling {name!r}: {option} is for {takers(option)}, not for {sampling.method}")
@@ -116,11 +124,16 @@ def read_experiment(suite: Path, name: str, changes: dict[str, Any] | None = Non
     Raises:
         ValueError: The file does not exist, or a setting is out of range.
     """
-    path = suite / f"{name}.json"
-    if not path.is_file():
+    path, own = suite / f"{name}.json", {}
+    if path.is_file():
+        own = read_object(path, "experiment")
+    elif name in FLOORS and names_of(suite):
+        others = [read_object(suite / f"{other}.json", "experiment") for other in names_of(suite)]
+        own = floor_settings(name, [{**_defaults(suite), **other, **(changes or {})} for other in others])
+    else:
         raise ValueError(f"experiment {name!r} is not in {suite}; it must be one of {', '.join(names_of(suite))}")
     try:
-        experiment = Experiment(**{**_defaults(suite), **read_object(path, "experiment"), **(changes or {})})
+        experiment = Experiment(**{**_defaults(suite), **own, **(changes or {})})
         for sampling in experiment.samplings:
             experiment.sampling(sampling)
         check_detector(experiment.data, experiment.detector, experiment.frames)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from selfcascade.base_models import family_of
 from selfcascade.base_models.family import denoiser
 from selfcascade.cascade import Size
-from selfcascade.evaluation import BaseSamples, Evaluator, PromptSet, Sampling, open_benchmark
+from selfcascade.evaluation import BaseSamples, Benchmark, Evaluator, PromptSet, Sampling, open_benchmark
 from selfcascade.evaluation.evaluator import BaseReference
+from selfcascade.evaluation.true_pivots import TruePivots, TrueSamples
 from selfcascade.experiments.experiment import Experiment
 from selfcascade.experiments.records import settings_of
 from selfcascade.models import load_model
@@ -30,16 +33,18 @@ class Prepared:
         samplings: The experiment's samplings by name, with their sizes.
         prompts: Prompts of the samples.
         base_samples: Base samples of these prompts, for each sampling.
-        references: Base samples of other prompts, for FID_b and KID_b, by sampling.
-        evaluators: Evaluators by size, in the main process only, which measures.
+        references: By sampling, base samples of other prompts, behind FID_b and KID_b.
+        evaluators: By size; in the main process alone, which measures.
+        true_samples: Real samples of the prompts at these indices, at a size.
     """
 
     pipe: Any
     samplings: dict[str, Sampling]
     prompts: PromptSet
-    base_samples: dict[str, BaseSamples]
+    base_samples: dict[str, BaseSamples | TruePivots]
     references: dict[str, BaseSamples]
     evaluators: dict[Size, Evaluator]
+    true_samples: TrueSamples
 
     def __post_init__(self) -> None:
         self._measured: dict[tuple[Size, str], BaseReference] = {}
@@ -60,18 +65,30 @@ class Prepared:
         most = max(*experiment.samples, *experiment.samples_at_last)
         evaluators: dict[Size, Evaluator] = {}
 
+        def opened() -> Benchmark:
+            first, length = next(iter(sizes.values())), (experiment.frames, experiment.fps)
+            return open_benchmark(experiment.data, experiment.detector, first, *length, experiment.split)
+
         def read() -> tuple[PromptSet, PromptSet | None]:
-            first = next(iter(sizes.values()))
-            benchmark = open_benchmark(experiment.data, experiment.detector, first, experiment.frames, experiment.fps)
+            benchmark = opened()
             for size in set(sizes.values()):
-                evaluators[size] = benchmark.evaluator(*size, runs, experiment.real_pictures)
+                protocol = 1 if experiment.split is None else 2
+                evaluators[size] = benchmark.evaluator(*size, runs, experiment.real_pictures, protocol)
             prompts = benchmark.prompts(most, seed if experiment.training is None else 0)
-            return prompts, benchmark.base_prompts(experiment.base_pictures)
+            none = experiment.pivots == "true"  # what is enlarged is not the base model's
+            return prompts, None if none else benchmark.base_prompts(experiment.base_pictures)
 
         prompts, others = processes.of_main(read)
-        made: dict[Any, BaseSamples] = {}
+        own_benchmark = functools.cache(opened)
 
-        def base_samples(of: PromptSet, sampling: Sampling, size: Size) -> BaseSamples:
+        def true_samples(indices: range, size: Size) -> Tensor:
+            return own_benchmark().true_samples(prompts, indices, size)
+
+        made: dict[Any, Any] = {}
+
+        def base_samples(of: PromptSet, sampling: Sampling, size: Size) -> Any:
+            if experiment.pivots == "true":
+                return TruePivots(pipe, prompts, size, true_samples)
             key = (of is prompts, size, *sampling.of_base.values())
             if key not in made:
                 made[key] = BaseSamples(pipe, of, size, sampling, runs, processes)
@@ -81,7 +98,7 @@ class Prepared:
         base_sizes = {name: sampling.base_size(pipe) for name, sampling in samplings.items()}
         kept = {} if others is None else {name: base_samples(others, usual, size) for name, size in base_sizes.items()}
         own = {name: base_samples(prompts, samplings[name], size) for name, size in base_sizes.items()}
-        return cls(pipe, samplings, prompts, own, kept, evaluators)
+        return cls(pipe, samplings, prompts, own, kept, evaluators, true_samples)
 
     def evaluator(self, name: str) -> Evaluator:
         """The evaluator of a sampling."""

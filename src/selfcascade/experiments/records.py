@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from selfcascade.evaluation import Sampling
+from selfcascade.evaluation.provenance import unlike, weight_files
 from selfcascade.experiments.experiment import Experiment
 from selfcascade.options.json_files import read_object
 
 SETTINGS = (
+    "split", "pivots",
     "model", "dtype", "frames", "fps", "data", "train_data", "detector", "upsamplers", "real_pictures", "base_pictures",
 )  # fmt: skip
 
@@ -19,7 +21,10 @@ SETTINGS = (
 def settings_of(experiment: Experiment) -> dict[str, Any]:
     """Settings that the figures depend on, besides the sampling, the seed, the step and the number of pictures."""
     training = None if experiment.training is None else {**experiment.shared_training, **experiment.training}
-    return {**experiment.model_dump(include=set(SETTINGS)), "training": training}
+    held = experiment.model_dump(include=set(SETTINGS))
+    if experiment.split is None:  # results from before there were sets do not say so
+        del held["split"]
+    return {**held, "training": training}
 
 
 def check_result(path: Path, sampling: Sampling, settings: dict[str, Any]) -> None:
@@ -34,6 +39,10 @@ def check_result(path: Path, sampling: Sampling, settings: dict[str, Any]) -> No
         raise ValueError(f"result {path} cannot be read, delete it to make it again: {error!r}") from error
     asked = {**asdict(sampling), **settings}
     asked = {name: value for name, value in asked.items() if name not in ("height", "width") or value is not None}
+    weights = weight_files(settings["model"], settings["upsamplers"], sampling.weights)
+    differs = unlike(result, weights)
+    if differs is not None:
+        raise ValueError(f"result {path} was made with {differs}; delete it, or give another output")
     for name, value in json.loads(json.dumps(rounded(asked))).items():
         if name in held and held[name] != value:
             words = f"{name} {held[name]!r}, not {value!r}"

@@ -11,7 +11,6 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,21 @@ from selfcascade.base_models.family import denoiser
 from selfcascade.cascade import Size
 from selfcascade.data import ClipFiles, Stream, open_source
 from selfcascade.evaluation import sample
-from selfcascade.evaluation.make_samples import weights_digest
+from selfcascade.evaluation.make_samples import REAL, weights_digest
 from selfcascade.evaluation.parts import Parts, in_parts
-from selfcascade.experiments.experiment import names_of, read_experiment
+from selfcascade.evaluation.per_picture import record_of, write_record
+from selfcascade.experiments.experiment import read_experiment
+from selfcascade.experiments.measured import how_made, measured
 from selfcascade.experiments.prepared import Prepared, check_processes, load_pipe
 from selfcascade.experiments.records import check_result, rounded, settings_of
-from selfcascade.experiments.samples_folders import PICTURES_OF, digests_of, lock_of, note_results, remove_finished
+from selfcascade.experiments.samples_folders import (
+    PICTURES_OF,
+    digests_of,
+    lock_of,
+    note_results,
+    remove_finished,
+    rewind,
+)
 from selfcascade.experiments.sheets import PICTURES, write_sheet
 from selfcascade.media.whole_files import write_whole
 from selfcascade.methods import METHODS
@@ -36,7 +44,6 @@ from selfcascade.metrics.registry import CLIP_METRICS, IMAGE_METRICS
 from selfcascade.models import load_upsamplers
 from selfcascade.processes import OutputLock, Processes, join
 from selfcascade.training import Trainer, TrainingConfig
-from selfcascade.training.checkpoints import list_checkpoints
 from selfcascade.training.extras import check_extras
 
 # Numbers of pictures by training step and sampling.
@@ -54,7 +61,7 @@ class Run:
         seed: Seed of its training.
         runs: Folder for weights, checkpoints and base samples.
         changes: Settings that replace the experiment's own.
-        results: Folder of the results; None means the suite's own.
+        results: Folder of the results; the suite's own unless given: "results", or one named as its set of captions.
     """
 
     def __init__(
@@ -68,7 +75,7 @@ class Run:
     ) -> None:
         self.experiment = read_experiment(suite, name, changes)
         self.suite, self.name, self.seed, self.runs = suite, name, seed, runs
-        self.results = results or suite / "results"
+        self.results = results or suite / (self.experiment.split or "results")
         self.seconds, self.since, self.resumed_at, self.parameters = 0.0, time.perf_counter(), 0, 0
 
     @property
@@ -126,7 +133,8 @@ class Run:
         config = processes.together(lambda: self._config(size))
         with contextlib.ExitStack() as held:
             processes.main_alone(lambda: held.enter_context(OutputLock(config.folder)))
-            self.resumed_at = processes.of_main(lambda: self._rewind(config.folder, missing))
+            first = min(step for step, _ in missing)
+            self.resumed_at = processes.of_main(lambda: rewind(config.folder, first))
             clips = None if self.experiment.frames is None else ClipFiles(**self._length(), fixed_start=True)
             source = processes.together(lambda: open_source(config.train_data, size, clips=clips))
             stream = Stream(source, (size,), config.seed, fixed_crops=True)
@@ -172,12 +180,16 @@ class Run:
 
         def make(indices: range) -> dict[str, Tensor]:
             began = time.perf_counter()
-            pictures = sample(pipe, prompts, sampling, base, upsamplers, indices)
+            if sampling.method == REAL:
+                pictures = self.prepared.true_samples(indices, sampling.size)
+            else:
+                pictures = sample(pipe, prompts, sampling, base, upsamplers, indices)
             seconds = torch.full((len(pictures),), (time.perf_counter() - began) / len(pictures))
             return {"pictures": pictures.mul(255).round().byte(), "seconds": seconds}
 
         def finish(parts: Parts) -> dict[str, float]:
-            headlines = self._evaluate(step, name, counts, parts)
+            made = how_made(self.experiment, self.prepared, name, upsamplers is not None, trained)
+            headlines = self._evaluate(step, name, counts, parts, made)
             shutil.rmtree(folder)
             return headlines
 
@@ -188,29 +200,22 @@ class Run:
             parts = in_parts(make, list(prompts.groups()), folder, title, digest, processes)
             return processes.of_main(lambda: finish(parts))
 
-    def _evaluate(self, step: int, name: str, counts: list[int], parts: Parts) -> dict[str, float]:
-        """Evaluates samples, one part at a time, and writes the results; returns the headline figures."""
+    def _evaluate(
+        self, step: int, name: str, counts: list[int], parts: Parts, made: dict[str, Any]
+    ) -> dict[str, float]:
+        """Writes the results of samples, reading one part of them at a time; returns their headline figures."""
         headlines, prepared = dict[str, float](), self.prepared
         if self.seed == self.experiment.seeds[0] and step == max(self.experiment.at_steps):
             shown = self._path(name, step, 0).with_name(f"{name}-step{step:06d}.webp")
             write_sheet(shown, torch.cat(list(parts.pictures(PICTURES))), prepared.prompts, self.experiment.fps)
         seconds = float(torch.cat(list(parts.each("seconds"))).mean())
         for count in counts:
-            figures = prepared.evaluator(name).evaluate(parts.pictures(count), prepared.prompts, prepared.base(name))
-            self._write(step, name, count, seconds, figures)
+            figures, record = measured(self.experiment, prepared, name, parts, count)
+            if record is not None:  # before the result, which says that all is there
+                write_record(record_of(self._path(name, step, count)), record)
+            self._write(step, name, count, seconds, {"made_by": made, **figures})
             headlines |= {f"{name}_{key}": figures[key][0] for key in HEADLINES if key in figures}
         return headlines
-
-    def _rewind(self, folder: Path, missing: Missing) -> int:
-        """The step to resume training from: the newest checkpoint without missing results before it; later ones go."""
-        first, left = min(step for step, _ in missing), 0
-        for place in list_checkpoints(folder):
-            step = int(place.name.rpartition("-")[2])
-            if step <= first:
-                left = step
-            else:
-                shutil.rmtree(place)
-        return left
 
     def _config(self, size: Size) -> TrainingConfig:
         steps = self.at_steps
@@ -228,8 +233,8 @@ class Run:
 
     def _write(self, step: int, name: str, count: int, seconds: float, figures: dict[str, Any]) -> None:
         trained = step - self.resumed_at
-        method = METHODS[self.prepared.samplings[name].method]
-        base = self.prepared.base_samples[name].seconds if method.from_base else 0.0
+        method = METHODS.get(self.prepared.samplings[name].method)
+        base = self.prepared.base_samples[name].seconds if method is not None and method.from_base else 0.0
         result = {
             "experiment": self.name,
             "sampling": {"name": name, **asdict(self.prepared.samplings[name])},
@@ -260,34 +265,8 @@ class Run:
         if not path.exists():
             return False
         check_result(path, self.experiment.sampling(sampling), settings_of(self.experiment))
-        return True
+        return self.experiment.split is None or record_of(path).is_file()
 
     def _path(self, sampling: str, step: int, count: int) -> Path:
         folder = self.results / self.name / f"seed-{self.seed}"
         return folder / f"{sampling}-step{step:06d}-n{count}.json"
-
-
-def runs_of(
-    suite: Path,
-    names: list[str],
-    runs: Path,
-    changes: dict[str, Any] | None = None,
-    results: Path | None = None,
-) -> Iterator[Run]:
-    """The runs of the named experiments, or of all in the suite, with all first seeds before the second ones.
-
-    Args:
-        suite, names, runs, changes, results: See `Run`.
-
-    Raises:
-        ValueError: The suite or an experiment does not exist.
-    """
-    if not suite.is_dir():
-        raise ValueError(f"suite {suite} is not a folder")
-    if not names_of(suite):
-        raise ValueError(f"suite {suite} holds no experiment, a NAME.json")
-    chosen = names or names_of(suite)
-    experiments = {name: read_experiment(suite, name, changes) for name in chosen}
-    seeds = {name: (*experiment.seeds, *experiment.more_seeds) for name, experiment in experiments.items()}
-    for seed in sorted({seed for own in seeds.values() for seed in own}):
-        yield from (Run(suite, name, seed, runs, changes, results) for name in chosen if seed in seeds[name])

@@ -11,6 +11,7 @@ from selfcascade.media.images import file_sha256
 from selfcascade.media.whole_files import write_whole
 from selfcascade.models import BUNDLED_SUPER_RESOLVER
 from selfcascade.processes import LockedError, OutputLock
+from selfcascade.training.checkpoints import list_checkpoints
 
 PICTURES_OF = "pictures-"
 NOTE = "results.json"
@@ -36,6 +37,18 @@ def remove_finished(runs: Path) -> None:
                     shutil.rmtree(note.parent)
         except LockedError:  # another run makes them
             continue
+
+
+def rewind(folder: Path, first: int) -> int:
+    """The step to train on from: that of the newest checkpoint up to step `first`; newer ones go."""
+    left = 0
+    for place in list_checkpoints(folder):
+        step = int(place.name.rpartition("-")[2])
+        if step <= first:
+            left = step
+        else:
+            shutil.rmtree(place)
+    return left
 
 
 def digests_of(weights: str | None) -> list[str]:

@@ -46,11 +46,16 @@ class PatchDetector(ModelMixin, ConfigMixin):
         """Features (B, widths[-1]) of patches (B, 3, H, W) in [0, 1] of at least 16 pixels a side, not resized."""
         if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[-2:]) < 16:
             raise ValueError(f"images must be (B, 3, H, W) of at least 16 pixels a side, not {tuple(images.shape)}")
-        hidden = silu(self.stem(images * 2 - 1))
+        return silu(self.maps(images)[-1]).mean((2, 3))
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """What each level after the first makes of images (B, 3, H, W) in [0, 1]: (B, width, h, w), finest first."""
+        hidden, found = silu(self.stem(images * 2 - 1)), []
         for down, norm, convolution in self.levels:  # type: ignore[misc]
             down_hidden = norm(down(hidden))
             hidden = down_hidden + convolution(silu(down_hidden))
-        return silu(hidden).mean((2, 3))
+            found.append(hidden)
+        return found
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Logits or values (B, width) of each output."""

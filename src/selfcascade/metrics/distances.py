@@ -5,7 +5,7 @@ A detector turns pictures or clips into features; which one is the caller's choi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -127,14 +127,17 @@ def bootstrap(
     return Estimate(value, value + float(low), value + float(high), len(real) // unit, len(fake) // unit)
 
 
-def random_patches(pictures: Tensor, count: int, side: int, generator: torch.Generator) -> Tensor:
-    """Patches for a patch distance: `count` from each picture, at random places and full size (paper, Section 4.1).
+def random_patches(
+    pictures: Tensor, count: int, side: int, generator: torch.Generator | Iterator[torch.Generator]
+) -> Tensor:
+    """Patches for a patch distance: from each picture `count` at random places, at full size (paper, Section 4.1).
 
     Args:
         pictures: (N, C, H, W).
         count: Patches per picture.
         side: Side of a patch, in pixels, at most H and W.
-        generator: Draws the corners picture by picture, so splitting the pictures into parts changes nothing.
+        generator: Draws the corners, picture by picture: the same ones whether pictures come together or in parts.
+            Several: the next one for each picture.
 
     Returns:
         Patches (N count, C, side, side), with those of a picture together.
@@ -146,7 +149,11 @@ def random_patches(pictures: Tensor, count: int, side: int, generator: torch.Gen
     if not 1 <= side <= min(height, width):
         raise ValueError(f"side must be from 1 to the pictures' {min(height, width)} pixels, not {side}")
     places = torch.tensor([height, width]).sub(side - 1)
-    drawn = torch.rand(len(pictures), count, 2, dtype=torch.float64, generator=generator)
+    if isinstance(generator, torch.Generator):
+        drawn = torch.rand(len(pictures), count, 2, dtype=torch.float64, generator=generator)
+    else:
+        own = [torch.rand(count, 2, dtype=torch.float64, generator=next(generator)) for _ in pictures]
+        drawn = torch.stack(own)
     corners = (drawn * places).long()
     rows = [
         picture[:, top : top + side, left : left + side]

@@ -33,7 +33,8 @@ class Metric:
         extract: Maps samples, (N, C, H, W) or (N, F, C, H, W) in [0, 1], to features that need no network.
         value: The number that tables show, from the JSON in result files.
         is_distance: Whether it is a distance from real samples, which tables show first and with its interval.
-        headline: Name in the lines printed while results are made; if empty, it is left out.
+        headline: Its name in the lines printed while results are made; empty: it is left out of these.
+        is_kernel: Whether it is a kernel distance, which is not biased by small numbers of samples.
     """
 
     column: str = ""
@@ -43,6 +44,7 @@ class Metric:
     value: Callable[[Any], float] = lambda figure: figure[0]
     is_distance: bool = False
     headline: str = ""
+    is_kernel: bool = False
 
 
 def with_interval(distance: Distance) -> Compare:
@@ -62,7 +64,8 @@ def with_interval(distance: Distance) -> Compare:
 
 
 def _distance(column: str, feature: str, distance: Distance, headline: str = "") -> Metric:
-    return Metric(column, feature, with_interval(distance), is_distance=True, headline=headline)
+    kernel = distance is kernel_distance
+    return Metric(column, feature, with_interval(distance), is_distance=True, headline=headline, is_kernel=kernel)
 
 
 def _percent(figure: Any) -> float:

@@ -78,7 +78,7 @@ PAPER: dict[str, dict[str, PaperRow]] = {
 }
 # Methods without training first, as in the paper's tables; other names are sorted by their prefix in this list.
 ORDER = (
-    *("base", "direct", "attn-sf", "scalecrafter", "hidiffusion", "restart-late"),
+    *("real", "base", "direct", "attn-sf", "scalecrafter", "hidiffusion", "restart-late"),
     *("self-cascade-paper", "self-cascade-rgb", "self-cascade", "lanczos"),
     *("sr", "full-ft", "lora-r32", "lora-r4", "tuned-micro", "tuned-full", "tuned-clips", "tuned"),
 )

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from selfcascade.evaluation.per_picture import PerPicture, read_record, record_of
 from selfcascade.options.json_files import read_object
 from selfcascade.report.paper import by_title, place
 
@@ -38,6 +39,21 @@ class Borrowed(BaseModel):
     pictures: int
 
 
+class Statement(BaseModel):
+    """Two rows that the report's first page compares.
+
+    Raises:
+        ValueError: As in `Borrowed`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    table: str  # "SUITE/SPLIT"
+    first: str
+    second: str
+    figure: str  # by its name in results
+
+
 class ReportConfig(BaseModel):
     """The report's settings, `report.json` next to the suites: what the results themselves do not tell.
 
@@ -50,6 +66,7 @@ class ReportConfig(BaseModel):
     borrowed: dict[str, dict[str, Borrowed]] = {}  # table: name of the row in it: where its results are
     titles: dict[str, str] = {}  # of tables that no suite has
     training_steps: dict[str, int] = {}  # of weights that ship with the package, by row
+    statements: tuple[Statement, ...] = ()
     page: tuple[str, ...] = ()  # suites whose pictures are shown; all unless given
 
 
@@ -58,11 +75,12 @@ class Row:
     """One method in one table.
 
     Attributes:
-        method: Name in the table; a sampling's name follows after a comma if the experiment has several.
-        results: One result per seed.
-        sheet: WebP of the first seed's first pictures or clips side by side, with a text file of captions.
-        steps: Training steps; 0 without training.
-        borrowed: Whether the row was measured in another suite.
+        method: Its name there; several ways to sample one experiment follow its name after a comma.
+        results: One a seed.
+        sheet: The first pictures, or clips, of the first seed side by side, a WebP with a text file of captions.
+        steps: Steps of the training; 0: none.
+        borrowed: Whether another suite measured it.
+        records: What is kept of each sample, as many as results; none where any of them has none.
     """
 
     method: str
@@ -70,6 +88,7 @@ class Row:
     sheet: Path | None = None
     steps: int = 0
     borrowed: bool = False
+    records: list[PerPicture] = field(default_factory=list)
 
     def values(self, reading: Figure) -> list[float]:
         """The figure of each seed that has it."""
@@ -121,10 +140,14 @@ def read_config(experiments: Path) -> ReportConfig:
         raise ValueError(f"settings {path} cannot be read: {error}") from error
 
 
-def read_tables(experiments: Path, settings: ReportConfig) -> dict[str, list[Row]]:
-    """The rows of every table with results; tables and rows are in the report's order.
+def read_tables(experiments: Path, settings: ReportConfig, may_lack: bool = False) -> dict[str, list[Row]]:
+    """The rows of every table with results, tables and rows in the order in which they are shown.
 
     A table has a suite's rows and rows borrowed from others, or only borrowed ones.
+
+    Args:
+        experiments, settings: The folder of suites, and its settings.
+        may_lack: Whether there may be none.
 
     Raises:
         ValueError: There are no results, a result cannot be read, or a borrowed row has an unknown suite or the name of
@@ -144,31 +167,49 @@ def read_tables(experiments: Path, settings: ReportConfig) -> dict[str, list[Row
     shown = {table: tables[table] for table in by_title(list(tables)) if tables[table]}
     for rows in shown.values():
         rows.sort(key=lambda row: place(row.method))
-    if not shown:
+    if not shown and not may_lack:
         raise ValueError(f"experiments {str(experiments)!r} hold no results; make them with `selfcascade evaluate`")
     return shown
 
 
-def _own_rows(suite: Path, settings: ReportConfig) -> list[Row]:
-    """One row for each experiment and sampling, with results of one training step and number of pictures.
+def read_splits(experiments: Path, settings: ReportConfig) -> dict[str, list[Row]]:
+    """The rows of every suite on each set of captions, by "SUITE/SPLIT".
+
+    Raises:
+        ValueError: A result or record cannot be read.
+    """
+    found: dict[str, list[Row]] = {}
+    for split in ("test", "validation", "tuning"):
+        for suite in by_title([path.parent.name for path in experiments.glob(f"*/{split}") if path.is_dir()]):
+            rows = _own_rows(experiments / suite, settings, split)
+            if rows:
+                found[f"{suite}/{split}"] = sorted(rows, key=lambda row: place(row.method))
+    return found
+
+
+def _own_rows(suite: Path, settings: ReportConfig, place: str = "results") -> list[Row]:
+    """Each experiment's and sampling's results after as many training steps, of as many pictures, as most seeds have.
 
     Those that most seeds have are chosen, then the last step, then the most pictures. So a mean never joins seeds that
     trained unequally long.
     """
     found: dict[tuple[str, str], dict[tuple[int, int], list[tuple[Path, dict[str, Any]]]]] = {}
-    for path in sorted((suite / "results").glob("*/seed-*/*.json")):
+    for path in sorted((suite / place).glob("*/seed-*/*.json")):
         result = read_result(path)
         own = found.setdefault((path.parts[-3], result["sampling"]["name"]), {})
-        own.setdefault((result["step"], result["pictures"]), []).append((path.parent, result))
+        own.setdefault((result["step"], result["pictures"]), []).append((path, result))
     samplings = Counter(experiment for experiment, _ in found)
     rows = []
     for (experiment, name), own in found.items():
         step, pictures = max(own, key=lambda reached: (len(own[reached]), *reached))
         row = Row(f"{experiment}, {name}" if samplings[experiment] > 1 else experiment)
         row.steps = step or settings.training_steps.get(experiment, 0)
-        for folder, result in own[step, pictures]:
+        for path, result in own[step, pictures]:
             row.results.append(result)
-            row.sheet = row.sheet or _sheet(folder, name, step)
+            row.sheet = row.sheet or _sheet(path.parent, name, step)
+        kept = [record_of(path) for path, _ in own[step, pictures]]
+        if all(path.is_file() for path in kept):
+            row.records = [read_record(path) for path in kept]
         rows.append(row)
     return rows
 

@@ -98,6 +98,12 @@ class Costs:
         found = self._of(row).get("seconds")
         return median(found) if found else None
 
+    def ratio(self, method: str, other: str, pixels: int) -> float | None:
+        """Median seconds of a method over another's at this multiple of the native pixels; None where not measured."""
+        held = {row["method"]: row.get("seconds") for row in self.measured["rows"] if row["pixels"] == pixels}
+        own, base = held.get(method), held.get(other)
+        return median(own) / median(base) if own and base else None
+
     def _of(self, row: Row) -> dict[str, Any]:
         return {} if row.clips else self.rows.get((row.size, row.method), {})
 

@@ -10,11 +10,14 @@ from PIL import Image
 
 from selfcascade.media.save_pictures import check_place
 from selfcascade.media.whole_files import write_whole
+from selfcascade.report.claims import verdicts
+from selfcascade.report.made_how import conditions, ladder
 from selfcascade.report.page import page
 from selfcascade.report.paper import PAPER, TITLES, paper_rows
 from selfcascade.report.pictures import Shown, grid, hardest, moments, of_one_size, shown
 from selfcascade.report.plots import clips_against_training, quality_against_cost, quality_against_training
-from selfcascade.report.results import Row, read_config, read_result, read_tables
+from selfcascade.report.results import ReportConfig, Row, read_config, read_result, read_splits, read_tables
+from selfcascade.report.statements import split_table, statements, truth_table
 from selfcascade.report.tables import Costs, read_costs, seeds_table, table
 
 GRID_WIDTH, FEWEST, MOST = 1100, 4, 6  # approximate width of a grid in pixels, and range of its number of pictures
@@ -46,10 +49,12 @@ def write_report(experiments: Path, output: Path, costs: Path | None = None) -> 
     """
     check_place(output / "README.md")
     settings = read_config(experiments)
-    tables = read_tables(experiments, settings)
+    splits = read_splits(experiments, settings)
+    tables = read_tables(experiments, settings, may_lack=bool(splits))
     measured = None if costs is None else read_costs(costs)
     findings = experiments / "findings.md"
-    lines = [HEAD, findings.read_text() if findings.is_file() else "", "## Tables\n", HOW]
+    lines = [HEAD, *_first_page(experiments, settings, splits, measured)]
+    lines += [findings.read_text() if findings.is_file() else "", "## Tables\n", HOW]
     pictures = {suite: shown(rows) for suite, rows in tables.items() if suite in (settings.page or tables)}
     written: list[Path] = []
     for suite, rows in tables.items():
@@ -76,6 +81,26 @@ def write_report(experiments: Path, output: Path, costs: Path | None = None) -> 
     return written
 
 
+def _first_page(
+    experiments: Path, settings: ReportConfig, splits: Mapping[str, Sequence[Row]], costs: Costs | None
+) -> list[str]:
+    """Statements, verdicts, how results were made, and tables of sets of captions; nothing of what there is none of."""
+    lines: list[str] = []
+    if settings.statements:
+        lines += ["## Statements\n", statements(settings.statements, splits)]
+        lines += ["## The paper's claims\n", verdicts(splits, costs), ""]
+    for name, rows in splits.items():
+        true = any("psnr" in result for result in rows[0].results)
+        words = "True small pictures, enlarged, against the true large ones.\n" if true else UNBIASED
+        lines += [f"## {name}\n", words, (truth_table if true else split_table)(rows), ""]
+    seen = ladder(experiments / "damages.json")
+    if seen:
+        lines += ["## What the figures can see\n", seen]
+    return [*lines, "## How results were made\n", conditions(experiments)]
+
+
+UNBIASED = """The distances have no bias of small numbers. *Real samples* are renders of the captions' own scenes.
+"""
 SEEDS = """All right, or motion right: Wilson's interval. Others: the middle 95 % of a bootstrap over pictures or
 clips. The fewer the pictures, the larger the distances.
 

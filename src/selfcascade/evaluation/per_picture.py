@@ -1,0 +1,183 @@
+"""What is kept of each picture or clip of a result, small: enough to compare two methods caption by caption.
+
+NAME.json          a result's figures
+NAME.safetensors   its record: per sample what was read right, points of its kernel distances, values, seconds
+
+Axis letters: N samples, A attributes, d dimensions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from selfcascade.evaluation.evaluator import Evaluator, Judged
+from selfcascade.evaluation.feature_files import Features
+from selfcascade.evaluation.parts import cached
+from selfcascade.evaluation.prompts import PromptSet
+from selfcascade.media.whole_files import write_whole
+from selfcascade.metrics.kernels import KernelMap
+
+DIMENSIONS = 32
+# Features that the same network gives of the same samples at another size have their points on one map.
+MAP_OF = {"base_size": "whole"}
+
+
+@dataclass(frozen=True)
+class PerPicture:
+    """A result's samples one by one.
+
+    Attributes:
+        first: Number of the first caption, which is its sample's seed too; each next one is one more.
+        attributes: What is asked for, by name; empty where nothing was read.
+        right, known: Whether each was read as asked, and whether the caption says it, (N, A) bool.
+        points: Of each kernel distance, by its name in results: (N, d) whose dot products are its kernel.
+        real: The mean of the real samples' points, by the same names, (d,).
+        maps: By the same names, a digest of the map onto the points: only those of one map can be compared.
+        values: Other values of each sample, by name, (N,).
+    """
+
+    first: int
+    attributes: tuple[str, ...]
+    right: np.ndarray
+    known: np.ndarray
+    points: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+    real: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+    maps: dict[str, str] = field(default_factory=dict[str, str])
+    values: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+
+    def __len__(self) -> int:
+        return len(self.right)
+
+    @property
+    def numbers(self) -> range:
+        """The captions' numbers."""
+        return range(self.first, self.first + len(self))
+
+    @property
+    def all_right(self) -> np.ndarray:
+        """Whether each sample has everything right that its caption asks for, (N,) bool."""
+        return (self.right | ~self.known).all(1)
+
+    def head(self, count: int) -> PerPicture:
+        """The first `count` samples."""
+        points, values = ({name: x[:count] for name, x in own.items()} for own in (self.points, self.values))
+        own = (self.right[:count], self.known[:count])
+        return PerPicture(self.first, self.attributes, *own, points, self.real, self.maps, values)
+
+
+def per_picture(
+    judged: Judged,
+    prompts: PromptSet,
+    evaluator: Evaluator,
+    base: Features | None,
+    values: Mapping[str, Tensor],
+) -> PerPicture:
+    """What is kept of judged samples.
+
+    Args:
+        judged: The samples' features and readings.
+        prompts: What they were asked to show.
+        evaluator: Has the real samples, to some of which the maps onto points are fitted.
+        base: Features of the base samples that FID_b and KID_b are measured from.
+        values: More values, (N,) each.
+    """
+    kernels = {
+        name: metric.feature
+        for name, metric in evaluator.metrics.items()
+        if metric.is_kernel and metric.feature in judged.features
+    }
+    real = {**evaluator.reference(judged.features), **({} if base is None else {"base_size": base})}
+    mapped = {MAP_OF.get(feature, feature) for feature in kernels.values()}
+    maps = _maps(evaluator, {name: judged.features[name] for name in mapped})
+    points, means, digests = {}, {}, {}
+    for name, feature in kernels.items():
+        own = maps[MAP_OF.get(feature, feature)]
+        points[name] = own(judged.features[feature][:]).numpy().astype(np.float16)
+        means[name] = own(real[feature][:]).mean(0).numpy().astype(np.float32)
+        digests[name] = _digest(own)
+    count = len(next(iter(judged.features.values())))
+    attributes, right, known = _read(judged.readings, prompts.truths[:count], count)
+    held = {name: value.numpy().astype(np.float32) for name, value in values.items()}
+    if "repetition" in judged.features:
+        held["repetition"] = judged.features["repetition"][:].numpy().astype(np.float32)
+    return PerPicture(prompts.first_seed, attributes, right, known, points, means, digests, held)
+
+
+def record_of(result: Path) -> Path:
+    """The file of what is kept of each sample, beside a result's."""
+    return result.with_suffix(".safetensors")
+
+
+def write_record(path: Path, record: PerPicture) -> None:
+    """Writes it: what was read as bits, points in half precision, values in single."""
+    tensors = {"right": np.packbits(record.right), "known": np.packbits(record.known)}
+    for kind, own in (("points", record.points), ("real", record.real), ("values", record.values)):
+        tensors |= {f"{kind}.{name}": value for name, value in own.items()}
+    says = {"first": record.first, "count": len(record), "attributes": record.attributes, "maps": record.maps}
+    write_whole(path, lambda aside: save_file(tensors, aside, {"record": json.dumps(says, sort_keys=True)}))
+
+
+def read_record(path: Path) -> PerPicture:
+    """What `write_record` wrote.
+
+    Raises:
+        ValueError: There is no such file, or it is damaged.
+    """
+    try:
+        with safe_open(path, "np") as file:
+            says = json.loads(file.metadata()["record"])
+            held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 it is no mapping
+        shape = (says["count"], len(says["attributes"]))
+        right, known = (
+            np.unpackbits(held[name], count=shape[0] * shape[1]).reshape(shape).astype(bool)
+            for name in ("right", "known")
+        )
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"record {path} cannot be read; make its result again: {error!r}") from error
+    own = [
+        {name.removeprefix(f"{kind}."): held[name] for name in held if name.startswith(f"{kind}.")}
+        for kind in ("points", "real", "values")
+    ]
+    return PerPicture(says["first"], tuple(says["attributes"]), right, known, own[0], own[1], says["maps"], own[2])
+
+
+def _read(
+    readings: Sequence[Any], truths: Sequence[Mapping[str, Any]], count: int
+) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """Attributes, which of them are read as asked, and which are asked for."""
+    if not readings or not truths:
+        return (), np.zeros((count, 0), bool), np.zeros((count, 0), bool)
+    whole = [
+        reading[0] if isinstance(reading, tuple) else reading for reading in readings
+    ]  # of a clip, then its frames
+    names = tuple(sorted({name for truth in truths for name in truth} & set(whole[0])))
+    known = np.array([[name in truth for name in names] for truth in truths], bool)
+    right = [
+        [name in truth and str(reading[name]) == str(truth[name]) for name in names]
+        for reading, truth in zip(whole, truths, strict=True)
+    ]
+    return names, np.array(right, bool), known
+
+
+def _maps(evaluator: Evaluator, like: Mapping[str, Features]) -> dict[str, KernelMap]:
+    """The maps of these features; their landmarks are found once and kept beside the real samples' features."""
+    path = evaluator.cache.with_stem(f"{evaluator.cache.stem}-landmarks")
+    found = cached(path, lambda: [evaluator.landmarks()], evaluator.landmark_count, like)
+    return {name: KernelMap.fit(found[name][:], DIMENSIONS) for name in like}
+
+
+def _digest(own: KernelMap) -> str:
+    """Names a map by its landmarks to four digits, which other machines have too."""
+    rounded = own.landmarks.to(torch.float32).mul(1e3).round().to(torch.int32)
+    return hashlib.sha256(rounded.numpy().tobytes()).hexdigest()[:12]

@@ -1,0 +1,67 @@
+"""Samples -> a result: its figures, what is kept of each sample, and how it was made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from selfcascade.base_models.family import denoiser
+from selfcascade.cascade import Size
+from selfcascade.evaluation.make_samples import samples_in_bfloat16
+from selfcascade.evaluation.parts import Parts
+from selfcascade.evaluation.per_picture import PerPicture, per_picture
+from selfcascade.evaluation.provenance import levels_of, made_by, weight_files
+from selfcascade.evaluation.true_pivots import against_truth
+from selfcascade.experiments.experiment import Experiment
+from selfcascade.experiments.prepared import Prepared
+from selfcascade.metrics.video import mean_estimate
+
+
+def measured(
+    experiment: Experiment, prepared: Prepared, name: str, parts: Parts, count: int
+) -> tuple[dict[str, Any], PerPicture | None]:
+    """The figures of the first `count` samples of a sampling; and what is kept of each, where there are named sets."""
+    evaluator, base = prepared.evaluator(name), prepared.base(name)
+    prompts = prepared.prompts.head(count)
+    judged = evaluator.judge(parts.pictures(count), prompts, base)
+    figures, values = judged.figures, dict[str, Tensor]()
+    if experiment.pivots == "true":
+        values = _truths(prepared, name, parts, count)
+        estimates = {own: mean_estimate(value, draws=evaluator.draws) for own, value in values.items()}
+        figures |= {own: [one.value, one.low, one.high] for own, one in estimates.items()}
+    if experiment.split is None:
+        return figures, None
+    values["seconds"] = torch.cat(list(parts.each("seconds", count)))
+    return figures, per_picture(judged, prompts, evaluator, None if base is None else base.features, values)
+
+
+def _truths(prepared: Prepared, name: str, parts: Parts, count: int) -> dict[str, Tensor]:
+    found, begin, size = list[dict[str, Tensor]](), 0, Size(*prepared.evaluator(name).size)
+    for made in parts.pictures(count):
+        true = prepared.true_samples(range(begin, begin + len(made)), size)
+        found.append(against_truth(true, made, prepared.evaluator(name)))
+        begin += len(made)
+    return {own: torch.cat([part[own] for part in found]) for own in found[0]}
+
+
+def how_made(experiment: Experiment, prepared: Prepared, name: str, tuned: bool, trained: list[str]) -> dict[str, Any]:
+    """What a result says of its making.
+
+    Args:
+        experiment: Names the model and weights.
+        prepared: Has them.
+        name: The sampling.
+        tuned: Whether feature upsamplers are used.
+        trained: Digests of what was trained here, which no file holds.
+    """
+    pipe, sampling = prepared.pipe, prepared.samplings[name]
+    weights = weight_files(experiment.model, experiment.upsamplers, sampling.weights)
+    if trained:
+        weights["trained"] = trained[0][:16]
+    dtype = str(denoiser(pipe).dtype).removeprefix("torch.")
+    method = "self-cascade-tuned" if tuned and sampling.method == "self-cascade" else sampling.method
+    made = made_by(method, weights, torch.device(pipe.device), dtype, samples_in_bfloat16(pipe))
+    levels = levels_of(pipe, sampling, None if method == "self-cascade-tuned" else "paper")
+    return {**made, **({"K": levels} if levels else {})}

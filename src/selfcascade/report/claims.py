@@ -1,0 +1,126 @@
+"""The paper's claims, each with a verdict from the tests: reproduced, not reproduced, or cannot be told here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from selfcascade.report.comparisons import NAMES, Rows, Told, p_of
+from selfcascade.report.results import Row
+from selfcascade.report.statements import world_of
+from selfcascade.report.tables import Costs, markdown
+
+REPRODUCED, NOT, UNKNOWN = "reproduced", "not reproduced", "cannot be told here"
+NEAR = 0.05  # a ratio of times that far from the paper's is the paper's
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper, as orders of rows.
+
+    Attributes:
+        says: The claim, and where the paper makes it.
+        suites: Beginnings of the suites' names that can tell.
+        orders: (figure, the row that is said to be ahead, the row that it is ahead of).
+        time: Where it is about seconds: a row, the paper's multiple of direct inference's, and the number of pixels.
+    """
+
+    says: str
+    suites: tuple[str, ...] = ()
+    orders: tuple[tuple[str, str, str], ...] = ()
+    time: tuple[str, float, int] | None = None
+
+
+def _over(figures: Sequence[str], first: str, *others: str) -> tuple[tuple[str, str, str], ...]:
+    return tuple((figure, first, other) for other in others for figure in figures)
+
+
+FREE, TUNED, LORA = "self-cascade-paper", "tuned-micro", "lora-r4"
+CLAIMS = (
+    Claim(
+        "Without training, the cascade is ahead of direct inference, Attn-SF and ScaleCrafter at 4x (Table 1)",
+        ("protocol-4x", "table1", "collages-4x"),
+        _over(("composition", "kid", "patch_kid"), FREE, "direct", "attn-sf", "scalecrafter"),
+    ),
+    Claim(
+        "Tuned, it is ahead of tuning-free in patches (Table 1)",
+        ("protocol-4x", "table1", "collages-4x"),
+        _over(("patch_kid",), TUNED, FREE),
+    ),
+    Claim(
+        "Tuned, it is ahead of LoRA and of full fine-tuning (Tables 1 and 2)",
+        ("protocol-4x", "table1", "collages-4x"),
+        _over(("kid", "patch_kid"), TUNED, LORA, "full-ft"),
+    ),
+    Claim(
+        "Tuned, it keeps what the base model can do: FID_b (Table 1)",
+        ("protocol-4x", "table1", "collages-4x"),
+        _over(("kid_b",), TUNED, LORA, "full-ft"),
+    ),
+    Claim(
+        "At 16x, the cascade is ahead of direct inference and ScaleCrafter, and tuned ahead of it (Table 2)",
+        ("protocol-16x", "table2", "collages-16x"),
+        _over(("composition", "kid"), FREE, "direct", "scalecrafter") + _over(("kid",), TUNED, FREE),
+    ),
+    Claim(
+        "Tuned on clips, it has a lower KVD than LoRA and full fine-tuning (Table 3)",
+        ("protocol-clips", "table3"),
+        _over(("kvd",), "tuned-clips", LORA, "full-ft"),
+    ),
+    Claim(
+        "Training is five times as fast as fine-tuning (Figure 5)",
+        ("training-curves",),
+        _over(("kid",), "micro", "full-ft"),
+    ),
+    Claim("Tuning-free takes 1.04 times as long as direct inference (Table 1)", time=(FREE, 1.04, 4)),
+    Claim("Tuned takes 1.06 times as long (Table 1)", time=(TUNED, 1.06, 4)),
+)
+
+
+def verdicts(tables: Mapping[str, Sequence[Row]], costs: Costs | None) -> str:
+    """The claims with their verdicts as a table.
+
+    Args:
+        tables: Rows by suite and set of captions, "SUITE/SPLIT"; of test captions where there are such.
+        costs: What methods take.
+    """
+    lines = [[claim.says, *_verdict(claim, tables, costs)] for claim in CLAIMS]
+    return markdown(["claim of the paper", "verdict", "why"], lines)
+
+
+def _verdict(claim: Claim, tables: Mapping[str, Sequence[Row]], costs: Costs | None) -> tuple[str, str]:
+    if claim.time is not None:
+        return _of_time(*claim.time, costs)
+    table = next((name for suite in claim.suites for name in _places(suite) if name in tables), None)
+    if table is None:
+        return UNKNOWN, f"no suite of {', '.join(claim.suites)} was measured on a set of captions, with records"
+    rows = Rows.of(list(tables[table]))
+    missing = sorted({row for _, first, second in claim.orders for row in rows.missing(first, second)})
+    told = [(first, second, rows.told(first, second, figure)) for figure, first, second in claim.orders]
+    found = [(first, second, one) for first, second, one in told if one is not None]
+    against = [own for own in found if own[2].word != "ahead"]
+    where = f"{table}, {world_of(tables[table])}"
+    if against:
+        return NOT, f"{'; '.join(_said(*own) for own in against)} ({where})"
+    if missing or len(found) < len(told):
+        lacking = f"no records of {', '.join(missing)}" if missing else "figures are missing"
+        return UNKNOWN, f"{lacking} ({where})" + (f"; {'; '.join(_said(*own) for own in found)}" if found else "")
+    return REPRODUCED, f"{'; '.join(_said(*own) for own in found)} ({where})"
+
+
+def _places(suite: str) -> tuple[str, str]:
+    """Test captions first: others were chosen on."""
+    return f"{suite}/test", f"{suite}/validation"
+
+
+def _said(first: str, second: str, told: Told) -> str:
+    figure, own = NAMES[told.figure], told.comparison
+    return f"{first} {told.word} {second} in {figure}, p {p_of(own)}, {own.captions} captions"
+
+
+def _of_time(method: str, paper: float, pixels: int, costs: Costs | None) -> tuple[str, str]:
+    ratio = None if costs is None else costs.ratio(method, "direct", pixels)
+    if ratio is None:
+        return UNKNOWN, f"seconds of {method} were not measured"
+    words = f"{ratio:.2f} times in benchmarks/methods.json, {paper} in the paper"
+    return (REPRODUCED if ratio <= paper + NEAR else NOT), words

@@ -1,0 +1,139 @@
+"""Two rows of a table, caption by caption: how far apart they are, by which test, and the word for it.
+
+Axis letters: R repeats, N captions, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from selfcascade.evaluation.per_picture import PerPicture
+from selfcascade.metrics.paired import (
+    Comparison,
+    Word,
+    paired_distances,
+    paired_means,
+    paired_shares,
+    spread_of_distance,
+    spread_of_mean,
+    verdict,
+)
+from selfcascade.report.results import Row
+
+COMPOSITION, REAL, ENLARGED = "composition", "real", "lanczos"
+KERNELS = {"kid": "KID", "patch_kid": "patch KID", "kid_b": "KID to base samples", "kvd": "KVD"}
+TRUTHS = {
+    "psnr": "PSNR", "ssim": "SSIM", "detector_distance": "detector distance", "octave_error_1": "error of octave 1",
+    "octave_error_2": "error of octave 2", "octave_error_3": "error of octave 3",
+}  # fmt: skip
+NAMES = {COMPOSITION: "composition", **KERNELS, **TRUTHS}
+HIGHER_IS_BETTER = (COMPOSITION, "psnr", "ssim")
+
+
+class Told(NamedTuple):
+    """What may be said of a first row against a second.
+
+    Attributes:
+        figure: Name of the figure in results.
+        comparison: Difference, interval, p and number of captions.
+        spread: That of real samples, below which nothing is told.
+        word: Of the first row.
+    """
+
+    figure: str
+    comparison: Comparison
+    spread: float
+    word: Word
+
+    @property
+    def test(self) -> str:
+        """The name of the test."""
+        return "exact McNemar" if self.figure == COMPOSITION else "paired bootstrap"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The records of one table.
+
+    Attributes:
+        records: Of each row, by its method, its records; one a seed.
+    """
+
+    records: dict[str, list[PerPicture]]
+
+    @classmethod
+    def of(cls, rows: list[Row]) -> Rows:
+        """Those of rows that have one of every result."""
+        held = {row.method: row.records for row in rows}
+        return cls({method: own for method, own in held.items() if own})
+
+    def missing(self, *methods: str) -> list[str]:
+        """Those of these rows that have no records."""
+        return [method for method in methods if method not in self.records]
+
+    def told(self, first: str, second: str, figure: str) -> Told | None:
+        """The first row against the second; None where a record is missing or lacks the figure."""
+        if self.missing(first, second, REAL) or not _has(self.records, (first, second, REAL), figure):
+            return None
+        own, other, real = (self.records[name] for name in (first, second, REAL))
+        if figure in KERNELS:
+            points, others, mean = _points(own, other, figure)
+            comparison = paired_distances(points, others, mean)
+            of_real, _, mean = _points(real, real, figure)
+            spread = spread_of_distance(of_real, mean)
+        elif figure == COMPOSITION:
+            values = _by_caption(own, lambda record: record.all_right)
+            comparison = paired_shares(values, _by_caption(other, lambda record: record.all_right))
+            spread = spread_of_mean(_by_caption(real, lambda record: record.all_right))
+        else:
+            values = _by_caption(own, lambda record: record.values[figure])
+            comparison = paired_means(values, _by_caption(other, lambda record: record.values[figure]))
+            spread = 0.0  # real samples are the truth itself
+        return Told(figure, comparison, spread, verdict(comparison, spread, figure not in HIGHER_IS_BETTER))
+
+
+def signed(value: float) -> str:
+    """A difference with three digits and its sign."""
+    return f"{value:+.3g}".replace("-", "\N{MINUS SIGN}")
+
+
+def p_of(comparison: Comparison) -> str:
+    """p, "< 0.001" where it is that small."""
+    return "< 0.001" if comparison.p < 0.001 else f"{comparison.p:.3f}"
+
+
+def _has(records: dict[str, list[PerPicture]], methods: tuple[str, ...], figure: str) -> bool:
+    def has(record: PerPicture) -> bool:
+        if figure == COMPOSITION:
+            return bool(record.attributes)
+        return figure in (record.points if figure in KERNELS else record.values)
+
+    if not all(has(record) for method in methods for record in records[method]):
+        return False
+    maps = {record.maps.get(figure) for method in methods for record in records[method]}
+    return len(maps) == 1 or figure not in KERNELS
+
+
+def _by_caption(records: list[PerPicture], values: Callable[[PerPicture], np.ndarray]) -> dict[int, list[float]]:
+    found: dict[int, list[float]] = {}
+    for record in records:
+        for number, value in zip(record.numbers, values(record).tolist(), strict=True):
+            found.setdefault(number, []).append(float(value))
+    return found
+
+
+def _points(first: list[PerPicture], second: list[PerPicture], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points (R, N, D) of the captions that both have, in one order, and the real samples' mean (D,)."""
+    shared = sorted({record.first for record in first} & {record.first for record in second})
+    count = min((len(record) for record in (*first, *second)), default=0)
+
+    def stacked(records: list[PerPicture]) -> np.ndarray:
+        own = [[record.points[name][:count] for record in records if record.first == start] for start in shared]
+        repeats = min(map(len, own))
+        return np.stack([np.concatenate([one[row] for one in own]) for row in range(repeats)]).astype(np.float64)
+
+    return stacked(first), stacked(second), first[0].real[name].astype(np.float64)

@@ -1,0 +1,103 @@
+"""The report's first page: what may be said, each sentence made from a test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from selfcascade.report.comparisons import ENLARGED, KERNELS, NAMES, REAL, Rows, Told, p_of, signed
+from selfcascade.report.results import Row, Statement
+from selfcascade.report.tables import markdown, wilson
+
+HOW = """A method is *ahead* or *behind* only if a two-sided test over the captions that both have gives p < 0.05, and
+the difference is larger than the spread of real samples: half the width of the middle 95 % of their figure over draws
+of captions. Else the two are *level*. Right or wrong: exact McNemar test. Distances: paired bootstrap, 10,000 draws.
+"""
+
+
+def statements(wanted: Sequence[Statement], tables: Mapping[str, Sequence[Row]]) -> str:
+    """The statements as a table, a line each: what was found, in which world, by which test.
+
+    Args:
+        wanted: What is compared.
+        tables: Rows by suite and set of captions, "SUITE/SPLIT".
+    """
+    lines = []
+    for one in wanted:
+        rows = tables.get(one.table)
+        told = None if rows is None else Rows.of(list(rows)).told(one.first, one.second, one.figure)
+        figure = NAMES.get(one.figure, one.figure)
+        if told is None or rows is None:
+            sentence = f"{one.first} against {one.second} in {figure}: not measured"
+            lines.append([sentence, one.table, *["-"] * 5])
+            continue
+        sentence = f"**{one.first} is {_words(told)} {one.second}** in {figure}"
+        low, high = (signed(value) for value in (told.comparison.low, told.comparison.high))
+        difference = f"{signed(told.comparison.difference)} ({low} to {high})"
+        place = f"{one.table} ({world_of(rows)})"
+        numbers = [str(told.comparison.captions), difference, f"{told.spread:.2g}", told.test, p_of(told.comparison)]
+        lines.append([sentence, place, *numbers])
+    head = ["statement", "measured in", "captions", "difference (95 %)", "spread of real", "test", "p"]
+    return f"{HOW}\n{markdown(head, lines)}\n"
+
+
+def split_table(rows: Sequence[Row]) -> str:
+    """The rows of a set of captions: unbiased distances and accuracies in front, each against enlarged base samples."""
+    records = Rows.of(list(rows))
+    figures = [name for name in KERNELS if any(name in result for row in rows for result in row.results)]
+    read = any("composition" in result for row in rows for result in row.results) and not rows[0].clips
+    head = ["method", "samples", *(["all right, %"] if read else []), *(NAMES[name] for name in figures)]
+    lines = []
+    for row in rows:
+        cells = [_name(row.method), f"{row.results[0]['pictures']} x {len(row.results)}"]
+        if read:
+            cells.append(f"{row.figure(lambda result: 100 * result['composition']['all'])}{_range(row)}")
+        cells += [row.figure(lambda result, name=name: result[name][0]) for name in figures]
+        own = [] if row.method in (REAL, ENLARGED) else [records.told(row.method, ENLARGED, name) for name in figures]
+        if read and own:
+            own.insert(0, records.told(row.method, ENLARGED, "composition"))
+        lines.append([*cells, ", ".join(_short(told) for told in own if told is not None) or "-"])
+    return markdown([*head, "against enlarged base samples"], lines)
+
+
+def truth_table(rows: Sequence[Row]) -> str:
+    """Rows whose pivots are true small pictures: how near to the true large ones they come."""
+    names = [name for name in ("psnr", "ssim", "detector_distance", *_octaves()) if name in rows[0].results[0]]
+    head = ["method", "samples", *(NAMES[name] for name in names), "against enlarged true pictures"]
+    records, lines = Rows.of(list(rows)), []
+    for row in rows:
+        cells = [_name(row.method), f"{row.results[0]['pictures']} x {len(row.results)}"]
+        cells += [row.figure(lambda result, name=name: result[name][0]) for name in names]
+        told = [] if row.method in (REAL, ENLARGED) else [records.told(row.method, ENLARGED, name) for name in names]
+        lines.append([*cells, ", ".join(_short(one) for one in told if one is not None) or "-"])
+    return markdown(head, lines)
+
+
+def world_of(rows: Sequence[Row]) -> str:
+    """The data that a table is of."""
+    return str(rows[0].results[0].get("settings", {}).get("data", "scenes"))
+
+
+def _octaves() -> list[str]:
+    return [name for name in NAMES if name.startswith("octave_error")]
+
+
+def _words(told: Told) -> str:
+    return {"ahead": "ahead of", "behind": "behind", "level": "level with"}[told.word]
+
+
+def _short(told: Told) -> str:
+    return f"{NAMES[told.figure]} {told.word} (p {'' if told.comparison.p < 0.001 else '= '}{p_of(told.comparison)})"
+
+
+def _name(method: str) -> str:
+    return {REAL: "*real samples*", ENLARGED: "*base samples, enlarged*"}.get(method, method)
+
+
+def _range(row: Row) -> str:
+    """Wilson's interval of all seeds' samples together."""
+    shares = [(result["composition"]["all"], result["pictures"]) for result in row.results if "composition" in result]
+    count = sum(number for _, number in shares)
+    if not count:
+        return ""
+    low, high = wilson(sum(share * number for share, number in shares) / count, count)
+    return f" ({100 * low:.0f} to {100 * high:.0f})"
