@@ -1,20 +1,25 @@
 """Fixtures that several test modules share."""
 
 import gc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers.hooks import HookRegistry, group_offloading
 
 from cascade_runs import QUICK
 from selfcascade.cost import timing
 from tiny import TINY
 
+gc.disable()  # while all is imported, of which nothing is garbage
+
 
 def pytest_collection_finish() -> None:
     """The libraries are there to stay: the garbage collector need not go over them again and again."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,6 +27,34 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What is cached of data goes where the tests' own files are."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SELFCASCADE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shortest_timing() -> Iterator[None]:
+    """A plan times a network's smallest pass alone; tests of the timing itself give it more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "TIMING_SECONDS", 0.0)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _hooks_are_looked_for_where_there_are_any() -> Iterator[None]:
+    """diffusers looks for offloading in every module whenever a pipeline's device is asked for.
+
+    That is up to a fifth of a tiny pipeline's time. While no module has any hook of diffusers', there is none to find.
+    """
+    registries = weakref.WeakSet[HookRegistry]()
+    find, begin = group_offloading._get_top_level_group_offload_hook, HookRegistry.__init__
+
+    def noted(self: HookRegistry, module: torch.nn.Module) -> None:
+        registries.add(self)
+        begin(self, module)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HookRegistry, "__init__", noted)
+        name = "_get_top_level_group_offload_hook"
+        patch.setattr(group_offloading, name, lambda module: find(module) if registries else None)
         yield
 
 
@@ -42,13 +75,7 @@ def quick_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def shortest_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One run of the smallest shape is all that is timed."""
-    monkeypatch.setattr(timing, "TIMING_SECONDS", 0.0)
-
-
-@pytest.fixture
-def workplace(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch, shortest_timing: None) -> Path:
+def workplace(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder with the models in it, and nothing to be had from the Hub."""
     for model in models.iterdir():
         (tmp_path / model.name).symlink_to(model)

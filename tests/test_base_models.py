@@ -29,7 +29,8 @@ STATED |= {"wan": (480, 832), "ltx": (512, 704)}
 def test_every_family_runs_two_stages_and_repeats_them(family: TinyPipeline) -> None:
     pipe = family.shared()
     assert SelfCascade(pipe).native_size == STATED.get(family.name, family.native)
-    made = [run(pipe, family, upsampling=name).stages for name in ("latent-bilinear", "rgb", "rgb")]
+    steps = {"num_inference_steps": family.steps}
+    made = [run(pipe, family, upsampling=name, **steps).stages for name in ("latent-bilinear", "rgb", "rgb")]
     for base, last in made:
         assert last.latents.isfinite().all()
         assert last.latents.shape[-1] == 2 * base.latents.shape[-1]
@@ -50,9 +51,10 @@ def test_bicubic_latents_are_a_way_of_their_own(name: str) -> None:
 def test_last_latents_are_the_same_whether_decoded_or_not(family: TinyPipeline) -> None:
     pipe = family.shared()
     height, width = 3 * family.native[0] // 2, 5 * family.native[1] // 2
-    decoded = run(pipe, family, height=height, width=width, output_type="pt")
+    size = {"height": height, "width": width, "num_inference_steps": family.steps}
+    decoded = run(pipe, family, **size, output_type="pt")
     assert (decoded.frames if family.video else decoded.images).shape[-2:] == (height, width)
-    latents = run(pipe, family, height=height, width=width).stages[1].latents
+    latents = run(pipe, family, **size).stages[1].latents
     assert latents.shape[-2:] == (height // 8, width // 8)
     assert torch.equal(decoded.stages[1].latents, latents)
 

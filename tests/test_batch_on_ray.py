@@ -1,5 +1,6 @@
 """A batch on a local Ray of two actors: the bytes of plain processes, also where an actor is killed."""
 
+import importlib.util
 import json
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from command_line import refuse, start
 from test_batch import batch, held
 
-pytest.importorskip("ray", reason="ray is not installed")
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 QUICK = ["--model", "sd", "--steps", "2", "--height", "128", "--width", "128", "--rows-per-shard", "2"]
 MOST_SECONDS = 600
 

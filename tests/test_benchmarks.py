@@ -18,7 +18,6 @@ def methods(monkeypatch: pytest.MonkeyPatch):
     return importlib.import_module("methods")
 
 
-@pytest.mark.usefixtures("shortest_timing")
 def test_a_cascade_costs_what_its_plan_says(methods) -> None:
     pipe = load_bundled()
     pipe.set_progress_bar_config(disable=True)

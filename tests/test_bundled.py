@@ -68,6 +68,21 @@ def test_the_base_model_paints_the_background_it_is_asked_for(pipe: Any, reader:
     assert [reading["background"] for reading in reader.read(out.images)] == list(BACKGROUNDS)
 
 
+def test_the_cascade_keeps_what_its_base_sample_shows_and_direct_inference_does_not(
+    pipe: Any, reader: CompositionReader
+) -> None:
+    prompt = "a large orange mushroom on the right in the snow in winter"
+    settings: dict[str, Any] = {"num_inference_steps": 6, "guidance_scale": 3.0, "output_type": "pt"}
+    base = reader.read(pipe(prompt, generator=torch.Generator().manual_seed(0), **settings).images)[0]
+    assert (base["count"], base["first_kind"], base["place"]) == ("1", "mushroom", "right")
+    direct, cascade = (
+        METHODS[name](pipe, prompt, height=128, width=128, generator=torch.Generator().manual_seed(0), **settings)
+        for name in ("direct", "self-cascade")
+    )
+    assert reader.read(cascade.images)[0] == base
+    assert reader.read(direct.images)[0]["count"] != "1"
+
+
 @pytest.mark.slow
 def test_the_cascade_keeps_the_background_and_the_object_that_direct_inference_loses(
     pipe: Any, reader: CompositionReader

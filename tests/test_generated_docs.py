@@ -28,7 +28,6 @@ def test_the_tables_of_feature_upsamplers_are_those_of_the_results(monkeypatch: 
     assert not stale, "docs/upsamplers.md: run python experiments/curves.py"
 
 
-@pytest.mark.usefixtures("shortest_timing")
 def test_the_tables_of_levers_are_those_of_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
     levers = script("experiments", "levers", monkeypatch)
     page = (ROOT / "docs/presets.md").read_text()

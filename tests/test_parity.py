@@ -102,7 +102,7 @@ def test_image_families_give_the_twins_bits(name: str) -> None:
     pipe: Any = family.build()
     extra = {"guidance_scale": 3.5} if name in ("flux", "qwen-image") else {}
     family = TinyPipeline(**{**vars(family), "inputs": {**family.inputs, **extra}})
-    ours, theirs, _ = cascade_and_twin(family, pipe, 10)
+    ours, theirs, _ = cascade_and_twin(family, pipe, 6)
     assert torch.equal(ours, theirs)
 
 
@@ -150,7 +150,7 @@ def test_video_families_give_the_twins_bits(
     pipe = with_scheduler(family, scheduler, **config)
     height, width = family.native
     size = {"height": 2 * height, "width": 2 * width}
-    settings = {**family.inputs, "num_inference_steps": 10, "output_type": "latent"}
+    settings = {**family.inputs, "num_inference_steps": 6, "output_type": "latent"}
     cascade = SelfCascade(pipe, native_size=family.native)
     out = cascade(**settings, **size, preset="paper", pivot_step=K, generator=torch.Generator().manual_seed(3))
     generator = torch.Generator().manual_seed(3)
@@ -174,7 +174,7 @@ def test_video_families_give_the_twins_bits(
     settings = {key: value for key, value in (settings | size).items() if key in accepted and key != "num_frames"}
     settings.setdefault("guidance_scale", inspect.signature(pipe.__call__).parameters["guidance_scale"].default)
     video = [torch.zeros(3, 2 * height, 2 * width)] * family.inputs["num_frames"]
-    strength = (out.stages[1].steps + 1e-3) / 10
+    strength = (out.stages[1].steps + 1e-3) / 6
     theirs = twin(video=video, strength=strength, **settings, generator=generator, return_dict=False)[0]
     assert torch.equal(out.stages[1].latents, cascade.family.to_spatial(theirs, out.stages[1].size))
 
@@ -188,7 +188,7 @@ def test_one_stage_is_the_plain_pipeline(name: str, output_type: str) -> None:
     family = TINY[name]
     height, width = family.native
     pipe: Any = family.shared()
-    settings = {**family.inputs, "num_inference_steps": 3, "output_type": output_type}
+    settings = {**family.inputs, "num_inference_steps": family.steps, "output_type": output_type}
     size = {"height": height, "width": width}
     out = SelfCascade(pipe, native_size=family.native)(**settings, **size, generator=torch.Generator().manual_seed(5))
     plain = pipe(**settings, **size, generator=torch.Generator().manual_seed(5), return_dict=False)[0]

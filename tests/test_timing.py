@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from selfcascade.cost import timing
 from selfcascade.cost.timing import TIMING_SECONDS, PassTimes, Shape
 
 SHAPES = [(2, 8, 8), (2, 16, 16), (2, 32, 32), (2, 64, 64), (2, 64, 128), (2, 128, 64), (2, 256, 256)]
@@ -17,6 +18,11 @@ MACHINES = {
     "all overhead": (0.02, 0.0),
     "no overhead": (0.0, 1e-6),
 }
+
+
+@pytest.fixture(autouse=True)
+def the_package_s_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "TIMING_SECONDS", TIMING_SECONDS)
 
 
 def flops(shape: Shape) -> int:

@@ -35,7 +35,7 @@ def plain(pipe: Any, family: TinyPipeline) -> np.ndarray:
     height, width = family.native
     settings = {**family.inputs, **family.alone, "output_type": "latent", "return_dict": False}
     torch.manual_seed(int(torch.randint(2**63 - 1, (), generator=seeded(5))))  # as stages seed global draws
-    made = pipe(**settings, num_inference_steps=3, height=height, width=width, generator=seeded(5))
+    made = pipe(**settings, num_inference_steps=family.steps, height=height, width=width, generator=seeded(5))
     return np.asarray(made[0])
 
 
@@ -48,7 +48,7 @@ def test_a_class_makes_what_it_makes_alone_goes_beyond_and_stays_as_it_was(famil
     pipe: Any = family.shared()
     height, width = family.native
     before, components = plain(pipe, family), {name: id(part) for name, part in pipe.components.items()}
-    settings = {**family.inputs, "num_inference_steps": 3, "output_type": "latent", "generator": seeded(5)}
+    settings = {**family.inputs, "num_inference_steps": family.steps, "output_type": "latent", "generator": seeded(5)}
     alone = SelfCascade(pipe, native_size=family.native)(**settings, height=height, width=width)
     assert len(alone.stages) == 1
     assert np.array_equal(np.asarray(result(alone)), before)

@@ -1,12 +1,14 @@
 """The page's server: the flows as a client asks for them, and requests that are refused in a line."""
 
 import asyncio
+import importlib.util
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import psutil
 import pytest
@@ -19,10 +21,12 @@ from selfcascade.web.serve import served
 from selfcascade.web.studio import Studio
 from web_requests import GOOD, READS, VALUES, WRITES, advanced, events, with_value
 
-gradio_client = pytest.importorskip("gradio_client", reason="the page is an extra: pip install 'selfcascade[web]'")
-pytest.importorskip("gradio")
-httpx = pytest.importorskip("httpx")
-handle_file = gradio_client.handle_file
+# Looked for rather than imported, which takes seconds: not every process that collects these tests runs them.
+NEEDED = ("gradio", "gradio_client")
+pytestmark = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in NEEDED),
+    reason="the page is an extra: pip install 'selfcascade[web]'",
+)
 ADVANCED = advanced(num_inference_steps="4")
 
 
@@ -40,7 +44,9 @@ def url(studio: Studio) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def client(url: str) -> Any:
-    return gradio_client.Client(url, verbose=False)
+    from gradio_client import Client
+
+    return Client(url, verbose=False)
 
 
 def index(client: Any, name: str) -> int:
@@ -48,6 +54,8 @@ def index(client: Any, name: str) -> int:
 
 
 def test_the_picture_of_the_page_is_the_picture_of_the_command(client: Any, studio: Studio) -> None:
+    from gradio_client import handle_file
+
     front = ["a house", "fast", 256, 256, 5]
     seed, shown, note = client.predict(False, 2, *front, *ADVANCED, api_name="/sampling")
     assert (seed, note) == (5, "Pick one, then enlarge it.")
@@ -76,6 +84,8 @@ def test_a_plan_is_told_before_anything_runs(client: Any) -> None:
 
 
 def test_an_own_picture_is_enlarged(client: Any, tmp_path: Path) -> None:
+    from gradio_client import handle_file
+
     Image.effect_noise((150, 130), 60).save(tmp_path / "own.png")
     sent = handle_file(str(tmp_path / "own.png"))
     assert client.predict(sent, api_name="/preview")[1] == "own.png: 150 x 130."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import weakref
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,6 +30,8 @@ DENOISERS = ("unet", "transformer", "transformer_2")
 # Parts without weights that read the values of an input, by the class of their network: they run on the real values.
 READING = {"Lumina2Transformer2DModel": ("rope_embedder", "encoder_attention_mask")}
 
+_ANSWERS: weakref.WeakKeyDictionary[nn.Module, dict[Any, tuple[ForwardCost, Any]]] = weakref.WeakKeyDictionary()
+
 
 @dataclass
 class Calls:
@@ -37,7 +40,8 @@ class Calls:
     Attributes:
         costs: Cost of each call.
         inputs: Name of the denoiser, positional and keyword arguments of each call, on the pipeline's device.
-        answers: Cost and output on the meta device, by network and shapes of its inputs.
+        answers: Cost and output on the meta device, by network and shapes of its inputs, where steps may differ. Else
+            they are kept with the network, for later dry runs.
         evaluations: Number of steps that the scheduler took.
         changing: Whether steps of one shape may differ: the last one of local attention costs more.
     """
@@ -131,17 +135,18 @@ def _weightless(family: Family, calls: Calls) -> Generator[None]:
 def _answering(network: Any, device: torch.device, name: str, calls: Calls) -> Generator[Any]:
     """The network's copy, which behaves as if it were on `device` within this context."""
     copy, kind = weightless_copy(network), type(network)
+    answers = calls.answers if calls.changing else _ANSWERS.setdefault(network, {})
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         leaves, structure = tree_flatten((args, kwargs))
         shapes = tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else str(leaf) for leaf in leaves)
         part, mask = _reading(network, kwargs)
         lengths = None if mask is None else tuple(mask.sum(1).tolist())
-        key = name, str(structure), shapes, lengths, len(calls.costs) if calls.changing else 0
-        if key not in calls.answers:
+        key = name, str(structure), shapes, lengths, network.dtype, len(calls.costs) if calls.changing else 0
+        if key not in answers:
             with _on_values(network, self, part, mask):
-                calls.answers[key] = count_call(functools.partial(_on_meta, kind.forward, self, args, kwargs))
-        cost, answer = calls.answers[key]
+                answers[key] = count_call(functools.partial(_on_meta, kind.forward, self, args, kwargs))
+        cost, answer = answers[key]
         if name in DENOISERS:
             calls.costs.append(cost)
             calls.inputs.append((name, args, kwargs))
