@@ -55,10 +55,14 @@ def test_every_snippet_compiles() -> None:
 
 
 @pytest.mark.slow
-def test_a_type_checker_accepts_the_examples_of_the_readme(tmp_path: Path) -> None:
-    """As the package's users check theirs: one file, outside the repository and its settings."""
-    texts = [block.text for block in blocks(ROOT / "README.md") if block.language == "python"]
-    (tmp_path / "examples.py").write_text("\n".join(texts))
+def test_a_type_checker_accepts_the_snippets_of_every_page(tmp_path: Path) -> None:
+    """As the package's users check theirs: a file for each page, outside the repository and its settings."""
+    checked_pages = 0
+    for number, page in enumerate(PAGES):
+        own = [block.text for block in blocks(page) if block.language == "python" and not is_left_out(block.text)]
+        (tmp_path / f"page{number}_{page.stem.lower()}.py").write_text("\n".join(own))
+        checked_pages += bool(own)
+    assert checked_pages >= 10
     command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "."]
     checked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout
