@@ -15,6 +15,8 @@ from PIL import Image, PngImagePlugin
 
 from command_line import SRC, made, refuse
 from selfcascade.making import load, make
+from selfcascade.media.grids import GAP
+from selfcascade.media.save_pictures import CHUNK
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError
 from selfcascade.web import form
@@ -23,6 +25,7 @@ from selfcascade.web.jobs import Cancelled, Job, Jobs
 from selfcascade.web.limits import Limits
 from selfcascade.web.reading import read_parameters, read_settings
 from selfcascade.web.serve import PASSWORD, is_loopback, read_auth
+from selfcascade.web.sheet import save_sheet
 from selfcascade.web.shelf import Shelf
 from selfcascade.web.studio import Studio
 from selfcascade.web.ways import way_options, ways
@@ -104,6 +107,10 @@ def test_an_own_picture_is_enlarged_as_the_command_does(studio: Studio, tmp_path
     options = studio.base.changed(prompt="noise", num_inference_steps=4, scale=2.0)
     own, result = studio.upscale(options, tmp_path / "own.png", "own.png", Job())
     assert (own.size, result.made.image.size) == ((150, 130), (304, 256))
+    told = studio.plan_upscale(options, tmp_path / "own.png", "own.png")
+    planned = [(cost.size.width, cost.size.height, cost.steps, cost.stage.pivot_step) for cost in told]
+    ran = [tuple(stage[name] for name in ("width", "height", "steps", "pivot_step")) for stage in result.made.stages]
+    assert planned == ran
     assert result.made.options.image == "own.png"
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(ValueError, match=r"^image 'broken.png' "):
@@ -119,6 +126,17 @@ def test_ways_are_presets_and_methods_with_the_settings_that_they_take(studio: S
     assert way_options(options, "rgb").preset == "rgb"
     made = dict(studio.compare(options, ["direct", "fast"], Job()))
     assert [made[way].made.options.method for way in made] == ["direct", "self-cascade"]
+    told = dict(studio.plan_ways(options, ["direct", "fast", "lanczos"]))
+    assert told["lanczos"] == []
+    for way in made:
+        assert [cost.steps for cost in told[way]] == [stage["steps"] for stage in made[way].made.stages]
+        assert all(cost.peak_bytes for cost in told[way])
+    sheet = save_sheet([(way, result.made) for way, result in made.items()], studio.output)
+    with Image.open(sheet) as image:
+        assert image.size == (2 * (256 + GAP) + GAP, image.height)
+        assert "Methods: direct fast" in image.info["parameters"]
+        record = json.loads(image.info[CHUNK])
+    assert [one["settings"]["method"] for one in record["pictures"]] == ["direct", "self-cascade"]
     for wrong in ([], ["nothing"], "direct", ["direct"] * 7):
         with pytest.raises(OptionError, match="choose 1 to 6 ways"):
             list(studio.compare(options, wrong, Job()))
@@ -143,6 +161,10 @@ def test_what_was_typed_becomes_options() -> None:
     assert [form.typed(entry, getattr(options, entry.name)) for entry in entries if entry.name == "pivot_step"] == [
         "700, 400"
     ]
+    digits = form.options_of(Options(), {}, entries, ["0.1234567" if name == "anchor" else "" for name in names])
+    assert (digits.anchor, digits.energy) == (0.1234567, None)
+    kept = {entry.name: form.typed(entry, getattr(digits, entry.name)) for entry in entries}
+    assert (kept["anchor"], kept["energy"], kept["pivot_step"]) == ("0.1234567", "", "")
     for name, wrong in {"pivot_step": "a lot", "anchor": "much", "attention": "none", "vae_tiling": "maybe"}.items():
         with pytest.raises(OptionError, match=name):
             form.options_of(Options(), {}, entries, [wrong if one == name else "" for one in names])

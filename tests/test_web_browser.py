@@ -3,7 +3,9 @@
 `make test-web` runs it. SCREENSHOTS=DIR keeps the pictures that it takes.
 """
 
+import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from selfcascade.media.save_pictures import CHUNK
 from selfcascade.options import Options
+from selfcascade.options.presets import PRESETS
 from selfcascade.web.serve import served
 from selfcascade.web.studio import Studio
 
@@ -74,7 +78,7 @@ def tab(page: Any, name: str) -> Any:
     assert [one.inner_text() for one in page.get_by_role("tab").all()] == ["Create", "Upscale", "Clip", "Compare"]
     panel = page.get_by_role("tabpanel").filter(visible=True)
     panel.get_by_text("Advanced", exact=True).click()
-    panel.get_by_label("Steps").fill("8")
+    panel.get_by_label(re.compile(r"^\s*Steps")).fill("8")  # of the field, not of what others say of steps
     panel.get_by_text("Advanced", exact=True).click()
     return panel
 
@@ -102,6 +106,9 @@ def test_a_base_sample_is_picked_enlarged_downloaded_and_read_again(page: Any, s
         "a large red house on the left at night",
     )
     assert "Seed: 2" in picture.info["parameters"]
+    settings = json.loads(picture.info[CHUNK])["settings"]
+    quality = PRESETS["quality"]
+    assert [settings[name] for name in ("preset", "anchor", "energy")] == ["quality", quality.anchor, quality.energy]
     panel.get_by_label("Prompt", exact=True).fill("another")
     panel.get_by_text("Settings from a picture").click()
     panel.locator("input[type=file]").set_input_files(tmp_path / "got.png")
@@ -147,8 +154,13 @@ def test_a_clip_is_made(page: Any) -> None:
     keep(page, "clip")
 
 
-def test_presets_and_methods_are_compared(page: Any) -> None:
+def test_presets_and_methods_are_compared(page: Any, tmp_path: Path) -> None:
     panel = tab(page, "Compare")
+    panel.get_by_role("cell", name="quality").wait_for()  # of the plan
     press(panel, "Compare")
     panel.get_by_text("3 of 3.").wait_for()
     keep(page, "compare")
+    with page.expect_download() as waiting:
+        panel.locator("#download-sheet").click()
+    waiting.value.save_as(tmp_path / "sheet.png")
+    assert "Methods: direct quality fast" in Image.open(tmp_path / "sheet.png").info["parameters"]

@@ -79,8 +79,21 @@ def test_a_plan_is_told_before_anything_runs(client: Any) -> None:
     told = client.predict("a house", "paper", 256, 256, 0, *ADVANCED, api_name="/plan")
     assert "| 128 x 128 | 4 |" in told
     assert "256 x 256, K = 700" in told
+    told = client.predict(
+        ["paper", "direct", "lanczos"], "a house", None, 256, 256, 0, *ADVANCED, api_name="/plan_ways"
+    )
+    assert "| paper | 4 + 3 | " in told
+    assert "| direct | 4 | " in told
+    assert "| lanczos | - | - | - | - |" in told
     refused = client.predict("a house", "paper", 4096, 4096, 0, *ADVANCED, api_name="/plan")
     assert refused.startswith("This cannot be made: size must have at most 16 times the pixels")
+
+
+def test_a_field_for_numbers_holds_one_from_the_start(client: Any) -> None:
+    """A browser sends 0 for one that holds none, which would overrule the preset."""
+    fields = [one["props"] for one in client.config["components"] if one["type"] == "number"]
+    assert fields
+    assert all(field["value"] is not None for field in fields)
 
 
 def test_an_own_picture_is_enlarged(client: Any, tmp_path: Path) -> None:
@@ -89,14 +102,20 @@ def test_an_own_picture_is_enlarged(client: Any, tmp_path: Path) -> None:
     Image.effect_noise((150, 130), 60).save(tmp_path / "own.png")
     sent = handle_file(str(tmp_path / "own.png"))
     assert client.predict(sent, api_name="/preview")[1] == "own.png: 150 x 130."
+    told = client.predict(sent, "fast", 2, *ADVANCED, api_name="/plan_upscale")
+    assert "| 304 x 256, K = " in told
     result = client.predict(sent, False, "noise", "fast", 2, 1, *ADVANCED, api_name="/upscale")
     assert result[-1].startswith("Saved as `upscaled-1.png`: 304 x 256")
 
 
 def test_ways_are_compared(client: Any) -> None:
     front = ["a house", None, 256, 256, 0]
-    _, shown, table, note = client.predict(False, ["direct", "fast"], *front, *ADVANCED, api_name="/compare")
-    assert (len(shown), note) == (2, "2 of 2.")
+    answer = client.predict(False, ["direct", "fast"], *front, *ADVANCED, api_name="/compare")
+    _, shown, table, download, note = answer
+    assert (len(shown), note) == (2, "2 of 2. Saved as `compare-0.png`.")
+    kept = download["value"] if isinstance(download, dict) else download
+    with Image.open(kept) as sheet:
+        assert "Methods: direct fast" in sheet.info["parameters"]
     assert "| direct | 256 x 256 | 4 |" in table
 
 

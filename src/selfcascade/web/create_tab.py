@@ -13,7 +13,6 @@ from PIL import Image
 
 from selfcascade.options.presets import PRESETS
 from selfcascade.web.desk import (
-    BUSY,
     LIGHT,
     MODEL,
     PROGRESS,
@@ -25,8 +24,8 @@ from selfcascade.web.desk import (
     spoken,
     stage_gallery,
 )
+from selfcascade.web.forecast import plan_shown, stage_table
 from selfcascade.web.form import RATIOS, sides, typed
-from selfcascade.web.jobs import Cancelled
 from selfcascade.web.reading import read_settings
 
 PROMPT = "a large red house on the left at night"
@@ -48,6 +47,10 @@ class Front:
     def options(self, values: Sequence[Any]) -> dict[str, Any]:
         """The first values of a handler, by option."""
         return dict(zip(vars(self), values[: len(vars(self))], strict=True))
+
+    def changes(self) -> list[Any]:
+        """The events after which another plan holds."""
+        return [self.preset.change, self.width.change, self.height.change]
 
 
 def front_fields(desk: Desk, preset: bool = True) -> tuple[Front, Any]:
@@ -77,28 +80,6 @@ def front_fields(desk: Desk, preset: bool = True) -> tuple[Front, Any]:
 def drawn(draw: bool, seed: Any) -> Any:
     """A new seed if wanted, otherwise the current one."""
     return secrets.randbelow(DRAWN) if draw is True else seed
-
-
-def plan_shown(
-    desk: Desk, page: gr.Blocks, front: Front, found: Any, fields: list[Any], place: Any, runs: Sequence[Any]
-) -> None:
-    """Shows what the settings will cost: at the start, when one of them changes, and after runs."""
-    inputs = [*vars(front).values(), *fields]
-
-    def plan(*values: Any) -> str:
-        given = front.options(values) | {"prompt": "-"}
-        try:
-            costs = desk.studio.plan(from_fields(desk, given, found, values[len(vars(front)) :]))
-        except Cancelled:
-            return BUSY
-        except ValueError as error:
-            return f"This cannot be made: {error.told(str) if hasattr(error, 'told') else error}."  # type: ignore[attr-defined]
-        return desk.plan_text(costs)
-
-    changes = [front.preset.change, front.width.change, front.height.change, *(field.change for field in fields)]
-    gr.on([page.load, *changes], spoken(plan), inputs, place, trigger_mode="always_last", **LIGHT)
-    for run in runs:  # no plan can be made while the model is at work
-        run.then(spoken(plan), inputs, place, **LIGHT)
 
 
 def create_tab(desk: Desk, page: gr.Blocks) -> None:
@@ -147,7 +128,16 @@ def create_tab(desk: Desk, page: gr.Blocks) -> None:
     )  # fmt: skip
     cancel.click(desk.cancel, None, note, **LIGHT)
     dropped.upload(spoken(_reading(desk, found)), dropped, [*vars(front).values(), *fields, note], **LIGHT)
-    plan_shown(desk, page, front, found, fields, cost, (sampled, enlarged))
+    changes = [page.load, *front.changes(), *(field.change for field in fields)]
+    plan_shown(_planning(desk, front, found), settings, changes, cost, (sampled, enlarged))
+
+
+def _planning(desk: Desk, front: Front, found: Any) -> Any:
+    def plan(*values: Any) -> str:
+        given = front.options(values) | {"prompt": "-"}
+        return stage_table(desk.studio.plan(from_fields(desk, given, found, values[len(vars(front)) :])))
+
+    return plan
 
 
 def _sampling(desk: Desk, front: Front, found: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The common part of the tabs: errors in one sentence, plans as tables, and fields for advanced settings."""
+"""The common part of the tabs: errors in one sentence, and fields for advanced settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ FAILED = "The server could not do that; its log says why."
 NO_MEMORY = "There was not enough memory; choose a smaller size."
 MODEL = {"concurrency_limit": 1, "concurrency_id": "model"}
 LIGHT = {"concurrency_limit": 4, "concurrency_id": "light", "show_progress": "hidden"}
-UNTOLD = "-"
 PROGRESS = gr.Progress()
 
 
@@ -59,18 +58,6 @@ class Desk:
         if result.path is None:
             return f"Cancelled in stage {len(result.stages) + 1}; the stages before it are shown."
         return f"Saved as `{result.path.name}`: {made.image.width} x {made.image.height}, seed {made.options.seed}."
-
-    def plan_text(self, costs: Sequence[Any]) -> str:
-        """A plan's stages and what they take, as a table."""
-        lines = ["| stage | steps | TFLOPs | s | GiB |", "|---|--:|--:|--:|--:|"]
-        for cost in costs:
-            start = "" if cost.stage.pivot_step is None else f", K = {cost.stage.pivot_step}"
-            figures = (_figure(cost.tflops), _figure(cost.seconds), _figure(cost.peak_bytes, 2**30))
-            row = (f"{cost.size.width} x {cost.size.height}{start}", str(cost.steps), *figures)
-            lines.append(f"| {' | '.join(row)} |")
-        seconds = [cost.seconds for cost in costs]
-        total = "" if None in seconds else f"About **{sum(seconds):.0f} s** in all.\n\n"
-        return total + "\n".join(lines)
 
 
 def report_to(progress: gr.Progress) -> Report:
@@ -145,8 +132,6 @@ def _field(entry: Entry) -> Any:
         ]
         choices = [(text or choice, choice) for text, choice in choices]
         return gr.Dropdown(choices, value="", label=entry.label, info=entry.help)
-    if entry.kind in ("whole", "number"):
-        return gr.Number(None, label=entry.label, info=info, precision=0 if entry.kind == "whole" else None)
     return gr.Textbox("", label=entry.label, info=info, max_length=8000)
 
 
@@ -170,7 +155,3 @@ def _error(error: Exception) -> gr.Error:
 def _sentence(text: str) -> gr.Error:
     line = " ".join(text.split())[:500]
     return gr.Error(line[:1].upper() + line[1:], title="Not done", print_exception=False)
-
-
-def _figure(value: float | None, unit: float = 1.0) -> str:
-    return UNTOLD if value is None else f"{value / unit:.2g}" if value < 10 * unit else f"{value / unit:.0f}"

@@ -89,13 +89,16 @@ def options_of(base: Options, front: Mapping[str, Any], names: Sequence[Entry], 
 
 
 def typed(entry: Entry, value: Any) -> Any:
-    """An option's value in the form of its field."""
+    """An option's value in the form of its field; "" if it is not given.
+
+    Numbers are text too: an empty field for numbers is sent as 0, which would overrule the preset.
+    """
     if value is None:
-        return "" if entry.kind in ("choice", "text", "each") else None
+        return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if entry.kind == "each":
-        return ", ".join(f"{one:g}" for one in (value if isinstance(value, tuple) else (value,)))
+    if entry.kind in ("each", "whole", "number"):  # all digits, to make a picture again
+        return ", ".join(str(one).removesuffix(".0") for one in (value if isinstance(value, tuple) else (value,)))
     return value
 
 
@@ -131,18 +134,23 @@ def _entry(name: str, hint: object, text: str, unless: str) -> Entry | None:
 
 def _value(entry: Entry, value: Any) -> Any:
     if entry.kind == "each":
-        of: Callable[[str], Any] = int if kind_of(item_of(hints()[entry.name])) is int else float
-        try:
-            parts = [of(part) for part in str(value).split(",")]
-        except ValueError:
-            words = f"must be {entry.values}, with commas between them, not {{found}}"
-            raise OptionError(f"{{{entry.name}}} {words}", found=shown(value)) from None
+        parts = _numbers(entry, kind_of(item_of(hints()[entry.name])), str(value).split(","))
         return parts[0] if len(parts) == 1 else tuple(parts)
     if entry.kind == "choice" and set(entry.choices) == {"", *YES_NO}:
         return YES_NO.get(value, value)
-    if entry.kind == "whole":
-        return _whole(entry.name, value)
-    return float(value) if entry.kind == "number" and isinstance(value, int) else value
+    if entry.kind in ("whole", "number"):
+        return _numbers(entry, int if entry.kind == "whole" else float, [str(value)])[0]
+    return value
+
+
+def _numbers(entry: Entry, kind: Any, texts: Sequence[str]) -> list[Any]:
+    of: Callable[[str], Any] = int if kind is int else float
+    try:
+        return [of(text) for text in texts]
+    except ValueError:
+        words = "with commas between them, " if entry.kind == "each" else ""
+        found = shown(",".join(texts))
+        raise OptionError(f"{{{entry.name}}} must be {entry.values}, {words}not {{found}}", found=found) from None
 
 
 def _whole(name: str, value: Any) -> Any:

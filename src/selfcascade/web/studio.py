@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from selfcascade.options.checks import OptionError
 from selfcascade.web.jobs import Cancelled, Job, Jobs
 from selfcascade.web.limits import Limits
 from selfcascade.web.outcome import BaseSample, Result, caption, decoded
-from selfcascade.web.ways import way_options, ways
+from selfcascade.web.ways import stages_above, way_options, ways
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from selfcascade.pipeline import SelfCascade
 
 BUSY_SECONDS = 2.0
+DIRECT = "direct"
+PLANNED = (DIRECT, "self-cascade", TUNED)
 STAGE_KEY = ("size", "num_inference_steps", "guidance_scale")
 
 
@@ -70,11 +73,34 @@ class Studio:
             OptionError: The options cannot be used, or cost too much.
             Cancelled: The model is at work.
         """
+        with self._idle():
+            cascade = self.clips()[0] if video else self.cascade
+            return self._checked(cascade, completed(cascade, options))
+
+    def plan_upscale(self, options: Options, file: Path, name: str) -> list[StageCost]:
+        """Like `plan`, for a visitor's picture that is enlarged."""
+        image = self.read_picture(file, name)
+        with self._idle():
+            options = completed(self.cascade, options.changed(image=name, method="self-cascade"))
+            return self._checked(self.cascade, options, stages_above(self.cascade, image, options))
+
+    def plan_ways(self, options: Options, chosen: Sequence[str]) -> list[tuple[str, list[StageCost]]]:
+        """Like `plan`, for each way of a comparison; methods that are not planned in stages have no costs."""
+        plans = []
+        with self._idle():
+            for way in self._chosen(chosen):
+                own, cascade = self._way(options, way)
+                costs = self._checked(cascade, completed(cascade, own))
+                plans.append((way, costs if own.method in PLANNED else []))
+        return plans
+
+    @contextlib.contextmanager
+    def _idle(self) -> Iterator[None]:
+        """Holds the model for a plan; raises Cancelled if it is at work."""
         if not self.lock.acquire(timeout=BUSY_SECONDS):
             raise Cancelled
         try:
-            cascade = self.clips()[0] if video else self.cascade
-            return self._checked(cascade, completed(cascade, options))
+            yield
         finally:
             self.lock.release()
 
@@ -137,17 +163,13 @@ class Studio:
             OptionError: The options cannot be used, or cost too much.
             ValueError: The file is not a picture, or is too large.
         """
-        from selfcascade.cascade import Size
-        from selfcascade.pipeline.planning import enlarged_size
-
         image = self.read_picture(file, name)
         with self.lock:
-            target = enlarged_size(Size(image.height, image.width), self.cascade.multiple, options)
-            sized = options.changed(scale=None, pixels=None, pivot_step=None, **target._asdict())
-            self._checked(self.cascade, completed(self.cascade, sized))
             options = options.changed(image=name, image_sha256=file_sha256(file), method="self-cascade")
+            options = completed(self.cascade, options)
+            self._checked(self.cascade, options, stages_above(self.cascade, image, options))
             job.say("")
-            made = make(self.cascade, completed(self.cascade, options), image, job.on_step_end)
+            made = make(self.cascade, options, image, job.on_step_end)
             return image, self._result(self.cascade, made, "upscaled")
 
     def clip(self, options: Options, job: Job) -> Result:
@@ -171,17 +193,9 @@ class Studio:
             OptionError: The options cannot be used, cost too much, or there are too many ways.
             Cancelled: The visitor has stopped it.
         """
-        known = ways(self.base)
-        if (
-            not isinstance(chosen, list)
-            or not 1 <= len(chosen) <= self.limits.compared
-            or not set(chosen) <= set(known)
-        ):
-            raise OptionError(f"choose 1 to {self.limits.compared} ways of those in the list")
-        for number, way in enumerate(dict.fromkeys(chosen)):
+        for number, way in enumerate(self._chosen(chosen)):
             with self.lock:
-                own = way_options(options, way)
-                cascade = self._tuned_cascade() if own.method == TUNED else self.cascade
+                own, cascade = self._way(options, way)
                 own = self._ready(own, cascade)
                 self._checked(cascade, own)
                 job.say(f"{way}, {number + 1} of {len(chosen)}")
@@ -189,6 +203,16 @@ class Studio:
             if result.path is None:
                 raise Cancelled
             yield way, result
+
+    def _chosen(self, chosen: Sequence[str]) -> list[str]:
+        most, known = self.limits.compared, ways(self.base)
+        if not isinstance(chosen, list) or not 1 <= len(chosen) <= most or not set(chosen) <= set(known):
+            raise OptionError(f"choose 1 to {most} ways of those in the list")
+        return list(dict.fromkeys(chosen))
+
+    def _way(self, options: Options, way: str) -> tuple[Options, SelfCascade]:
+        own = way_options(options, way)
+        return own, self._tuned_cascade() if own.method == TUNED else self.cascade
 
     def read_picture(self, file: Path, name: str) -> Image.Image:
         """Reads an uploaded picture, with the same limits as `selfcascade upscale`.
@@ -210,11 +234,16 @@ class Studio:
         if not options.prompt.strip():
             raise OptionError("{prompt} must not be empty")
 
-    def _checked(self, cascade: SelfCascade, options: Options) -> list[StageCost]:
+    def _checked(
+        self, cascade: SelfCascade, options: Options, stages: tuple[Stage, ...] | None = None
+    ) -> list[StageCost]:
         from selfcascade.cost.plan import StageCost, estimate_call
 
+        if stages is None:
+            stages = cascade.plan(**options.keywords("plan"))
+            if options.method == DIRECT:
+                stages = (replace(stages[0], count=1, size=stages[-1].size),)
         # Sizes and steps are checked first, since counting a huge plan is slow.
-        stages = cascade.plan(**options.keywords("plan"))
         self.limits.check(cascade, [StageCost(stage, 0) for stage in stages], options.num_frames)
         costs = estimate_call(cascade, stages, options)
         self.limits.check(cascade, costs, options.num_frames)

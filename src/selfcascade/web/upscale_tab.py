@@ -22,6 +22,7 @@ from selfcascade.web.desk import (
     spoken,
     stage_gallery,
 )
+from selfcascade.web.forecast import plan_shown, stage_table
 
 TYPES = [".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".gif"]
 PREVIEW = 768
@@ -43,6 +44,7 @@ def upscale_tab(desk: Desk) -> None:
             with gr.Row():
                 run = gr.Button("Upscale", variant="primary", min_width=150)
                 cancel = gr.Button("Cancel", min_width=90)
+            cost = gr.Markdown("", elem_classes="plan")
         with gr.Column(scale=7, min_width=320):
             note = gr.Markdown("Drop a picture, say what it shows.", elem_classes="note")
             slider = gr.ImageSlider(label="Before and after", interactive=False, max_height=560)
@@ -71,7 +73,17 @@ def upscale_tab(desk: Desk) -> None:
         pair = (desk.shelf.put_image(before, "before"), shown[-1][0])
         return seed, pair, shown, gr.DownloadButton(value=shown[-1][0], interactive=True), desk.told(result)
 
+    def plan_upscale(file: Any, preset: Any, scale: Any, *values: Any) -> str:
+        if not file:
+            return ""
+        path, scale = Path(file_of(file)), float(scale) if isinstance(scale, int) else scale
+        options = from_fields(desk, {"preset": preset, "scale": scale}, found, values)
+        return stage_table(desk.studio.plan_upscale(options, path, path.name))
+
     file.upload(spoken(preview), file, [seen, note], **LIGHT)
     settings = [file, draw, prompt, preset, scale, seed, *fields]
-    run.click(spoken(upscale), settings, [seed, slider, stages, saved, note], **MODEL, show_progress_on=[slider])
+    results = [seed, slider, stages, saved, note]
+    upscaled = run.click(spoken(upscale), settings, results, **MODEL, show_progress_on=[slider])
+    changes = [field.change for field in (file, preset, scale, *fields)]
+    plan_shown(plan_upscale, [file, preset, scale, *fields], changes, cost, [upscaled])
     cancel.click(desk.cancel, None, note, **LIGHT)
