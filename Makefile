@@ -49,7 +49,7 @@ test-oldest: ## Run the contract tests with the oldest versions that pyproject.t
 
 test-comfyui: $(READY) ## Check the ComfyUI nodes on a checkout: COMFYUI_PATH=DIR, COMFYUI_PYTHON=its python
 	@test -f "$(COMFYUI_PATH)/main.py" || { echo "COMFYUI_PATH must be a folder with ComfyUI in it, not '$(COMFYUI_PATH)'"; exit 2; }
-	PYTHONPATH=src $(COMFYUI_PYTHON) -m pytest tests/test_comfyui_checkout.py tests/test_comfyui_families.py
+	PYTHONPATH=src $(COMFYUI_PYTHON) -m pytest $(addprefix tests/test_comfyui_,checkout.py controlnet.py families.py)
 
 lint: $(READY) ## Check style and types
 	$(BIN)/ruff check .

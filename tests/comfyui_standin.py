@@ -92,7 +92,9 @@ class LdmUNet(nn.Module):
             own[-1].extend(LdmSampling(one) for one in block.upsamplers or ())
             self.output_blocks.extend(own)
 
-    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, transformer_options: dict[str, Any]) -> Tensor:
+    def forward(
+        self, x: Tensor, timesteps: Tensor, context: Tensor, transformer_options: dict[str, Any], control: Any = None
+    ) -> Tensor:
         patches = transformer_options.get("patches", {})
         emb = self.time_embed(timestep_embedding(timesteps, self.model_channels))
         h, skips = x, []
@@ -103,8 +105,10 @@ class LdmUNet(nn.Module):
                 h = patch(h, transformer_options)
             skips.append(h)
         h = self.unet.mid_block(h, emb, encoder_hidden_states=context)
+        h = h if control is None else h + control["middle"].pop()
         for number, modules in enumerate(self.output_blocks):
             transformer_options["block"], skip = ("output", number), skips.pop()
+            skip = skip if control is None else skip + control["output"].pop()
             for patch in patches.get("output_block_patch", ()):
                 h, skip = patch(h, skip, transformer_options)
             h = torch.cat([h, skip], 1)
@@ -133,8 +137,25 @@ class Model:
     def apply_model(self, x: Tensor, t: Tensor, **c: Any) -> Tensor:
         sampling, context = self.model_sampling, c["c_crossattn"]
         z, step = sampling.calculate_input(t, x), sampling.timestep(t).float()
-        output = self.diffusion_model(z, step, context, c["transformer_options"])
+        output = self.diffusion_model(z, step, context, c["transformer_options"], c.get("control"))
         return sampling.calculate_denoised(t, output, x)
+
+
+class ControlNet:
+    """ComfyUI's, with a diffusers one in it: `get_control` has the hint at the size of the latents that it is given."""
+
+    def __init__(self, model: Model, network: Any, hint: Tensor, factor: int) -> None:
+        self.model, self.network, self.hint, self.factor = model, network, hint, factor
+
+    def get_control(
+        self, x_noisy: Tensor, t: Tensor, cond: Any, batched_number: int, transformer_options: Any
+    ) -> dict[str, list[Tensor]]:
+        size = [side * self.factor for side in x_noisy.shape[-2:]]
+        hint = nn.functional.interpolate(self.hint, size, mode="nearest-exact").expand(len(x_noisy), -1, -1, -1)
+        sampling = self.model.model_sampling
+        z, step = sampling.calculate_input(t, x_noisy), sampling.timestep(t)
+        skips, middle = self.network(z, step, cond["c_crossattn"], hint, return_dict=False)
+        return {"output": list(skips), "middle": [middle]}
 
 
 class ModelPatcher:
@@ -200,6 +221,8 @@ def sample_custom(
         transformer |= {"uuids": ["positive", "negative"], "cond_or_uncond": [0, 1], "sigmas": sigma.expand(len(x))}
         args = {"input": torch.cat([x, x]), "timestep": t, "cond_or_uncond": [0, 1]}
         args["c"] = {"c_crossattn": texts, "transformer_options": transformer}
+        if "control" in positive[0][1]:
+            args["c"]["control"] = positive[0][1]["control"].get_control(args["input"], t, args["c"], 2, transformer)
         wrapper = options.get("model_function_wrapper", lambda f, a: f(a["input"], a["timestep"], **a["c"]))
         with_prompt, without = wrapper(base.apply_model, args).chunk(2)
         x_0 = without + cfg * (with_prompt - without)

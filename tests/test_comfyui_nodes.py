@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import ControlNetModel, DDIMScheduler, StableDiffusionControlNetPipeline
 from torch import Tensor
 
 import comfyui_standin as standin
@@ -119,6 +119,29 @@ def test_the_tuned_version_is_the_librarys(
     assert not close(made, pipe, library(pipe, upsamplers, upsampler_scale=0.0))
     (off,) = apply().apply(model, "mine", 0.0)
     assert close(sampled(nodes, off, texts, pipe)[0], pipe, library(pipe, upsamplers, upsampler_scale=0.0))
+
+
+@pytest.mark.parametrize("tuned", [False, True], ids=["plain", "tuned"])
+def test_a_controlnet_acts_at_every_stage_as_in_the_library(
+    nodes: ModuleType, model: Any, texts: Any, pipe: Any, upsamplers: FeatureUpsamplers, tuned: bool
+) -> None:
+    factor, generator = pipe.vae_scale_factor, torch.Generator().manual_seed(4)
+    channels = (16,) * factor.bit_length()
+    network = ControlNetModel.from_unet(pipe.unet, conditioning_embedding_out_channels=channels).eval()
+    for name, weight in network.named_parameters():
+        if name.startswith(("controlnet_", "controlnet_cond_embedding.conv_out")):
+            weight.data += 0.1 * torch.randn(weight.shape, generator=generator)
+    hint = torch.rand(1, 3, 4, 4, generator=generator)
+    hint = torch.nn.functional.interpolate(hint, scale_factor=2 * SIDE * factor / 4)  # of the target's size
+    control = {"control": standin.ControlNet(model.model, network, hint, factor)}
+    (own,) = nodes.NODE_CLASS_MAPPINGS["SelfCascadeApplyUpsamplers"]().apply(model, "mine", float(tuned))
+    controlled = [[[text, control]] for ((text, _),) in texts]
+    made, _, _ = sampled(nodes, own, controlled, pipe, preset="paper")
+    both = StableDiffusionControlNetPipeline(**pipe.components, controlnet=network, requires_safety_checker=False)
+    both.set_progress_bar_config(disable=True)
+    expected = library(both, upsamplers if tuned else None, image=hint, preset="paper")
+    assert close(made, pipe, expected)
+    assert not close(made, pipe, library(pipe, upsamplers if tuned else None, preset="paper"))
 
 
 def test_a_wrapper_that_is_there_goes_round_ours(
