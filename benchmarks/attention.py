@@ -83,11 +83,11 @@ class Model:
     """A network of public proportions, made and run on the meta device.
 
     Attributes:
-        name: Of the published model.
-        make: Makes it.
-        forward: Runs it on one latent.
-        sizes: In pixels, the native one among them.
-        native: Index of that.
+        name: Name of the published model.
+        make: Makes the network.
+        forward: Runs the network on one latent.
+        sizes: Sizes in pixels, including the native one.
+        native: Index of the native size.
         grid: Latent frames, and latent pixels of a token's side.
     """
 
@@ -138,10 +138,10 @@ def run_tflops(
     """A guided picture of the target size, `share` of the steps above the base.
 
     Args:
-        preset: Its K.
+        preset: Supplies K.
         native, target: Sides in pixels.
-        tflops, last: Of a pass by the side, and of one at a stage's last step.
-        share: Of the base stage's steps.
+        tflops, last: TFLOPs of a pass by the side, and of one at a stage's last step.
+        share: Share of the base stage's steps.
     """
     scheduler = DDIMScheduler(steps_offset=1)  # Stable Diffusion's own
     sizes = plan_stages((native, native), (target, target))

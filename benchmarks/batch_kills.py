@@ -38,7 +38,7 @@ Kill = dict[str, Any]
 
 
 def write_rows(path: Path, count: int, side: int) -> None:
-    """Rows of two sizes, some of which have a seed or a negative prompt of their own."""
+    """Writes rows of two sizes, some with their own seed or negative prompt."""
     with path.open("w") as file:
         for number in range(count):
             row: dict[str, object] = {"prompt": f"{PROMPTS[number % 4]}, {number}"}
@@ -49,17 +49,17 @@ def write_rows(path: Path, count: int, side: int) -> None:
 
 
 def done(folder: Path) -> int:
-    """Blocks that are there, in parts or in finished shards."""
+    """Number of existing blocks, in parts or in finished shards."""
     return len(list(folder.glob(".parts/*/*.tar"))) + 10 * len(list(folder.glob("*_stats.json")))
 
 
 def halves(folder: Path) -> int:
-    """Half-written files that lie about."""
+    """Number of half-written files."""
     return len(list(folder.rglob(".selfcascade-*")))
 
 
 def disturb_processes(command: list[str], folder: Path, kills: int, rng: random.Random) -> list[Kill]:
-    """Kills until so many commands have been interrupted; what happened, kill by kill."""
+    """Kills processes until this many commands have been interrupted; returns the kills."""
     happened: list[Kill] = []
     while len(happened) < kills:
         moment, count = MOMENTS[len(happened) % 4], rng.choice([1, 2, 2, 2, 3])
@@ -114,7 +114,7 @@ def _has_half_file(process: psutil.Process) -> bool:
 
 
 def disturb_ray(command: list[str], folder: Path, kills: int, rng: random.Random) -> list[Kill]:
-    """As `disturb_processes`: kills workers, while the command goes on."""
+    """Like `disturb_processes`, but kills workers while the command keeps running."""
     happened: list[Kill] = []
     with Path(f"{folder}.log").open("ab") as log:
         whole = [sys.executable, "-m", "selfcascade.cli", *command, "--engine", "ray", "--workers", "2"]

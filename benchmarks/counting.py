@@ -24,7 +24,7 @@ from selfcascade.cost.forward import LiveBytes
 
 @contextlib.contextmanager
 def as_on_cuda() -> Iterator[None]:
-    """Within it the operations that a CPU does in another way are done as CUDA does them, recomputed ones too."""
+    """Makes operations that differ on CPUs run as on CUDA within this context, recomputed ones too."""
     with (
         patch.object(functional, "scaled_dot_product_attention", _attention),
         patch.object(functional, "group_norm", _in_float32(functional.group_norm)),

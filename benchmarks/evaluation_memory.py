@@ -29,13 +29,13 @@ SIDE, PART = 512, 20
 
 
 class Drawn(ImageEvaluator):
-    """Features of so many values, drawn from a normal distribution.
+    """Draws features from a normal distribution.
 
     Args:
-        folder: Of the cached features.
-        count: Real pictures.
-        width: Values of a feature.
-        draws: Of the bootstrap.
+        folder: Folder of the cached features.
+        count: Number of real pictures.
+        width: Number of values in a feature.
+        draws: Number of bootstrap draws.
     """
 
     def __init__(self, folder: Path, count: int, width: int, draws: int) -> None:

@@ -1,4 +1,4 @@
-"""Processes that work on one batch in a group, as torchrun starts them, and of which one dies where it is told to."""
+"""A group of processes that work on one batch, like torchrun's, one of which dies at a given moment."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Group:
 
     Args:
         command: Arguments of `selfcascade`.
-        count: How many there are.
-        place, member: Within which kind of tar file, `PART` or `SHARD`, and after how many of the files in it, a
-            process kills itself; the others may do so too until they are killed.
+        count: Number of processes.
+        place, member: Kind of tar file, `PART` or `SHARD`, and number of files written to it, at which a process kills
+            itself; the others may do so too until they are killed.
     """
 
     def __init__(self, command: list[str], count: int, place: str = "", member: int = 0) -> None:

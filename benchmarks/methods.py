@@ -49,14 +49,14 @@ CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 @dataclass(frozen=True)
 class Case:
-    """A method as a row of the tables has it.
+    """A row of the tables.
 
     Attributes:
-        method: A name of `METHODS`.
-        arguments: Of its own.
-        trained: Parameters that were trained for it, the base model's aside.
-        models: Whose weights lie in memory while it runs.
-        weights: Makes the context in which the pipeline has the method's weights, loaded outside the measurement.
+        method: A name in `METHODS`.
+        arguments: The method's own arguments.
+        trained: Number of parameters trained for it, without the base model's.
+        models: Models whose weights are in memory while it runs.
+        weights: Makes a context in which the pipeline has the method's weights, loaded outside the measurement.
     """
 
     method: str

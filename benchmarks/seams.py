@@ -43,7 +43,7 @@ def border_energy(picture: Tensor, every: int) -> float:
 
 
 def measure(cascade: SelfCascade, scale: int, count: int, folder: Path | None) -> dict[str, Any]:
-    """Of so many pictures with either attention: PSNR between them, and energy at the borders of windows."""
+    """PSNR between pictures with local and full attention, and energy at the borders of windows."""
     side = scale * cascade.native_size.height
     prompts = scene_prompts(count, FIRST)
     psnr, borders = [], {"full": [], "local": []}

@@ -1,4 +1,4 @@
-"""Writes docs/presets.md's tables from the results of the levers and of the rows of Tables 1 and 2 beside them.
+"""Writes the tables of docs/presets.md, from the results in `levers` and the matching rows of Tables 1 and 2.
 
 python experiments/levers.py
 """
@@ -32,7 +32,7 @@ START, END = "<!-- tables: experiments/levers.py -->", "<!-- end of tables -->"
 
 
 def results(suite: str, names: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """The results of a suite's first seed, of those experiments or all."""
+    """The results of a suite's first seed, for these experiments or all."""
     paths = sorted((HERE / suite / "results").glob("*/seed-0/*.json"))
     return [json.loads(path.read_text()) for path in paths if not names or path.parts[-3] in names]
 
@@ -60,7 +60,7 @@ def row(cascade: SelfCascade, result: dict[str, Any]) -> str:
 
 
 def settings(how: dict[str, Any]) -> list[str]:
-    """K, anchor, energy, steps and guidance; what the preset or method says is left to it."""
+    """K, anchor, energy, steps and guidance; values from the preset or method are left empty."""
     return [
         _shown(how["pivot_step"]),
         _shown(how.get("anchor")),
@@ -71,18 +71,18 @@ def settings(how: dict[str, Any]) -> list[str]:
 
 
 def tflops(cascade: SelfCascade, how: dict[str, Any]) -> str:
-    """Of the whole cascade, the base stage included; for methods that are one."""
+    """TFLOPs of the whole cascade, including the base stage; for methods that are a cascade."""
     if how["method"] != "self-cascade":
         return ""
     names = ("height", "width", "num_inference_steps", "pivot_step", "preset", "guidance_scale")
     asked = {name: how[name] for name in names}
-    asked["preset"] = asked["preset"] or "paper"  # as `evaluation.Sampling` has it
+    asked["preset"] = asked["preset"] or "paper"  # the default of `evaluation.Sampling`
     costs = estimate(cascade.pipe, cascade.plan(**asked))
     return f"{sum(cost.tflops or 0 for cost in costs):.2f}"
 
 
 def table(cascade: SelfCascade, scale: int) -> str:
-    """All rows at a scale a side, best patch KID first, which few pictures do not bias."""
+    """All rows at this scale, best patch KID first, since it is not biased for few pictures."""
     own = [result for result in results("levers") if result["sampling"]["scale"] == scale]
     suite = {2: "table1", 4: "table2"}[scale]
     found = sorted(own + results(suite, BESIDE), key=lambda result: result["patch_kid"][0])
@@ -91,7 +91,7 @@ def table(cascade: SelfCascade, scale: int) -> str:
 
 
 def tables(cascade: SelfCascade) -> str:
-    """All of the page."""
+    """All tables of the page."""
     return "\n\n".join(table(cascade, scale) for scale in TITLES)
 
 
@@ -102,7 +102,7 @@ def with_tables(page: str, text: str) -> str:
 
 
 def main() -> None:
-    """Writes them."""
+    """Writes the tables."""
     text = with_tables(PAGE.read_text(), tables(SelfCascade(load_bundled())))
     write_whole(PAGE, lambda aside: aside.write_text(text))
 

@@ -24,7 +24,7 @@ class Sum(MicroLevel):
     """x = u + a(t) silu(k1 * u), r = b(t) (k2 * up(x)) + c(t) (k3 * h): weighted sums of both features."""
 
     def residual(self, gains: Sequence[Tensor], u: Tensor, h: Tensor) -> Tensor:
-        """As the class says."""
+        """See the class."""
         a, b, c = gains
         x = u + a * silu(depthwise(u, self.kernels[0]))
         return b * depthwise(enlarged(x, h), self.kernels[1]) + c * depthwise(h, self.kernels[2])
@@ -34,7 +34,7 @@ class PivotOnly(MicroLevel):
     """r = b(t) (k2 * up(x)): nothing of the stage's own features."""
 
     def residual(self, gains: Sequence[Tensor], u: Tensor, h: Tensor) -> Tensor:
-        """As the class says."""
+        """See the class."""
         a, b, _ = gains
         x = u + a * silu(depthwise(u, self.kernels[0]))
         return b * depthwise(enlarged(x, h), self.kernels[1])
@@ -44,7 +44,7 @@ class Linear(MicroLevel):
     """r = b(t) (k2 * up(u)) + c(t) (k3 * h): no residual block at the pivot's size."""
 
     def residual(self, gains: Sequence[Tensor], u: Tensor, h: Tensor) -> Tensor:
-        """As the class says."""
+        """See the class."""
         _, b, c = gains
         return b * depthwise(enlarged(u, h), self.kernels[1]) + c * depthwise(h, self.kernels[2])
 
@@ -60,7 +60,7 @@ class Deep(Sum):
     """Sum, in levels with a skip of 128 channels or more: the two deepest of the bundled U-Net, alone."""
 
     def residual(self, gains: Sequence[Tensor], u: Tensor, h: Tensor) -> Tensor:
-        """As the class says."""
+        """See the class."""
         return super().residual(gains, u, h) * (max(self.channels) >= 128)
 
     def __init__(self, channels: Sequence[int], groups: int, knots: int, pivot_step: int) -> None:
@@ -72,7 +72,7 @@ class Shallow(Deep):
     """Only the other levels."""
 
     def residual(self, gains: Sequence[Tensor], u: Tensor, h: Tensor) -> Tensor:
-        """As the class says."""
+        """See the class."""
         return Sum.residual(self, gains, u, h) * (max(self.channels) < 128)
 
 
@@ -80,7 +80,7 @@ class Matched(MicroLevel):
     """r = b(t) (v - h) + c(t) (k3 * h): v = k2 * up(x) with the mean and spread that h has in each channel."""
 
     def residual(self, gains: Sequence[Tensor], u: Tensor, h: Tensor) -> Tensor:
-        """As the class says."""
+        """See the class."""
         a, b, c = gains
         x = u + a * silu(depthwise(u, self.kernels[0]))
         larger = depthwise(enlarged(x, h), self.kernels[1])
@@ -94,7 +94,7 @@ class BandsMatched(MicroLevel):
     """As `micro`, with the pivot's features given the mean and spread of down(h) in each channel first."""
 
     def residual(self, gains: Sequence[Tensor], u: Tensor, h: Tensor) -> Tensor:
-        """As the class says."""
+        """See the class."""
         a, b, c = gains
         low = interpolate(h, size=u.shape[-2:], mode="area")
         spread, mean = torch.std_mean(u, (2, 3), keepdim=True)

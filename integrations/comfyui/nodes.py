@@ -56,7 +56,7 @@ def first_widgets(scaled: str) -> dict[str, Any]:
 
 
 def more_widgets() -> dict[str, Any]:
-    """What a preset says, and sizes, each of which a call may say otherwise."""
+    """The settings of a preset, which widgets may replace, and sizes."""
     share: dict[str, Any] = {"default": -1.0, "min": -1.0, "max": 1.0, "step": 0.05}
     side: dict[str, Any] = {"default": 0, "min": 0, "max": 16384, "step": 8}
     return {
@@ -76,7 +76,7 @@ SEED = ("INT", tip("As in KSampler.", default=0, min=0, max=2**64 - 1, control_a
 
 
 class Asked:
-    """What a node is asked for, checked before anything runs.
+    """The inputs of a node, checked before anything runs.
 
     Args:
         model, vae: Inputs of the node.
@@ -133,7 +133,7 @@ class SelfCascadeSampler:
 
     CATEGORY, FUNCTION = CATEGORY, "sample"
     DESCRIPTION = (
-        "Samples at the size of the latents, enlarges the result and goes on from noise level K, stage by stage, up to "
+        "Samples at the size of the latents, enlarges the result and continues from noise level K, stage by stage, to "
         "scale. Latents that hold a picture already (of KSampler) are enlarged and gone on from."
     )
     RETURN_TYPES, RETURN_NAMES = ("LATENT", "LATENT", "STRING"), ("LATENT", "base", "stages")

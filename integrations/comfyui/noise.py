@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Noises:
-    """First noise as KSampler draws it, then each picture's own generator goes on from where its first noise ended.
+    """The first noise is KSampler's; after it each picture's own generator continues.
 
     For a single picture this is one generator that draws for stage after stage, as in the library.
 

@@ -1,4 +1,4 @@
-"""What the nodes' widgets say as the library's options, and the stages that follow from them."""
+"""Converts the nodes' widgets to the library's options, and plans the stages."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def asked(values: Mapping[str, Any]) -> Options:
 
 
 def told(function: Any) -> Any:
-    """What the function returns; options in its refusals are called as their widgets.
+    """Calls the function; its errors name widgets instead of options.
 
     Raises:
         ValueError: What the function raises.

@@ -72,7 +72,7 @@ class _Skips:
         return self  # clones of a model copy its patches, which are to go on speaking of one stage
 
     def wrapper(self, other: Callable[..., Tensor] | None) -> Callable[..., Tensor]:
-        """What ComfyUI calls in the place of the model; a wrapper that is there already goes round it."""
+        """A wrapper that ComfyUI calls instead of the model; an existing wrapper is kept around it."""
 
         def run(apply_model: Callable[..., Tensor], args: Conditions) -> Tensor:
             def with_features(x: Tensor, t: Tensor, **conditions: Any) -> Tensor:
@@ -129,7 +129,9 @@ class _Skips:
     def _read(self, apply_model: Callable[..., Tensor], x: Tensor, conditions: Conditions) -> list[list[Tensor]]:
         """The skips of the clean pivot at t = 0; only the encoder runs."""
         if len(x) % len(self.pivot):
-            raise ValueError(f"the model is called with {len(x)} latents, no multiple of the pivot's {len(self.pivot)}")
+            raise ValueError(
+                f"the model is called with {len(x)} latents, which is not a multiple of the pivot's {len(self.pivot)}"
+            )
         found: list[Tensor] = []
         last = self.levels[0][-1]
 

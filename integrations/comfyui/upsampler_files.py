@@ -16,7 +16,7 @@ folder_paths.add_model_folder_path(KIND, str(Path(folder_paths.models_dir) / KIN
 
 
 def names() -> list[str]:
-    """What there is, the user's own first."""
+    """Names of all upsamplers, the user's own first."""
     return [*sorted(_folders()), *(f"{BUNDLED}{name}" for name in bundled_upsamplers())]
 
 

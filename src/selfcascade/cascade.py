@@ -65,11 +65,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Sample:
-    """What a stage made, the pivot of the next one.
+    """The result of a stage, and the pivot of the next one.
 
     Attributes:
         latents: z_0^r, (B, C, h, w) or (B, C, F, h, w).
-        steps: Denoising steps that ran.
+        steps: Number of denoising steps that ran.
         interrupted: Whether the caller stopped the model before its last step.
     """
 
@@ -80,12 +80,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class StageResult(Generic[SampleT]):
-    """What a stage did.
+    """A finished stage.
 
     Attributes:
-        stage: Its plan.
-        seconds: Wall-clock time, upsampling and (for the last stage) decoding included.
-        sample: What it made.
+        stage: Plan of the stage.
+        seconds: Wall-clock time, including upsampling and, for the last stage, decoding.
+        sample: Result of the stage.
     """
 
     stage: Stage
@@ -99,7 +99,7 @@ class StageResult(Generic[SampleT]):
 
     @property
     def steps(self) -> int:
-        """Denoising steps that ran."""
+        """Number of denoising steps that ran."""
         return self.sample.steps
 
     @property
@@ -114,7 +114,7 @@ class StageResult(Generic[SampleT]):
 
 
 class BaseModel(Protocol[SampleT, NoisyT]):
-    """A frozen diffusion model, seen from the algorithm. It keeps nothing from one call to the next."""
+    """A frozen diffusion model, as the algorithm needs it. It has no state between calls."""
 
     def sample(self, stage: Stage) -> SampleT:
         """z_0^0: a sample from pure noise, T -> 0, at the stage's size."""
@@ -125,7 +125,7 @@ class BaseModel(Protocol[SampleT, NoisyT]):
         ...
 
     def renoise(self, z_up: Tensor, stage: Stage, pivot: SampleT) -> NoisyT:
-        """z_K: the enlarged pivot taken back to the stage's pivot step (eq. 6), and the schedule from there on."""
+        """z_K: the enlarged pivot noised to the stage's pivot step (eq. 6), and the rest of the schedule."""
         ...
 
     def denoise(self, z_K: NoisyT, stage: Stage, pivot: SampleT) -> SampleT:
@@ -134,11 +134,11 @@ class BaseModel(Protocol[SampleT, NoisyT]):
 
 
 def plan_stages(native: Sequence[int], target: Sequence[int], multiple: int = 8) -> tuple[Size, ...]:
-    """The stages' sizes, from the base stage at the native area to the target.
+    """Sizes of the stages, from the base stage at the native area to the target.
 
     R = ceil(log4(d_R / d)): no stage has more than 4x the pixels (2x a side) of the one before, up to rounding. The
-    last is exactly the target, each earlier one half of the next, and the base stage has the native area in the
-    target's ratio.
+    last is exactly the target, each earlier one has half the sides of the next, and the base stage has the native area
+    in the target's ratio.
 
     Args:
         native: (height, width) the model was trained at, in pixels.
@@ -146,10 +146,10 @@ def plan_stages(native: Sequence[int], target: Sequence[int], multiple: int = 8)
         multiple: Sizes before the target are rounded to this many pixels.
 
     Returns:
-        R + 1 sizes; the target alone where it is no larger than the base stage.
+        R + 1 sizes; only the target if it is not larger than the base stage.
 
     Raises:
-        ValueError: A size is not positive, too large, or the target has under 0.9 of the native area.
+        ValueError: A size is not positive or is too large, or the target has less than 0.9 of the native area.
     """
     native, target = (_checked(name, size) for name, size in (("native", native), ("target", target)))
     if target.area < LEAST_AREA * native.area:
@@ -172,7 +172,7 @@ def self_cascade(
         pivot: z_0^0 from elsewhere (a user's own image): every stage then starts from a pivot.
 
     Yields:
-        A result as soon as its stage is done; fewer than stages if the caller interrupted the model.
+        Each stage's result once it is done; fewer than there are stages if the caller interrupted the model.
     """
     for stage in stages:
         began = time.perf_counter()

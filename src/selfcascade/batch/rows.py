@@ -109,7 +109,7 @@ class TextPrompts:
         self.path = path
 
     def rows(self, start: Place | None = None, number: int = 0) -> Iterator[Row]:
-        """As in `PromptFile`."""
+        """See `PromptFile`."""
         for place, text, fault, _ in _lines(self.path, start):
             if fault is not None or text.strip():
                 yield Row(number, place, {"prompt": text.strip()} if fault is None else {}, fault)
@@ -123,7 +123,7 @@ class JsonPrompts:
         self.path = path
 
     def rows(self, start: Place | None = None, number: int = 0) -> Iterator[Row]:
-        """As in `PromptFile`."""
+        """See `PromptFile`."""
         for place, text, fault, _ in _lines(self.path, start):
             if fault is None and not text.strip():
                 continue
@@ -146,7 +146,7 @@ class CsvPrompts:
         self.path, self.dialect = path, {"delimiter": "\t" if ending_of(path) == ".tsv" else ",", "strict": True}
 
     def rows(self, start: Place | None = None, number: int = 0) -> Iterator[Row]:
-        """As in `PromptFile`."""
+        """See `PromptFile`."""
         header, after = self._header()
         fed = _Fed(_lines(self.path, start or after))
         while True:
@@ -201,7 +201,7 @@ class ParquetPrompts:
         self._open: Iterator[Row] = iter(())
 
     def rows(self, start: Place | None = None, number: int = 0) -> Iterator[Row]:
-        """As in `PromptFile`."""
+        """See `PromptFile`."""
         first = 0 if start is None else start.offset
         if first < self._next or first == 0:
             self._next, self._open = 0, self._all()

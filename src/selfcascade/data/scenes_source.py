@@ -45,7 +45,7 @@ class ScenesSource(Source):
         return Entry(f"scene-{number}", words, functools.partial(self._render, number))
 
     def fingerprint(self) -> Fingerprint:
-        """Of what is asked for; nothing is read."""
+        """A summary of the settings; nothing is read."""
         return fingerprint_of(len(self), [], "scenes", tuple(self.size), self.held_out)
 
     def _render(self, number: int) -> Image.Image:
@@ -86,7 +86,7 @@ class MovingScenesSource(Source):
         return Entry(f"moving-scene-{number}", words, functools.partial(self._render, number))
 
     def fingerprint(self) -> Fingerprint:
-        """Of what is asked for; nothing is read."""
+        """A summary of the settings; nothing is read."""
         return fingerprint_of(len(self), [], "moving-scenes", tuple(self.size), self.frames, self.fps, self.held_out)
 
     def _render(self, number: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Processes that work together: their group, what they must agree on, and the lock of the folder that they write."""
+"""Processes that work together: their group, what they must agree on, and the lock of their output folder."""
 
 from __future__ import annotations
 

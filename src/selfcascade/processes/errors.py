@@ -1,13 +1,13 @@
-"""What ends the processes of a run together; imported without torch."""
+"""Errors that end all processes of a run; imported without torch."""
 
 from __future__ import annotations
 
 
 class TogetherError(ValueError):
-    """All processes of a run end for the same reason, each with this sentence.
+    """An error with which all processes of a run end.
 
     Attributes:
-        is_main: Whether this is the process that says it.
+        is_main: Whether this process reports it.
     """
 
     def __init__(self, message: str, is_main: bool = True) -> None:
@@ -16,4 +16,4 @@ class TogetherError(ValueError):
 
 
 class LockedError(ValueError):
-    """Another run writes into the folder; the sentence names its process."""
+    """Another run writes into the folder; the message names its process."""

@@ -20,26 +20,25 @@ from selfcascade.processes.errors import TogetherError
 
 T = TypeVar("T")
 
-# One process may judge thirty thousand pictures while the others wait; those that die are noticed at once all the same.
+# One process may evaluate thirty thousand pictures while the others wait; a dead process is noticed at once anyway.
 PATIENCE = timedelta(days=7)
-# Seconds in which other machines see a new file; NFS holds what it knows of a folder for a minute.
+# Seconds until other machines see a new file; NFS caches a folder's content for a minute.
 LATENESS = 90.0
-# Where launchers say how many processes they have started; of Slurm's the step's count is the one that `srun` started.
+# Variables in which launchers state their number of processes; for Slurm, the number in the step that `srun` started.
 LAUNCHED = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
-# Without one of these a process does not know which of them it is.
+# Without one of these variables a process does not know its index.
 PLACES = ("RANK", "LOCAL_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK")
 SLURM = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
 
 
 class Processes:
-    """One process's place among those of a run, and what they do together.
+    """A process's place among those of a run, and their collective operations.
 
-    Every method must be called by all of them, in the same order. None of them ends in a time-out while another process
-    works, however long.
+    All processes must call every method, in the same order. Waiting never times out while another process works.
 
     Attributes:
-        process_index, num_processes, is_main_process: As accelerate calls them.
-        device: The one that this process computes on.
+        process_index, num_processes, is_main_process: The same as in accelerate.
+        device: Device of this process.
     """
 
     def __init__(self, index: int = 0, count: int = 1, device: torch.device | None = None, group: Any = None) -> None:
@@ -47,11 +46,11 @@ class Processes:
         self.device, self._group = device or torch.device("cpu"), group
 
     def wait_for_everyone(self) -> None:
-        """Returns when all processes have come here."""
+        """Returns once all processes have called this."""
         self.gathered(None)
 
     def end(self) -> None:
-        """Ends the group, so that none of them is left waiting for another."""
+        """Ends the group, so that no process keeps waiting for another."""
         if self.num_processes > 1:
             self.wait_for_everyone()
             PartialState().destroy_process_group()
@@ -81,10 +80,10 @@ class Processes:
         return found
 
     def together(self, work: Callable[[], T]) -> T:
-        """What `work` returns here, once it has succeeded in every process.
+        """Runs `work`, and returns its result once it has succeeded in every process.
 
         Raises:
-            TogetherError: It failed in one of several processes; all of them say which, and why.
+            TogetherError: It failed in one of several processes; the message says which, and why.
         """
         if self.num_processes == 1:
             return work()
@@ -104,20 +103,20 @@ class Processes:
         raise TogetherError("; ".join(places), self.is_main_process) from failure
 
     def main_alone(self, work: Callable[[], object]) -> None:
-        """Lets the main process do something, for which the others wait, and with whose failure all end."""
+        """Runs `work` in the main process while the others wait; if it fails, all end."""
         self.together(work if self.is_main_process else lambda: None)
 
     def of_main(self, work: Callable[[], T]) -> T:
-        """What `work` returns in the main process, for all of them; with its failure all end."""
+        """Runs `work` in the main process, and returns its result in all; if it fails, all end."""
         value: Any = self.together(work if self.is_main_process else lambda: None)
         return self.from_main(value)
 
     def check_shared(self, folder: Path, what: str) -> None:
-        """Raises TogetherError unless all processes see one and the same folder, which is made if it is missing.
+        """Raises TogetherError unless all processes see the same folder, which is made if it is missing.
 
         Args:
             folder: The folder.
-            what: What it is called in messages.
+            what: Name of the folder in messages.
         """
         if self.num_processes == 1:
             return
@@ -135,10 +134,10 @@ class Processes:
                 path.unlink(missing_ok=True)
 
     def check_agreement(self, facts: Mapping[str, Any]) -> None:
-        """Raises TogetherError unless all processes hold the same; the sentence names what differs, and where.
+        """Raises TogetherError unless all processes have the same facts; the message says what differs, and where.
 
         Args:
-            facts: By name, values that are compared by what they print.
+            facts: Values by name; they are compared as text.
         """
         found = self.gathered((platform.node(), {name: str(value) for name, value in facts.items()}))
         names = list(dict.fromkeys(name for _, own in found for name in own))
@@ -152,7 +151,7 @@ class Processes:
 
 
 def appears(path: Path, seconds: float | None = None) -> bool:
-    """Whether a file is there, or comes within some seconds: network file systems show new ones late."""
+    """Whether a file exists, or appears within some seconds, since network file systems show new files late."""
     end = time.monotonic() + (LATENESS if seconds is None else seconds)
     while not path.exists():
         if time.monotonic() >= end:
@@ -162,11 +161,10 @@ def appears(path: Path, seconds: float | None = None) -> bool:
 
 
 def join() -> Processes:
-    """The processes that were launched together; on CPUs their group is made with gloo.
+    """Joins the processes that were launched together; on CPUs the group uses gloo.
 
     Raises:
-        ValueError: A launcher has started several, and they form no group, so that each would take itself for the only
-            one.
+        ValueError: A launcher has started several processes, but no group: each would take itself for the only one.
     """
     name, count = _said(os.environ)
     placed = any(place in os.environ for place in PLACES)
@@ -184,12 +182,12 @@ def join() -> Processes:
 
 @functools.lru_cache(maxsize=1)
 def _patient(world: Any) -> Any:
-    """A group of the same processes in which waiting does not end; on CPUs, so that no accelerator is kept busy."""
+    """A group of the same processes without time-outs; on CPUs, so that no accelerator is busy while waiting."""
     return dist.new_group(backend="gloo", timeout=PATIENCE)
 
 
 def _said(environment: Mapping[str, str]) -> tuple[str, int]:
-    """How many processes a launcher says it has started, and where it says so."""
+    """The variable in which a launcher states its number of processes, and the number."""
     slurm = next((name for name in SLURM if name in environment), SLURM[-1])
     counts = {name: _whole(environment.get(name)) for name in (*LAUNCHED, slurm)}
     name = max(counts, key=lambda name: counts[name])
@@ -205,7 +203,7 @@ def _named(error: Exception) -> str:
 
 
 def _by_value(found: Sequence[tuple[str, str]]) -> str:
-    """The values that processes hold, each with the processes that hold it."""
+    """The processes' values, each with the processes that have it."""
     holders: dict[str, list[str]] = {}
     for index, (host, value) in enumerate(found):
         holders.setdefault(value, []).append(f"{index} on {host}")

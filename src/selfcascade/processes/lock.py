@@ -1,7 +1,7 @@
-"""A folder has one run that writes it: a lock that names its owner, and that no dead owner leaves behind.
+"""A lock that lets only one run write a folder. It names its owner, and is released when the owner dies.
 
-The kernel holds it (`flock`), and lets go of it however the owner ends. The file says who the owner is, for messages
-and for file systems that share files between machines but not their locks.
+The kernel holds it (`flock`), and releases it however the owner ends. The file names the owner, for messages and for
+file systems that share files between machines but not their locks.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ NAME = ".selfcascade.lock"
 
 @dataclass(frozen=True)
 class Owner:
-    """A process, named so that no other one is ever taken for it.
+    """A process, identified uniquely across machines and time.
 
     Attributes:
-        host: Name of its machine.
-        machine, boot: What tells that machine, and its running since it was switched on, from others of that name.
-        pid: Its number.
-        started: When it started, in the kernel's own count, which no change of the clock moves.
-        since: When the lock was taken, for the reader.
+        host: Name of the machine.
+        machine, boot: Identifiers of the machine and of its boot, since names are not unique.
+        pid: Number of the process.
+        started: Start time in the kernel's own count, which does not depend on the clock.
+        since: When the lock was taken, for messages.
     """
 
     host: str
@@ -48,17 +48,17 @@ class Owner:
 
     @classmethod
     def this(cls) -> Owner:
-        """The process that asks."""
+        """The current process."""
         machine, boot = (_line(f"/{place}") for place in ("etc/machine-id", "proc/sys/kernel/random/boot_id"))
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         return cls(platform.node(), machine, boot, os.getpid(), _start_of(os.getpid()), now)
 
     def shares_kernel_with(self, other: Owner) -> bool:
-        """Whether one kernel runs both, and so knows of either's locks; containers on it have names of their own."""
+        """Whether one kernel runs both, and so knows both their locks; its containers have different host names."""
         return self.boot == other.boot and (bool(self.boot) or self.host == other.host)
 
     def is_gone(self, here: Owner) -> bool | None:
-        """Whether the process has ended; None where this machine cannot know."""
+        """Whether the process has ended; None if this machine cannot tell."""
         if self.shares_kernel_with(here):
             return self.host == here.host and not (psutil.pid_exists(self.pid) and _start_of(self.pid) == self.started)
         # The same machine was switched off since.
@@ -66,16 +66,16 @@ class Owner:
 
 
 class OutputLock:
-    """Within it this process alone writes into a folder; a process that holds it may take it once more.
+    """Lets only this process write into a folder, within this context; it may be entered again by its owner.
 
     Args:
-        folder: Made if it is missing.
+        folder: The folder, made if it is missing.
         name: Name of the lock's file.
-        what: What the folder is called in messages.
+        what: Name of the folder in messages.
 
     Raises:
-        LockedError: On entering: another process holds it, or may hold it.
-        ValueError: On entering: the folder cannot be written.
+        LockedError: On entering, another process holds the lock, or may hold it.
+        ValueError: On entering, the folder cannot be written.
     """
 
     _held: ClassVar[dict[str, tuple[int, int]]] = {}  # by path: the open file, and how often it was taken
@@ -96,10 +96,10 @@ class OutputLock:
             self._held[str(self.path)] = handle, times - 1
             return
         del self._held[str(self.path)]
-        with suppress(OSError):  # the folder may have been removed, or another run may have made it anew
+        with suppress(OSError):  # the folder may have been removed, or made again by another run
             if os.path.samestat(self.path.stat(), os.fstat(handle)):
                 self.path.unlink()
-                if self._made:  # and nothing came of it
+                if self._made:  # and it is still empty
                     self.path.parent.rmdir()
         os.close(handle)
 
@@ -116,7 +116,7 @@ class OutputLock:
                 except BaseException:
                     os.close(handle)
                     raise
-                os.close(handle)  # its last owner removed it just then
+                os.close(handle)  # its last owner has just removed it
         except OSError as error:
             words = error.strerror or error
             raise ValueError(f"{self.what} {str(self.folder)!r} cannot be written: {words}") from error
@@ -134,7 +134,7 @@ class OutputLock:
             known = False
         owner = _read(handle)
         if owner is not None and owner != here:
-            # Where one kernel runs both, that the lock could be taken says that its owner is gone.
+            # If one kernel runs both, taking the lock proves that its owner is gone.
             gone = True if known and owner.shares_kernel_with(here) else owner.is_gone(here)
             if not gone:
                 raise self._refusal(owner, gone)
@@ -150,7 +150,7 @@ class OutputLock:
 
 
 def _let_go() -> None:
-    """Forked children hold no lock, so that it ends with its owner."""
+    """Makes forked children release the lock, so that it ends with its owner."""
     for handle, _ in OutputLock._held.values():
         with suppress(OSError):
             os.close(handle)
@@ -162,7 +162,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _read(handle: int) -> Owner | None:
-    """The owner that a lock's file names, if it names one."""
+    """The owner named in a lock's file, if any."""
     try:
         return Owner(**json.loads(os.pread(handle, 10_000, 0)))
     except (ValueError, TypeError):
