@@ -245,6 +245,24 @@ def test_what_the_options_alone_forbid_is_refused_without_torch() -> None:
         assert line.startswith(f"selfcascade: error: {sentence}"), line
 
 
+def test_help_begins_with_what_everyone_needs() -> None:
+    shown = run("generate", "--help").stdout
+    headings = [line.strip("╭─╮ ") for line in shown.splitlines() if line.startswith("╭")]
+    assert headings == [
+        "Arguments",
+        "Options",
+        "Model",
+        "Added to the model, and how it runs",
+        "Methods other than the plain cascade",
+        "Stages above the base",
+        "Clips",
+    ]
+    first = shown.split("╰")[1]
+    for name in ("--scale", "--height", "--seed", "--steps", "--preset", "--output", "--from", "--force"):
+        assert name in first
+    assert len(first.splitlines()) < len(shown.splitlines()) / 2.5
+
+
 def test_help_is_fast() -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = start("--help")

@@ -12,8 +12,12 @@ import typer
 
 from selfcascade.options import Options, Use, hints, uses
 from selfcascade.options.checks import OptionError, allowed, item_of, kind_of
+from selfcascade.options.load_options import LoadOptions
 
 Command = Callable[..., None]
+
+OF_CLIPS = ("num_frames", "fps", "start", "shared_noise")
+OF_METHODS = ("method", "upsamplers", "upsampler_scale", "weights", "in_cascade", "dilated_share", "noise_level")
 
 
 def with_options(
@@ -72,6 +76,17 @@ def help_of(name: str, use: Use, hint: object, unless: str | None = None) -> str
     return f"{use.help} ({'; '.join(words)})" if words else use.help
 
 
+def panel_of(name: str, use: Use) -> str | None:
+    """The heading of an option in the help; None for what everyone needs, which comes first."""
+    if name in LoadOptions.model_fields:
+        return "Model" if "info" in use.commands or name == "dtype" else "Added to the model, and how it runs"
+    if name in OF_CLIPS:
+        return "Clips"
+    if name in OF_METHODS:
+        return "Methods other than the plain cascade"
+    return "Stages above the base" if use.taken_by == "cascade" and name != "preset" else None
+
+
 def parse_size(name: str, text: str) -> tuple[int, int]:
     """(height, width) of "64x96".
 
@@ -97,7 +112,7 @@ def _parameter(
         long = f"--{name.replace('_', '-')}"
         flags = [long] if use.flag is None else [use.flag, long]
         flags = [f"{long}/--no-{long[2:]}"] if kind_of(hint) is bool else flags
-        shown = typer.Option(*flags, help=text, metavar=use.metavar)
+        shown = typer.Option(*flags, help=text, metavar=use.metavar, rich_help_panel=panel_of(name, use))
     annotation = Annotated[kind, shown]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
