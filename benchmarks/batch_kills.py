@@ -114,13 +114,14 @@ def _has_half_file(process: psutil.Process) -> bool:
 
 
 def disturb_ray(command: list[str], folder: Path, kills: int, rng: random.Random) -> list[Kill]:
-    """Like `disturb_processes`, but kills workers while the command keeps running."""
+    """Like `disturb_processes`, but kills workers while the command keeps running; if Ray gives up, it starts again."""
     happened: list[Kill] = []
+    commands = 0
     with Path(f"{folder}.log").open("ab") as log:
         whole = [sys.executable, "-m", "selfcascade.cli", *command, "--engine", "ray", "--workers", "2"]
         environment = {**os.environ, "PYTHONPATH": str(HERE.parent / "src"), "RAY_worker_niceness": "0"}
         while len(happened) < kills:
-            running = subprocess.Popen(whole, stdout=log, stderr=log, env=environment)
+            running, commands = subprocess.Popen(whole, stdout=log, stderr=log, env=environment), commands + 1
             while running.poll() is None and len(happened) < kills:
                 writing, before, began = bool(len(happened) % 2), done(folder), time.monotonic()
                 goal, victim = before + rng.randint(1, 6), None
@@ -135,7 +136,12 @@ def disturb_ray(command: list[str], folder: Path, kills: int, rng: random.Random
                 if victim is not None:
                     victim.kill()
                     moment = "while it wrote" if writing else MOMENTS[0]
-                    told = {"moment": moment, "processes": len(there), "after": time.monotonic() - began}
+                    told = {
+                        "moment": moment,
+                        "command": commands,
+                        "processes": len(there),
+                        "after": time.monotonic() - began,
+                    }
                     happened.append({**told, "half_files": halves(folder)})
                     print(json.dumps(happened[-1]), flush=True)
             if running.wait(PATIENCE) == 0:

@@ -25,7 +25,7 @@ from selfcascade.evaluation.prompts import PromptSet
 from selfcascade.metrics.registry import IMAGE_METRICS
 
 RESULTS = Path(__file__).with_suffix(".json")
-SIDE, PART = 512, 20
+SIDE, PATCH, PART = 512, 16, 20
 
 
 class Drawn(ImageEvaluator):
@@ -39,7 +39,7 @@ class Drawn(ImageEvaluator):
     """
 
     def __init__(self, folder: Path, count: int, width: int, draws: int) -> None:
-        super().__init__(SIDE, SIDE, folder, count, 299, draws=draws)
+        super().__init__(SIDE, SIDE, folder, count, PATCH, draws=draws)
         self.width, self.generator = width, torch.Generator().manual_seed(0)
 
     @property
@@ -60,8 +60,9 @@ class Drawn(ImageEvaluator):
 
 def parts(count: int) -> Iterator[Tensor]:
     """Pictures (n, 3, H, W) in [0, 1], one part of them in memory."""
+    part = torch.full((PART, 3, SIDE, SIDE), 0.5)
     for first in range(0, count, PART):
-        yield torch.full((min(PART, count - first), 3, SIDE, SIDE), 0.5)
+        yield part[: count - first]
 
 
 def main() -> None:

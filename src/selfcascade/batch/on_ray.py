@@ -21,6 +21,8 @@ from selfcascade.options.optional import install
 
 TASKS_PER_WORKER = 64
 MOST_TASKS = 10_000
+# Ray gives up at the first actor that is killed while it starts, and starts any other again.
+DEATHS, MOST_DEATHS = "max_consecutive_actor_init_deaths", 100
 
 
 class Actor:
@@ -145,12 +147,16 @@ def _cluster() -> Iterator[Any]:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
         ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     context = ray.data.DataContext.get_current()
-    shown, context.enable_progress_bars = context.enable_progress_bars, False
+    kept = {name: getattr(context, name) for name in ("enable_progress_bars", DEATHS) if hasattr(context, name)}
+    context.enable_progress_bars = False
+    if DEATHS in kept:  # earlier versions have no such setting
+        setattr(context, DEATHS, MOST_DEATHS)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield ray
     finally:
-        context.enable_progress_bars = shown
+        for name, value in kept.items():
+            setattr(context, name, value)
         if ours:
             ray.shutdown()
 
