@@ -84,8 +84,17 @@ def test_the_largest_side_is_the_same_with_torch_and_without() -> None:
     assert cascade.MAX_SIDE == checks.MAX_SIDE
 
 
-def test_no_file_is_long() -> None:
-    assert not [path.name for path in files() if len(path.read_text().splitlines()) > 300]
+ELSEWHERE = [
+    path for room in ("integrations", "recipes", "experiments") for path in sorted((ROOT / room).rglob("*.py"))
+]
+
+
+def test_files_and_functions_are_short() -> None:
+    assert not [path.name for path in (*files(), *ELSEWHERE) if len(path.read_text().splitlines()) > 300]
+    nodes = [node for path in (*files(), *ELSEWHERE) for node in ast.walk(ast.parse(path.read_text()))]
+    functions = [node for node in nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    assert len(functions) > 2000
+    assert not [node.name for node in functions if (node.end_lineno or 0) - node.lineno >= 60]
 
 
 def annotations(path: Path) -> list[ast.expr]:

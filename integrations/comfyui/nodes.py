@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import comfy.sample
-import comfy.samplers
 from torch import Tensor
 
 from selfcascade.base_models.resizing import fitted
 from selfcascade.cascade import Size, Stage
 from selfcascade.options import Options
-from selfcascade.options.presets import PRESETS, Preset
+from selfcascade.options.presets import Preset
 
 from . import coder, upsampler_files
 from .base_model import ComfySample, Setting, run
@@ -20,8 +19,6 @@ from .cost import costs_told
 from .local_attention import why_not_local
 from .noise import Noises
 from .planning import (
-    DEFAULT,
-    FROM_PRESET,
     asked,
     chosen,
     described,
@@ -32,47 +29,10 @@ from .planning import (
 )
 from .schedules import ComfySchedules
 from .skips import ATTACHED, Attached, check_model, with_skips
+from .widgets import SEED, first_widgets, more_widgets, tip
 
 CATEGORY = "sampling/self-cascade"
 Latents = dict[str, Any]
-
-
-def tip(text: str, **more: Any) -> dict[str, Any]:
-    """A widget's or socket's options."""
-    return {"tooltip": text, **more}
-
-
-def first_widgets(scaled: str) -> dict[str, Any]:
-    """The widgets that nodes with a cascade share; `scaled` says what sizes are multiples of."""
-    kinds = comfy.samplers.KSampler
-    return {
-        "steps": ("INT", tip("Steps of the whole schedule; a stage runs its tail.", default=20, min=1, max=10000)),
-        "cfg": ("FLOAT", tip("Weight of the prompt.", default=7.0, min=0.0, max=100.0, step=0.1)),
-        "sampler_name": (kinds.SAMPLERS, tip("As in KSampler.")),
-        "scheduler": (kinds.SCHEDULERS, tip("As in KSampler.")),
-        "scale": ("FLOAT", tip(f"Sides, as a multiple of {scaled}.", default=2.0, min=1.0, max=16.0, step=0.05)),
-        "preset": ([DEFAULT, *PRESETS], tip("default: quality, or as the applied upsamplers were trained.")),
-    }
-
-
-def more_widgets() -> dict[str, Any]:
-    """The settings of a preset, which widgets may replace, and sizes."""
-    share: dict[str, Any] = {"default": -1.0, "min": -1.0, "max": 1.0, "step": 0.05}
-    side: dict[str, Any] = {"default": 0, "min": 0, "max": 16384, "step": 8}
-    return {
-        "width": ("INT", tip("Pixels, in the place of scale; 0: in proportion to height, or by scale.", **side)),
-        "height": ("INT", tip("Pixels, in the place of scale; 0: in proportion to width, or by scale.", **side)),
-        "pivot_step": ("STRING", tip("K: 500, or for each stage above the base 500, 300. Empty: the preset's.")),
-        "upsampling": ([FROM_PRESET, "latent-bilinear", "latent-bicubic", "rgb"], tip("How pivots are enlarged.")),
-        "anchor": ("FLOAT", tip("Share of the steps held to the pivot's low band; -1: the preset's.", **share)),
-        "energy": ("FLOAT", tip("How much of its fine energy a pivot gets back; -1: the preset's.", **share)),
-        "attention": ([FROM_PRESET, "full", "local"], tip("local: at a cost linear in pixels.")),
-        "stage_steps": ("STRING", tip("Steps of each stage: 30, 20, 20. Empty: steps for all.")),
-        "stage_cfg": ("STRING", tip("cfg of each stage: 7, 5, 5. Empty: cfg for all.")),
-    }
-
-
-SEED = ("INT", tip("As in KSampler.", default=0, min=0, max=2**64 - 1, control_after_generate=True))
 
 
 class Asked:
@@ -134,10 +94,10 @@ class SelfCascadeSampler:
     CATEGORY, FUNCTION = CATEGORY, "sample"
     DESCRIPTION = (
         "Samples at the size of the latents, enlarges the result and continues from noise level K, stage by stage, to "
-        "scale. Latents that hold a picture already (of KSampler) are enlarged and gone on from."
+        "scale. Latents that hold a picture already (of KSampler) are enlarged further."
     )
     RETURN_TYPES, RETURN_NAMES = ("LATENT", "LATENT", "STRING"), ("LATENT", "base", "stages")
-    OUTPUT_TOOLTIPS = ("The last stage's latents.", "The base stage's.", "What ran, a line a stage.")
+    OUTPUT_TOOLTIPS = ("The last stage's latents.", "The base stage's.", "What ran, one line per stage.")
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -184,7 +144,7 @@ class SelfCascadeUpscale:
     CATEGORY, FUNCTION = CATEGORY, "upscale"
     DESCRIPTION = "Enlarges pictures and adds detail from noise level K on, stage by stage, in the same composition."
     RETURN_TYPES, RETURN_NAMES = ("IMAGE", "LATENT", "STRING"), ("IMAGE", "LATENT", "stages")
-    OUTPUT_TOOLTIPS = ("The larger pictures.", "Their latents.", "What ran, a line a stage.")
+    OUTPUT_TOOLTIPS = ("The larger pictures.", "Their latents.", "What ran, one line per stage.")
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:

@@ -12,37 +12,42 @@ from selfcascade.cli.flags import with_options
 from selfcascade.options import Options
 from selfcascade.options.addresses import refusal
 
+Suite = Annotated[Path, typer.Argument(help="Directory of experiments, such as experiments/training-curves.")]
+Names = Annotated[list[str] | None, typer.Argument(help="Experiments in it (default: all).")]
+Runs = Annotated[Path, typer.Option(help="Folder for weights and base samples.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Only runs with this seed.")]
+Data = Annotated[str | None, typer.Option(help="Data instead of the scenes, as for `selfcascade train`.")]
+TrainData = Annotated[str | None, typer.Option(help="Data to train methods on, in the same form; must be other files.")]
+Detector = Annotated[
+    str | None,
+    typer.Option(
+        help="For that data: inception:FILE.safetensors, clip:FOLDER_OR_HUB_ID; for clips i3d:FILE.safetensors."
+    ),
+]
+Split = Annotated[
+    str | None, typer.Option(help="Set of captions and seeds: tuning, validation, or test, which is for tables.")
+]
+Pictures = Annotated[int | None, typer.Option(min=2, help="Pictures or clips per result (default: the suite's).")]
+RealPictures = Annotated[int | None, typer.Option(min=2, help="Real pictures or clips (default: the suite's).")]
+Output = Annotated[Path | None, typer.Option(help="Results go to OUTPUT/SUITE; needed with any setting but --split.")]
+DryRun = Annotated[bool, typer.Option(help="Only list what is missing.")]
+
 
 @with_options("evaluate", unless="the suite's")
 def evaluate(
     given: dict[str, Any],
-    suite: Annotated[Path, typer.Argument(help="Directory of experiments, such as experiments/training-curves.")],
-    names: Annotated[list[str] | None, typer.Argument(help="Experiments in it (default: all).")] = None,
-    runs: Annotated[Path, typer.Option(help="Folder for weights and base samples.")] = Path("runs/experiments"),
-    seed: Annotated[int | None, typer.Option(min=0, help="Only runs with this seed.")] = None,
-    data: Annotated[str | None, typer.Option(help="Data instead of the scenes, as for `selfcascade train`.")] = None,
-    train_data: Annotated[
-        str | None, typer.Option(help="Data to train methods on, in the same form; must be other files.")
-    ] = None,
-    detector: Annotated[
-        str | None,
-        typer.Option(
-            help="For that data: inception:FILE.safetensors, clip:FOLDER_OR_HUB_ID; of clips, i3d:FILE.safetensors."
-        ),
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Set of captions and seeds: tuning, validation, or test, which is for tables.")
-    ] = None,
-    pictures: Annotated[
-        int | None, typer.Option(min=2, help="Pictures or clips per result (default: the suite's).")
-    ] = None,
-    real_pictures: Annotated[
-        int | None, typer.Option(min=2, help="Real pictures or clips (default: the suite's).")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Results go to OUTPUT/SUITE; needed with any setting but --split.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option(help="Only list what is missing.")] = False,
+    suite: Suite,
+    names: Names = None,
+    runs: Runs = Path("runs/experiments"),
+    seed: Seed = None,
+    data: Data = None,
+    train_data: TrainData = None,
+    detector: Detector = None,
+    split: Split = None,
+    pictures: Pictures = None,
+    real_pictures: RealPictures = None,
+    output: Output = None,
+    dry_run: DryRun = False,
     debug: Debug = False,
 ) -> None:
     """Make an experiment suite's missing results: train, sample, measure. An interrupted run is continued.

@@ -61,7 +61,7 @@ class Owner:
         """Whether the process has ended; None if this machine cannot tell."""
         if self.shares_kernel_with(here):
             return self.host == here.host and not (psutil.pid_exists(self.pid) and _start_of(self.pid) == self.started)
-        # The same machine was switched off since.
+        # The same machine was restarted since.
         return True if (self.host, self.machine) == (here.host, here.machine) and self.machine else None
 
 
