@@ -92,11 +92,9 @@ class LdmUNet(nn.Module):
             own[-1].extend(LdmSampling(one) for one in block.upsamplers or ())
             self.output_blocks.extend(own)
 
-    def forward(
-        self, x: Tensor, timesteps: Tensor, context: Tensor, transformer_options: dict[str, Any], control: Any = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, context: Tensor, transformer_options: Any, control: Any = None) -> Tensor:
         patches = transformer_options.get("patches", {})
-        emb = self.time_embed(timestep_embedding(timesteps, self.model_channels))
+        emb = self.time_embed(timestep_embedding(t, self.model_channels))
         h, skips = x, []
         for number, (module,) in enumerate(self.input_blocks):
             transformer_options["block"] = ("input", number)
@@ -139,23 +137,6 @@ class Model:
         z, step = sampling.calculate_input(t, x), sampling.timestep(t).float()
         output = self.diffusion_model(z, step, context, c["transformer_options"], c.get("control"))
         return sampling.calculate_denoised(t, output, x)
-
-
-class ControlNet:
-    """ComfyUI's, with a diffusers one in it: `get_control` has the hint at the size of the latents that it is given."""
-
-    def __init__(self, model: Model, network: Any, hint: Tensor, factor: int) -> None:
-        self.model, self.network, self.hint, self.factor = model, network, hint, factor
-
-    def get_control(
-        self, x_noisy: Tensor, t: Tensor, cond: Any, batched_number: int, transformer_options: Any
-    ) -> dict[str, list[Tensor]]:
-        size = [side * self.factor for side in x_noisy.shape[-2:]]
-        hint = nn.functional.interpolate(self.hint, size, mode="nearest-exact").expand(len(x_noisy), -1, -1, -1)
-        sampling = self.model.model_sampling
-        z, step = sampling.calculate_input(t, x_noisy), sampling.timestep(t)
-        skips, middle = self.network(z, step, cond["c_crossattn"], hint, return_dict=False)
-        return {"output": list(skips), "middle": [middle]}
 
 
 class ModelPatcher:

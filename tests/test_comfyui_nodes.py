@@ -15,6 +15,7 @@ from diffusers import ControlNetModel, DDIMScheduler, StableDiffusionControlNetP
 from torch import Tensor
 
 import comfyui_standin as standin
+from comfyui_control import ControlNet
 from comfyui_nodes import CALLS, FOLDER, NAME, import_nodes
 from selfcascade import FeatureUpsamplers, SelfCascade
 from tiny import TINY
@@ -133,7 +134,7 @@ def test_a_controlnet_acts_at_every_stage_as_in_the_library(
             weight.data += 0.1 * torch.randn(weight.shape, generator=generator)
     hint = torch.rand(1, 3, 4, 4, generator=generator)
     hint = torch.nn.functional.interpolate(hint, scale_factor=2 * SIDE * factor / 4)  # of the target's size
-    control = {"control": standin.ControlNet(model.model, network, hint, factor)}
+    control = {"control": ControlNet(model.model, network, hint, factor)}
     (own,) = nodes.NODE_CLASS_MAPPINGS["SelfCascadeApplyUpsamplers"]().apply(model, "mine", float(tuned))
     controlled = [[[text, control]] for ((text, _),) in texts]
     made, _, _ = sampled(nodes, own, controlled, pipe, preset="paper")
@@ -217,6 +218,11 @@ def test_areas_of_prompts_grow_with_the_stage(nodes: ModuleType) -> None:
     grown = with_areas(entries, 2.0, 2.0)
     assert [values for _, values in grown] == [{"area": (16, 32, 0, 8)}, entries[1][1], {}]
     assert entries[0][1]["area"] == (8, 16, 0, 4)
+    one, several = [("cat", 4, 8, 0, 2)], [[("cat", 4, 8, 0, 2)], [("dog", 1, 2, 3, 4), ("cat", 4, 8, 0, 2)]]
+    entries = [[None, {"gligen": ("position", "net", one)}], [None, {"gligen": ("position_batched", "net", several)}]]
+    (_, grown), (_, each) = with_areas(entries, 2.0, 3.0)
+    assert grown["gligen"] == ("position", "net", [("cat", 8, 24, 0, 6)])
+    assert each["gligen"][2] == [[("cat", 8, 24, 0, 6)], [("dog", 2, 6, 6, 12), ("cat", 8, 24, 0, 6)]]
 
 
 @pytest.mark.parametrize(

@@ -174,14 +174,28 @@ def run(
 
 
 def with_areas(conditioning: Conditioning, down: float, across: float) -> Conditioning:
-    """Conditioning whose areas in latent pixels, (height, width, top, left), are those of a larger stage."""
+    """Conditioning whose places in latent pixels, (height, width, top, left), are those of a larger stage.
+
+    These are the areas of prompts and the boxes of GLIGEN. ComfyUI itself resizes masks and the hints of ControlNets.
+    """
     factors = (down, across, down, across)
 
+    def box(sides: Sequence[int]) -> tuple[int, ...]:
+        return tuple(round(side * by) for side, by in zip(sides, factors, strict=True))
+
+    def boxes(given: Sequence[Any]) -> list[Any]:
+        """A list for each picture of the batch, or one of (embedding, height, width, top, left)."""
+        return [boxes(one) if isinstance(one, list) else (one[0], *box(one[1:])) for one in given]
+
     def entry(values: dict[str, Any]) -> dict[str, Any]:
+        changed: dict[str, Any] = {}
         area = values.get("area")
-        if area is None or area[0] == "percentage" or len(area) != len(factors):
-            return values
-        return {**values, "area": tuple(round(side * by) for side, by in zip(area, factors, strict=True))}
+        if area is not None and area[0] != "percentage" and len(area) == len(factors):
+            changed["area"] = box(area)
+        if "gligen" in values:
+            kind, network, given = values["gligen"]
+            changed["gligen"] = (kind, network, boxes(given))
+        return {**values, **changed}
 
     return [[embedding, entry(values)] for embedding, values in conditioning]
 
