@@ -1,9 +1,11 @@
 """What each method costs on the bundled model, at 4x and 16x the pixels: TFLOPs, memory, passes, seconds.
 
-    python benchmarks/methods.py [--only count|time] [--steps N] [--repeats N]
+    python benchmarks/methods.py [--methods NAME ...] [--only count|time] [--steps N] [--repeats N]
 
 writes methods.json, which the report of results reads, and from it methods.md, both beside this file. What is counted
 does not depend on the machine's load, so `--only time` measures the seconds again and keeps the rest, and the reverse.
+With `--methods` the other methods' figures are kept. CPU seconds are then taken in turns with direct inference, and
+scaled by the seconds that it took in the earlier run to those it takes now.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -139,8 +141,18 @@ def count(pipe: Any, case: Case, size: Size, steps: int) -> dict[str, Any]:
     }
 
 
-def measure(steps: int, repeats: int, only: str | None, held: dict[str, Any]) -> dict[str, Any]:
-    """All figures; those that are not measured now are those held."""
+def measure(
+    steps: int, repeats: int, only: str | None, held: dict[str, Any], methods: Sequence[str] = ()
+) -> dict[str, Any]:
+    """All figures; those that are not measured now are those held.
+
+    Args:
+        steps, repeats, only, methods: As the flags say; no methods: all.
+        held: What was measured before.
+
+    Raises:
+        ValueError: There is no such method, or nothing measured before that the others' figures would come from.
+    """
     pipe = load_bundled()
     pipe.set_progress_bar_config(disable=True)
     native = SelfCascade(pipe).native_size
@@ -151,21 +163,44 @@ def measure(steps: int, repeats: int, only: str | None, held: dict[str, Any]) ->
     results["timing"] = held.get("timing") if same else None
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         found = cases(pipe, Path(folder))
+        chosen = _chosen(found, methods, measured)
         rows = {(pixels, name): {"pixels": pixels, "size": list(sizes[pixels])} for pixels in sizes for name in found}
         for (pixels, name), row in rows.items():
             row |= {**measured.get((pixels, name), {}), "method": name, "trained_parameters": found[name].trained}
-            if only != "time":
+            if only != "time" and name in chosen:
                 row |= count(pipe, found[name], sizes[pixels], steps)
                 print(f"{pixels}x {name}: {row['tflops']:.3f} TFLOP, {row['peak_bytes'] / 2**20:.0f} MiB", flush=True)
         if only != "count":
-            results["timing"] = _machine(repeats)
-            for key, seconds in timed(pipe, found, sizes, steps, repeats).items():
-                rows[key]["seconds"] = seconds
+            results["timing"] = held["timing"] if methods else _machine(repeats)
+            clock = time.process_time if methods else time.perf_counter
+            taken = timed(pipe, chosen, sizes, steps, repeats, clock)
+            for (pixels, name), seconds in taken.items():
+                if not methods:
+                    rows[pixels, name]["seconds"] = seconds
+                elif name != "direct":
+                    scale = median(measured[pixels, "direct"]["seconds"]) / median(taken[pixels, "direct"])
+                    rows[pixels, name]["seconds"] = [scale * one for one in seconds]
     return {**results, "rows": list(rows.values())}
 
 
+def _chosen(found: dict[str, Case], methods: Sequence[str], measured: dict[tuple[int, str], Any]) -> dict[str, Case]:
+    """The cases to measure: those methods and direct inference, with which their seconds are compared."""
+    unknown = [name for name in methods if name not in found]
+    if unknown:
+        raise ValueError(f"--methods must be of {', '.join(found)}, not {', '.join(unknown)}")
+    before = [row for (_, name), row in measured.items() if name == "direct" and "seconds" in row]
+    if methods and not before:
+        raise ValueError("--methods needs an earlier run of all methods with these steps")
+    return {name: case for name, case in found.items() if not methods or name in (*methods, "direct")}
+
+
 def timed(
-    pipe: Any, found: dict[str, Case], sizes: dict[int, Size], steps: int, repeats: int
+    pipe: Any,
+    found: dict[str, Case],
+    sizes: dict[int, Size],
+    steps: int,
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[tuple[int, str], list[float]]:
     """Seconds of every case at every size. All take turns, so that a change of the load meets them all.
 
@@ -177,9 +212,9 @@ def timed(
             if turn > 0 and pixels == max(sizes):
                 continue
             with found[name].weights():
-                began = time.perf_counter()
+                began = clock()
                 found[name](pipe, sizes[pixels], WARM_UP_STEPS if warm else steps)
-                values += [] if warm else [time.perf_counter() - began]
+                values += [] if warm else [clock() - began]
     return seconds
 
 
@@ -246,6 +281,7 @@ def _line(row: dict[str, Any], direct: dict[str, Any]) -> str:
 def main() -> None:
     """Writes both files."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--methods", nargs="+", default=[], metavar="NAME", help="measure these, keep the others")
     parser.add_argument("--only", choices=("count", "time"), help="measure these figures, keep the others")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--repeats", type=int, default=3, help="of the timing at the smaller size")
@@ -255,7 +291,7 @@ def main() -> None:
     logging.set_verbosity_error()
     path = given.output / "methods.json"
     held = json.loads(path.read_text()) if path.exists() else {}
-    results = measure(given.steps, given.repeats, given.only, held)
+    results = measure(given.steps, given.repeats, given.only, held, given.methods)
     write_whole(path, lambda aside: aside.write_text(json.dumps(results, indent=1) + "\n"))
     write_whole(given.output / "methods.md", lambda aside: aside.write_text(report(json.loads(path.read_text()))))
 

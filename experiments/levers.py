@@ -22,6 +22,7 @@ BESIDE = (
     "self-cascade-quality",
     "self-cascade-fast",
     "restart-late",
+    "restart-late-matched",
 )
 TITLES = {4: "16x the pixels (4x a side)", 2: "4x the pixels (2x a side)"}
 HEAD = (
