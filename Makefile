@@ -88,6 +88,7 @@ benchmarks: $(READY) ## Measure costs again: benchmarks/*.md
 	$(BIN)/python benchmarks/seams.py
 	$(BIN)/python benchmarks/seconds.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/planner.py
 	$(BIN)/python benchmarks/methods.py
 	$(BIN)/python benchmarks/clip_decoding.py
 

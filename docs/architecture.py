@@ -54,9 +54,12 @@ ROOMS = {
         "scenes, folders of pictures or clips, tar shards, tables of clips; deterministic, resumable batches",
         ("cascade", "media", "options"),
     ),
+    "cost": Room(
+        "estimates TFLOPs, memory and seconds of a plan, and makes it fit", ("base_models", "cascade", "options")
+    ),
     "pipeline": Room(
         "`SelfCascade`, the public interface: checks a call's arguments, plans its stages (sizes, K, steps), runs them",
-        ("base_models", "cascade", "media", "options", "upsamplers"),
+        ("base_models", "cascade", "cost", "media", "options", "upsamplers"),
     ),
     "methods": Room(
         "ways to reach the target size behind one interface, one file each",
@@ -70,7 +73,6 @@ ROOMS = {
         "makes a picture or clip of each row in a file of prompts, on many processes, in shards that survive kills",
         ("making", "media", "options", "pipeline", "processes"),
     ),
-    "cost": Room("estimates TFLOPs, memory and seconds of a plan", ("base_models", "cascade", "options", "pipeline")),
     "training": Room(
         "the training loop, its objective, checkpoints",
         ("base_models", "cascade", "data", "media", "models", "options", "pipeline", "processes", "upsamplers"),

@@ -20,8 +20,9 @@ from selfcascade.base_models.stage_attention import attending_locally
 from selfcascade.cascade import Size, Stage
 from selfcascade.cost import timing
 from selfcascade.cost.coding import PictureCoders as Coders
-from selfcascade.cost.forward import ForwardCost, LiveBytes, MeasuredNetwork, unet_cost, unet_forward, vae_decode
+from selfcascade.cost.forward import ForwardCost, LiveBytes, MeasuredNetwork, count, unet_cost, unet_forward, vae_decode
 from selfcascade.cost.plan import estimate, scheduled_steps, unet_tflops
+from selfcascade.cost.workspace import workspace_of
 from tiny import TINY
 
 KNOWN = ("stable-diffusion", "stable-diffusion-xl")
@@ -48,8 +49,11 @@ def tflops(pipe: Any, stage: Stage, **options: Any) -> float:
 
 @functools.cache
 def denoised(name: str, side: int) -> ForwardCost:
-    """A pass of the whole U-Net with guidance, counted on a network of its own."""
-    return unet_cost(TINY[name].shared().unet.config, side, side, 2)
+    """A pass of the whole U-Net with guidance on the CPU, counted on a network of its own."""
+    pipe: Any = TINY[name].shared()
+    with torch.device("meta"):
+        unet = type(pipe.unet).from_config(pipe.unet.config)
+    return count(unet, unet_forward(), (2, side, side), workspace_of(torch.device("cpu")))
 
 
 @pytest.mark.parametrize(("name", "shape"), [*zip(KNOWN, [(1, 16, 16), (2, 24, 16)], strict=True)])
@@ -124,7 +128,7 @@ def test_attention_holds_no_square_of_tokens() -> None:
 def test_peak_on_meta_is_that_of_the_real_networks(name: str) -> None:
     pipe = TINY[name].shared()
     for network, call in ((pipe.unet, unet_forward()), (pipe.vae, vae_decode)):
-        with torch.no_grad(), LiveBytes() as memory:
+        with torch.no_grad(), LiveBytes(workspace_of(network.device)) as memory:
             call(network, (2, 32, 32))
         # The CPU's attention kernel also returns a sum a query, which none of the others do at inference.
         assert MeasuredNetwork(network, call).cost((2, 32, 32)).peak_bytes == pytest.approx(memory.peak, rel=0.05)
@@ -334,3 +338,28 @@ def test_bad_unet_config() -> None:
     config = dict(TINY["stable-diffusion"].shared().unet.config) | {"class_embed_type": "timestep"}
     with pytest.raises(ValueError, match="unet_config"):
         unet_tflops(config, 8, 8)
+
+
+def test_convolutions_of_the_cpu_copy_their_input_and_weights() -> None:
+    pictures, filters = (torch.empty(shape, device="meta") for shape in ((2, 32, 24, 24), (16, 32, 3, 3)))
+    made = 4 * 2 * 16 * 24 * 24
+    copies = (("cpu", pictures.nbytes + filters.nbytes), ("cuda", 0))
+    for device, copied in copies:
+        with LiveBytes(workspace_of(torch.device(device))) as memory:
+            torch.nn.functional.conv2d(pictures, filters, padding=1)
+        assert memory.peak == made + copied
+    last = [tensor.to(memory_format=torch.channels_last) for tensor in (pictures, filters)]
+    for arguments, copied in ((last, filters.nbytes), ([pictures, filters[:, :, :1, :1]], 0)):
+        with LiveBytes(workspace_of(torch.device("cpu"))) as memory:
+            made_now = torch.nn.functional.conv2d(*arguments)
+        assert memory.peak == made_now.nbytes + copied
+
+
+@pytest.mark.parametrize(("dtype", "packed"), [(torch.float32, 0), (torch.bfloat16, 2)])
+def test_attention_of_the_cpu_packs_keys_and_values_in_half_precision(dtype: torch.dtype, packed: int) -> None:
+    query = torch.randn(1, 2, 64, 16, dtype=dtype)
+    with LiveBytes() as plain, torch.no_grad():
+        scaled_dot_product_attention(query, query, query)
+    with LiveBytes(workspace_of(query.device)) as memory, torch.no_grad():
+        scaled_dot_product_attention(query, query, query)
+    assert memory.peak == plain.peak + packed * query.nbytes

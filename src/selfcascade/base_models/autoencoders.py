@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 
+# From here on a decoded picture alone takes gigabytes inside a VAE, so it is decoded in tiles unless told otherwise.
+TILING_AREA = 2048 * 2048
+
 
 @contextlib.contextmanager
 def full_precision(vae: Any) -> Generator[Any]:

@@ -23,6 +23,7 @@ from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.renoising import add_noise_at_start, noise_like
 from selfcascade.base_models.request import Request
 from selfcascade.base_models.resizing import lanczos, resize_latents
+from selfcascade.base_models.saving_memory import WHOLE, Saving
 from selfcascade.base_models.stage_controls import controls_at
 from selfcascade.base_models.stage_scheduler import (
     NoStepLeft,
@@ -83,6 +84,7 @@ class PipelineBaseModel:
         request: The call's arguments.
         settings: How pivots are enlarged, and how closely stages follow them.
         contexts: Contexts entered for every stage, in this order.
+        measures: The parts in which the call runs; kept for the caller, who applies them.
     """
 
     def __init__(
@@ -91,8 +93,9 @@ class PipelineBaseModel:
         request: Request,
         settings: PivotSettings | None = None,
         contexts: Sequence[StageContext] = (),
+        measures: Saving = WHOLE,
     ) -> None:
-        self.family, self.pipe, self.request = family, family.pipe, request
+        self.family, self.pipe, self.request, self.measures = family, family.pipe, request, measures
         self.settings, self.contexts = settings or PivotSettings(), tuple(contexts)
         accepted = inspect.signature(self.pipe.__call__).parameters
         fixed = {name: value for name, value in family.fixed_arguments.items() if name in accepted}

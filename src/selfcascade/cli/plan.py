@@ -27,14 +27,17 @@ def plan(given: dict[str, Any], batch: Batch = 1, debug: Debug = False) -> None:
     if not cascade.family.video:
         check_of_clips(options)
     tell_strength(cascade, options)
-    stages = cascade.plan(**options.keywords("plan"))
+    stages = cascade.plan(**options.changed(max_memory=None).keywords("plan"))
 
+    from selfcascade.cost.fitting import fitted
     from selfcascade.cost.plan import estimate_call
 
     table = Table("stage", "size (HxW)", "pivot step", "steps")
     for column in ("TFLOPs", "seconds", "memory (GiB)"):
         table.add_column(column, justify="right")
-    costs = estimate_call(cascade, stages, options, batch, steering(cascade, options))
+    given_too = steering(cascade, options)
+    measures = fitted(cascade, stages, options, batch, given_too, tuned=cascade.upsamplers is not None)
+    costs = estimate_call(cascade, stages, options, batch, given_too, measures)
     for stage, cost in zip(stages, costs, strict=True):
         pivot = "-" if stage.pivot_step is None else str(stage.pivot_step)
         figures = (_figure(cost.tflops), _figure(cost.seconds), _figure(cost.peak_bytes, 2**30))
@@ -45,12 +48,28 @@ def plan(given: dict[str, Any], batch: Batch = 1, debug: Debug = False) -> None:
         "all", "", "", str(sum(cost.steps for cost in costs)), *totals, _figure(max(peaks, default=None), 2**30)
     )
     show(table)
+    if options.max_memory is not None:
+        _tell_saving(cascade, options, measures, costs, estimate_call(cascade, stages, options, batch, given_too))
     if cascade.upsamplers is not None:
         note("the upsamplers' own share, 0.2 to 2 % of a stage, is not counted (docs/upsamplers.md)")
     if cascade.family.video:
         most = cascade.family.most_frames
         note(f"clips of {options.num_frames} frames" + ("" if most is None else f", at most {most}"))
     note(f"native size {cascade.native_size}; sizes are multiples of {cascade.multiple} pixels")
+
+
+def _tell_saving(cascade: Any, options: Any, measures: Any, costs: list[Any], whole: list[Any]) -> None:
+    """Says what is done to stay within the memory, and what that takes."""
+    from selfcascade.cost.fitting import told
+    from selfcascade.options.memory import in_words
+
+    peaks = [max(cost.peak_bytes for cost in each) for each in (costs, whole)]
+    words = f"within {options.max_memory}: {told(measures, cascade.family.factor)}; {in_words(peaks[0])} of memory"
+    seconds = [_total(each, "seconds") for each in (costs, whole)]
+    if peaks[0] != peaks[1]:
+        times = f", {seconds[0] / seconds[1]:.2f}x the time" if seconds[0] and seconds[1] else ""
+        words += f" instead of {in_words(peaks[1])}{times}"
+    note(words)
 
 
 def _total(costs: list[Any], name: str) -> float | None:

@@ -22,7 +22,8 @@ from selfcascade.base_models.driver import PipelineBaseModel, StageContext
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.request import Request
 from selfcascade.cascade import Size, Stage
-from selfcascade.cost.forward import ForwardCost, count_call, counting, weightless_copy
+from selfcascade.cost.forward import ForwardCost, count_call, counting, memory_format, weightless_copy
+from selfcascade.cost.workspace import workspace_of
 
 # A prompt of typical length, because pipelines that do not pad prompts attend to fewer tokens of shorter ones.
 PROMPT = "a lighthouse on a rocky coast at dusk, waves breaking, a red boat"
@@ -44,6 +45,7 @@ class Calls:
             they are kept with the network, for later dry runs.
         evaluations: Number of steps that the scheduler took.
         changing: Whether steps of one shape may differ: the last one of local attention costs more.
+        pieces: Pieces in which feed-forward layers run.
     """
 
     costs: list[ForwardCost] = field(default_factory=list[ForwardCost])
@@ -52,6 +54,7 @@ class Calls:
 
     evaluations: int = 1
     changing: bool = False
+    pieces: int = 1
 
     @property
     def each(self) -> int:
@@ -82,6 +85,8 @@ def dry_step(
     guidance_scale: float | None = None,
     contexts: Sequence[StageContext] = (),
     pivot: Size | None = None,
+    changing: bool = False,
+    pieces: int = 1,
 ) -> tuple[Calls, torch.Size]:
     """The calls of the denoisers in a step at a size (or in two, if the last may differ), and the latents' shape.
 
@@ -92,12 +97,14 @@ def dry_step(
         guidance_scale: The stage's guidance weight; None means the pipeline's default.
         contexts: Contexts of `SelfCascade` that change the denoiser during the stage.
         pivot: Size of the stage before; None for the base stage.
+        changing: Whether contexts change from one step to the last.
+        pieces: Pieces in which the contexts run feed-forward layers.
 
     Raises:
         CannotCount: A network reads its inputs' values, or does not match its configuration.
     """
-    calls = Calls(changing=bool(contexts))
-    stage = Stage(0, 2, size, 2 if contexts else 1, None, guidance_scale)
+    calls = Calls(changing=changing, pieces=pieces)
+    stage = Stage(0, 2, size, 2 if changing else 1, None, guidance_scale)
     around = [functools.partial(_above, family, context, pivot) for context in contexts]
     request = replace(request, output_type="latent")
     with counting(), _weightless(family, calls), torch.random.fork_rng(), torch.no_grad():  # pyright: ignore[reportUnknownMemberType]
@@ -142,10 +149,12 @@ def _answering(network: Any, device: torch.device, name: str, calls: Calls) -> G
         shapes = tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else str(leaf) for leaf in leaves)
         part, mask = _reading(network, kwargs)
         lengths = None if mask is None else tuple(mask.sum(1).tolist())
-        key = name, str(structure), shapes, lengths, network.dtype, len(calls.costs) if calls.changing else 0
+        state = network.dtype, memory_format(network), device.type, calls.pieces
+        key = name, str(structure), shapes, lengths, state, len(calls.costs) if calls.changing else 0
         if key not in answers:
             with _on_values(network, self, part, mask):
-                answers[key] = count_call(functools.partial(_on_meta, kind.forward, self, args, kwargs))
+                call = functools.partial(_on_meta, kind.forward, self, args, kwargs)
+                answers[key] = count_call(call, workspace_of(device))
         cost, answer = answers[key]
         if name in DENOISERS:
             calls.costs.append(cost)

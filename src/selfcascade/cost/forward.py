@@ -7,7 +7,6 @@ Attention is assumed to run in a fused kernel, as on CPU and CUDA, which never s
 from __future__ import annotations
 
 import contextlib
-import time
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from selfcascade.cost import timing
 from selfcascade.cost.timing import PassTimes, Shape
+from selfcascade.cost.workspace import Workspace, no_workspace, workspace_of
 
 CLIP_TOKENS = 77
 SDXL_TIME_IDS = 6
@@ -54,7 +55,7 @@ class ForwardCost:
     Attributes:
         flops: FLOPs in total.
         attention_flops: FLOPs of the attention kernels, without the projections around them.
-        peak_bytes: Peak bytes of activations, inputs included; without weights and kernels' workspaces.
+        peak_bytes: Peak bytes of activations, inputs and kernels' workspaces included; without weights.
     """
 
     flops: int
@@ -82,14 +83,14 @@ def unet_cost(unet_config: Mapping[str, Any], height_latent: int, width_latent: 
     return count(unet, unet_forward(), (batch, height_latent, width_latent))
 
 
-def count(network: Any, forward: Forward, shape: Shape) -> ForwardCost:
+def count(network: Any, forward: Forward, shape: Shape, workspace: Workspace = no_workspace) -> ForwardCost:
     """The cost of `forward(network, shape)` for a network on the meta device."""
-    return count_call(lambda: forward(network, shape))[0]
+    return count_call(lambda: forward(network, shape), workspace)[0]
 
 
-def count_call(call: Callable[[], Any]) -> tuple[ForwardCost, Any]:
-    """The cost of a call of a network on the meta device, and its output."""
-    with torch.no_grad(), _FusedAttention(), FlopCounterMode(display=False) as counter, LiveBytes() as memory:
+def count_call(call: Callable[[], Any], workspace: Workspace = no_workspace) -> tuple[ForwardCost, Any]:
+    """The cost of a call of a network on the meta device with these kernels, and its output."""
+    with torch.no_grad(), _FusedAttention(), FlopCounterMode(display=False) as counter, LiveBytes(workspace) as memory:
         answer = call()
     by_operation = counter.get_flop_counts().get("Global", {})
     return ForwardCost(sum(by_operation.values()), by_operation.get(fused_attention, 0), memory.peak), answer
@@ -146,7 +147,15 @@ def weightless_copy(network: Any) -> Any:
             made = kind.from_config(network.config) if hasattr(kind, "from_config") else kind(network.config)
         _COPIES[network] = made.eval()
     # diffusers' own `to` warns about loading, but nothing is loaded here.
-    return nn.Module.to(_COPIES[network], network.dtype)
+    to: Any = nn.Module.to
+    return to(_COPIES[network], dtype=network.dtype, memory_format=memory_format(network))
+
+
+def memory_format(network: nn.Module) -> torch.memory_format:
+    """Memory format of a network's filters."""
+    filters = next((weight for weight in network.parameters() if weight.ndim == 4 and weight[0, 0].numel() > 1), None)
+    last = filters is not None and not filters.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
 
 
 class MeasuredNetwork:
@@ -161,13 +170,15 @@ class MeasuredNetwork:
     def __init__(self, real: Any, forward: Forward, role: str = "") -> None:
         self.real, self.forward, self.role = real, forward, role
         known = _MEASURED.setdefault(real, {})
-        self.counted: dict[Shape, ForwardCost] = known.setdefault((real.dtype, role), {})
+        kernels = real.dtype, memory_format(real), real.device.type
+        self.counted: dict[Shape, ForwardCost] = known.setdefault((kernels, role), {})
         self.timed: dict[Shape, float] = known.setdefault((real.dtype, role, real.device), {})
 
     def cost(self, shape: Shape) -> ForwardCost:
         """The cost of a pass at this shape."""
         if shape not in self.counted:
-            self.counted[shape] = count(weightless_copy(self.real), self.forward, shape)
+            workspace = workspace_of(self.real.device)
+            self.counted[shape] = count(weightless_copy(self.real), self.forward, shape, workspace)
         return self.counted[shape]
 
     def seconds(self, wanted: Iterable[Shape]) -> dict[Shape, float]:
@@ -178,21 +189,25 @@ class MeasuredNetwork:
         return self.cost(shape).flops
 
     def _run(self, shape: Shape) -> float:
-        began = time.perf_counter()
+        began = timing.clock()
         self.forward(self.real, shape)
         if self.real.device.type != "cpu":
             torch.accelerator.synchronize(self.real.device)
-        return time.perf_counter() - began
+        return timing.clock() - began
 
 
 class LiveBytes(TorchDispatchMode):
     """Tracks the storages that operations allocate in this context; `peak` is the largest number of bytes at once.
 
     Storages from outside, such as the weights, and views of them do not count.
+
+    Args:
+        workspace: Bytes that an operation's kernel holds while it runs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, workspace: Workspace = no_workspace) -> None:
         super().__init__()
+        self.workspace = workspace
         self.live, self.peak = 0, 0
         self._seen: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
@@ -204,7 +219,7 @@ class LiveBytes(TorchDispatchMode):
                 self._seen.add(storage)
                 self.live += storage.nbytes()
                 weakref.finalize(storage, self._free, storage.nbytes())
-        self.peak = max(self.peak, self.live)
+        self.peak = max(self.peak, self.live + self.workspace(func, args))
         return result
 
     def _free(self, nbytes: int) -> None:

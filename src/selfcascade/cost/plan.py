@@ -8,15 +8,17 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from selfcascade.base_models import family_of
-from selfcascade.base_models.autoencoders import full_precision
+from selfcascade.base_models.autoencoders import TILING_AREA, full_precision
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.last_timesteps import linear_sigmas
+from selfcascade.base_models.protocols import Pipeline
+from selfcascade.base_models.saving_memory import WHOLE, Saving, tiles
 from selfcascade.base_models.stage_attention import attention_of
 from selfcascade.base_models.stage_scheduler import stage_scheduler
 from selfcascade.base_models.stage_values import scheduler_of
@@ -27,7 +29,19 @@ from selfcascade.cost.steps import Kind, StepCosts
 from selfcascade.cost.whole_coding import FamilyCoders
 from selfcascade.options import Options
 from selfcascade.options.checks import is_whole
-from selfcascade.pipeline import TILING_AREA, SelfCascade
+from selfcascade.options.presets import Preset
+
+
+class Cascade(Protocol):
+    """What is asked of the `SelfCascade` whose call is to be told."""
+
+    pipe: Pipeline
+    family: Family
+    native_size: Size
+
+    def chosen_preset(self, options: Options) -> Preset:
+        """Settings of a call with these options."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -66,10 +80,12 @@ def estimate(
     native: Size | None = None,
     arguments: Mapping[str, Any] | None = None,
     family: type[Family] | None = None,
+    vae_tiling: bool | None = None,
+    measures: Saving = WHOLE,
 ) -> list[StageCost]:
     """The cost of each stage of a plan. Nothing is sampled, but the networks run for under a second to be timed.
 
-    Not counted are LoRAs, feature upsamplers, prompt encoding and kernels' workspaces.
+    Not counted are LoRAs, feature upsamplers, prompt encoding and workspaces of kernels other than the CPU's.
 
     Args:
         pipe: A pipeline of a supported family.
@@ -82,6 +98,8 @@ def estimate(
         native: Size that the model was trained at, for windows of local attention; None asks the family.
         arguments: Keywords for the pipeline's call, such as embeddings if it has no text encoder.
         family: A subclass of `selfcascade.Family` for this pipeline; None takes the one registered for its class.
+        vae_tiling: Whether the VAE works in tiles; None: from 2048 x 2048 pixels on.
+        measures: The parts in which the call runs.
 
     Raises:
         ValueError: `batch` or `frames` is not a positive whole number, or the pipeline is not supported.
@@ -99,8 +117,9 @@ def estimate(
     plan = [(stage, scheduled_steps(scheduler_of(pipe, stage), stage, shift)) for stage in stages]
     try:
         with torch.no_grad():
-            costs = StepCosts(own, batch, frames if own.video else None, native, dict(arguments or {}))
-            return _costs(own, costs, plan, guided, upsampling, attention)
+            costs = StepCosts(own, batch, frames if own.video else None, native, dict(arguments or {}), measures)
+            with tiles(own.vae, measures.tile):
+                return _costs(own, costs, plan, guided, upsampling, attention, vae_tiling)
     except CannotCount as error:
         words = f"the FLOPs, time and memory of {own.name} cannot be estimated before it runs"
         warnings.warn(f"{words}: {error}", UserWarning, stacklevel=2)
@@ -108,11 +127,12 @@ def estimate(
 
 
 def estimate_call(
-    cascade: SelfCascade,
+    cascade: Cascade,
     stages: Sequence[Stage],
     options: Options,
     batch: int = 1,
     arguments: Mapping[str, Any] | None = None,
+    measures: Saving = WHOLE,
 ) -> list[StageCost]:
     """The cost of each stage of a call with these options.
 
@@ -122,6 +142,7 @@ def estimate_call(
         options: Options of the call; the preset supplies what they leave out.
         batch: Pictures or clips made together.
         arguments: Keywords for the pipeline's call, such as pictures that steer it.
+        measures: The parts in which the call runs.
     """
     preset = cascade.chosen_preset(options)
     attention = attention_of(cascade.family, preset.attention, asked=options.attention is not None)
@@ -135,6 +156,8 @@ def estimate_call(
         native=cascade.native_size,
         arguments=arguments,
         family=type(cascade.family),
+        vae_tiling=options.vae_tiling,
+        measures=measures,
     )
 
 
@@ -175,17 +198,16 @@ def _costs(
     guided: bool,
     upsampling: str | None,
     attention: str,
+    vae_tiling: bool | None,
 ) -> list[StageCost]:
     pipe: Any = family.pipe
-    weights = sum(_nbytes(part) for part in pipe.components.values() if isinstance(part, nn.Module))
-    kinds = [_kind(stage, guided, attention) for stage, _ in plan]
+    weights = weight_bytes(pipe)
+    kinds = [kind_of(stage, guided, attention) for stage, _ in plan]
     keys = [(stage.size, kind) for (stage, _), kind in zip(plan, kinds, strict=True)]
     last = plan[-1][0].size
-    # Pipelines that can decode in float32 for their VAE have this method.
-    upcasts = hasattr(pipe, "upcast_vae")
-    with full_precision(pipe.vae) if upcasts else contextlib.nullcontext(pipe.vae):
-        coders = _coders(family, costs.latents(*keys[0]), last)
-        codings = _codings(coders, [stage for stage, _ in plan], upsampling)
+    with as_decoding(pipe):
+        coders = coders_of(family, costs.latents(*keys[0]), last, vae_tiling)
+        codings = codings_of(coders, [stage for stage, _ in plan], upsampling)
         # An offloaded network would be timed with its transfer, which a run pays once for many steps.
         resident = family.denoiser.device == family.vae.device == pipe._execution_device
         step_seconds = costs.seconds(keys) if resident else {}
@@ -204,20 +226,36 @@ def _costs(
     return results
 
 
-def _coders(family: Family, latents: torch.Size, last: Size) -> Coders[Any]:
+def as_decoding(pipe: Any) -> contextlib.AbstractContextManager[Any]:
+    """Within it the VAE has the precision in which the pipeline decodes."""
+    # Families whose pipelines decode in float32 where their VAE asks for it have this method.
+    upcasts = hasattr(pipe, "upcast_vae")
+    return full_precision(pipe.vae) if upcasts else contextlib.nullcontext(pipe.vae)
+
+
+def coders_of(family: Family, latents: torch.Size, last: Size, vae_tiling: bool | None = None) -> Coders[Any]:
+    """The VAE's decoder and encoder.
+
+    Args:
+        family: The pipeline's.
+        latents: Shape of some stage's latents.
+        last: Size of the last stage.
+        vae_tiling: As in `estimate`.
+    """
     vae, pipe = family.vae, family.pipe
-    tiled = vae.use_tiling or last.area >= TILING_AREA
+    tiled = vae.use_tiling or (last.area >= TILING_AREA if vae_tiling is None else vae_tiling)
     if type(vae).__name__ == "AutoencoderKL" and getattr(pipe, "vae_scale_factor", None) == family.factor:
         return PictureCoders(pipe, vae, latents[0], latents[2] if family.video else None, tiled)
     return FamilyCoders(family, latents, tiled)
 
 
-def _kind(stage: Stage, guided: bool, attention: str) -> Kind:
+def kind_of(stage: Stage, guided: bool, attention: str) -> Kind:
+    """What makes the steps of this stage differ from others'."""
     scale = stage.guidance_scale if guided else 1.0
     return Kind(scale, attention == "local" and stage.pivot_step is not None)
 
 
-def _codings(coders: Coders[CodingT], stages: Sequence[Stage], upsampling: str | None) -> list[list[CodingT]]:
+def codings_of(coders: Coders[CodingT], stages: Sequence[Stage], upsampling: str | None) -> list[list[CodingT]]:
     """The VAE's work in each stage: pivots are decoded and encoded for RGB, a user's image encoded, the end decoded."""
     found: list[list[CodingT]] = [[] for _ in stages]
     for index, stage in enumerate(stages):
@@ -230,5 +268,8 @@ def _codings(coders: Coders[CodingT], stages: Sequence[Stage], upsampling: str |
     return found
 
 
-def _nbytes(network: nn.Module) -> int:
-    return sum(tensor.nbytes for tensor in itertools.chain(network.parameters(), network.buffers()))
+def weight_bytes(pipe: Any) -> int:
+    """Bytes of the weights of all networks of a pipeline."""
+    networks = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+    tensors = itertools.chain.from_iterable((*network.parameters(), *network.buffers()) for network in networks)
+    return sum(tensor.nbytes for tensor in tensors)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import time
 import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,10 +15,12 @@ from torch import nn
 from selfcascade.base_models.driver import StageContext
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.request import Request
+from selfcascade.base_models.saving_memory import WHOLE, Saving, saving
 from selfcascade.base_models.stage_attention import attending_locally
 from selfcascade.cascade import Size, Stage
+from selfcascade.cost import timing
 from selfcascade.cost.dry_run import PROMPT, Calls, dry_step
-from selfcascade.cost.forward import ForwardCost
+from selfcascade.cost.forward import ForwardCost, memory_format
 from selfcascade.cost.timing import PassTimes, Shape
 
 Known = tuple[ForwardCost, ForwardCost, torch.Size]
@@ -49,6 +50,7 @@ class StepCosts:
         frames: Number of frames in a clip; None for pictures.
         native: Size that the model was trained at, for windows of local attention; None asks the family.
         arguments: Keywords for the pipeline's call, such as embeddings if it has no text encoder.
+        measures: The parts in which the networks run.
     """
 
     def __init__(
@@ -58,8 +60,9 @@ class StepCosts:
         frames: int | None,
         native: Size | None = None,
         arguments: dict[str, Any] | None = None,
+        measures: Saving = WHOLE,
     ) -> None:
-        self.family, self.batch, self.native = family, batch, native
+        self.family, self.batch, self.native, self.measures = family, batch, native, measures
         given = dict(arguments or {})
         if frames is not None:
             given["num_frames"] = frames
@@ -71,10 +74,9 @@ class StepCosts:
         network = family.denoiser
         shapes = tuple(sorted((name, _cost_key(value)) for name, value in given.items()))
         known = _MEASURED.setdefault(network, {})
-        self._counted: dict[Any, Known] = known.setdefault((network.dtype, batch, shapes, native), {})
-        self._timed: dict[Any, dict[Shape, float]] = known.setdefault(
-            (network.dtype, batch, shapes, native, network.device), {}
-        )
+        key = network.dtype, memory_format(network), network.device, batch, shapes, native, measures
+        self._counted: dict[Any, Known] = known.setdefault(("counted", *key), {})
+        self._timed: dict[Any, dict[Shape, float]] = known.setdefault(("timed", *key), {})
 
     def cost(self, size: Size, kind: Kind) -> ForwardCost:
         """The denoisers' cost in a step before the last."""
@@ -115,12 +117,17 @@ class StepCosts:
 
     def _dry_step(self, size: Size, kind: Kind) -> tuple[Calls, torch.Size]:
         pivot = Size(*(max(self.family.multiple, side // 2) for side in size)) if kind.local else None
-        return dry_step(self.family, size, self.request, kind.guidance_scale, self._contexts(kind), pivot)
+        contexts = self._contexts(kind)
+        return dry_step(
+            self.family, size, self.request, kind.guidance_scale, contexts, pivot, kind.local, self.measures.pieces
+        )
 
     def _contexts(self, kind: Kind) -> Sequence[StageContext]:
-        if not kind.local:
-            return ()
-        return [functools.partial(attending_locally, self.family, self.native or self.family.native_size)]
+        results = self.request.prompts * self.request.copies
+        contexts: list[StageContext] = [functools.partial(saving, self.family, self.measures, results)]
+        if kind.local:
+            contexts.append(functools.partial(attending_locally, self.family, self.native or self.family.native_size))
+        return contexts
 
     def _shape(self, size: Size) -> Shape:
         return self.batch, size.height // self.family.factor, size.width // self.family.factor
@@ -140,12 +147,12 @@ class StepCosts:
         with contextlib.ExitStack() as stack:
             for context in self._contexts(kind):
                 stack.enter_context(context(stage, torch.empty(latents, device="meta")))
-            began = time.perf_counter()
+            began = timing.clock()
             for name, args, kwargs in calls.inputs[: calls.each]:
                 getattr(self.family.pipe, name)(*args, **kwargs)
             if device.type != "cpu":
                 torch.accelerator.synchronize(device)
-        return time.perf_counter() - began
+        return timing.clock() - began
 
 
 def _cost_key(value: Any) -> str:

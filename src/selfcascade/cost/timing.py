@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -10,6 +11,7 @@ import torch
 Shape = tuple[int, int, int]  # (B, h, w) of latents
 # A network. A second size may take ten times as long once: one alone is mostly overhead where it is small.
 TIMING_SECONDS = 0.6
+clock = time.perf_counter  # of all timed passes
 
 
 class PassTimes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,8 +13,10 @@ from selfcascade.base_models.autoencoders import tiling
 from selfcascade.base_models.borrowing import replacing_attributes
 from selfcascade.base_models.family import Family
 from selfcascade.cascade import Size
+from selfcascade.cost import timing
 from selfcascade.cost.forward import ForwardCost, count_call, counting, weightless_copy
 from selfcascade.cost.timing import PassTimes, Shape
+from selfcascade.cost.workspace import workspace_of
 
 
 class WholeCoding:
@@ -74,7 +75,9 @@ class FamilyCoders:
             copy, own = weightless_copy(self.family.vae), vars(self.family.vae)
             vars(copy).update({name: own[name] for name in own if name.startswith(("use_", "tile_"))})
             with counting(), replacing_attributes(self.family.pipe, {"vae": copy}), tiling(copy, self.tiled):
-                self._counted[decodes, shape] = count_call(self._call(decodes, shape, torch.device("meta")))[0]
+                self._counted[decodes, shape] = count_call(
+                    self._call(decodes, shape, torch.device("meta")), workspace_of(self.family.vae.device)
+                )[0]
         return self._counted[decodes, shape]
 
     def _flops(self, decodes: bool, shape: Shape) -> int:
@@ -83,12 +86,12 @@ class FamilyCoders:
     def _run(self, decodes: bool, shape: Shape) -> float:
         device = self.family.vae.device
         call = self._call(decodes, shape, device)
-        began = time.perf_counter()
+        began = timing.clock()
         with tiling(self.family.vae, self.tiled):
             call()
         if device.type != "cpu":
             torch.accelerator.synchronize(device)
-        return time.perf_counter() - began
+        return timing.clock() - began
 
     def _call(self, decodes: bool, shape: Shape, device: torch.device) -> Callable[[], Tensor]:
         _, height, width = shape

@@ -28,6 +28,7 @@ from selfcascade.options.checks import (
     refusal,
 )
 from selfcascade.options.load_options import LoadOptions, SchedulerName, Weight
+from selfcascade.options.memory import MemorySize
 from selfcascade.options.presets import PRESETS, Attention, Portion, Preset, Upsampling, preset_named
 from selfcascade.options.use import (
     CALLS,
@@ -198,6 +199,10 @@ class Options(LoadOptions):
     vae_tiling: Annotated[
         bool | None,
         Use("Decode the last stage in tiles.", "from 2048x2048 pixels on", MAKE, calls=CALLS, taken_by="vae_tiling"),
+    ] = None
+    max_memory: Annotated[
+        MemorySize | None,
+        of_cascade("Most memory for weights and activations; the call is done in parts to fit.", unless="no limit"),
     ] = None
     generator: Annotated[
         Generators | None, of_python("Source of all random numbers; a list gives each picture its own.")

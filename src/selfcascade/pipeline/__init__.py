@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from selfcascade.pipeline.cascade_pipeline import TILING_AREA, SelfCascade
+from selfcascade.pipeline.cascade_pipeline import SelfCascade
 
-__all__ = ["TILING_AREA", "SelfCascade"]
+__all__ = ["SelfCascade"]

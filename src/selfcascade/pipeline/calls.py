@@ -15,6 +15,7 @@ from selfcascade.base_models.family import Family
 from selfcascade.base_models.pivot_controls import PivotSettings
 from selfcascade.base_models.protocols import Pipeline
 from selfcascade.base_models.request import Request
+from selfcascade.base_models.saving_memory import WHOLE, Saving
 from selfcascade.cascade import Stage, StageResult
 from selfcascade.options import Options, uses
 from selfcascade.options.checks import OptionError, is_whole, nearest, shown
@@ -45,6 +46,7 @@ class SelfCascadeOutput:
         interrupted: Whether the caller stopped it; the pictures are then from the last stage that ran.
         nsfw_content_detected: The safety checker's result for each picture; None if the pipeline reports none.
         pivot_settings: How pivots were enlarged and used; None if no stage had one.
+        saving: The parts in which the call ran to fit into its `max_memory`.
     """
 
     images: Any
@@ -53,6 +55,7 @@ class SelfCascadeOutput:
     interrupted: bool = False
     nsfw_content_detected: list[bool] | None = None
     pivot_settings: PivotSettings | None = None
+    saving: Saving = WHOLE
 
     def __getitem__(self, key: int | str) -> Any:
         """Access as in diffusers' outputs: 0 for the pictures or clips, or the name of an attribute."""

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast, overload
 import torch
 from torch import Tensor
 
-from selfcascade.base_models.autoencoders import tiling
+from selfcascade.base_models.autoencoders import TILING_AREA, tiling
 from selfcascade.base_models.decoding import decode_latents
 from selfcascade.base_models.driver import PipelineBaseModel, PipelineSample, StageContext
 from selfcascade.base_models.finite import checking_pixels
@@ -18,6 +18,7 @@ from selfcascade.base_models.given_pivot import taken_up
 from selfcascade.base_models.image_pivot import image_pivot
 from selfcascade.base_models.pivot_controls import PivotSettings
 from selfcascade.base_models.request import Request
+from selfcascade.base_models.saving_memory import WHOLE, Saving, saving, tiles
 from selfcascade.base_models.stage_attention import attending_locally, attention_of
 from selfcascade.base_models.stage_values import check_values
 from selfcascade.cascade import Size, Stage, StageResult, self_cascade
@@ -35,9 +36,6 @@ from selfcascade.pipeline.calls import (
 )
 from selfcascade.pipeline.planning import Planner, enlarged_size, sizes_from
 from selfcascade.upsamplers.skip_features import adding_skip_features, check_hookable
-
-# From this size on, decoding a picture takes gigabytes inside a VAE, so tiles are the default.
-TILING_AREA = 2048 * 2048
 
 
 class SelfCascade(Planner):
@@ -87,6 +85,7 @@ class SelfCascade(Planner):
         upsampler_scale: float | None = None,
         shared_noise: float | None = None,
         pivot: Tensor | None = None,
+        max_memory: str | None = None,
         **arguments: Any,
     ) -> SelfCascadeOutput: ...
 
@@ -118,6 +117,8 @@ class SelfCascade(Planner):
                 (`base_models.renoising.mixed_noise`); None means 0. The base stage's noise is the pipeline's own.
             pivot: z_0 of an earlier call's stage, `out.stages[r].latents`. That stage and those before it are skipped,
                 so you can pick a base sample first and enlarge it afterwards.
+            max_memory: Most memory for weights and activations, such as "8GB". A call that would take more runs in the
+                parts that `cost.fitting.fitted` chooses; `SelfCascadeOutput.saving` has them.
             arguments: Keywords of the pipeline's own call, passed on unchanged at every stage. A
                 `callback_on_step_end` finds the `Stage` under "stage" in its keyword arguments.
 
@@ -130,7 +131,7 @@ class SelfCascade(Planner):
         pivot = cast("Tensor", options.pivot)
         after, request = taken_up(pivot, stages, request, self.family)
         check_values(self.pipe, request, after)
-        base = self._base(request, options)
+        base = self._base(request, options, stages)
         check_has_pivot(options, stages)
         start = None if options.pivot is None else lambda: base.resume(pivot, stages[0])
         return self._run(base, after, start, options)
@@ -165,6 +166,7 @@ class SelfCascade(Planner):
         vae_tiling: bool | None = None,
         upsampler_scale: float | None = None,
         shared_noise: float | None = None,
+        max_memory: str | None = None,
         **arguments: Any,
     ) -> SelfCascadeOutput: ...
 
@@ -213,18 +215,30 @@ class SelfCascade(Planner):
         request = Request(words, options.generator, options.output_type, arguments)
         request = request.for_pictures(len(pixels), self.family.video)
         check_values(self.pipe, request, stages)
-        base = self._base(request, options)
+        base = self._base(request, options, stages)
         pivot = functools.partial(image_pivot, self.family, request, pixels, sizes[0], before, self._tuned(options))
         return self._run(base, stages, pivot, options)
 
-    def _base(self, request: Request, options: Options) -> PipelineBaseModel:
+    def _base(self, request: Request, options: Options, stages: Sequence[Stage]) -> PipelineBaseModel:
         preset, scale = self.chosen_preset(options), 1.0 if options.upsampler_scale is None else options.upsampler_scale
         shared_noise = options.shared_noise or 0.0
         check_call(request, scale, tuned=self.upsamplers is not None)
         check_clips(self.family, request.arguments.get("num_frames"), shared_noise)
         attention = attention_of(self.family, preset.attention, asked=options.attention is not None)
         settings = PivotSettings(preset.upsampling, preset.anchor, preset.energy, shared_noise, attention)
-        return PipelineBaseModel(self.family, request, settings, self._contexts(options, scale, attention))
+        contexts, measures = self._contexts(options, scale, attention), self._measures(request, options, stages)
+        if measures != WHOLE:
+            contexts.append(functools.partial(saving, self.family, measures, request.prompts * request.copies))
+        return PipelineBaseModel(self.family, request, settings, contexts, measures)
+
+    def _measures(self, request: Request, options: Options, stages: Sequence[Stage]) -> Saving:
+        """In which parts the call is done, so that it fits into its `max_memory`."""
+        if options.max_memory is None:
+            return WHOLE
+        from selfcascade.cost.fitting import fitted
+
+        arguments = {**request.arguments, "prompt": request.prompt}
+        return fitted(self, stages, options, request.prompts, arguments, self._tuned(options))
 
     def _tuned(self, options: Options) -> bool:
         return self.upsamplers is not None and options.upsampler_scale != 0
@@ -256,7 +270,8 @@ class SelfCascade(Planner):
         options: Options,
     ) -> SelfCascadeOutput | tuple[Any, list[StageResult[PipelineSample]]]:
         tiled = stages[-1].size.area >= TILING_AREA if options.vae_tiling is None else options.vae_tiling
-        with tiling(self.family.vae, tiled), checking_pixels(self.family), torch.no_grad():
+        vae, side = self.family.vae, base.measures.tile
+        with tiling(vae, tiled), tiles(vae, side), checking_pixels(self.family), torch.no_grad():
             stages = base.with_steps(stages, chosen=options.chooses_pivot)
             results = list(self_cascade(base, stages, None if pivot is None else pivot()))
             last = results[-1].sample
@@ -266,4 +281,4 @@ class SelfCascade(Planner):
             return decoded.pictures, results
         images, frames = (None, decoded.pictures) if self.family.video else (decoded.pictures, None)
         settings = None if stages[-1].pivot_step is None else base.settings
-        return SelfCascadeOutput(images, frames, results, last.interrupted, decoded.flagged, settings)
+        return SelfCascadeOutput(images, frames, results, last.interrupted, decoded.flagged, settings, base.measures)

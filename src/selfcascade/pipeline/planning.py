@@ -74,6 +74,7 @@ class Planner:
         anchor: float | None = None,
         energy: float | None = None,
         attention: Attention | None = None,
+        max_memory: str | None = None,
     ) -> tuple[Stage, ...]:
         """The stages of a call with these arguments; nothing runs.
 
@@ -89,6 +90,8 @@ class Planner:
             strength: Instead of pivot_step, K / T in (0, 1].
             stage_scheduler: Name of a scheduler for stages with a pivot, for all of them or one each.
             upsampling, anchor, energy, attention: Replace the preset's values; see `Preset`.
+            max_memory: Most memory for weights and activations, such as "8GB"; refused if no way of running takes so
+                little. `cost.fitting.fitted` says which way is chosen.
             For each argument, None means the default in docs/options.md.
 
         Raises:
@@ -100,7 +103,13 @@ class Planner:
         given |= dict(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale)
         given |= dict(strength=strength, stage_scheduler=stage_scheduler)
         given |= dict(upsampling=upsampling, anchor=anchor, energy=energy, attention=attention)
-        return self._plan(Options(**given))
+        options = Options(**given, max_memory=max_memory)
+        stages = self._plan(options)
+        if max_memory is not None:
+            from selfcascade.cost.fitting import fitted
+
+            fitted(self, stages, options, tuned=self.upsamplers is not None)
+        return stages
 
     def _plan(self, options: Options) -> tuple[Stage, ...]:
         target = target_size(self.native_size, self.multiple, options)

@@ -1,0 +1,174 @@
+"""What makes a call fit into less memory, at the price of time: smaller tiles, and work done in parts.
+
+Guidance and feed-forward layers in parts compute what they compute in one, so results differ by rounding alone. Tiles
+of the VAE are blended where they overlap. All is put on for a call or a stage, and taken off afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from selfcascade.base_models.autoencoders import tiling
+from selfcascade.base_models.borrowing import replacing_attributes
+from selfcascade.base_models.family import Family
+from selfcascade.base_models.stage_attention import networks
+from selfcascade.cascade import Stage
+
+REPEATED = frozenset({"encoder_hidden_states", "added_cond_kwargs"})  # by some pipelines, for each frame of a clip
+TILE_ATTRIBUTES = ("tile_latent_min_size", "tile_sample_min_size")
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What a call does to take less memory; by default nothing.
+
+    Attributes:
+        tile: Side in latent pixels of the tiles in which the VAE decodes and encodes; 0: its own; None: as the call
+            says.
+        branches: Whether the branches of guidance go through the network one after the other.
+        pieces: Number of pieces in which tokens go through feed-forward layers.
+    """
+
+    tile: int | None = None
+    branches: bool = False
+    pieces: int = 1
+
+
+WHOLE = Saving()
+
+
+@contextlib.contextmanager
+def tiles(vae: Any, side: int | None) -> Generator[None]:
+    """With it the VAE works in tiles of this side in latent pixels, 0 for its own; None changes nothing."""
+    with contextlib.ExitStack() as stack:
+        if side:
+            factor = vae.tile_sample_min_size // vae.tile_latent_min_size
+            sides: dict[str, object] = dict(zip(TILE_ATTRIBUTES, (side, side * factor), strict=True))
+            stack.enter_context(replacing_attributes(vae, sides))
+        if side is not None:
+            stack.enter_context(tiling(vae, True))
+        yield
+
+
+def tile_sides(vae: Any, least: int = 16) -> list[int]:
+    """Tiles that this VAE can work in, its own first, each half of the one before; none where it has no tiles."""
+    if not hasattr(vae, "enable_tiling"):
+        return []
+    own = getattr(vae, TILE_ATTRIBUTES[0], None)
+    if own is None or not hasattr(vae, TILE_ATTRIBUTES[1]):
+        return [0]
+    return [0, *(own >> halvings for halvings in range(1, 16) if own >> halvings >= least)]
+
+
+@contextlib.contextmanager
+def saving(family: Family, measures: Saving, results: int, stage: Stage, pivot: Tensor | None) -> Generator[None]:
+    """With it the stage's networks work in parts.
+
+    Args:
+        family: The pipeline's.
+        measures: Which parts; its tiles are not put on.
+        results: Pictures or clips that are made together.
+        stage, pivot: As every `StageContext` is given them.
+    """
+    with contextlib.ExitStack() as stack:
+        for network in networks(family):
+            if measures.branches:
+                stack.enter_context(_forward_of(network, _by_branches(network.forward, results)))
+            if measures.pieces > 1:
+                for layer in feed_forwards(network):
+                    stack.enter_context(_forward_of(layer, _in_pieces(layer.forward, measures.pieces)))
+        yield
+
+
+def feed_forwards(network: nn.Module) -> list[nn.Module]:
+    """The layers that look at one token at a time; none where the network's blocks are compiled."""
+    modules = list(network.modules())
+    if any(getattr(module, "_compiled_call_impl", None) is not None for module in modules):
+        return []
+    return [module for module in modules if type(module).__name__ == "FeedForward"]
+
+
+def splits_branches(family: Family) -> bool:
+    """Whether branches of guidance can be parted: attention processors of some methods mix them."""
+    found = (getattr(module, "processor", None) for network in networks(family) for module in network.modules())
+    return not any(type(processor).__name__.startswith("PAG") for processor in found)
+
+
+@contextlib.contextmanager
+def _forward_of(module: nn.Module, forward: Callable[..., Any]) -> Generator[None]:
+    """With it the module runs this; its own `forward`, or a hook's in its place, is put back afterwards."""
+    with replacing_attributes(cast("Any", module), {"forward": forward}):
+        yield
+
+
+def _by_branches(inner: Callable[..., Any], results: int) -> Callable[..., Any]:
+    """A network's `forward`, called once for each branch of guidance that is stacked in its batch."""
+
+    @functools.wraps(inner)
+    def forward(*given: Any, **named: Any) -> Any:
+        latents = next((value for value in (*given, *named.values()) if isinstance(value, Tensor)), None)
+        batch = 0 if latents is None else len(latents)
+        if batch % results or batch // results < 2:
+            return inner(*given, **named)
+
+        made: list[Any] = []
+        for branch in range(batch // results):
+            cut = functools.partial(_branch_of, batch=batch, count=batch // results, branch=branch)
+            args = tree_map_only(Tensor, cut, given)
+            kwargs = {
+                name: tree_map_only(Tensor, functools.partial(cut, repeated=name in REPEATED), value)
+                for name, value in named.items()
+            }
+            made.append(inner(*args, **kwargs))
+        return _joined(made)
+
+    return forward
+
+
+def _branch_of(tensor: Tensor, batch: int, count: int, branch: int, repeated: bool = False) -> Tensor:
+    """A branch's part of a tensor that has one for each latent, or for each of their frames; others are for all."""
+    if tensor.ndim == 0 or len(tensor) == 0 or len(tensor) % batch or not (repeated or len(tensor) == batch):
+        return tensor
+    return tensor.chunk(count)[branch]
+
+
+def _joined(made: Sequence[Any]) -> Any:
+    """Answers of the branches, stacked: tensors, and tuples, lists or outputs of them."""
+    first = made[0]
+    if isinstance(first, Tensor):
+        return torch.cat([*made])
+    kind = cast("Any", type(first))
+    if isinstance(first, dict):  # outputs of diffusers are dictionaries
+        names = cast("dict[str, Any]", first)
+        return kind(**{name: _joined([one[name] for one in made]) for name in names})
+    if isinstance(first, (list, tuple)):
+        return kind(_joined(parts) for parts in zip(*made, strict=True))
+    return first
+
+
+def _in_pieces(inner: Callable[..., Tensor], pieces: int) -> Callable[..., Tensor]:
+    """A feed-forward layer's `forward`, on some tokens after the others; (B, N, C), N from first to last."""
+
+    @functools.wraps(inner)
+    def forward(hidden_states: Tensor, *given: Any, **named: Any) -> Tensor:
+        if hidden_states.ndim != 3 or hidden_states.shape[1] < pieces:
+            return inner(hidden_states, *given, **named)
+        made: Tensor | None = None
+        start = 0
+        for piece in hidden_states.chunk(pieces, dim=1):
+            done = inner(piece, *given, **named)
+            if made is None:
+                made = done.new_empty(*hidden_states.shape[:2], done.shape[-1])
+            made[:, start : start + piece.shape[1]] = done
+            start += piece.shape[1]
+        return made if made is not None else hidden_states
+
+    return forward
