@@ -22,6 +22,7 @@ from selfcascade.base_models.saving_memory import WHOLE, Saving, saving, tiles
 from selfcascade.base_models.stage_attention import attending_locally, attention_of
 from selfcascade.base_models.stage_values import check_values
 from selfcascade.cascade import Size, Stage, StageResult, self_cascade
+from selfcascade.cost.fitting import fitted
 from selfcascade.media.images import Clips, Pictures, clips_of, pixels_of
 from selfcascade.options import Options, OutputType
 from selfcascade.options.presets import Attention, Preset, Upsampling
@@ -233,10 +234,6 @@ class SelfCascade(Planner):
 
     def _measures(self, request: Request, options: Options, stages: Sequence[Stage]) -> Saving:
         """In which parts the call is done, so that it fits into its `max_memory`."""
-        if options.max_memory is None:
-            return WHOLE
-        from selfcascade.cost.fitting import fitted
-
         arguments = {**request.arguments, "prompt": request.prompt}
         return fitted(self, stages, options, request.prompts, arguments, self._tuned(options))
 

@@ -18,6 +18,7 @@ from selfcascade.base_models.protocols import Pipeline, Scheduler
 from selfcascade.base_models.scheduler_kinds import check_scheduler
 from selfcascade.base_models.stage_values import DistinctStage
 from selfcascade.cascade import LEAST_AREA, Size, Stage, plan_stages
+from selfcascade.cost.fitting import fitted
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError, check_range
 from selfcascade.options.presets import (
@@ -90,8 +91,7 @@ class Planner:
             strength: Instead of pivot_step, K / T in (0, 1].
             stage_scheduler: Name of a scheduler for stages with a pivot, for all of them or one each.
             upsampling, anchor, energy, attention: Replace the preset's values; see `Preset`.
-            max_memory: Most memory for weights and activations, such as "8GB"; refused if no way of running takes so
-                little. `cost.fitting.fitted` says which way is chosen.
+            max_memory: Most memory, such as "8GB"; refused if no way of running takes so little (`cost.fitting`).
             For each argument, None means the default in docs/options.md.
 
         Raises:
@@ -105,10 +105,7 @@ class Planner:
         given |= dict(upsampling=upsampling, anchor=anchor, energy=energy, attention=attention)
         options = Options(**given, max_memory=max_memory)
         stages = self._plan(options)
-        if max_memory is not None:
-            from selfcascade.cost.fitting import fitted
-
-            fitted(self, stages, options, tuned=self.upsamplers is not None)
+        fitted(self, stages, options, tuned=self.upsamplers is not None)
         return stages
 
     def _plan(self, options: Options) -> tuple[Stage, ...]:
