@@ -76,3 +76,15 @@ def test_an_unserved_pipeline_is_refused_with_its_reason() -> None:
     pipe = object.__new__(diffusers.IFPipeline)
     with pytest.raises(ValueError, match=r"IFPipeline is not supported as a base model: it works on pixels"):
         SelfCascade(pipe)
+
+
+def test_the_table_of_plans_and_runs_is_that_of_the_results_and_plans_are_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    planner = script("benchmarks", "planner", monkeypatch)
+    page, results = planner.PAGE.read_text(), json.loads((ROOT / "benchmarks/planner.json").read_text())
+    assert list(results["cases"]) == list(planner.CASES)
+    assert planner.with_table(page, planner.table(results)) == page, "docs/memory.md: run python benchmarks/planner.py"
+    for row in results["cases"].values():
+        plan, run, other = (row[part] for part in planner.PARTS)
+        taken = min(sum(run["seconds"]), sum(other["seconds"]))
+        assert sum(plan["seconds"]) == pytest.approx(taken, rel=0.3)
+        assert plan["memory"] == pytest.approx(run["memory"], rel=0.15)
