@@ -163,6 +163,7 @@ def test_a_broken_upload_is_refused_by_its_name(url: str, client: Any) -> None:
     with httpx.Client(base_url=url, timeout=30) as visitor:
         for name, content in {"a.png": b"no", "b.png": bomb, "c.svg": b"<svg/>", "../../d.png": b"no"}.items():
             (path,) = visitor.post("/gradio_api/upload", files={"files": (name, content)}).json()
+            assert Path(os.environ["GRADIO_TEMP_DIR"]) in Path(path).resolve().parents
             sent = {"path": path, "meta": {"_type": "gradio.FileData"}}
             last = outcome(visitor, preview, [sent], f"u{len(name)}{name[0]}")
             assert last["success"] is False

@@ -21,12 +21,13 @@ STYLE = """
 .below-label .grid-container { grid-template-columns: repeat(auto-fill, minmax(120px, 1fr)) !important; }
 .below-label .grid-container { height: auto !important; }
 .below-label.large .grid-container { grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)) !important; }
+.below-label .caption-label { white-space: normal !important; text-align: right; line-height: 1.25; }
 .base-samples img { image-rendering: pixelated; }
 button.lg { font-size: 1rem !important; font-weight: 600; }
 @media (max-width: 640px) {
   .gradio-container { padding: 8px !important; }
   #head h1 { font-size: 1.25rem; }
-  button.lg { font-size: .9rem !important; padding-left: .4rem !important; padding-right: .4rem !important; }
+  button.lg { font-size: .8rem !important; padding-left: .2rem !important; padding-right: .2rem !important; }
   .below-label.large .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) !important; }
 }
 """
