@@ -4,12 +4,14 @@ import gc
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers.hooks import HookRegistry, group_offloading
 
 from cascade_runs import QUICK
+from selfcascade import load_bundled
 from selfcascade.cost import timing
 from tiny import TINY
 
@@ -64,6 +66,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     TINY["stable-diffusion"].build().save_pretrained(folder / "sd")
     TINY["animatediff"].build().save_pretrained(folder / "video")
     return folder
+
+
+@pytest.fixture(scope="session")
+def bundled_pipe() -> Any:
+    """The bundled image model, for tests that leave it as it was: it takes most of a second to load."""
+    pipe = load_bundled()
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 @pytest.fixture(scope="session")

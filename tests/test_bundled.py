@@ -35,10 +35,8 @@ def reader() -> CompositionReader:
 
 
 @pytest.fixture(scope="module")
-def pipe() -> Any:
-    pipe = selfcascade.load_bundled(device="cpu")
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+def pipe(bundled_pipe: Any) -> Any:
+    return bundled_pipe.to("cpu")
 
 
 def test_they_are_small_and_hold_no_code() -> None:

@@ -81,10 +81,8 @@ def test_what_does_not_go_together_is_named(data: Path, tmp_path: Path) -> None:
         Sampling(scale=[2, 0.5])  # type: ignore[arg-type]
 
 
-def test_sizes_follow_the_model_and_the_scale_of_each_side() -> None:
-    from selfcascade import load_bundled
-
-    pipe = load_bundled()
+def test_sizes_follow_the_model_and_the_scale_of_each_side(bundled_pipe: Any) -> None:
+    pipe = bundled_pipe
     assert Sampling(scale=2).sized(pipe).size == (128, 128)
     wide = Sampling(scale=(2**0.5, 2 * 2**0.5)).sized(pipe)
     assert wide.size == (88, 184)

@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 
 from cascade_runs import QUICK
 from command_line import run, succeed
-from selfcascade import METHODS, FeatureUpsamplers, SelfCascade, load_bundled
+from selfcascade import METHODS, FeatureUpsamplers, SelfCascade
 from selfcascade.cascade import Size
 from selfcascade.data.scenes import render, sample_scene
 from selfcascade.evaluation import BaseSamples, PromptSet, Sampling, sample
@@ -82,9 +82,8 @@ def test_experiments_of_older_files_say_questions() -> None:
     assert older == Experiment(samplings=samplings, samples=(3,), samples_at_last=(5,))
 
 
-def test_samples_are_those_of_whole_cascades_with_the_scenes_seeds(cache: Path) -> None:
-    pipe = load_bundled()
-    pipe.set_progress_bar_config(disable=True)
+def test_samples_are_those_of_whole_cascades_with_the_scenes_seeds(cache: Path, bundled_pipe: Any) -> None:
+    pipe = bundled_pipe
     prompts = scene_prompts(2)
     sampling = Sampling(pivot_step=600, upsampling="rgb", num_inference_steps=3)
     made = sample(pipe, prompts, sampling, BaseSamples(pipe, prompts, Size(64, 64), sampling, cache))
@@ -96,7 +95,9 @@ def test_samples_are_those_of_whole_cascades_with_the_scenes_seeds(cache: Path) 
         assert (made[row] - whole).abs().mean() < 0.01  # they are sampled in bfloat16
 
 
-def test_every_method_samples_and_those_that_start_from_a_base_sample_take_the_shared_one(cache: Path) -> None:
+def test_every_method_samples_and_those_that_start_from_a_base_sample_take_the_shared_one(
+    cache: Path, bundled_pipe: Any
+) -> None:
     pipe: Any = QUICK.build()
     prompts = scene_prompts(2)
     sampling = Sampling(num_inference_steps=3)
@@ -109,8 +110,7 @@ def test_every_method_samples_and_those_that_start_from_a_base_sample_take_the_s
     assert "forward" not in vars(pipe.unet)
     with pytest.raises(ValueError, match=r"method must be one of direct, .*, not 'magic'"):
         Sampling(method="magic")
-    pipe = load_bundled()
-    pipe.set_progress_bar_config(disable=True)
+    pipe = bundled_pipe
     pivots = BaseSamples(pipe, prompts, Size(64, 64), sampling, cache)
     base = interpolate(torch.cat(list(pivots.pictures(pipe))), scale_factor=2, mode="bicubic", antialias=True)
     pictures = sample(pipe, prompts, Sampling(method="lanczos", num_inference_steps=3), pivots)

@@ -8,7 +8,7 @@ from typing import Any
 import diffusers
 import pytest
 
-from selfcascade import SelfCascade, load_bundled
+from selfcascade import SelfCascade
 from selfcascade.base_models import FAMILIES, UNSERVED
 
 ROOT = Path(__file__).parents[1]
@@ -28,10 +28,10 @@ def test_the_tables_of_feature_upsamplers_are_those_of_the_results(monkeypatch: 
     assert not stale, "docs/upsamplers.md: run python experiments/curves.py"
 
 
-def test_the_tables_of_levers_are_those_of_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tables_of_levers_are_those_of_the_results(monkeypatch: pytest.MonkeyPatch, bundled_pipe: Any) -> None:
     levers = script("experiments", "levers", monkeypatch)
     page = (ROOT / "docs/presets.md").read_text()
-    tables = levers.tables(SelfCascade(load_bundled()))
+    tables = levers.tables(SelfCascade(bundled_pipe))
     assert levers.with_tables(page, tables) == page, "docs/presets.md: run python experiments/levers.py"
 
 

@@ -1,11 +1,12 @@
 """What the recipe's video model is trained on: pairs of clips in which everything goes opposite ways."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from common import REVERSED
-from selfcascade import load_bundled
 from selfcascade.data.scenes.motion import DIRECTIONS, MovingScene, is_held_out_motion, sample_moving_scene
 from selfcascade.data.scenes.render_clip import render_clip
 from video_batches import FRAMES, draw_clips, places_of, turned
@@ -48,8 +49,8 @@ def test_few_frames_are_far_apart_and_inside_the_clip() -> None:
     assert torch.equal(places_of(FRAMES, generator), torch.arange(FRAMES))
 
 
-def test_batches_are_drawn_from_their_numbers_and_say_what_they_show() -> None:
-    pipe = load_bundled("cpu")
+def test_batches_are_drawn_from_their_numbers_and_say_what_they_show(bundled_pipe: Any) -> None:
+    pipe = bundled_pipe
     batch = draw_clips(pipe, 4, 30, 2, 0.0, torch.Generator().manual_seed(1))
     again = draw_clips(pipe, 4, 30, 2, 0.0, torch.Generator().manual_seed(1))
     assert batch.latents.shape == (8, 2, 20, 16, 16) and batch.ids.shape == (8, 32) and batch.said.shape == (8, 2)
