@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 export HF_HUB_OFFLINE ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo web test test-slow test-web test-oldest test-comfyui lint format docs experiments experiments-quick report benchmarks bundled clean
+.PHONY: help setup demo web test test-slow test-web test-oldest test-comfyui lint format docs experiments tables experiments-quick report benchmarks bundled clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,10 @@ experiments: $(READY) ## Make the missing results of all experiment suites (hour
 	$(BIN)/python experiments/micro_designs.py
 	$(BIN)/python experiments/curves.py
 	$(BIN)/python experiments/levers.py
+
+tables: $(READY) ## Make the results on test captions, once validation is there, and the report from them (hours)
+	for suite in protocol-4x truth-4x; do $(BIN)/selfcascade evaluate experiments/$$suite --split test || exit; done
+	$(BIN)/selfcascade report --costs benchmarks/methods.json
 
 experiments-quick: $(READY) ## Table 1 with ten pictures a method, into outputs/quick (minutes)
 	$(BIN)/selfcascade evaluate experiments/table1 --seed 0 --pictures 10 --real-pictures 100 --output outputs/quick

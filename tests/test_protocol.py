@@ -24,7 +24,8 @@ from selfcascade.experiments.floors import floor_settings
 
 SIDE = Size(64, 64)
 SETTINGS: dict[str, Any] = {
-    "samplings": {"2x": {"method": "self-cascade", "scale": 1.25, "preset": "rgb", "num_inference_steps": 2}},
+    "samplings": {"2x": {"method": "self-cascade", "scale": 1.25, "preset": "rgb"}},
+    "shared": {"num_inference_steps": 2, "guidance_scale": 3.0},
     "samples": [3], "samples_at_last": [3], "real_pictures": 10, "base_pictures": 4,
 }  # fmt: skip
 

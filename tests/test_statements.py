@@ -1,0 +1,146 @@
+"""Statements, verdicts and the list of outdated results: made from records, and from nothing else."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from report_files import cells, write_result
+from selfcascade.evaluation.per_picture import PerPicture, record_of, write_record
+from selfcascade.evaluation.provenance import PROTOCOL
+from selfcascade.report.claims import CLAIMS, NOT, REPRODUCED, UNKNOWN, verdicts
+from selfcascade.report.comparisons import Rows
+from selfcascade.report.made_how import conditions
+from selfcascade.report.results import ReportConfig, Statement, read_splits, read_tables
+from selfcascade.report.statements import split_table, statements, truth_table
+from selfcascade.report.tables import Costs
+
+COUNT = 40
+# Share that is right, and how far the patches' points lie from the real ones.
+METHODS = {"real": (1.0, 0.0), "lanczos": (0.9, 0.5), "good": (0.9, 0.05), "direct": (0.1, 1.5), "same": (0.9, 0.5)}
+
+
+def write_method(suite: Path, method: str, right: float, away: float, seed: int = 0, **values: float) -> Path:
+    """A result with its record; methods of one seed share their captions' noise."""
+    noise = np.random.default_rng(1000 + seed).normal(size=(COUNT, 8))
+    own = np.random.default_rng(len(method) + seed).normal(size=(COUNT, 8))
+    points = (0.3 * noise + 0.1 * own + away * np.eye(8)[0]).astype(np.float16)
+    shares = np.random.default_rng(2000 + seed).random(COUNT)[:, None] < right
+    made = {"protocol": PROTOCOL, "revision": 1, "weights": {}}
+    kid = float(away**2)
+    path = write_result(
+        suite / method / f"seed-{seed}", "4x", float(shares.mean()), pictures=COUNT, made_by=made,
+        patch_kid=[kid, 0, 1], settings={"data": "scenes"}, **{name: [value] * 3 for name, value in values.items()},
+    )  # fmt: skip
+    kept = {name: np.full(COUNT, value, np.float32) + noise[:, 0].astype(np.float32) for name, value in values.items()}
+    record = PerPicture(
+        100 * seed, ("count",), shares, np.ones((COUNT, 1), bool), {"patch_kid": points},
+        {"patch_kid": np.zeros(8, np.float32)}, {"patch_kid": "map"}, kept,
+    )  # fmt: skip
+    write_record(record_of(path), record)
+    return path
+
+
+@pytest.fixture(scope="module")
+def suites(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("experiments")
+    for method, own in METHODS.items():
+        for seed in (0, 1):
+            write_method(folder / "protocol-4x/validation", method, *own, seed=seed)
+    return folder
+
+
+def told(suites: Path, first: str, second: str, figure: str) -> str:
+    wanted = [Statement(table="protocol-4x/validation", first=first, second=second, figure=figure)]
+    return statements(wanted, read_splits(suites, ReportConfig())).splitlines()[-1]
+
+
+def test_words_follow_from_the_tests(suites: Path) -> None:
+    line = told(suites, "good", "lanczos", "patch_kid")
+    assert line.startswith("| **good is ahead of lanczos** in patch KID | protocol-4x/validation (scenes) | 80 |")
+    assert line.endswith("| paired bootstrap | < 0.001 |")
+    line = told(suites, "direct", "good", "composition")
+    assert "**direct is behind good** in composition" in line and "| exact McNemar | < 0.001 |" in line
+    assert "**same is level with lanczos** in composition" in told(suites, "same", "lanczos", "composition")
+    assert "good against nobody in composition: not measured" in told(suites, "good", "nobody", "composition")
+    assert "good against lanczos in kvd: not measured" in told(suites, "good", "lanczos", "kvd").replace("KVD", "kvd")
+
+
+def test_a_difference_within_the_floors_spread_is_not_told(suites: Path) -> None:
+    rows = Rows.of(read_splits(suites, ReportConfig())["protocol-4x/validation"])
+    found = rows.told("good", "real", "patch_kid")
+    assert found is not None and found.word == "level"
+    assert abs(found.comparison.difference) <= found.spread and found.comparison.captions == 2 * COUNT
+
+
+def test_points_of_two_maps_are_not_compared(suites: Path, tmp_path: Path) -> None:
+    suite = tmp_path / "protocol-4x/validation"
+    for method in ("real", "lanczos", "good"):
+        path = write_method(suite, method, *METHODS[method])
+        if method == "good":
+            record = read_splits(tmp_path, ReportConfig())["protocol-4x/validation"]
+            kept = next(row for row in record if row.method == "good").records[0]
+            other = PerPicture(
+                kept.first, kept.attributes, kept.right, kept.known, kept.points, kept.real, {"patch_kid": "other"}
+            )
+            write_record(record_of(path), other)
+    rows = Rows.of(read_splits(tmp_path, ReportConfig())["protocol-4x/validation"])
+    assert rows.told("good", "lanczos", "patch_kid") is None
+    assert rows.told("good", "lanczos", "composition") is not None
+
+
+def test_tables_of_sets_have_floors_first_and_a_word_in_each_row(suites: Path) -> None:
+    text = split_table(read_splits(suites, ReportConfig())["protocol-4x/validation"])
+    assert text.splitlines()[2].startswith("| *real samples* | 40 x 2 |")
+    good = cells(text, "good")
+    assert "patch KID ahead (p < 0.001)" in good[-1] and "composition level (p = 1.000)" in good[-1]
+    assert cells(text, "*base samples, enlarged*")[-1] == "-"
+
+
+def test_truth_tables_compare_pictures_by_their_values(tmp_path: Path) -> None:
+    suite = tmp_path / "truth-4x/validation"
+    for method, psnr in (("real", 100.0), ("lanczos", 25.0), ("quality", 26.0)):
+        write_method(suite, method, 1.0, 0.0, psnr=psnr)
+    text = truth_table(read_splits(tmp_path, ReportConfig())["truth-4x/validation"])
+    assert cells(text, "quality")[2:] == ["26.0", "PSNR ahead (p < 0.001)"]
+
+
+def test_claims_get_their_verdict_from_rows(suites: Path, tmp_path: Path) -> None:
+    suite = tmp_path / "protocol-4x/test"
+    rows = {"real": 0.0, "self-cascade-paper": 0.5, "tuned-micro": 0.1, "lora-r4": 0.1, "full-ft": 0.9, "direct": 2.0}
+    for method, away in rows.items():
+        write_method(suite, method, 1.0, away)
+    measured = [{"method": name, "pixels": 4, "seconds": [seconds], "size": [1, 1], "trained_parameters": 0}
+                for name, seconds in (("direct", 1.0), ("self-cascade-paper", 1.05), ("tuned-micro", 1.5))]  # fmt: skip
+    costs = Costs({"rows": measured, "steps": 1, "guidance_scale": 1})
+    lines = verdicts(read_splits(tmp_path, ReportConfig()), costs).splitlines()[2:]
+    found = {line.split(" | ")[0].removeprefix("| "): line.split(" | ")[1] for line in lines}
+    assert len(found) == len(CLAIMS)
+    words = {claim.says: found[claim.says] for claim in CLAIMS}
+    assert words["Tuned, it is ahead of tuning-free in patches (Table 1)"] == REPRODUCED
+    assert words["Tuned, it is ahead of LoRA and of full fine-tuning (Tables 1 and 2)"] == NOT  # level with LoRA
+    assert words["Tuned, it keeps what the base model can do: FID_b (Table 1)"] == UNKNOWN  # no such figure
+    assert words["Tuning-free takes 1.04 times as long as direct inference (Table 1)"] == REPRODUCED
+    assert words["Tuned takes 1.06 times as long (Table 1)"] == NOT
+    assert set(verdict for claim, verdict in words.items() if "Table 2)" in claim or "Table 3)" in claim) == {UNKNOWN}
+
+
+def test_results_that_would_be_made_otherwise_are_listed_and_older_ones_named(suites: Path, tmp_path: Path) -> None:
+    path = write_method(tmp_path / "protocol-4x/validation", "good", 1.0, 0.0)
+    write_result(tmp_path / "table1/results/direct/seed-0", "table1", 0.5)
+    text = conditions(tmp_path)
+    assert text.startswith(f"1 of protocol 1, 1 of protocol {PROTOCOL}.") and "would make all that say" in text
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps({**result, "made_by": {**result["made_by"], "protocol": PROTOCOL - 1}}))
+    expected = f"| `protocol-4x/validation/good/seed-0/{path.name}` | protocol {PROTOCOL - 1} of None, not {PROTOCOL} |"
+    assert expected in conditions(tmp_path)
+
+
+def test_older_tables_are_read_as_before(suites: Path, tmp_path: Path) -> None:
+    write_result(tmp_path / "table1/results/direct/seed-0", "table1", 0.5)
+    write_method(tmp_path / "table1/validation", "direct", 1.0, 0.0)
+    assert [row.method for row in read_tables(tmp_path, ReportConfig())["table1"]] == ["direct"]
+    assert read_tables(suites, ReportConfig(), may_lack=True) == {}
+    with pytest.raises(ValueError, match="hold no results"):
+        read_tables(suites, ReportConfig())
