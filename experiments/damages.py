@@ -1,8 +1,8 @@
-"""What the readers, the distances and `repetition` say of real renders with known damages.
+"""Measures what the readers, the distances and `repetition` report for real renders with known damages.
 
     python experiments/damages.py
 
-writes damages.json beside it, which the report shows.
+writes damages.json beside the script. The report shows it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ SIDE, PICTURES, REAL = 128, 100, 300
 
 
 def measure(side: int = SIDE, pictures: int = PICTURES, real: int = REAL, runs: Path = RUNS) -> dict[str, object]:
-    """The figures of validation captions' own renders under each damage.
+    """Returns the figures of the validation captions' own renders under each damage.
 
     Args:
         side: Side of the renders, in pixels.
-        pictures, real: How many are damaged, and with how many others they are compared.
-        runs: The features of those go there.
+        pictures, real: Number of damaged pictures, and of the real ones they are compared with.
+        runs: Folder where the features of the real pictures are cached.
     """
     size = Size(side, side)
     benchmark = open_benchmark("scenes", "scenes", size, split="validation")
@@ -51,7 +51,7 @@ def measure(side: int = SIDE, pictures: int = PICTURES, real: int = REAL, runs: 
 
 
 def rounded(value: object) -> object:
-    """Numbers to four significant digits."""
+    """Rounds all numbers to four significant digits."""
     if isinstance(value, dict):
         return {key: rounded(own) for key, own in value.items()}
     if isinstance(value, list):

@@ -183,5 +183,5 @@ def test_what_kohya_s_layout_cannot_hold_is_refused(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text("text")
     assert "cannot be read" in refuse("export", tmp_path, *out)
     assert "must end in .safetensors" in refuse("export", tmp_path, "--output", "a.ckpt")
-    assert "would be written over the LoRA itself" in refuse("export", tmp_path, "--output", tmp_path / FILE, "--force")
+    assert "would overwrite the LoRA itself" in refuse("export", tmp_path, "--output", tmp_path / FILE, "--force")
     assert not (tmp_path / "a.safetensors").exists()

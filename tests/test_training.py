@@ -118,7 +118,7 @@ def test_an_earlier_checkpoint_can_be_named(tmp_path: Path) -> None:
 def test_a_fresh_start_does_not_mix_with_an_earlier_run(tmp_path: Path) -> None:
     trained(tmp_path, max_train_steps=2)
     before = (tmp_path / "curve.jsonl").read_text()
-    with pytest.raises(CheckpointError, match=r"holds checkpoint-000002 of an earlier run; go on with it by resume"):
+    with pytest.raises(CheckpointError, match=r"holds checkpoint-000002 of an earlier run; continue it with resume"):
         trained(tmp_path, max_train_steps=1)
     assert (tmp_path / "curve.jsonl").read_text() == before
 

@@ -203,7 +203,8 @@ def test_a_disk_that_is_full_or_not_writable_costs_one_sentence_and_no_checkpoin
     with put(checkpoints, "save_file", full), pytest.raises(ValueError) as caught:
         trained(folder, max_train_steps=4)
     words = (
-        "cannot be written at step 4: No space left on device; go on from checkpoint-000002 by resume_from_checkpoint"
+        "cannot be written at step 4: No space left on device; "
+        "continue from checkpoint-000002 with resume_from_checkpoint"
     )
     assert words in str(caught.value)
     assert [path.name for path in list_checkpoints(folder)] == ["checkpoint-000002"]

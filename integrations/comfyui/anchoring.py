@@ -16,7 +16,7 @@ def anchored(model: Any, anchor: Anchor, sigmas: Tensor) -> Any:
 
     Args:
         model: A `ModelPatcher`.
-        anchor: With the enlarged pivot in the model's own scale.
+        anchor: The anchor, with the enlarged pivot in the model's own scale.
         sigmas: Schedule of the stage.
     """
     count = len(sigmas) - 1

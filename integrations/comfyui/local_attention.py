@@ -64,7 +64,7 @@ class _Windows:
         self.levels = None if levels is None else places_of_levels(levels, grid, window)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return self  # clones of a model copy its patches, which are to go on speaking of one stage
+        return self  # clones of a model copy its patches, which must keep sharing one stage
 
     def is_own(self, n: Tensor, context: Tensor, value: Tensor, options: Any) -> tuple[Tensor, Tensor, Tensor]:
         self.own = True

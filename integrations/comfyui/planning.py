@@ -108,7 +108,7 @@ def stages_from_latents(
         latents: Size in pixels.
         multiple: Pixels that sides are multiples of.
         finished: Whether they hold a picture, the first pivot.
-        schedules, preset, options: Of the model, and as asked for.
+        schedules, preset, options: Schedules of the model, and the given settings.
 
     Raises:
         ValueError: A setting is out of range, or finished latents have another ratio than the target.

@@ -37,7 +37,7 @@ def check_model(upsamplers: FeatureUpsamplers, model: Any) -> None:
 
 
 def with_skips(model: Any, attached: Attached, pivot: Tensor, size: tuple[int, int] | None = None) -> Any:
-    """A copy of the model that adds the upsamplers' residuals to its skip features; other patches go on working.
+    """A copy of the model that adds the upsamplers' residuals to its skip features; other patches keep working.
 
     Args:
         model: A `ModelPatcher`.
@@ -69,7 +69,7 @@ class _Skips:
         self.timestep = self.temb = torch.zeros(1)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return self  # clones of a model copy its patches, which are to go on speaking of one stage
+        return self  # clones of a model copy its patches, which must keep sharing one stage
 
     def wrapper(self, other: Callable[..., Tensor] | None) -> Callable[..., Tensor]:
         """A wrapper that ComfyUI calls instead of the model; an existing wrapper is kept around it."""

@@ -16,11 +16,11 @@ from selfcascade.base_models.request import Generators, cloned
 
 @contextlib.contextmanager
 def seeded_by(generator: Generators | None, device: torch.device) -> Generator[None]:
-    """With it global draws follow from the caller's generator, which is not moved; afterwards they go on as before.
+    """Context in which global draws follow from the caller's generator. Afterwards all generators are as before.
 
     Args:
         generator: Source of the seed (`seed_of`); None leaves global draws alone.
-        device: Where the pipeline runs: its global generator and the CPU's are put back.
+        device: Where the pipeline runs. Its global generator and the CPU's are restored.
     """
     if generator is None:
         yield
@@ -36,7 +36,7 @@ def seeded_by(generator: Generators | None, device: torch.device) -> Generator[N
 
 @contextlib.contextmanager
 def unmoved(device: torch.device) -> Generator[None]:
-    """With it anything may be drawn; afterwards the global generators of the device and the CPU are as they were."""
+    """Context that restores the global generators of the device and the CPU when it ends."""
     own = torch.get_rng_state()
     with _current(device):
         other = None if device.type == "cpu" else _module(device).get_rng_state()
@@ -50,7 +50,7 @@ def unmoved(device: torch.device) -> Generator[None]:
 
 
 def seed_of(generator: Generators) -> int:
-    """The whole number below 2^63 that the generator, the first of a list, would draw next; it is not moved."""
+    """The next integer below 2^63 of the generator (the first of a list), drawn from a copy."""
     first = cloned(generator[0] if isinstance(generator, list) else generator)
     return int(torch.randint(2**63 - 1, (), generator=first, device=first.device))
 
@@ -60,5 +60,5 @@ def _module(device: torch.device) -> Any:
 
 
 def _current(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """With it the device is the one that its module's functions mean."""
+    """Context in which the device is the current one of its module (`torch.cuda`, for instance)."""
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()

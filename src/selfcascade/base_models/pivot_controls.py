@@ -69,7 +69,7 @@ def low_band(z: Tensor, height: int, width: int) -> Tensor:
 
     Args:
         z: (..., h, w).
-        height, width: At most h and w.
+        height, width: The new size, at most h and w.
     """
     planes = z.float().flatten(0, -3)[None]  # (1, B C F, h, w)
     small = interpolate(planes, size=(height, width), mode="area")

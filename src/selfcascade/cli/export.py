@@ -1,4 +1,4 @@
-"""`export`: a trained LoRA as other programs read it."""
+"""`export`: writes a trained LoRA in a layout that other programs read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from selfcascade.cli.files import Force
 from selfcascade.media.endings import ending_of
 from selfcascade.media.save_pictures import check_place
 
-Source = Annotated[Path, typer.Argument(metavar="DIR", help="What `train --method lora` wrote.", show_default=False)]
+Source = Annotated[Path, typer.Argument(metavar="DIR", help="Folder from `train --method lora`.", show_default=False)]
 Target = Annotated[Path, typer.Option(metavar="FILE", help="The .safetensors file to write.")]
 
 
@@ -26,7 +26,7 @@ def export(
     if output.exists() and not force:
         raise ValueError(f"output {str(output)!r} exists; give another name, or --force")
     if output.resolve() in {source.resolve(), *(one.resolve() for one in source.glob("*.safetensors"))}:
-        raise ValueError(f"output {str(output)!r} would be written over the LoRA itself; give another name")
+        raise ValueError(f"output {str(output)!r} would overwrite the LoRA itself; give another name")
 
     from selfcascade.training.kohya import export_lora
 

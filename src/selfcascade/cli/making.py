@@ -34,7 +34,7 @@ def tell_size(cascade: SelfCascade, options: Options, source: Any = None) -> Non
 
     Args:
         cascade: The model.
-        options: With the target size; for a source, as they were given.
+        options: The options with the target size, or as given if there is a source.
         source: The picture, or frames (F, H, W, 3), to enlarge.
     """
     native = cascade.native_size

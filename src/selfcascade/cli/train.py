@@ -27,7 +27,7 @@ def _train(debug: bool = False, **given: Any) -> None:
         return
     note(f"data: {trainer.stream.report}")
     if trainer.step < config.max_train_steps:
-        again = "go on with --resume_from_checkpoint latest"
+        again = "continue with --resume_from_checkpoint latest"
         note(f"stopped by {trainer.stop.asked_by} after step {trainer.step}; {again}")
     tell(config.folder)
 

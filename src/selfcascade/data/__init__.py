@@ -56,7 +56,7 @@ def open_source(
     """Opens training data by name.
 
     Args:
-        name: "scenes"; "collages", which may go on ":sprites=DIR,backgrounds=DIR,split=NAME"; a folder of pictures;
+        name: "scenes"; "collages", or "collages:sprites=DIR,backgrounds=DIR,split=NAME"; a folder of pictures;
             a folder, a file or a pattern ("data/*.tar") of tar shards. With `clips`: "moving-scenes"; a folder of
             clips; a .csv that lists clips in WebVid's format.
         size: Target size; smaller pictures and clips are filtered out.

@@ -36,8 +36,8 @@ class Judged(NamedTuple):
     """What was found in samples.
 
     Attributes:
-        figures: As `Evaluator.evaluate` returns them.
-        features: By name, a row a sample.
+        figures: The figures that `Evaluator.evaluate` returns.
+        features: Features by name, with one row per sample.
         readings: What a network read in each sample; empty where none reads.
     """
 
@@ -56,7 +56,7 @@ class Evaluator(ABC):
         unit: Name of samples in results, "pictures" or "clips".
         metrics: The metrics, by their names in results.
         part: Number of samples whose features are computed together.
-        protocol: By which rules. 1: patches lie where one generator draws them. 2: where the sample's own seed does,
+        protocol: Number of the rules. 1: one generator draws the places of all patches. 2: by the sample's own seed,
             and kernel distances leave out pairs of patches of one sample.
 
     Args:

@@ -1,6 +1,6 @@
-"""Features of very many samples: their rows lie in a file and are read in blocks, so that memory holds a few of them.
+"""Features of very many samples. Their rows lie in a file and are read in blocks, so that memory holds only a few.
 
-They are read and not mapped: the pages of a map count as the process's own memory.
+The file is read rather than mapped, because mapped pages count as the process's own memory.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-LARGE = 32 * 2**20  # bytes of features, from which their rows lie in a file
+LARGE = 32 * 2**20  # bytes; larger features stay in a file
 
 
 class FeatureFile:
     """Rows of a float32 tensor in an open file.
 
     Args:
-        file: Open for reading; whoever holds the rows holds it open.
-        offset: Where the first row begins.
-        shape: Of the tensor.
+        file: The file, open for reading. It stays open as long as these rows are used.
+        offset: Byte at which the first row begins.
+        shape: Shape of the tensor.
 
     Attributes:
-        shape: Of the tensor.
+        shape: Shape of the tensor.
     """
 
     def __init__(self, file: BinaryIO, offset: int, shape: tuple[int, ...]) -> None:
@@ -44,7 +44,7 @@ class FeatureFile:
         return 4 * math.prod(self.shape)
 
     def __getitem__(self, rows: slice) -> Tensor:
-        """Rows of a range, in memory."""
+        """Reads a range of rows into memory."""
         start, stop, _ = rows.indices(len(self))
         found = torch.empty(max(0, stop - start), *self.shape[1:])
         self.file.seek(self.offset + start * 4 * math.prod(self.shape[1:]))
@@ -58,16 +58,16 @@ Features = Tensor | FeatureFile
 
 
 def blocks(features: Features, rows: int) -> Iterator[Tensor]:
-    """Features in blocks of so many rows, of which one at a time is in memory."""
+    """Yields the features in blocks of `rows` rows. One block at a time is in memory."""
     for start in range(0, len(features), rows):
         yield features[start : start + rows]
 
 
 class Rows:
-    """Rows that come in parts, tensor by tensor; those of large tensors go to a file that no kill leaves behind.
+    """Collects rows of several tensors, part by part. Large tensors go to a nameless file, which goes with the process.
 
     Args:
-        folder: Where such files are, made as needed.
+        folder: Where the files are. It is made if needed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -77,7 +77,7 @@ class Rows:
         self._shapes: dict[str, tuple[int, ...]] = {}
 
     def add(self, part: Mapping[str, Tensor]) -> None:
-        """The next rows of these tensors."""
+        """Adds the next rows of these tensors."""
         for name, value in part.items():
             count = self._shapes[name][0] if name in self._shapes else 0
             self._shapes[name] = (count + len(value), *value.shape[1:])
@@ -92,7 +92,7 @@ class Rows:
                     _append(self._files[name], one)
 
     def tensors(self, count: int | None = None) -> dict[str, Features]:
-        """The first `count` rows of all, or all."""
+        """Returns all tensors, or the first `count` rows of each."""
         found: dict[str, Features] = {}
         for name, shape in self._shapes.items():
             rows = shape[0] if count is None else min(count, shape[0])
@@ -105,17 +105,17 @@ class Rows:
 
 
 def read_features(path: Path) -> dict[str, Features]:
-    """The tensors of a safetensors file; large ones stay in it.
+    """Reads the tensors of a safetensors file. Large ones stay in the file.
 
     Raises:
-        OSError, SafetensorError, ValueError: It cannot be read.
+        OSError, SafetensorError, ValueError: The file cannot be read.
     """
     found: dict[str, Features] = {}
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         with safe_open(path, "pt") as held:  # checks the header
             places = json.loads(file.read(size))
-            for name in held.keys():  # noqa: SIM118  # it is no dictionary
+            for name in held.keys():  # noqa: SIM118  # not a dictionary
                 begin, end = places[name]["data_offsets"]
                 if places[name]["dtype"] == "F32" and end - begin > LARGE:
                     shape = tuple(places[name]["shape"])
@@ -126,7 +126,7 @@ def read_features(path: Path) -> dict[str, Features]:
 
 
 def write_features(path: Path, tensors: Mapping[str, Features], metadata: Mapping[str, str]) -> None:
-    """A safetensors file of tensors of which not all need fit into memory."""
+    """Writes a safetensors file of tensors that need not fit into memory together."""
     # The widest types first, as safetensors orders them, so that each tensor begins where its type may.
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
     head: dict[str, object] = {"__metadata__": dict(metadata)}

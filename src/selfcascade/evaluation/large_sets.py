@@ -1,9 +1,9 @@
-"""Distances of very many samples in little memory: from running sums, and from kernels block by block.
+"""Distances between very large sets in little memory: from running sums, and from kernels block by block.
 
-They are what `metrics.registry` computes of smaller sets, with the same draws, up to rounding. Every draw is a vector
-of how often it has each sample, so that one reading serves many of them.
+Up to rounding they equal what `metrics.registry` computes for smaller sets, with the same draws. A draw is stored as
+the count of each sample, so that one pass over the features serves many draws.
 
-Axis letters: N samples, n rows of a sample (its patches or frames), D features, K draws, the sets as they are first.
+Axis letters: N samples, n rows of a sample (its patches or frames), D features, K draws. Draw 0 is the set itself.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from selfcascade.metrics.registry import Metric
 
 FRECHET = frozenset({"fid", "patch_fid", "fid_b", "fvd", "frame_fid", "frame_patch_fid"})
 KERNEL = frozenset({"kid", "patch_kid", "kid_b", "kvd"})
-MOST_ROWS = 4096  # of a set whose kernels with another one are held at once
-ROWS = 2048  # of a block
-TOGETHER = 4  # draws whose covariances are summed in one reading
+MOST_ROWS = 4096  # rows of a set whose kernels are held in memory at once
+ROWS = 2048  # rows of a block
+TOGETHER = 4  # draws whose covariances are summed in one pass
 
 
 def figure(name: str, metric: Metric, real: Features, fake: Features, draws: int) -> Any:
-    """What result files hold of a metric.
+    """Computes a metric in the form that result files hold.
 
     Args:
-        name: In `metrics.registry`.
-        metric: Its entry, with `compare`.
-        real, fake: (N, ...), of samples.
+        name: Name of the metric in `metrics.registry`.
+        metric: Entry of the registry, with `compare`.
+        real, fake: Features of the samples, (N, ...).
         draws: Number of bootstrap draws.
     """
     assert metric.compare is not None
@@ -39,10 +39,10 @@ def figure(name: str, metric: Metric, real: Features, fake: Features, draws: int
 
 
 def frechet_in_blocks(real: Features, fake: Features, draws: int) -> list[float]:
-    """`metrics.distances.frechet_distance` as [value, low, high]; memory holds a few covariances (D, D).
+    """`metrics.distances.frechet_distance` as [value, low, high]. Memory holds a few covariances (D, D).
 
     Args:
-        real, fake: (N, D), or (N, n, D).
+        real, fake: Features, (N, D) or (N, n, D).
         draws: Number of bootstrap draws.
 
     Raises:
@@ -59,10 +59,10 @@ def frechet_in_blocks(real: Features, fake: Features, draws: int) -> list[float]
 
 
 def kernel_in_blocks(real: Features, fake: Features, draws: int) -> list[float]:
-    """`metrics.distances.kernel_distance` as [value, low, high]; memory holds the kernels of two blocks of rows.
+    """`metrics.distances.kernel_distance` as [value, low, high]. Memory holds the kernels of two blocks.
 
     Args:
-        real, fake: (N, D), or (N, n, D).
+        real, fake: Features, (N, D) or (N, n, D).
         draws: Number of bootstrap draws.
 
     Raises:
@@ -79,7 +79,7 @@ def kernel_in_blocks(real: Features, fake: Features, draws: int) -> list[float]:
 
 
 def drawn_counts(real: int, fake: int, draws: int) -> tuple[Tensor, Tensor]:
-    """How often each sample is there, (K, N) each: once, and in the draws of `metrics.distances.bootstrap`."""
+    """Counts of each sample, (K, N) per set: 1 in the first draw, then those of `metrics.distances.bootstrap`."""
     generator, found = torch.Generator().manual_seed(0), ([torch.ones(real)], [torch.ones(fake)])
     for _ in range(draws):
         for counts, size in zip(found, (real, fake), strict=True):
@@ -118,7 +118,7 @@ def _frechet(mean: Tensor, covariance: Tensor, other_mean: Tensor, other: Tensor
 def _kernel_sums(
     name: str, first: Features, other: str, second: Features, counts: Tensor, others: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Sums of k(x, y) = (x.y / D + 1)^3 over all pairs of rows, and over those of a row with itself, (K,) each."""
+    """Sums of k(x, y) = (x.y / D + 1)^3 over all pairs of rows, and over each row with itself, (K,) each."""
     total, diagonal = (torch.zeros(len(counts), dtype=torch.float64) for _ in range(2))
     same, each, more = first is second, _each(first), _each(second)
     size, step = max(1, ROWS // each), max(1, ROWS // more)
@@ -138,21 +138,21 @@ def _kernel_sums(
 
 
 def _with_interval(values: Tensor) -> list[float]:
-    """[value, low, high] of values (K,), the first of which is the figure itself; as `metrics.distances.bootstrap`."""
+    """[value, low, high] of values (K,), the first of which is the figure. As `metrics.distances.bootstrap` does."""
     value, drawn = float(values[0]), values[1:]
     low, high = torch.quantile(drawn - drawn.median(), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return [value, value + low, value + high]
 
 
 def _checked(name: str, block: Tensor) -> Tensor:
-    """(rows, D) in double precision."""
+    """The rows (rows, D) in double precision. Raises ValueError if one is not finite."""
     if not block.isfinite().all():
         raise ValueError(f"{name} has features that are not finite")
     return block.flatten(0, -2).double()
 
 
 def _each(features: Features) -> int:
-    """Rows of a sample."""
+    """Number of rows of a sample."""
     return features.shape[1] if features.ndim == 3 else 1
 
 

@@ -1,7 +1,7 @@
-"""What is kept of each picture or clip of a result, small: enough to compare two methods caption by caption.
+"""The record of each picture or clip of a result: small, but enough to compare two methods caption by caption.
 
 NAME.json          a result's figures
-NAME.safetensors   its record: per sample what was read right, points of its kernel distances, values, seconds
+NAME.safetensors   its record: for each sample what was read right, its kernel points, other values, seconds
 
 Axis letters: N samples, A attributes, d dimensions.
 """
@@ -29,7 +29,7 @@ from selfcascade.media.whole_files import write_whole
 from selfcascade.metrics.kernels import KernelMap
 
 DIMENSIONS = 32
-# Features that the same network gives of the same samples at another size have their points on one map.
+# Features of one network at two sizes share one map onto points.
 MAP_OF = {"base_size": "whole"}
 
 
@@ -38,12 +38,12 @@ class PerPicture:
     """A result's samples one by one.
 
     Attributes:
-        first: Number of the first caption, which is its sample's seed too; each next one is one more.
-        attributes: What is asked for, by name; empty where nothing was read.
-        right, known: Whether each was read as asked, and whether the caption says it, (N, A) bool.
-        points: Of each kernel distance, by its name in results: (N, d) whose dot products are its kernel.
-        real: The mean of the real samples' points, by the same names, (d,).
-        maps: By the same names, a digest of the map onto the points: only those of one map can be compared.
+        first: Number of the first caption, which is also the seed of its sample. The others follow in steps of one.
+        attributes: Names of what the captions ask for. Empty if nothing was read.
+        right, known: Whether each attribute was read as asked, and whether the caption names it, (N, A) bool.
+        points: For each kernel distance, by its name in results, points (N, d) whose dot products are its kernel.
+        real: Mean of the real samples' points, (d,), by the same names.
+        maps: Digest of the map onto the points, by the same names. Only points of one map can be compared.
         values: Other values of each sample, by name, (N,).
     """
 
@@ -66,7 +66,7 @@ class PerPicture:
 
     @property
     def all_right(self) -> np.ndarray:
-        """Whether each sample has everything right that its caption asks for, (N,) bool."""
+        """Whether each sample shows everything that its caption asks for, (N,) bool."""
         return (self.right | ~self.known).all(1)
 
     def head(self, count: int) -> PerPicture:
@@ -83,14 +83,14 @@ def per_picture(
     base: Features | None,
     values: Mapping[str, Tensor],
 ) -> PerPicture:
-    """What is kept of judged samples.
+    """Makes the record of judged samples.
 
     Args:
-        judged: The samples' features and readings.
-        prompts: What they were asked to show.
-        evaluator: Has the real samples, to some of which the maps onto points are fitted.
+        judged: Features and readings of the samples.
+        prompts: Their prompts.
+        evaluator: Holds the real samples. The maps onto points are fitted to some of them.
         base: Features of the base samples that FID_b and KID_b are measured from.
-        values: More values, (N,) each.
+        values: Further values by name, (N,) each.
     """
     kernels = {
         name: metric.feature
@@ -115,12 +115,12 @@ def per_picture(
 
 
 def record_of(result: Path) -> Path:
-    """The file of what is kept of each sample, beside a result's."""
+    """The file of a result's record."""
     return result.with_suffix(".safetensors")
 
 
 def write_record(path: Path, record: PerPicture) -> None:
-    """Writes it: what was read as bits, points in half precision, values in single."""
+    """Writes a record: readings as bits, points in half precision, values in single precision."""
     tensors = {"right": np.packbits(record.right), "known": np.packbits(record.known)}
     for kind, own in (("points", record.points), ("real", record.real), ("values", record.values)):
         tensors |= {f"{kind}.{name}": value for name, value in own.items()}
@@ -129,15 +129,15 @@ def write_record(path: Path, record: PerPicture) -> None:
 
 
 def read_record(path: Path) -> PerPicture:
-    """What `write_record` wrote.
+    """Reads what `write_record` wrote.
 
     Raises:
-        ValueError: There is no such file, or it is damaged.
+        ValueError: The file is missing or damaged.
     """
     try:
         with safe_open(path, "np") as file:
             says = json.loads(file.metadata()["record"])
-            held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 it is no mapping
+            held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 not a mapping
         shape = (says["count"], len(says["attributes"]))
         right, known = (
             np.unpackbits(held[name], count=shape[0] * shape[1]).reshape(shape).astype(bool)
@@ -171,13 +171,13 @@ def _read(
 
 
 def _maps(evaluator: Evaluator, like: Mapping[str, Features]) -> dict[str, KernelMap]:
-    """The maps of these features; their landmarks are found once and kept beside the real samples' features."""
+    """The maps for these features. Their landmarks are found once and kept beside the real samples' features."""
     path = evaluator.cache.with_stem(f"{evaluator.cache.stem}-landmarks")
     found = cached(path, lambda: [evaluator.landmarks()], evaluator.landmark_count, like)
     return {name: KernelMap.fit(found[name][:], DIMENSIONS) for name in like}
 
 
 def _digest(own: KernelMap) -> str:
-    """Names a map by its landmarks to four digits, which other machines have too."""
+    """A digest of a map's landmarks to four digits, so that it is the same on other machines."""
     rounded = own.landmarks.to(torch.float32).mul(1e3).round().to(torch.int32)
     return hashlib.sha256(rounded.numpy().tobytes()).hexdigest()[:12]

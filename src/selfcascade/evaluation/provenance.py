@@ -1,9 +1,10 @@
-"""How a result was made, and whether the present code and weights would make it.
+"""How a result was made, and whether the present code and weights would make the same.
 
-What "the same code" is, is a number, `PROTOCOL`, with a number for each method in `REVISIONS`. A digest of the source
-would change with every comment or new model family and make all results old at once, so nobody would heed it. The
-numbers are raised by hand, and `tests/test_canaries.py` says when: small pictures of every method, their features and
-figures must be what they were.
+"The same code" is a number, `PROTOCOL`, and a number for each method in `REVISIONS`. A digest of the source would
+change with every comment and make all results old at once, so nobody would heed it.
+
+The numbers are raised by hand. `tests/test_canaries.py` says when: it compares small pictures of every method, their
+features and their figures with stored ones.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from selfcascade.models import BUNDLED, BUNDLED_MODELS, BUNDLED_SUPER_RESOLVER, 
 from selfcascade.pipeline import SelfCascade
 
 PROTOCOL = 2  # raised when captions, seeds, sampling or figures of all methods change
-REVISIONS: dict[str, int] = {}  # by method, where its samples alone changed; others are at 1
+REVISIONS: dict[str, int] = {}  # by method, if only its samples changed; other methods are at 1
 OLD = "protocol 1"
 PACKAGES = ("selfcascade", "torch", "diffusers", "transformers", "accelerate", "peft", "numpy", "pillow")
 ROOT = Path(__file__).parents[3]
@@ -35,12 +36,12 @@ ROOT = Path(__file__).parents[3]
 def made_by(
     method: str, weights: Mapping[str, str], device: torch.device, dtype: str, autocast: bool
 ) -> dict[str, Any]:
-    """What a result says of its making.
+    """What a result says about how it was made.
 
     Args:
-        method: Its name.
-        weights: Digests by network or file, as `weight_files` gives them.
-        device, dtype: The model's.
+        method: Name of the method.
+        weights: Digests by network or file, as `weight_files` returns them.
+        device, dtype: Device and precision of the model.
         autocast: Whether the denoiser ran in bfloat16 by autocast.
     """
     return {
@@ -61,12 +62,13 @@ def made_by(
 def noise_levels(pivot_steps: list[int], scheduler: Any, pixels: list[float]) -> list[dict[str, float]]:
     """K of each stage as a training timestep and as the log signal-to-noise ratio of a native pixel.
 
-    Noise of neighbouring pixels averages out, so at a stage of r times the native pixels a native pixel has r times the
-    ratio of a latent one: log SNR = log(abar / (1 - abar)) + log r. Models with other schedules compare by that alone.
+    Noise of neighbouring pixels averages out. At a stage of r times the native pixels, a native pixel therefore has r
+    times the ratio of a latent one: log SNR = log(abar / (1 - abar)) + log r. Models with different schedules can only
+    be compared by this ratio.
 
     Args:
         pivot_steps: K of each stage with a pivot.
-        scheduler: Has `alphas_cumprod`; of a flow, sigma is t / T.
+        scheduler: Has `alphas_cumprod`. For a flow, sigma is t / T.
         pixels: r of each of these stages.
     """
     found = []
@@ -84,12 +86,12 @@ def noise_levels(pivot_steps: list[int], scheduler: Any, pixels: list[float]) ->
 
 
 def levels_of(pipe: Any, sampling: Sampling, preset: str | None) -> list[dict[str, float]]:
-    """`noise_levels` of a cascade's stages; none for other methods.
+    """`noise_levels` of a cascade's stages. Empty for other methods.
 
     Args:
         pipe: The model.
-        sampling: How its pictures are made.
-        preset: Where the sampling names none; None: upsamplers bring their own K, which only a sampling's replaces.
+        sampling: Settings that its pictures are made with.
+        preset: Preset to use if the sampling names none. None if upsamplers bring their own K.
     """
     if sampling.method != "self-cascade" or (preset is None and sampling.pivot_step is None):
         return []
@@ -103,13 +105,13 @@ def levels_of(pipe: Any, sampling: Sampling, preset: str | None) -> list[dict[st
 
 
 def weight_files(model: str, upsamplers: str | None, weights: str | None) -> dict[str, str]:
-    """The SHA-256 (its first 16 digits) of every file of weights, by its place in its folder.
+    """The first 16 digits of the SHA-256 of every file of weights, by its path in its folder.
 
-    The detectors' are not among them: they are part of the figures' protocol, as is the data.
+    The detectors are left out: they belong to the protocol of the figures, as the data does.
 
     Args:
-        model: A bundled model's name, or a folder; of a Hub id nothing is known here.
-        upsamplers, weights: By name or folder, or None.
+        model: Name of a bundled model, or a folder. For a Hub id the result is empty.
+        upsamplers, weights: Name or folder, or None.
     """
     folders = {
         "model": BUNDLED.parent / ("video" if model == "bundled-video" else "image")
@@ -118,7 +120,7 @@ def weight_files(model: str, upsamplers: str | None, weights: str | None) -> dic
         "upsamplers": BUNDLED_UPSAMPLERS / upsamplers if upsamplers in ("micro", "full") else upsamplers,
         "weights": BUNDLED_SUPER_RESOLVER if weights == "bundled" else weights,
     }
-    if model == "bundled-video":  # its networks but for the motion adapter are the image model's
+    if model == "bundled-video":  # all but its motion adapter is the image model
         folders["image model"] = BUNDLED
     return {
         f"{name}: {path.relative_to(folder)}": _sha256(path, path.stat().st_mtime_ns)
@@ -129,13 +131,13 @@ def weight_files(model: str, upsamplers: str | None, weights: str | None) -> dic
 
 
 def unlike(result: Mapping[str, Any], weights: Mapping[str, str]) -> str | None:
-    """In what a result differs from what the present code and weights would make; None where in nothing that is known.
+    """How a result differs from what the present code and weights would make. None if no difference is known.
 
-    Results up to version 0.1 do not say how they were made. They are of `OLD`, and taken for what they are.
+    Results up to version 0.1 do not say how they were made. Their protocol is `OLD`, and no difference is known.
 
     Args:
-        result: A result file's content.
-        weights: The present `weight_files` of what it was made with.
+        result: Content of a result file.
+        weights: The present `weight_files` of the model it was made with.
     """
     made = result.get("made_by")
     if not isinstance(made, Mapping):
@@ -159,7 +161,7 @@ def protocol_of(result: Mapping[str, Any]) -> str:
 
 @functools.cache
 def commit() -> str:
-    """The commit of the checkout that this code lies in, with "+" where files differ from it; "" outside of one."""
+    """The commit of this checkout, with "+" if files differ from it. "" outside of a checkout."""
     if not (ROOT / "src/selfcascade").is_dir():  # installed elsewhere
         return ""
     try:

@@ -114,7 +114,7 @@ class SceneEvaluator(ImageEvaluator):
     patches are 299 of 1024 pixels; the same share of the side is taken here.
 
     Args:
-        height, width, folder, draws, patches: As in `ImageEvaluator`.
+        height, width, folder, draws, patches: See `ImageEvaluator`.
         real_count: Real renders, of held-out scenes other than those of the prompts.
         drawn: What is drawn.
     """

@@ -1,7 +1,8 @@
-"""Named sets of captions and seeds that share none: what is tuned on, what is chosen on, what is reported.
+"""Named, disjoint sets of captions and seeds.
 
-Levers, designs and learning rates are tried on `tuning`. Presets and defaults are chosen on `validation`. `test` is for
-tables alone, once they are chosen.
+- `tuning`: levers, designs and learning rates are tried on it.
+- `validation`: presets and defaults are chosen on it.
+- `test`: only for tables, once everything is chosen.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ SPLITS = cast("tuple[Split, ...]", get_args(Split))
 
 
 class Numbers(NamedTuple):
-    """The first numbers of a set of drawn descriptions; a picture's noise has its description's number as its seed.
+    """The first numbers of a set of drawn descriptions. The number of a description is also the seed of its noise.
 
     Attributes:
-        prompt: Of the captions of seed 0; each further seed's begin `SEED_STEP` later.
-        base: Of other captions, whose base samples FID_b and KID_b are measured from.
+        prompt: First number of the captions of seed 0. Those of each further seed begin `SEED_STEP` later.
+        base: First number of the captions whose base samples FID_b and KID_b are measured from.
     """
 
     prompt: int
@@ -33,9 +34,9 @@ NUMBERS: dict[Split, Numbers] = {
 
 
 def split_of_caption(caption: str) -> Split:
-    """The set that a caption of one's own data belongs to, by its words alone: half are for tests.
+    """The set that a caption of the user's own data belongs to. Half of them are for tests.
 
-    Equal captions are in one set, whatever files they come from.
+    Only the words count, so equal captions are in one set whatever files they come from.
     """
     share = int.from_bytes(hashlib.sha256(caption.strip().casefold().encode()).digest()[:4]) / 2**32
     return "test" if share < 0.5 else "validation" if share < 0.75 else "tuning"

@@ -1,4 +1,4 @@
-"""True small pictures in the place of base samples, so that what methods make of them has a true large picture.
+"""Real small pictures in place of base samples, so that there is a true large picture to compare with.
 
 Axis letters: N pictures, H, W pixels.
 """
@@ -17,21 +17,21 @@ from selfcascade.evaluation.evaluator import Evaluator
 from selfcascade.evaluation.prompts import PromptSet
 from selfcascade.metrics.fidelity import feature_distance, octave_errors, psnr, ssim
 
-TrueSamples = Callable[[range, Size], Tensor]  # of prompts at these indices, at a size, (n, 3, H, W) in [0, 1]
+TrueSamples = Callable[[range, Size], Tensor]  # prompt indices and size -> pictures (n, 3, H, W) in [0, 1]
 
 
 class TruePivots:
-    """Real small pictures of the prompts, encoded: what `BaseSamples` is, without sampling.
+    """Encoded real small pictures of the prompts. They take the place of `BaseSamples`; nothing is sampled.
 
     Attributes:
-        name: Names them in keys of what is made from them.
-        seconds: 0: nothing is sampled.
+        name: Name in the keys of what is made from them.
+        seconds: Always 0, because nothing is sampled.
 
     Args:
-        pipe: Its autoencoder encodes them.
-        prompts: Their seeds begin the methods' noise.
+        pipe: The model whose autoencoder encodes the pictures.
+        prompts: The prompts. Their seeds are those of the methods' noise.
         size: Size of the small pictures.
-        true_samples: Real pictures of the prompts.
+        true_samples: Returns real pictures of the prompts.
     """
 
     seconds = 0.0
@@ -41,21 +41,21 @@ class TruePivots:
         self.name = f"true-{size}-{prompts.first_seed}"
 
     def latents(self, indices: range) -> Tensor:
-        """The latents of some of them, on the CPU."""
-        pixels = self.true_samples(indices, self.size).mul(255).round() / 255  # as from their files
+        """The latents at these indices, on the CPU."""
+        pixels = self.true_samples(indices, self.size).mul(255).round() / 255  # as if read from files
         return family_of(self.pipe).encode((2 * pixels - 1).to(self.pipe.device)).float().cpu()
 
     def generators(self, indices: range) -> list[torch.Generator]:
-        """The pictures' generators, from their beginning."""
+        """New generators of the pictures at these indices."""
         return self.prompts.generators(indices)
 
 
 def against_truth(true: Tensor, made: Tensor, evaluator: Evaluator) -> dict[str, Tensor]:
-    """Each picture's values against the true one, (N,) each: `metrics.fidelity`, by the names in results.
+    """Compares each picture with the true one (`metrics.fidelity`): values (N,) by their names in results.
 
     Args:
-        true, made: (N, 3, H, W) in [0, 1].
-        evaluator: Has the detector whose levels are compared; without one there is no `detector_distance`.
+        true, made: Pictures (N, 3, H, W) in [0, 1].
+        evaluator: Holds the detector for `detector_distance`. Without a detector that value is left out.
     """
     errors = octave_errors(true, made)
     found = {"psnr": psnr(true, made), "ssim": ssim(true, made)}

@@ -1,7 +1,7 @@
-"""Rows that the harness makes itself in every suite: real samples, and base samples that are only enlarged.
+"""Rows that the harness adds to every suite: real samples, and base samples that are only enlarged.
 
-A distance of real samples from others is its estimator's floor, whose spread no difference is told below. Enlarged base
-samples are what a method must beat to have done anything.
+The distance between two sets of real samples is the floor of its estimator. A difference smaller than its spread is not
+reported. A method must beat the enlarged base samples to have done anything.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import Any
 
 from selfcascade.evaluation.make_samples import REAL
 
-FLOORS = {"real": REAL, "lanczos": "lanczos"}  # names of the rows, and their methods
+FLOORS = {"real": REAL, "lanczos": "lanczos"}  # row -> method
 
 
 def floor_settings(name: str, suite: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The settings of one of these rows: at every size of a suite, for all its captions.
+    """The settings of one of these rows, at every size of a suite and for all its captions.
 
     Args:
-        name: Of `FLOORS`.
-        suite: The settings of its own experiments, defaults included.
+        name: Name in `FLOORS`.
+        suite: The settings of the suite's own experiments, with defaults.
     """
     samplings, seeds, counts, pivots = dict[Any, tuple[str, dict[str, Any]]](), set[int](), set[int](), "sampled"
     for one in suite:

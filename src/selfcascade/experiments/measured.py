@@ -1,4 +1,4 @@
-"""Samples -> a result: its figures, what is kept of each sample, and how it was made."""
+"""Turns samples into a result: its figures, the record of each sample, and how it was made."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from selfcascade.metrics.video import mean_estimate
 def measured(
     experiment: Experiment, prepared: Prepared, name: str, parts: Parts, count: int
 ) -> tuple[dict[str, Any], PerPicture | None]:
-    """The figures of the first `count` samples of a sampling; and what is kept of each, where there are named sets."""
+    """The figures of the first `count` samples of a sampling, and their record if the captions are a named set."""
     evaluator, base = prepared.evaluator(name), prepared.base(name)
     prompts = prepared.prompts.head(count)
     judged = evaluator.judge(parts.pictures(count), prompts, base)
@@ -47,14 +47,14 @@ def _truths(prepared: Prepared, name: str, parts: Parts, count: int) -> dict[str
 
 
 def how_made(experiment: Experiment, prepared: Prepared, name: str, tuned: bool, trained: list[str]) -> dict[str, Any]:
-    """What a result says of its making.
+    """What a result says about how it was made.
 
     Args:
         experiment: Names the model and weights.
-        prepared: Has them.
-        name: The sampling.
+        prepared: Holds the loaded model and weights.
+        name: Name of the sampling.
         tuned: Whether feature upsamplers are used.
-        trained: Digests of what was trained here, which no file holds.
+        trained: Digests of weights that were trained in this run and are in no file.
     """
     pipe, sampling = prepared.pipe, prepared.samplings[name]
     weights = weight_files(experiment.model, experiment.upsamplers, sampling.weights)

@@ -33,8 +33,8 @@ class Prepared:
         samplings: The experiment's samplings by name, with their sizes.
         prompts: Prompts of the samples.
         base_samples: Base samples of these prompts, for each sampling.
-        references: By sampling, base samples of other prompts, behind FID_b and KID_b.
-        evaluators: By size; in the main process alone, which measures.
+        references: Base samples of other prompts by sampling, for FID_b and KID_b.
+        evaluators: Evaluators by size. Only the main process has them, because it measures.
         true_samples: Real samples of the prompts at these indices, at a size.
     """
 

@@ -1,4 +1,4 @@
-"""All runs of a suite, and when test captions may be sampled."""
+"""The runs of a suite, and the rule for when test captions may be sampled."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def runs_of(
     results: Path | None = None,
     output: Path | None = None,
 ) -> Iterator[Run]:
-    """The runs of these experiments, all of the suite's if none is named; the first seeds first.
+    """The runs of the named experiments, ordered by seed.
 
-    With a set of captions, all are those of the suite and `FLOORS`.
+    If none is named, these are all of the suite. With a named set of captions, `FLOORS` are added.
 
     Args:
-        suite, names, runs, changes, results: As in `Run`.
-        output: In the place of `results`, a folder in which the suite has one of its name.
+        suite, names, runs, changes, results: See `Run`.
+        output: Folder of results to use instead of `results`. Each suite gets a folder of its name in it.
 
     Raises:
         ValueError: The suite or an experiment does not exist.
@@ -47,10 +47,10 @@ def runs_of(
 
 
 def check_test(runs: Sequence[Run], partly: bool) -> None:
-    """Raises ValueError if test captions would be sampled to look at a part, or before validation was measured.
+    """Raises ValueError if only a part would be sampled on test captions, or validation was not measured before.
 
     Args:
-        runs: What is to be made.
+        runs: The runs to be made.
         partly: Whether experiments, a seed or other settings are named.
     """
     tested = [run for run in runs if run.experiment.split == "test"]

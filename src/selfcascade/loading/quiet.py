@@ -1,4 +1,4 @@
-"""Keeps the libraries' progress bars and remarks away while a small model is loaded."""
+"""Hides the libraries' progress bars and warnings while a small model is loaded."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 @contextlib.contextmanager
 def libraries_quiet(wanted: bool = True) -> Iterator[None]:
-    """Within it diffusers and transformers show no progress bars and only errors; afterwards they do as before.
+    """Context in which diffusers and transformers show errors, but no warnings and no progress bars.
 
     Args:
-        wanted: False changes nothing.
+        wanted: If False, nothing changes.
     """
     if not wanted:
         yield

@@ -1,4 +1,4 @@
-"""T, the number of training timesteps, as a model's folder says it; nothing of the model is loaded for it."""
+"""Reads T, the number of training timesteps, from a model's folder without loading the model."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from selfcascade.options.json_files import read_object
 
 
 def check_pivot_step(options: Options, folder: Path | None) -> None:
-    """Refuses a K above T, where the folder says T, before torch is imported; the plan checks it for all models.
+    """Refuses a K above T before torch is imported, if the folder says T. The plan checks it again for every model.
 
     Args:
-        options: As given.
-        folder: The model's, or its file; None if it is on the Hub.
+        options: The given options.
+        folder: The model's folder or file. None if it is on the Hub.
 
     Raises:
         OptionError: K lies outside (0, T].

@@ -69,7 +69,7 @@ def record_in_mp4(file: Path) -> str | None:
 
     Raises:
         OSError: There is no such file.
-        ValueError: It is no video file.
+        ValueError: It is not a video file.
     """
     try:
         with pyav().open(str(file)) as container:

@@ -1,4 +1,4 @@
-"""The record of what made a picture or a clip, read from the .json beside it or from the file itself."""
+"""Reads the record of what made a picture or a clip, from the .json beside it or from the file itself."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ FIRST_FRAME = "0001.png"
 
 
 def read_record(path: Path, *kinds: str) -> dict[str, Any]:
-    """The record in a sidecar, in a picture, or in a clip.
+    """Reads the record in a sidecar, in a picture, or in a clip.
 
     Args:
         path: .json, a picture in any format that `save_picture` writes, an .mp4, or a folder of frames. A .gif holds
             no record.
-        kinds: What the record may be of.
+        kinds: Kinds of record that are accepted.
 
     Raises:
-        ValueError: The file is missing, unreadable or of another form; the sentence names it.
+        ValueError: The file is missing or unreadable, or is not such a record. The message names it.
     """
     name, ending = str(path), ending_of(path)
     frames = path.is_dir() and (path / FIRST_FRAME).is_file()

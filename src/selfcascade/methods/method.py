@@ -57,7 +57,7 @@ class Method(MethodOptions, ABC):
     Attributes:
         name: Name in `METHODS` and on the command line.
         summary: Description in one line.
-        from_base, takes, needs, cascade_needs: As in `MethodOptions`; a class of the package has them from its entry
+        from_base, takes, needs, cascade_needs: See `MethodOptions`. A class of the package has them from its entry
             there, `class Direct(Method, options="direct")`.
     """
 

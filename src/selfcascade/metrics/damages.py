@@ -1,4 +1,4 @@
-"""Known damages of pictures, mild to strong: what each figure says of them is what it can be trusted to see.
+"""Known damages of pictures, mild to strong. They show which flaws each figure can see.
 
 Axis letters: N pictures, C channels, H, W pixels.
 """
@@ -17,7 +17,7 @@ STRIPS = 8
 
 
 def blurred(pictures: Tensor, sigma: float) -> Tensor:
-    """Pictures (N, C, H, W) under a Gaussian of that many pixels; edges are mirrored."""
+    """Blurs pictures (N, C, H, W) with a Gaussian of `sigma` pixels and mirrored edges."""
     reach = min(math.ceil(3 * sigma), *(side - 1 for side in pictures.shape[-2:]))
     weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=pictures.device) / sigma) ** 2)
     weights = (weights / weights.sum()).to(pictures.dtype)
@@ -27,13 +27,13 @@ def blurred(pictures: Tensor, sigma: float) -> Tensor:
 
 
 def noisy(pictures: Tensor, sigma: float) -> Tensor:
-    """With Gaussian noise of that standard deviation, picture by picture from a seed of its place in the batch."""
+    """Adds Gaussian noise of that standard deviation. The seed of a picture is its place in the batch."""
     noise = [torch.randn(pictures.shape[1:], generator=_seeded(row)) for row in range(len(pictures))]
     return (pictures + sigma * torch.stack(noise).to(pictures)).clamp(0, 1)
 
 
 def shredded(pictures: Tensor, share: float) -> Tensor:
-    """Horizontal strips, an eighth of the height each, moved sideways by up to this share of the width."""
+    """Moves horizontal strips, an eighth of the height each, sideways by up to this share of the width."""
     strips = pictures.tensor_split(STRIPS, -2)
     most = share * pictures.shape[-1]
     moves = [round(most * math.sin(2.4 * (index + 1))) for index in range(STRIPS)]
@@ -41,14 +41,14 @@ def shredded(pictures: Tensor, share: float) -> Tensor:
 
 
 def meshed(pictures: Tensor, strength: float, period: int = 5) -> Tensor:
-    """Under a mesh of that amplitude, as latents off the model's manifold decode to."""
+    """Adds a mesh of that amplitude. Latents off the model's manifold decode to such a mesh."""
     height, width = pictures.shape[-2:]
     down, across = (torch.sin(2 * math.pi * torch.arange(side) / period) for side in (height, width))
     return (pictures + strength * (down[:, None] * across).to(pictures)).clamp(0, 1)
 
 
 def repeated(pictures: Tensor, copies: int) -> Tensor:
-    """The whole picture so many times a side, each copy small: what direct sampling does to objects."""
+    """Repeats the whole picture, made small, `copies` times a side, as direct sampling repeats objects."""
     height, width = pictures.shape[-2:]
     size = (-(-height // copies), -(-width // copies))
     small = interpolate(pictures, size=size, mode="area")
@@ -70,7 +70,7 @@ def _ladder() -> dict[str, Damage]:
 
 
 LADDER = _ladder()
-# One of each kind, in the middle of the ladder.
+# One damage of each kind, from the middle of the ladder.
 MIDDLE = ("blur 2", "noise 0.05", "shreds 0.1", "mesh 0.1", "repeats 2")
 
 

@@ -1,4 +1,4 @@
-"""Pictures against the true picture of the same scene, pair by pair: what was kept, and what was made up.
+"""Compares pictures with the true picture of the same scene, pair by pair: what was kept, and what was made up.
 
 Axis letters: N pictures, C channels, D features, H, W pixels, h, w positions.
 """
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate, normalize
 
-WINDOW, SIGMA = 11, 1.5  # of SSIM's Gaussian
+WINDOW, SIGMA = 11, 1.5  # pixels, of SSIM's Gaussian window
 
 
 def psnr(true: Tensor, made: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB, (N,): -10 log10 of the mean square error of pictures in [0, 1].
 
     Args:
-        true, made: (N, C, H, W).
+        true, made: Pictures (N, C, H, W) in [0, 1].
 
     Raises:
         ValueError: They differ in shape.
@@ -31,7 +31,7 @@ def ssim(true: Tensor, made: Tensor) -> Tensor:
     """Structural similarity, (N,), at most 1 (Wang et al. 2004): a Gaussian window of 11 pixels, sigma 1.5.
 
     Args:
-        true, made: (N, C, H, W) in [0, 1], 11 pixels a side or more; windows lie wholly within.
+        true, made: Pictures (N, C, H, W) in [0, 1] of at least 11 pixels a side. Only whole windows count.
 
     Raises:
         ValueError: They differ in shape, or are smaller than the window.
@@ -55,16 +55,19 @@ def ssim(true: Tensor, made: Tensor) -> Tensor:
 
 
 def octave_errors(true: Tensor, made: Tensor, octaves: int = 3) -> Tensor:
-    """Energy of the error in each band of a Laplacian pyramid over the true picture's, (N, octaves), finest first.
+    """Energy of the error, relative to the true picture's, in each band of a Laplacian pyramid.
 
-    0: as in the true picture. 1: as wrong as leaving the band out. Above 1: detail was made up that is not there.
+    0: as in the true picture. 1: as wrong as leaving the band out. Above 1: detail was made up.
 
     Args:
-        true, made: (N, C, H, W).
-        octaves: How many bands.
+        true, made: Pictures (N, C, H, W).
+        octaves: Number of bands.
+
+    Returns:
+        Relative energies (N, octaves), finest band first.
 
     Raises:
-        ValueError: They differ in shape, or are too small for as many bands.
+        ValueError: They differ in shape, or are too small for so many bands.
     """
     _check(true, made)
     if min(true.shape[-2:]) < 2**octaves:
@@ -77,7 +80,7 @@ def octave_errors(true: Tensor, made: Tensor, octaves: int = 3) -> Tensor:
 
 
 def feature_distance(true: Iterable[Tensor], made: Iterable[Tensor]) -> Tensor:
-    """Mean square distance of unit feature vectors, over positions and then levels, (N,), as LPIPS without its weights.
+    """Mean square distance (N,) of unit feature vectors, over positions and then levels: LPIPS without its weights.
 
     Args:
         true, made: Feature maps (N, D, h, w) of a network's levels.

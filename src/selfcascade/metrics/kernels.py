@@ -1,6 +1,7 @@
-"""Kernel distances of samples that have several rows each, and points whose dot products are their kernel.
+"""Kernel distances between samples of several rows each, and points whose dot products are their kernel.
 
-The patches of one picture resemble each other, so pairs of them are left out: what remains is unbiased in the samples.
+The patches of one picture resemble each other. Pairs within a picture are therefore left out, which keeps the distance
+unbiased in the samples.
 
 Axis letters: N, M samples, n rows of a sample (its patches), D features, L landmarks, d dimensions.
 """
@@ -13,15 +14,15 @@ import torch
 from torch import Tensor
 
 DIMENSIONS = 64
-ROWS = 2048  # of features whose products are held at once
+ROWS = 2048  # rows of features whose products are held at once
 
 
 def sample_kernel(first: Tensor, second: Tensor) -> Tensor:
     """Mean of k(x, y) = (x.y / D + 1)^3 over the rows of each pair of samples, (N, M) in double precision.
 
     Args:
-        first: (N, D), or (N, n, D).
-        second: (M, D), or (M, m, D).
+        first: Features (N, D) or (N, n, D).
+        second: Features (M, D) or (M, m, D).
     """
     first, second = (_rows(x) for x in (first, second))
     width, columns = first.shape[2], second.flatten(0, 1).T
@@ -35,22 +36,22 @@ def sample_kernel(first: Tensor, second: Tensor) -> Tensor:
 def distance_of_samples(real: Tensor, fake: Tensor) -> float:
     """The squared maximum mean discrepancy over pairs of different samples, unbiased in the samples.
 
-    With one row a sample it is `kernel_distance`.
+    With one row per sample it is `kernel_distance`.
 
     Args:
-        real: (N, D), or (N, n, D).
-        fake: (M, D), or (M, n, D).
+        real: Features (N, D) or (N, n, D).
+        fake: Features (M, D) or (M, n, D).
     """
     return float(_distances(sample_kernel(real, real), sample_kernel(fake, fake), sample_kernel(real, fake))[0])
 
 
 def distance_with_interval(real: Tensor, fake: Tensor, draws: int) -> list[float]:
-    """That distance as [value, low, high], with the middle 95 % over samples that are drawn again.
+    """`distance_of_samples` as [value, low, high]: low and high span the middle 95 % of bootstrap draws of samples.
 
-    A sample drawn twice is no pair with itself, so the drawn values are not biased, and the interval is theirs.
+    A sample that is drawn twice is not paired with itself, so the drawn values are not biased.
 
     Args:
-        real, fake: As in `distance_of_samples`.
+        real, fake: See `distance_of_samples`.
         draws: Number of bootstrap draws.
     """
     kernels = sample_kernel(real, real), sample_kernel(fake, fake), sample_kernel(real, fake)
@@ -62,21 +63,21 @@ def distance_with_interval(real: Tensor, fake: Tensor, draws: int) -> list[float
         ]
         drawn.append(_distances(*kernels, counts[0][None], counts[1][None]))
     values = torch.cat(drawn)
-    values = values[values.isfinite()]  # one sample alone, drawn as often as there are samples, has no pair
+    values = values[values.isfinite()]  # a draw of one sample only has no pair
     low, high = torch.quantile(values, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return [float(_distances(*kernels)[0]), low, high]
 
 
 @dataclass(frozen=True)
 class KernelMap:
-    """Samples as points of few dimensions, whose dot products are nearly `sample_kernel` (kernel PCA, not centred).
+    """Maps samples to points of few dimensions whose dot products are nearly `sample_kernel` (kernel PCA, not centred).
 
-    So a set's kernel distance can be computed, and tested, from a few numbers a sample. The map is fitted to landmarks:
-    real samples, and damaged ones, since what is wrong with a method's samples must have directions too.
+    A kernel distance can then be computed, and tested, from a few numbers per sample. The map is fitted to landmarks:
+    real samples and damaged ones, because the flaws of a method's samples need directions too.
 
     Attributes:
-        landmarks: (L, n, D).
-        directions: (L, d).
+        landmarks: Features of the landmarks, (L, n, D).
+        directions: Weights of the landmarks in each direction, (L, d).
     """
 
     landmarks: Tensor
@@ -84,28 +85,28 @@ class KernelMap:
 
     @classmethod
     def fit(cls, landmarks: Tensor, dimensions: int = DIMENSIONS) -> KernelMap:
-        """The map onto the directions in which the landmarks have most of their kernel; fewer where they have fewer.
+        """Fits the map onto the directions that hold most of the landmarks' kernel.
 
         Args:
-            landmarks: (L, D), or (L, n, D).
-            dimensions: At most as many.
+            landmarks: Features (L, D) or (L, n, D).
+            dimensions: Largest number of directions.
         """
         values, vectors = torch.linalg.eigh(sample_kernel(landmarks, landmarks))
         kept = values > 1e-9 * values[-1]
         values, vectors = values[kept][-dimensions:], vectors[:, kept][:, -dimensions:]
-        # An eigenvector's sign is arbitrary, and differs between machines: its largest entry is positive here.
+        # The sign of an eigenvector is arbitrary and differs between machines, so its largest entry is made positive.
         largest = vectors.gather(0, vectors.abs().argmax(0)[None])
         return cls(_rows(landmarks), (vectors * largest.sign() / values.sqrt()).flip(1))
 
     def __call__(self, samples: Tensor) -> Tensor:
-        """Points (N, d), in double precision, of features (N, D) or (N, n, D)."""
+        """Maps features (N, D) or (N, n, D) to points (N, d) in double precision."""
         return sample_kernel(samples, self.landmarks) @ self.directions
 
 
 def _distances(
     within_real: Tensor, within_fake: Tensor, between: Tensor, real: Tensor | None = None, fake: Tensor | None = None
 ) -> Tensor:
-    """The distance from the three kernels, (B,), of samples drawn `real` (B, N) and `fake` (B, M) times; None: once."""
+    """Distances (B,) from the three kernels, for samples drawn `real` (B, N) and `fake` (B, M) times. None: once."""
     real = torch.ones(1, len(within_real), dtype=torch.float64) if real is None else real
     fake = torch.ones(1, len(within_fake), dtype=torch.float64) if fake is None else fake
 
@@ -118,7 +119,7 @@ def _distances(
 
 
 def _rows(x: Tensor) -> Tensor:
-    """(N, n, D) in double precision."""
+    """The features as (N, n, D) in double precision."""
     if x.ndim not in (2, 3):
         raise ValueError(f"features must be (N, D) or (N, n, D), not {tuple(x.shape)}")
     return (x[:, None] if x.ndim == 2 else x).double()

@@ -1,7 +1,7 @@
-"""Two methods on the same captions: which is ahead, tested caption by caption.
+"""Tests which of two methods on the same captions is ahead, caption by caption.
 
-Methods share captions, noise and base samples, so their figures rise and fall together. Intervals of each alone ignore
-that; these tests draw, or turn round, captions as a whole.
+Methods share captions, noise and base samples, so their figures rise and fall together. Separate intervals ignore that.
+These tests draw captions, or swap the methods, one whole caption at a time.
 
 Axis letters: R repeats of the captions, N captions, D dimensions, B bootstrap draws.
 """
@@ -16,21 +16,21 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 DRAWS = 10_000
-LEVEL = 0.05  # of a two-sided test
+LEVEL = 0.05  # p of a two-sided test
 BLOCK = 1000  # draws at once: their weights are (B, N)
 
 Word = Literal["ahead", "level", "behind"]
-Values = Mapping[int, Sequence[float]]  # by caption, its value in each repeat
+Values = Mapping[int, Sequence[float]]  # caption -> its value in each repeat
 
 
 class Comparison(NamedTuple):
-    """How far a first method's figure is above a second's.
+    """How far the figure of a first method is above that of a second.
 
     Attributes:
-        difference: The first's minus the second's.
-        low, high: The middle 95 % of its bootstrap values.
-        p: Two-sided probability of a difference as large, were the methods alike.
-        captions: How many both have.
+        difference: Figure of the first method minus that of the second.
+        low, high: The middle 95 % of the difference's bootstrap values.
+        p: Two-sided probability of a difference this large if the methods were alike.
+        captions: Number of captions that both methods have.
     """
 
     difference: float
@@ -41,11 +41,11 @@ class Comparison(NamedTuple):
 
 
 def verdict(comparison: Comparison, spread: float, lower_is_better: bool) -> Word:
-    """What may be said of the first method: "ahead" or "behind" only where the test and the floor both allow it.
+    """What may be said of the first method. "ahead" and "behind" need both the test and the floor.
 
     Args:
-        comparison: Of the two.
-        spread: How far the figure of real samples moves by chance, as `spread_of_distance` gives it.
+        comparison: Comparison of the two methods.
+        spread: How far the figure of real samples moves by chance (`spread_of_distance`).
         lower_is_better: Whether the figure is a distance.
     """
     if not comparison.p < LEVEL or abs(comparison.difference) <= spread:
@@ -56,7 +56,7 @@ def verdict(comparison: Comparison, spread: float, lower_is_better: bool) -> Wor
 def mcnemar(only_first: int, only_second: int) -> float:
     """The exact two-sided p of McNemar's test (1947).
 
-    Captions that both methods get right, or both wrong, say nothing. The others fall to either side as a fair coin.
+    Captions that both methods get right or both get wrong do not count. Each of the others is a fair coin.
 
     Args:
         only_first, only_second: Captions that only one of the two gets right.
@@ -72,15 +72,15 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def paired_shares(first: Values, second: Values, draws: int = DRAWS, seed: int = 0) -> Comparison:
-    """The difference of two shares of right samples, captions weighing alike, with an exact p.
+    """Compares two shares of right samples, with equal weight for each caption and an exact p.
 
-    Were the methods alike, a caption's difference could as well have the other sign. p is the share of all 2^N ways to
-    turn signs round whose sum is as far from 0. With one sample a caption this is McNemar's test; several (trainings
-    with different seeds) stay together.
+    If the methods were alike, the difference of a caption could as well have the other sign. p is the share of all 2^N
+    choices of signs whose sum is at least as far from 0. With one sample per caption this is McNemar's test. Several
+    samples of a caption (trainings with different seeds) keep one sign.
 
     Args:
-        first, second: By caption, 1 for each sample that is right and 0 for each that is not.
-        draws, seed: Of the interval's bootstrap.
+        first, second: For each caption, 1 for a sample that is right and 0 for one that is not.
+        draws, seed: Number of draws and seed of the interval's bootstrap.
 
     Raises:
         ValueError: No caption is in both, or a value is neither 0 nor 1.
@@ -97,11 +97,11 @@ def paired_shares(first: Values, second: Values, draws: int = DRAWS, seed: int =
 
 
 def paired_means(first: Values, second: Values, draws: int = DRAWS, seed: int = 0) -> Comparison:
-    """The difference of two means of a value per sample, captions weighing alike: a bootstrap over captions.
+    """Compares two means by a bootstrap over captions, with equal weight for each caption.
 
     Args:
-        first, second: By caption, the value of each of its samples.
-        draws, seed: Of the bootstrap.
+        first, second: For each caption, the value of each of its samples.
+        draws, seed: Number of draws and seed of the bootstrap.
 
     Raises:
         ValueError: No caption is in both.
@@ -113,16 +113,16 @@ def paired_means(first: Values, second: Values, draws: int = DRAWS, seed: int = 
 def paired_distances(
     first: np.ndarray, second: np.ndarray, real_mean: np.ndarray, draws: int = DRAWS, seed: int = 0
 ) -> Comparison:
-    """The difference of two kernel distances from the same real samples: a bootstrap over captions.
+    """Compares two kernel distances from the same real samples by a bootstrap over captions.
 
-    Samples are points whose dot products are the kernel (`KernelMap`), so the unbiased squared distance is the mean of
-    x.y over pairs of different captions, less 2 x.m, plus what the real samples alone have. In each draw both methods
-    have the same captions. A caption drawn twice is no pair with itself, so draws are not biased either.
+    Samples are points whose dot products are the kernel (`KernelMap`). The unbiased squared distance is the mean of x.y
+    over pairs of different captions, less 2 x.m, plus a term of the real samples alone. Both methods have the same
+    captions in each draw. A caption that is drawn twice is not paired with itself, so draws are not biased.
 
     Args:
-        first, second: (R, N, D), row n of both being of the same caption; R may differ.
-        real_mean: m, the mean of the real points, (D,).
-        draws, seed: Of the bootstrap.
+        first, second: Points (R, N, D). Row n of both is of the same caption. R may differ.
+        real_mean: Mean m of the real points, (D,).
+        draws, seed: Number of draws and seed of the bootstrap.
 
     Raises:
         ValueError: The shapes do not go together, or there are fewer than two captions.
@@ -140,10 +140,10 @@ def paired_distances(
 
 
 def spread_of_distance(points: np.ndarray, real_mean: np.ndarray, draws: int = DRAWS, seed: int = 0) -> float:
-    """Half the width of the middle 95 % of a distance over draws of captions: of real samples, the floor's spread.
+    """Half the width of the middle 95 % of a distance over draws of captions. For real samples: the floor's spread.
 
     Args:
-        points, real_mean, draws, seed: As in `paired_distances`.
+        points, real_mean, draws, seed: See `paired_distances`.
     """
     _check_points(points, real_mean)
     found = _bootstrapped(lambda weights: _distances(points, real_mean, weights), points.shape[1], draws, seed)
@@ -151,13 +151,13 @@ def spread_of_distance(points: np.ndarray, real_mean: np.ndarray, draws: int = D
 
 
 def spread_of_mean(values: Values, draws: int = DRAWS, seed: int = 0) -> float:
-    """The same of a mean of one value per sample."""
+    """Half the width of the middle 95 % of a mean over draws of captions."""
     found = _of_means(np.array([float(np.mean(own)) for own in values.values()]), draws, seed)
     return (found.high - found.low) / 2
 
 
 def _distances(points: np.ndarray, real_mean: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The unbiased distance without the real samples' own part, (B,), of captions drawn `weights` (B, N) times."""
+    """Unbiased distances (B,), without the term of the real samples, of captions drawn `weights` (B, N) times."""
     total, squares = weights.sum(1), (weights**2).sum(1)
     found = np.zeros(len(weights))
     for own in points:  # (N, D)
@@ -172,14 +172,14 @@ def _of_means(values: np.ndarray, draws: int, seed: int) -> Comparison:
 
 
 def _bootstrapped(statistic: Callable[[np.ndarray], np.ndarray], count: int, draws: int, seed: int) -> Comparison:
-    """The statistic of all captions, its interval, and twice the share of draws on the other side of 0."""
+    """The statistic of all captions with its interval. p is twice the share of draws on the other side of 0."""
     generator = np.random.default_rng(seed)
     value = float(statistic(np.ones((1, count)))[0])
     drawn = []
     for begin in range(0, draws, BLOCK):
         size = min(BLOCK, draws - begin)
         weights = generator.multinomial(count, np.full(count, 1 / count), size=size).astype(np.float64)
-        some = (weights > 0).sum(1) > 1  # one caption alone has no pair
+        some = (weights > 0).sum(1) > 1  # a draw of one caption only has no pair
         drawn.append(statistic(weights[some]))
     values = np.concatenate(drawn)
     low, high = np.quantile(values, [0.025, 0.975])
@@ -188,7 +188,7 @@ def _bootstrapped(statistic: Callable[[np.ndarray], np.ndarray], count: int, dra
 
 
 def _sign_flip(differences: Sequence[int]) -> float:
-    """P(|sum of +-d| >= |sum of d|), each sign a fair coin: the sum's distribution, one difference after another."""
+    """P(|sum of +-d| >= |sum of d|) with each sign a fair coin. The sum's distribution is built one d at a time."""
     reach = sum(map(abs, differences))
     chances = np.zeros(2 * reach + 1)
     chances[reach] = 1.0

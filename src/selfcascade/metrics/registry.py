@@ -33,7 +33,7 @@ class Metric:
         extract: Maps samples, (N, C, H, W) or (N, F, C, H, W) in [0, 1], to features that need no network.
         value: The number that tables show, from the JSON in result files.
         is_distance: Whether it is a distance from real samples, which tables show first and with its interval.
-        headline: Its name in the lines printed while results are made; empty: it is left out of these.
+        headline: Name in the lines printed while results are made. Empty if it is left out of them.
         is_kernel: Whether it is a kernel distance, which is not biased by small numbers of samples.
     """
 

@@ -1,15 +1,15 @@
-"""Addresses of remote files (`s3://...`), which are told without the secrets in them."""
+"""Addresses of remote files (`s3://...`), which messages show without the secrets in them."""
 
 from __future__ import annotations
 
 import re
 
-# A path made of an address has one slash; a single letter is a drive of Windows.
+# `Path` leaves one slash of an address. A single letter is a Windows drive.
 ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+):/+(?P<user>[^/@]*@)?(?P<place>[^?#]*)(?P<rest>.*)", re.I | re.S)
 
 
 def masked(text: str) -> str:
-    """An address without its user, password, query and fragment; other text as it is."""
+    """Hides the user, password, query and fragment of an address. Other text is returned unchanged."""
     match = ADDRESS.fullmatch(text)
     if match is None:
         return text
@@ -18,11 +18,11 @@ def masked(text: str) -> str:
 
 
 def refusal(name: str, value: str) -> str | None:
-    """Why an address cannot be taken for a file or folder, in a sentence; None if it is none.
+    """Says why an address cannot be used as a file or folder. None if the value is not an address.
 
     Args:
-        name: What the caller calls it.
-        value: What was given.
+        name: The caller's name for the value.
+        value: The given value.
     """
     if ADDRESS.fullmatch(value) is None:
         return None

@@ -1,4 +1,4 @@
-"""Which options each method takes and needs, known before a method is loaded. Nothing here imports torch."""
+"""Which options each method takes and needs, known before a method is loaded. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class MethodOptions:
     Attributes:
         name: Name in `selfcascade.METHODS` and on the command line.
         from_base: Whether it enlarges the base model's own sample, and so takes one as `pivot`.
-        takes: Options that it takes in addition to those of all methods, or a word for several: "cascade" for options
-            of stages with a pivot, "image" for those that enlarge a user's picture.
+        takes: Options that it takes in addition to those of all methods. Two words stand for several: "cascade" for
+            options of stages with a pivot, "image" for those that enlarge a user's picture.
         needs: Options that it requires.
-        cascade_needs: Option without which it takes none of those of the cascade; None if it needs none for them.
+        cascade_needs: Option without which it takes no option of the cascade. None if there is no such option.
     """
 
     name: str
@@ -43,7 +43,7 @@ class MethodOptions:
             given: The given options, by name.
 
         Raises:
-            OptionError: It does not; the message names the option and the methods that take it.
+            OptionError: It does not take an option, or one is missing. The message names the option and its methods.
         """
         for option in given:
             if not self.accepts(option):
@@ -57,7 +57,7 @@ class MethodOptions:
 
 @dataclass(frozen=True)
 class BuiltIn(MethodOptions):
-    """A method of the package; the attributes are those of `MethodOptions`."""
+    """A method of the package, with the attributes of `MethodOptions`."""
 
     name: str
     from_base: bool = False
@@ -70,7 +70,7 @@ STAGES: Names = frozenset({"cascade", "vae_tiling"})
 DIRECT: Names = frozenset({"vae_tiling"})
 WEIGHTS: Names = frozenset({"weights"})
 
-# Of every method by its name, in the order of lists: the package's, then those that are registered.
+# All methods by name, in the order of lists: those of the package, then registered ones.
 METHOD_OPTIONS: dict[str, MethodOptions] = {
     one.name: one
     for one in (
@@ -90,7 +90,7 @@ METHOD_OPTIONS: dict[str, MethodOptions] = {
 
 
 def takers(option: str) -> str:
-    """The methods that take an option: 'method a', or 'methods a, b and c'."""
+    """Names the methods that take an option: 'method a', or 'methods a, b and c'."""
     names = [one.name for one in METHOD_OPTIONS.values() if one.accepts(option)]
     return f"method{'s' * (len(names) > 1)} {joined(names, 'and')}" if names else "SelfCascade"
 
@@ -101,7 +101,7 @@ def is_of_cascade(option: str) -> bool:
 
 
 def method_options(name: str) -> MethodOptions:
-    """What a method of this name takes.
+    """The options of the method of this name.
 
     Raises:
         OptionError: There is no such method.

@@ -1,4 +1,4 @@
-"""The paper's claims, each with a verdict from the tests: reproduced, not reproduced, or cannot be told here."""
+"""The claims of the paper, each with a verdict from the tests: reproduced, not reproduced, or cannot be told here."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from selfcascade.report.statements import world_of
 from selfcascade.report.tables import Costs, markdown
 
 REPRODUCED, NOT, UNKNOWN = "reproduced", "not reproduced", "cannot be told here"
-NEAR = 0.05  # a ratio of times that far from the paper's is the paper's
+NEAR = 0.05  # largest difference from the paper's ratio of times that counts as the same
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper, as orders of rows.
+    """A claim of the paper, as an order of rows.
 
     Attributes:
         says: The claim, and where the paper makes it.
-        suites: Beginnings of the suites' names that can tell.
-        orders: (figure, the row that is said to be ahead, the row that it is ahead of).
-        time: Where it is about seconds: a row, the paper's multiple of direct inference's, and the number of pixels.
+        suites: How the names of the suites begin that can confirm it.
+        orders: (figure, row that is said to be ahead, row that it is ahead of).
+        time: For a claim about seconds: a row, the paper's ratio to direct inference, and the multiple of pixels.
     """
 
     says: str
@@ -78,11 +78,11 @@ CLAIMS = (
 
 
 def verdicts(tables: Mapping[str, Sequence[Row]], costs: Costs | None) -> str:
-    """The claims with their verdicts as a table.
+    """A table of the claims with their verdicts.
 
     Args:
-        tables: Rows by suite and set of captions, "SUITE/SPLIT"; of test captions where there are such.
-        costs: What methods take.
+        tables: Rows by suite and set of captions, "SUITE/SPLIT". Test captions are preferred.
+        costs: Measured costs of the methods.
     """
     lines = [[claim.says, *_verdict(claim, tables, costs)] for claim in CLAIMS]
     return markdown(["claim of the paper", "verdict", "why"], lines)
@@ -109,7 +109,7 @@ def _verdict(claim: Claim, tables: Mapping[str, Sequence[Row]], costs: Costs | N
 
 
 def _places(suite: str) -> tuple[str, str]:
-    """Test captions first: others were chosen on."""
+    """The tables to look in. Test captions come first, because presets were chosen on the others."""
     return f"{suite}/test", f"{suite}/validation"
 
 

@@ -1,4 +1,4 @@
-"""Two rows of a table, caption by caption: how far apart they are, by which test, and the word for it.
+"""Compares two rows of a table, caption by caption: how far apart they are, by which test, and in which word.
 
 Axis letters: R repeats, N captions, D dimensions.
 """
@@ -40,8 +40,8 @@ class Told(NamedTuple):
     Attributes:
         figure: Name of the figure in results.
         comparison: Difference, interval, p and number of captions.
-        spread: That of real samples, below which nothing is told.
-        word: Of the first row.
+        spread: Spread of real samples. A smaller difference counts as level.
+        word: Word for the first row.
     """
 
     figure: str
@@ -60,23 +60,23 @@ class Rows:
     """The records of one table.
 
     Attributes:
-        records: Of each row, by its method, its records; one a seed.
+        records: The records of each row by its method, one for each seed.
     """
 
     records: dict[str, list[PerPicture]]
 
     @classmethod
     def of(cls, rows: list[Row]) -> Rows:
-        """Those of rows that have one of every result."""
+        """Reads the records of those rows that have one for every result."""
         held = {row.method: row.records for row in rows}
         return cls({method: own for method, own in held.items() if own})
 
     def missing(self, *methods: str) -> list[str]:
-        """Those of these rows that have no records."""
+        """Those of the methods that have no records."""
         return [method for method in methods if method not in self.records]
 
     def told(self, first: str, second: str, figure: str) -> Told | None:
-        """The first row against the second; None where a record is missing or lacks the figure."""
+        """Compares the first row with the second. None if a record is missing or lacks the figure."""
         if self.missing(first, second, REAL) or not _has(self.records, (first, second, REAL), figure):
             return None
         own, other, real = (self.records[name] for name in (first, second, REAL))
@@ -97,12 +97,12 @@ class Rows:
 
 
 def signed(value: float) -> str:
-    """A difference with three digits and its sign."""
+    """A difference with its sign, to three digits."""
     return f"{value:+.3g}".replace("-", "\N{MINUS SIGN}")
 
 
 def p_of(comparison: Comparison) -> str:
-    """p, "< 0.001" where it is that small."""
+    """The p-value as text, "< 0.001" if it is that small."""
     return "< 0.001" if comparison.p < 0.001 else f"{comparison.p:.3f}"
 
 

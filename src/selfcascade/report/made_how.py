@@ -1,4 +1,4 @@
-"""How the results were made: by which protocol, which would be made otherwise now, and what their figures can see."""
+"""How the results were made: by which protocol, which would be different now, and what their figures can see."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LADDER_HEAD = ("damage", "all right, %", "repeats, %", "repetition", "KID", "pat
 
 
 def conditions(experiments: Path) -> str:
-    """How many results are of which protocol, and a line for each that the present code or weights would not make.
+    """Counts the results of each protocol, and lists those that the present code or weights would not make.
 
     Raises:
         ValueError: A result cannot be read.
@@ -42,7 +42,7 @@ under "Tables" are of these. Those of protocol {now} are above.
 
 
 def ladder(path: Path) -> str:
-    """What each figure says of damaged real renders, as `experiments/damages.py` measured it; "" where it was not.
+    """What each figure says of damaged real renders, as `experiments/damages.py` measured it. "" if it did not.
 
     Raises:
         ValueError: The file cannot be read.

@@ -75,7 +75,7 @@ class Row:
     """One method in one table.
 
     Attributes:
-        method: Its name there; several ways to sample one experiment follow its name after a comma.
+        method: Name in the results. If an experiment is sampled in several ways, theirs follow after a comma.
         results: One a seed.
         sheet: The first pictures, or clips, of the first seed side by side, a WebP with a text file of captions.
         steps: Steps of the training; 0: none.

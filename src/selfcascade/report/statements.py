@@ -1,4 +1,4 @@
-"""The report's first page: what may be said, each sentence made from a test."""
+"""The first page of the report: what may be said. Each sentence comes from a test."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ of captions. Else the two are *level*. Right or wrong: exact McNemar test. Dista
 
 
 def statements(wanted: Sequence[Statement], tables: Mapping[str, Sequence[Row]]) -> str:
-    """The statements as a table, a line each: what was found, in which world, by which test.
+    """A table of the statements: what was found, on which data, by which test.
 
     Args:
-        wanted: What is compared.
+        wanted: The comparisons to make.
         tables: Rows by suite and set of captions, "SUITE/SPLIT".
     """
     lines = []
@@ -41,7 +41,7 @@ def statements(wanted: Sequence[Statement], tables: Mapping[str, Sequence[Row]])
 
 
 def split_table(rows: Sequence[Row]) -> str:
-    """The rows of a set of captions: unbiased distances and accuracies in front, each against enlarged base samples."""
+    """The rows of a set of captions: accuracies, unbiased distances, and the comparison with enlarged base samples."""
     records = Rows.of(list(rows))
     figures = [name for name in KERNELS if any(name in result for row in rows for result in row.results)]
     read = any("composition" in result for row in rows for result in row.results) and not rows[0].clips
@@ -60,7 +60,7 @@ def split_table(rows: Sequence[Row]) -> str:
 
 
 def truth_table(rows: Sequence[Row]) -> str:
-    """Rows whose pivots are true small pictures: how near to the true large ones they come."""
+    """The rows whose pivots are real small pictures: how near they come to the true large ones."""
     names = [name for name in ("psnr", "ssim", "detector_distance", *_octaves()) if name in rows[0].results[0]]
     head = ["method", "samples", *(NAMES[name] for name in names), "against enlarged true pictures"]
     records, lines = Rows.of(list(rows)), []
@@ -73,7 +73,7 @@ def truth_table(rows: Sequence[Row]) -> str:
 
 
 def world_of(rows: Sequence[Row]) -> str:
-    """The data that a table is of."""
+    """The data that a table was measured on."""
     return str(rows[0].results[0].get("settings", {}).get("data", "scenes"))
 
 
@@ -94,7 +94,7 @@ def _name(method: str) -> str:
 
 
 def _range(row: Row) -> str:
-    """Wilson's interval of all seeds' samples together."""
+    """Wilson's interval over the samples of all seeds."""
     shares = [(result["composition"]["all"], result["pictures"]) for result in row.results if "composition" in result]
     count = sum(number for _, number in shares)
     if not count:

@@ -111,7 +111,7 @@ def written(folder: Path, step: int) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:  # safetensors has its own for a full disk
         found = latest_whole(folder)
-        remedy = "" if found is None else f"; go on from {found.name} by resume_from_checkpoint 'latest'"
+        remedy = "" if found is None else f"; continue from {found.name} with resume_from_checkpoint 'latest'"
         words = f"{getattr(error, 'strerror', None) or error}{remedy}"
         raise ValueError(f"output_dir {str(folder)!r} cannot be written at step {step}: {words}") from error
 
@@ -187,7 +187,7 @@ def refuse_earlier_run(folder: Path) -> None:
     found = [path.name for path in (*list_checkpoints(folder)[-1:], folder / "curve.jsonl") if path.exists()]
     if found:
         raise CheckpointError(
-            f"output_dir {str(folder)!r} holds {found[0]} of an earlier run; go on with it by resume_from_checkpoint "
+            f"output_dir {str(folder)!r} holds {found[0]} of an earlier run; continue it with resume_from_checkpoint "
             f"'latest', or give another output_dir"
         )
 

@@ -1,8 +1,8 @@
-"""A LoRA's file with the names that kohya's trainer gives, which ComfyUI, A1111 and diffusers read alike.
+"""Writes a LoRA with the names that kohya's trainer gives. ComfyUI, A1111 and diffusers all read them.
 
 `down_blocks.0.attentions.0.proj_in` is `lora_unet_down_blocks_0_attentions_0_proj_in` there, with two factors,
 `lora_down.weight` (rank x inputs) and `lora_up.weight` (outputs x rank), and a number, `alpha`: the layer's weight
-changes by alpha / rank times up @ down. ComfyUI knows attention projections by no other of today's names.
+changes by alpha / rank times up @ down. Of the layouts in use, ComfyUI knows attention projections only by this one.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ FACTORS = {"A": "lora_down", "B": "lora_up"}
 
 
 def export_lora(source: Path, target: Path) -> int:
-    """Writes a trained LoRA again in kohya's layout.
+    """Writes a trained LoRA in kohya's layout.
 
     Args:
         source: The folder that `selfcascade train --method lora` wrote, or its .safetensors file.
-        target: A .safetensors file; one that is there is replaced.
+        target: The .safetensors file to write. An existing one is replaced.
 
     Returns:
-        How many layers it has.
+        The number of layers.
 
     Raises:
-        ValueError: The source is not there or is no such LoRA; or other programs could not read it.
+        ValueError: The source is missing, is not such a LoRA, or has settings that kohya's layout cannot hold.
     """
     path = source / FILE if source.is_dir() else source
     if not path.is_file():
@@ -61,14 +61,15 @@ def export_lora(source: Path, target: Path) -> int:
 
 
 def kohya_layout(layers: dict[str, Tensor], settings: dict[str, Any]) -> dict[str, Tensor]:
-    """The factors by kohya's names, each layer's with its alpha.
+    """The factors by kohya's names, and an alpha for each layer.
 
     Args:
-        layers: By diffusers' names, `unet.LAYER.lora_A.weight` and `unet.LAYER.lora_B.weight`.
-        settings: Peft's, with "unet." before each name; an alpha that is not there is the rank.
+        layers: Factors by diffusers' names, `unet.LAYER.lora_A.weight` and `unet.LAYER.lora_B.weight`.
+        settings: Peft's settings, with "unet." before each name. A missing alpha is the rank.
 
     Raises:
-        ValueError: A name is another, or kohya's layout cannot say the settings; the sentence goes on after the file.
+        ValueError: A name is not such a name, or kohya's layout cannot hold the settings. The caller puts the file's
+            name before the message.
     """
     found = {name: FACTOR.fullmatch(name) for name in layers}
     other = next((name for name, match in found.items() if match is None), None)
@@ -76,10 +77,10 @@ def kohya_layout(layers: dict[str, Tensor], settings: dict[str, Any]) -> dict[st
         raise ValueError(f"has a tensor {other!r}, not a U-Net's layers as `selfcascade train` writes them")
     moving = next((name for name in layers if "motion_modules" in name), None)
     if moving is not None:
-        raise ValueError("is for a clip's motion modules, of which kohya's layout has no names; load it with diffusers")
+        raise ValueError("is for a clip's motion modules, which kohya's layout has no names for; load it in diffusers")
     for setting in ("use_dora", "use_rslora"):
         if settings.get(f"unet.{setting}"):
-            raise ValueError(f"was trained with {setting}, which kohya's layout cannot say")
+            raise ValueError(f"was trained with {setting}, which kohya's layout cannot hold")
     made: dict[str, Tensor] = {}
     patterns = settings.get("unet.alpha_pattern") or {}
     for name, match in found.items():

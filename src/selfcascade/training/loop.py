@@ -172,7 +172,7 @@ class Trainer:
                     break
         if self.step == config.max_train_steps:
             self._save_weights()
-        for tracker in self.accelerator.trackers:  # the processes stay together: an evaluation may go on with them
+        for tracker in self.accelerator.trackers:  # the processes stay together: an evaluation may follow
             tracker.finish()
 
     def _optimizer_step(self, batches: Iterator[tuple[Batch, int]]) -> float:
@@ -242,7 +242,7 @@ class Trainer:
         def write() -> None:
             folder = self.config.folder
             if not folder.exists():
-                self.announce(f"output_dir {str(folder)!r} was removed; it is made anew, with what is known of the run")
+                self.announce(f"output_dir {str(folder)!r} was removed; it is made again with what is known of the run")
             with written(folder, self.step):
                 save_checkpoint(folder, checkpoint, self.config.checkpoints_total_limit)
                 self.curve.write()

@@ -108,7 +108,7 @@ def _restore(trainer: Trainer, checkpoint: Checkpoint, name: str) -> list[Any]:
     if change is not None and not config.allow_changed_data:
         raise CheckpointError(
             f"train_data {config.train_data!r} has changed since {name}: {change}; "
-            f"allow_changed_data goes on all the same"
+            f"allow_changed_data continues all the same"
         )
     if change is not None:
         trainer.announce(f"train_data {config.train_data!r} has changed since {name}: {change}")
@@ -118,7 +118,7 @@ def _restore(trainer: Trainer, checkpoint: Checkpoint, name: str) -> list[Any]:
     except ValueError as error:
         raise CheckpointError(f"{name} cannot be resumed: {error}") from error
     if len(positions) != processes.num_processes:
-        trainer.announce(f"begun by {len(positions)} processes, the run goes on with {processes.num_processes}")
+        trainer.announce(f"begun by {len(positions)} processes, the run continues with {processes.num_processes}")
     return positions
 
 

@@ -152,7 +152,7 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         Args:
             repo_id: "owner/name"; made where it is not there.
             base_model: The model they were made for, as `load_model` takes it; needed where no training tells it.
-            commit_message, private, token, create_pr: As diffusers has them.
+            commit_message, private, token, create_pr: The same arguments as in diffusers.
 
         Returns:
             The address of the commit.

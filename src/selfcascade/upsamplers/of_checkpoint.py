@@ -1,4 +1,4 @@
-"""Feature upsamplers out of a training run's checkpoint, `DIR/checkpoint-000500`: as they were at that step."""
+"""Reads feature upsamplers from a checkpoint of a training run, `DIR/checkpoint-000500`."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from selfcascade.options.json_files import parse_json
 from selfcascade.upsamplers.model import FeatureUpsamplers
 
 NAME = re.compile(r"checkpoint-[0-9]{6,}")
-SETTINGS = "upsamplers"  # of a checkpoint's state
+SETTINGS = "upsamplers"  # key in a checkpoint's state
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Whether a folder is a checkpoint by its name and its files."""
+    """Whether a folder has the name and the files of a checkpoint."""
     return bool(NAME.fullmatch(folder.resolve().name)) and (folder / "state.json").is_file()
 
 
 def upsamplers_in(folder: Path) -> FeatureUpsamplers:
-    """The upsamplers of a checkpoint: the averaged weights where the run averages, as its last ones are.
+    """Reads the upsamplers of a checkpoint. If the run averages weights, these are the averaged ones.
 
     Raises:
-        ValueError: It is of a LoRA or a U-Net, or its files are damaged.
+        ValueError: The checkpoint is of a LoRA or a U-Net, or its files are damaged.
         OSError: A file is missing.
     """
     state: dict[str, Any] = parse_json((folder / "state.json").read_text())
     settings = state.get(SETTINGS)
-    if settings is None:  # of an earlier version; the finished run has them
+    if settings is None:  # written by an earlier version; the finished run has the settings
         beside = folder.resolve().parent / "config.json"
         if not beside.is_file():
             raise ValueError("it is a checkpoint without upsamplers, or of an earlier version and an unfinished run")
@@ -41,5 +41,5 @@ def upsamplers_in(folder: Path) -> FeatureUpsamplers:
 
 
 def settings_of(upsamplers: FeatureUpsamplers) -> dict[str, Any]:
-    """What a checkpoint's state holds of them, under `SETTINGS`: the arguments they were made with."""
+    """The arguments that upsamplers were made with. A checkpoint's state holds them under `SETTINGS`."""
     return {SETTINGS: {name: value for name, value in upsamplers.config.items() if not name.startswith("_")}}

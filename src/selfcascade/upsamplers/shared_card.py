@@ -1,4 +1,4 @@
-"""What a model card, the README.md beside shared weights, says for all kinds of weights alike, and for upsamplers."""
+"""Parts of a model card (the README.md beside shared weights): those for all kinds of weights, and for upsamplers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LICENCE = "Licence: that of the base model and of the data, to be stated by whoe
 
 
 def front_matter(base_model: str) -> list[str]:
-    """The lines that the Hub reads; it takes its own ids alone for the base model."""
+    """The lines that the Hub reads. They name the base model only if it is a Hub id."""
     on_hub = HUB_ID.fullmatch(base_model) and not Path(base_model).exists()
     return [
         "---",
@@ -22,14 +22,14 @@ def front_matter(base_model: str) -> list[str]:
 
 
 def snippet(base_model: str, load: list[str], call: str, result: str = "images[0]", parts: str = "pipe") -> list[str]:
-    """A program that makes a picture with the weights, as a fenced block.
+    """A fenced program that makes a picture with the weights.
 
     Args:
-        base_model: As `load_model` takes it.
-        load: The lines that put the weights on `pipe`, or read them.
-        call: The arguments of a cascade's call, after the prompt.
-        result: Where the picture is in its output.
-        parts: What the cascade is made of.
+        base_model: Name, folder or Hub id for `load_model`.
+        load: Lines that read the weights or put them on `pipe`.
+        call: Arguments of the cascade's call, after the prompt.
+        result: Expression for the picture in the output.
+        parts: Arguments of `SelfCascade`.
     """
     return [
         "```python",
@@ -49,18 +49,18 @@ def loading(place: str) -> str:
 
 
 def loading_from(card: str, place: str) -> str:
-    """The card with that line reading from another place."""
+    """The card with that line changed to read from another place."""
     return re.sub(re.escape(loading("@")).replace("@", '[^"]*'), lambda _: loading(place), card)
 
 
 def upsamplers_card(place: str, base_model: str, settings: dict[str, object], weights: int) -> str:
-    """The card of upsamplers of which nothing is known beside their settings.
+    """The card of upsamplers, from their settings alone.
 
     Args:
-        place: The Hub id that they are loaded by.
+        place: Hub id that they are loaded by.
         base_model: The model that they were made for.
         settings: Their config.
-        weights: How many numbers they have.
+        weights: Number of parameters.
     """
     lines = [
         *front_matter(base_model),

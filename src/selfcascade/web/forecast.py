@@ -1,4 +1,4 @@
-"""The cost of a run before it starts, as tables under the buttons."""
+"""Shows the cost of a run before it starts, as tables under the buttons."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def plan_shown(
     """Shows what the settings will cost.
 
     Args:
-        tell: Returns the text, or raises the errors of a run; the handler gets its name.
+        tell: Returns the text, or raises the errors of a run. The handler is named after it.
         inputs: Fields that are its arguments.
         changes: Events after which the text is updated.
         place: Component that shows it.
-        runs: Runs after which it is updated too; no plan can be made while the model is at work.
+        runs: Runs after which the text is updated too, because no plan can be made while the model is at work.
     """
 
     def told(*values: Any) -> str:
@@ -45,7 +45,7 @@ def plan_shown(
 
 
 def stage_table(costs: Sequence[StageCost]) -> str:
-    """The stages of a plan and their costs, as a table."""
+    """A table of the stages of a plan and their costs."""
     lines = ["| stage | steps | TFLOPs | s | GiB |", "|---|--:|--:|--:|--:|"]
     for cost in costs:
         start = "" if cost.stage.pivot_step is None else f", K = {cost.stage.pivot_step}"
@@ -57,7 +57,7 @@ def stage_table(costs: Sequence[StageCost]) -> str:
 
 
 def way_table(plans: Sequence[tuple[str, Sequence[StageCost]]]) -> str:
-    """The costs of several ways, as a table; dashes for methods that are not planned in stages."""
+    """A table of the costs of several ways. Methods without stages get dashes."""
     lines = ["| way | steps | TFLOPs | s | GiB |", "|---|---|--:|--:|--:|"]
     for way, costs in plans:
         steps = " + ".join(str(cost.steps) for cost in costs) or UNTOLD
@@ -66,7 +66,7 @@ def way_table(plans: Sequence[tuple[str, Sequence[StageCost]]]) -> str:
 
 
 def _figures(costs: Sequence[StageCost]) -> tuple[str, str, str]:
-    """TFLOPs and seconds of all, and the most GiB at once."""
+    """The sum of TFLOPs, the sum of seconds, and the largest GiB."""
     peaks = [cost.peak_bytes for cost in costs if cost.peak_bytes is not None]
     flops, seconds = (_sum([getattr(cost, name) for cost in costs]) for name in ("tflops", "seconds"))
     return _figure(flops), _figure(seconds), _figure(max(peaks, default=None), 2**30)

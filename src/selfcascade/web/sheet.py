@@ -1,4 +1,4 @@
-"""The pictures of a comparison on one captioned sheet, which records what made each."""
+"""Puts the pictures of a comparison on one captioned sheet, which records what made each."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ LEAST_PANEL, MAX_PANEL, COLUMNS = 256, 1024, 4
 
 
 def save_sheet(ways: Sequence[tuple[str, Made]], folder: Path) -> Path:
-    """Saves a sheet, as `selfcascade compare` makes it; its path.
+    """Saves a sheet like that of `selfcascade compare` and returns its path.
 
     Args:
-        ways: Each way's name and picture, of one prompt and seed; at least one.
-        folder: Where it is saved, under the first free name.
+        ways: Name and picture of each way, with one prompt and seed. At least one.
+        folder: Folder where it is saved, under the first free name.
     """
     pictures, first = [made for _, made in ways], ways[0][1]
     side = min(MAX_PANEL, max(LEAST_PANEL, *first.image.size))
