@@ -1,7 +1,7 @@
-"""What makes a call fit into less memory, at the price of time: smaller tiles, and work done in parts.
+"""Makes a call fit into less memory, at the cost of time: smaller tiles, and work done in parts.
 
-Guidance and feed-forward layers in parts compute what they compute in one, so results differ by rounding alone. Tiles
-of the VAE are blended where they overlap. All is put on for a call or a stage, and taken off afterwards.
+Guidance and feed-forward layers compute the same in parts as at once, so results differ only by rounding. Tiles of the
+VAE are blended where they overlap. Each measure lasts for a call or a stage and is undone afterwards.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ WHOLE = Saving()
 
 @contextlib.contextmanager
 def tiles(vae: Any, side: int | None) -> Generator[None]:
-    """With it the VAE works in tiles of this side in latent pixels, 0 for its own; None changes nothing."""
+    """Context in which the VAE works in tiles of this side in latent pixels. 0: its own side. None: no change."""
     with contextlib.ExitStack() as stack:
         if side:
             factor = vae.tile_sample_min_size // vae.tile_latent_min_size
@@ -59,7 +59,7 @@ def tiles(vae: Any, side: int | None) -> Generator[None]:
 
 
 def tile_sides(vae: Any, least: int = 16) -> list[int]:
-    """Tiles that this VAE can work in, its own first, each half of the one before; none where it has no tiles."""
+    """Sides of tiles that this VAE can use: its own, then halves of it. Empty if the VAE has no tiles."""
     if not hasattr(vae, "enable_tiling"):
         return []
     own = getattr(vae, TILE_ATTRIBUTES[0], None)
@@ -70,13 +70,13 @@ def tile_sides(vae: Any, least: int = 16) -> list[int]:
 
 @contextlib.contextmanager
 def saving(family: Family, measures: Saving, results: int, stage: Stage, pivot: Tensor | None) -> Generator[None]:
-    """With it the stage's networks work in parts.
+    """Context in which the stage's networks work in parts.
 
     Args:
-        family: The pipeline's.
-        measures: Which parts; its tiles are not put on.
-        results: Pictures or clips that are made together.
-        stage, pivot: As every `StageContext` is given them.
+        family: Family of the pipeline.
+        measures: The parts. Its tiles are ignored here.
+        results: Number of pictures or clips made together.
+        stage, pivot: The arguments of every `StageContext`.
     """
     with contextlib.ExitStack() as stack:
         for network in networks(family):
@@ -89,7 +89,7 @@ def saving(family: Family, measures: Saving, results: int, stage: Stage, pivot: 
 
 
 def feed_forwards(network: nn.Module) -> list[nn.Module]:
-    """The layers that look at one token at a time; none where the network's blocks are compiled."""
+    """The layers that process each token separately. Empty if the network's blocks are compiled."""
     modules = list(network.modules())
     if any(getattr(module, "_compiled_call_impl", None) is not None for module in modules):
         return []
@@ -97,14 +97,14 @@ def feed_forwards(network: nn.Module) -> list[nn.Module]:
 
 
 def splits_branches(family: Family) -> bool:
-    """Whether branches of guidance can be parted: attention processors of some methods mix them."""
+    """Whether the branches of guidance can run one by one. Attention processors of some methods mix them."""
     found = (getattr(module, "processor", None) for network in networks(family) for module in network.modules())
     return not any(type(processor).__name__.startswith("PAG") for processor in found)
 
 
 @contextlib.contextmanager
 def _forward_of(module: nn.Module, forward: Callable[..., Any]) -> Generator[None]:
-    """With it the module runs this; its own `forward`, or a hook's in its place, is put back afterwards."""
+    """Context in which the module runs this `forward`. Its own, or that of a hook, is restored afterwards."""
     with replacing_attributes(cast("Any", module), {"forward": forward}):
         yield
 
@@ -134,14 +134,14 @@ def _by_branches(inner: Callable[..., Any], results: int) -> Callable[..., Any]:
 
 
 def _branch_of(tensor: Tensor, batch: int, count: int, branch: int, repeated: bool = False) -> Tensor:
-    """A branch's part of a tensor that has one for each latent, or for each of their frames; others are for all."""
+    """A branch's part of a tensor with one row per latent, or per frame. Other tensors are shared by all branches."""
     if tensor.ndim == 0 or len(tensor) == 0 or len(tensor) % batch or not (repeated or len(tensor) == batch):
         return tensor
     return tensor.chunk(count)[branch]
 
 
 def _joined(made: Sequence[Any]) -> Any:
-    """Answers of the branches, stacked: tensors, and tuples, lists or outputs of them."""
+    """Stacks the answers of the branches: tensors, or tuples, lists and outputs of tensors."""
     first = made[0]
     if isinstance(first, Tensor):
         return torch.cat([*made])
@@ -155,7 +155,7 @@ def _joined(made: Sequence[Any]) -> Any:
 
 
 def _in_pieces(inner: Callable[..., Tensor], pieces: int) -> Callable[..., Tensor]:
-    """A feed-forward layer's `forward`, on some tokens after the others; (B, N, C), N from first to last."""
+    """A feed-forward layer's `forward` that processes tokens (B, N, C) in pieces along N."""
 
     @functools.wraps(inner)
     def forward(hidden_states: Tensor, *given: Any, **named: Any) -> Tensor:

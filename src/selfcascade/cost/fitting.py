@@ -1,4 +1,4 @@
-"""In which parts a call is done to hold it to so much memory, and what it then takes."""
+"""Chooses the parts in which a call is done to stay within a limit of memory, and says what it then takes."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Fitting:
     """The memory of one call, done in one way or another.
 
     Args:
-        cascade: The one that is called.
-        stages: Its plan.
-        options: Of the call.
-        batch: Prompts of the call.
-        arguments: Keywords of the call that are the pipeline's, and its prompt.
-        tuned: Whether feature upsamplers take part, which want all branches of guidance at once.
+        cascade: The cascade that is called.
+        stages: Plan of the call.
+        options: Options of the call.
+        batch: Number of prompts.
+        arguments: Keywords for the pipeline, and the prompt.
+        tuned: Whether feature upsamplers are used. They need all branches of guidance at once.
     """
 
     def __init__(
@@ -120,13 +120,13 @@ def fitted(
     arguments: Mapping[str, Any] | None = None,
     tuned: bool = False,
 ) -> Saving:
-    """In which parts a call is done to take no more than its `max_memory`; in none where there is no limit.
+    """Chooses the parts in which a call stays within its `max_memory`. Without a limit nothing is done in parts.
 
     Args:
-        cascade, stages, options, batch, arguments, tuned: As in `Fitting`.
+        cascade, stages, options, batch, arguments, tuned: See `Fitting`.
 
     Raises:
-        OptionError: No way takes so little, or the pipeline's memory cannot be told before it runs.
+        OptionError: The limit is too low, or the pipeline's memory cannot be estimated before it runs.
     """
     if options.max_memory is None:
         return WHOLE
@@ -137,14 +137,14 @@ def fitted(
             )
     except CannotCount as error:
         raise OptionError(
-            "{max_memory} is not for {name}, whose memory cannot be told before it runs: {reason}",
+            "{max_memory} is not for {name}, whose memory cannot be estimated before it runs: {reason}",
             name=cascade.family.name,
             reason=str(error),
         ) from error
 
 
 def told(measures: Saving, factor: int) -> str:
-    """The parts in words.
+    """Describes the parts in words.
 
     Args:
         measures: The parts.

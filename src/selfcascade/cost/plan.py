@@ -33,7 +33,7 @@ from selfcascade.options.presets import Preset
 
 
 class Cascade(Protocol):
-    """What is asked of the `SelfCascade` whose call is to be told."""
+    """The part of `SelfCascade` that an estimate uses."""
 
     pipe: Pipeline
     family: Family
@@ -227,7 +227,7 @@ def _costs(
 
 
 def as_decoding(pipe: Any) -> contextlib.AbstractContextManager[Any]:
-    """Within it the VAE has the precision in which the pipeline decodes."""
+    """Context in which the VAE has the precision that the pipeline decodes in."""
     # Families whose pipelines decode in float32 where their VAE asks for it have this method.
     upcasts = hasattr(pipe, "upcast_vae")
     return full_precision(pipe.vae) if upcasts else contextlib.nullcontext(pipe.vae)
@@ -237,10 +237,10 @@ def coders_of(family: Family, latents: torch.Size, last: Size, vae_tiling: bool 
     """The VAE's decoder and encoder.
 
     Args:
-        family: The pipeline's.
-        latents: Shape of some stage's latents.
+        family: Family of the pipeline.
+        latents: Shape of any stage's latents.
         last: Size of the last stage.
-        vae_tiling: As in `estimate`.
+        vae_tiling: See `estimate`.
     """
     vae, pipe = family.vae, family.pipe
     tiled = vae.use_tiling or (last.area >= TILING_AREA if vae_tiling is None else vae_tiling)

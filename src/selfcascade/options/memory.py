@@ -1,4 +1,4 @@
-"""How much memory, as people write it: 8GB, 512MiB. Nothing here imports torch."""
+"""Amounts of memory as people write them: 8GB, 512MiB. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def bytes_of(text: str) -> int:
     """Bytes of a size such as 8GB or 7.5 GiB.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is not such a size.
     """
     units = {unit.lower(): number for unit, number in UNITS.items()}
     found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?) ?([a-z]{2,3})", text.strip().lower())
