@@ -43,6 +43,7 @@ def test_rows_that_come_in_parts_are_the_same_in_memory_and_in_a_file(tmp_path: 
     rows = Rows(tmp_path / "new")
     for part in (slice(0, 3), slice(3, 4), slice(4, 7)):
         rows.add({name: value[part] for name, value in whole.items()})
+        assert torch.equal(rows.tensors(2)["many"][:], whole["many"][:2])
     assert not list((tmp_path / "new").iterdir())  # it has no name, so a kill leaves nothing behind
     for count in (7, 5):
         found = rows.tensors(count)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -82,6 +83,7 @@ class Rows:
             count = self._shapes[name][0] if name in self._shapes else 0
             self._shapes[name] = (count + len(value), *value.shape[1:])
             if name in self._files:
+                self._files[name].seek(0, os.SEEK_END)  # rows may have been read in between
                 _append(self._files[name], value)
                 continue
             self._held.setdefault(name, []).append(value)
