@@ -62,7 +62,7 @@ def test_a_method_from_outside_is_registered() -> None:
     try:
         assert register_method(Twice()) is METHODS["twice"]
         assert METHODS["twice"](None, "a", height=64, width=64, dilated_share=0.5).images == 0.5  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="method 'twice' is there already"):
+        with pytest.raises(ValueError, match="method 'twice' exists already"):
             register_method(Twice())
         with pytest.raises(OptionError, match="scalecrafter and twice, not for direct"):
             METHODS["direct"].check({"dilated_share": 0.5})

@@ -60,7 +60,7 @@ def evaluate(
 
     quiet_libraries()
     for name, value in {"data": data, "train_data": train_data, "detector": detector}.items():
-        words = refusal(name, (value or "").removeprefix("inception:").removeprefix("i3d:"))
+        words = refusal(name, (value or "").removeprefix("inception:").removeprefix("clip:").removeprefix("i3d:"))
         if words is not None:
             raise ValueError(words)
     Options(**given)
