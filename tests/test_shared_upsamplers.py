@@ -1,5 +1,6 @@
 """Feature upsamplers by a Hub id: what was saved comes back bit for bit, and what is not there is said."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,3 +117,23 @@ def test_upsamplers_are_taken_from_a_checkpoint(workplace: Path, quick_model: st
     pixels = [Image.open(path).tobytes() for path in (last, whole, first)]
     assert pixels[0] == pixels[1] != pixels[2]
     assert "checkpoint-000003" in refuse("generate", "a house", *options, "--upsamplers", "run/checkpoint-000003")
+
+
+def test_checkpoints_of_averages_and_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    trainer = trained(tmp_path, use_ema=True, max_train_steps=3, checkpointing_steps=3)
+    place = tmp_path / "checkpoint-000003"
+    with trainer.state.averaged():
+        expected = {name: weight.detach().clone() for name, weight in trainer.trained.items()}
+
+    def check() -> None:
+        found = load_upsamplers(str(place)).state_dict()
+        assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
+
+    check()
+    state = json.loads((place / "state.json").read_text())
+    del state["upsamplers"]  # as earlier versions wrote it: the finished run's own file says what they are made of
+    (place / "state.json").write_text(json.dumps(state))
+    check()
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ValueError, match="cannot be loaded: it is a checkpoint without upsamplers"):
+        load_upsamplers(str(place))

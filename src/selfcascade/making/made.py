@@ -267,6 +267,7 @@ def quiet_libraries() -> None:
         library.utils.logging.disable_progress_bar()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     warnings.simplefilter("ignore", FutureWarning)
+    warnings.filterwarnings("ignore", ".*local_dir_use_symlinks")  # diffusers says it to huggingface_hub, which minds
 
 
 def _arguments(
