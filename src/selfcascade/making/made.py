@@ -205,10 +205,9 @@ def _make(
 
     began, first = time.perf_counter(), group[0]
     arguments = _arguments(cascade, group, callback)
-    computed = computing(first, str(cascade.pipe._execution_device))
     prompt: Any = first.prompt if len(group) == 1 else [options.prompt for options in group]
     arguments |= {"upsamplers": cascade.upsamplers} if source is None and first.method == TUNED else {}
-    with computed:
+    with computing(first, str(cascade.pipe._execution_device)):
         if source is not None:
             output = cascade.upscale(source, prompt, **arguments)
         else:
