@@ -11,12 +11,13 @@ from diffusers import (
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     IPNDMScheduler,
+    KDPM2AncestralDiscreteScheduler,
     LTXEulerAncestralRFScheduler,
 )
 from PIL import Image
 
-from cascade_runs import FAMILIES, SD, run
-from selfcascade import SelfCascade
+from cascade_runs import FAMILIES, SD, SMALL, run
+from selfcascade import SelfCascade, load_bundled
 from selfcascade.base_models.stage_scheduler import stage_scheduler
 from tiny import TINY, TinyPipeline
 
@@ -135,6 +136,18 @@ def test_sizes_beyond_the_models_positions_are_refused_while_planning(name: str,
 def test_too_many_steps_for_the_schedule_are_refused() -> None:
     with pytest.raises(ValueError, match="use fewer"):
         run(SD.shared(), num_inference_steps=1000)
+
+
+def test_a_schedule_with_values_that_are_not_finite_is_refused_while_planning() -> None:
+    """Between sigma 319 and 0.0008 single precision knows 0 alone, whose timestep is not a number."""
+    pipe: Any = SMALL.build()
+    betas = {"trained_betas": load_bundled().scheduler.config.trained_betas, "timestep_spacing": "linspace"}
+    pipe.scheduler = KDPM2AncestralDiscreteScheduler.from_config(pipe.scheduler.config, **betas)
+    cascade = SelfCascade(pipe, native_size=SMALL.native)
+    assert cascade.plan(num_inference_steps=3)[0].num_inference_steps == 3
+    said = "num_inference_steps of 2 gives the KDPM2AncestralDiscreteScheduler timesteps that are not finite; use more"
+    with pytest.raises(ValueError, match=said):
+        cascade.plan(num_inference_steps=2)
 
 
 def test_a_pivot_step_below_the_schedule_is_refused() -> None:

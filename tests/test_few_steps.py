@@ -166,5 +166,5 @@ def test_one_step_cannot_be_handed_on(family: TinyPipeline) -> None:
     trailing = TRAILING if family is QUICK else {}
     pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, **trailing)
     cascade = SelfCascade(pipe, native_size=family.native)
-    with pytest.raises(ValueError, match=r"num_inference_steps 1 leaves a stage above the base none but the step from"):
+    with pytest.raises(ValueError, match=r"num_inference_steps 1 leaves a stage above the base only the step from"):
         cascade(**options(family, 2, 1))

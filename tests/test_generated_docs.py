@@ -66,6 +66,11 @@ def test_every_pipeline_of_prompts_is_served_or_refused_with_a_reason(monkeypatc
     assert all("; use " in why for why in UNSERVED.values())
 
 
+def test_each_family_with_a_table_of_positions_says_how_far_it_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    families = script("docs", "families", monkeypatch)
+    assert {family.__name__ for family in FAMILIES if families.reads_positions(family)} == families.POSITIONS.keys()
+
+
 @pytest.mark.slow
 def test_the_list_of_pipelines_that_make_clips_is_that_of_diffusers(monkeypatch: pytest.MonkeyPatch) -> None:
     families = script("docs", "families", monkeypatch)

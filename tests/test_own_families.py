@@ -1,13 +1,17 @@
 """A family from outside the package: a few lines, for a pipeline class that the package does not know."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from PIL import Image
 from torch import Tensor
 
 from cascade_runs import SD, SETTINGS, SMALL, run, seeded
+from documents import ROOT, blocks, furnish, substituted
 from selfcascade import Family, SelfCascade, Size, base_models, register_family
 
 
@@ -102,3 +106,25 @@ def test_what_is_no_family_with_classes_is_not_registered(bad: Any) -> None:
     if bad is not None and bad is not Family:
         with pytest.raises(ValueError, match=r"family must be a subclass of selfcascade\.Family or None"):
             SelfCascade(SD.shared(), family=bad)
+
+
+def test_the_example_of_the_documents_makes_what_its_class_without_a_family_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs/families.md"
+    furnish(tmp_path, page, models_only=True)
+    (example,) = (block.text for block in blocks(page) if block.language == "python")
+    session: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(substituted(example), "families.md", "exec"), session)
+    assert session["Squares"] in base_models.FAMILIES
+    parts = session["pipe"].components
+    plain = SelfCascade(StableDiffusionPipeline(**parts, requires_safety_checker=False))
+    made = plain("a red house at night", scale=2, num_inference_steps=10, generator=seeded())
+    assert made.images[0].size == (1024, 1024)
+    with Image.open("house.png") as house:
+        assert np.array_equal(np.asarray(house), np.asarray(made.images[0]))
+    monkeypatch.setattr(base_models, "FAMILIES", [one for one in base_models.FAMILIES if one.__module__ != "__main__"])
+    once = SelfCascade(session["pipe"], family=session["Squares"])
+    assert isinstance(once.family, session["Squares"])
+    assert not isinstance(SelfCascade(session["pipe"]).family, session["Squares"])

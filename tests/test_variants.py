@@ -1,7 +1,6 @@
-"""Every class beside the registry's: its family makes what it makes alone, goes beyond, and leaves it as it was."""
+"""Every class: its family makes what it makes alone, goes beyond, and leaves it as it was."""
 
 import inspect
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,31 +10,18 @@ import torch
 from cascade_runs import run, seeded
 from selfcascade import SelfCascade
 from tiny import TinyPipeline
-from tiny.everything import CONTRACT
+from tiny.everything import EACH, ENDING
 
-EACH = pytest.mark.parametrize("family", CONTRACT, ids=lambda family: family.name)
-# Published ones have positions for less than four times the native side.
-ENDING = {
-    "cogview3-plus": "128 pixels a side",
-    "cogvideox-1.5": "104x104",
-    "kandinsky-5-image": "128 pixels a side",
-    "kandinsky-5-video": "80 pixels a side",
-}
-
-
-@pytest.fixture(autouse=True)
-def own_global_draws() -> Iterator[None]:
-    """Some pipelines draw from PyTorch's global generator to encode their condition; other tests are not to see it."""
-    with torch.random.fork_rng(devices=[]):
-        yield
+FAMILIES = pytest.mark.parametrize("family", EACH, ids=lambda family: family.name)
 
 
 def plain(pipe: Any, family: TinyPipeline) -> np.ndarray:
     """Latents of the pipeline's own call at its native size."""
     height, width = family.native
     settings = {**family.inputs, **family.alone, "output_type": "latent", "return_dict": False}
-    torch.manual_seed(int(torch.randint(2**63 - 1, (), generator=seeded(5))))  # as stages seed global draws
-    made = pipe(**settings, num_inference_steps=family.steps, height=height, width=width, generator=seeded(5))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**63 - 1, (), generator=seeded(5))))  # as stages seed global draws
+        made = pipe(**settings, num_inference_steps=family.steps, height=height, width=width, generator=seeded(5))
     return np.asarray(made[0])
 
 
@@ -43,7 +29,7 @@ def result(out: Any) -> Any:
     return out.images if out.frames is None else out.frames
 
 
-@EACH
+@FAMILIES
 def test_a_class_makes_what_it_makes_alone_goes_beyond_and_stays_as_it_was(family: TinyPipeline) -> None:
     pipe: Any = family.shared()
     height, width = family.native

@@ -8,7 +8,7 @@ from .other_videos import OTHER_VIDEOS
 from .parts import SMALL
 from .plugins import tiny_video_xl
 from .unets import PROMPT
-from .variants import VARIANTS
+from .variants import VARIANTS, bases
 
 # Built in `plugins`, where other tests take it from.
 VIDEO_XL = TinyPipeline("animatediff-xl", tiny_video_xl, SMALL, {**PROMPT, "num_frames": 2}, "unet", video=True)
@@ -21,3 +21,12 @@ CONTRACT: tuple[TinyPipeline, ...] = (
     VIDEO_XL,
 )
 EVERYTHING: tuple[TinyPipeline, ...] = (*TINY.values(), *CONTRACT)
+# Each once, as small as it can be.
+EACH: tuple[TinyPipeline, ...] = (*bases().values(), *CONTRACT)
+# Those whose positions end below four times the native side, as the published ones' do, and where.
+ENDING = {
+    "cogview3-plus": "128 pixels a side",
+    "cogvideox-1.5": "104x104",
+    "kandinsky-5-image": "128 pixels a side",
+    "kandinsky-5-video": "80 pixels a side",
+}

@@ -83,6 +83,8 @@ def twin_of(pipeline_class: type[DiffusionPipeline], **config: Any) -> Twin:
         components = {name: part for name, part in pipe.components.items() if name in accepted}
         return quiet(pipeline_class(**components, **config))
 
+    twin.__name__ = pipeline_class.__name__
+
     return twin
 
 

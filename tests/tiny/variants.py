@@ -20,6 +20,7 @@ from diffusers import (
     LCMScheduler,
     QwenImageControlNetModel,
     SD3ControlNetModel,
+    T2IAdapter,
 )
 from PIL import Image
 from torch import nn
@@ -112,6 +113,17 @@ def variant(
 def controlnet_of_unet(pipe: Any) -> dict[str, Any]:
     """A ControlNet of the pipeline's own U-Net; its condition is eight times as large as the latents."""
     return {"controlnet": opened(ControlNetModel.from_unet(pipe.unet, conditioning_embedding_out_channels=(4,) * 4))}
+
+
+def t2i_adapter(pipe: Any) -> dict[str, Any]:
+    """A T2I-adapter beside a U-Net whose blocks lie as in the published ones of its pipeline."""
+    xl = hasattr(pipe, "text_encoder_2")
+    kinds = ("DownBlock2D", "CrossAttnDownBlock2D") if xl else ("CrossAttnDownBlock2D", "DownBlock2D")
+    own = own_config(type(pipe.unet), pipe.unet)
+    ups = tuple(kind.replace("Down", "Up") for kind in reversed(kinds))
+    unet = unet_2d(**own | {"down_block_types": kinds, "up_block_types": ups})
+    settings = {"channels": [8, 8], "num_res_blocks": 1, "downscale_factor": 16 if xl else 8}
+    return {"unet": unet, "adapter": T2IAdapter(**settings, adapter_type="full_adapter_xl" if xl else "full_adapter")}
 
 
 def controlnet_of_motion(pipe: Any) -> dict[str, Any]:
@@ -209,6 +221,8 @@ VARIANTS = {
             networks=controlnet_of_unet,
             twin="StableDiffusionControlNetImg2ImgPipeline",
         ),
+        variant("stable-diffusion", "StableDiffusionAdapterPipeline", IMAGE, networks=t2i_adapter),
+        variant("stable-diffusion-xl", "StableDiffusionXLAdapterPipeline", IMAGE, networks=t2i_adapter),
         variant(
             "stable-diffusion-xl",
             "StableDiffusionXLPAGPipeline",

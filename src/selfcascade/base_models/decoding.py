@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from selfcascade.base_models.autoencoders import full_precision
@@ -43,6 +45,13 @@ def decode_latents(family: Family, z: Tensor, output_type: str, chunk: int | Non
         [True] * len(pixels) if flagged is None else [not flag for flag in flagged]
     )  # flagged ones are black already
     return Decoded(family.shown(pixels, output_type, shown), flagged)
+
+
+def as_asked(pictures: Any, output_type: str) -> Any:
+    """A pipeline's own pictures; arrays, (B, H, W, 3), become the tensors that were asked for, (B, 3, H, W)."""
+    if output_type == "pt" and isinstance(pictures, np.ndarray):  # some older pipelines know no tensors
+        return torch.as_tensor(pictures).movedim(-1, 1)
+    return pictures
 
 
 def decode_clips(family: Family, z: Tensor, output_type: str, chunk: int | None = None) -> Any:

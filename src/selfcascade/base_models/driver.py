@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from selfcascade.base_models.borrowing import plain_class, remembering, replacing_attributes, stage_attributes
-from selfcascade.base_models.decoding import Decoded, decode_clips
+from selfcascade.base_models.decoding import Decoded, as_asked, decode_clips
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.finite import check_finite
 from selfcascade.base_models.global_draws import seeded_by, unmoved
@@ -237,7 +237,7 @@ class PipelineBaseModel:
         if final and not at_once:
             decoded = Decoded(decode_clips(family, z_0, output_type, self.arguments.get("decode_chunk_size")))
         elif stage.is_last:
-            decoded = Decoded(result, getattr(output, "nsfw_content_detected", None))
+            decoded = Decoded(as_asked(result, output_type), getattr(output, "nsfw_content_detected", None))
         interrupted = bool(getattr(self.pipe, "_interrupt", False))  # as diffusers has it
         return PipelineSample(z_0, scheduler.steps_run, interrupted, decoded=decoded)
 

@@ -1,7 +1,7 @@
 """Resizes control pictures to each stage's size.
 
-Pipelines of transformers resize a `control_image` that is a picture or an array, but not a tensor: one of the target's
-size would not fit the stages before it.
+Pipelines of transformers resize a `control_image` that is a picture or an array, but not a tensor, and so do those with
+T2I-adapters their `image`: a tensor of the target's size would not fit the stages before it.
 
 Axis letters: B images, C channels, H, W pixels.
 """
@@ -37,6 +37,8 @@ def at_size(control: object, size: Size) -> Any:
 
 def controls_at(pipe: object, arguments: Mapping[str, Any], size: Size) -> dict[str, Any]:
     """A call's control tensors at the stage's size; empty if there are none."""
-    if hasattr(pipe, "unet") or arguments.get("control_image") is None:  # pipelines of U-Nets resize tensors too
+    name = "image" if getattr(pipe, "adapter", None) is not None else "control_image"
+    resizes = hasattr(pipe, "unet") and name == "control_image"  # pipelines of U-Nets do so for ControlNets
+    if resizes or arguments.get(name) is None:
         return {}
-    return {"control_image": at_size(arguments["control_image"], size)}
+    return {name: at_size(arguments[name], size)}

@@ -238,6 +238,11 @@ def _stage_class(kind: type[Any]) -> type:
 def _check_timesteps(scheduler: StageScheduler) -> None:
     # With an offset, as many steps as there are training timesteps ask for one more than there is.
     timesteps, limit = scheduler.timesteps, training_steps(scheduler)
+    if not timesteps.isfinite().all():  # as with noise levels between two that lie too far apart
+        raise ValueError(
+            f"num_inference_steps of {scheduler.num_inference_steps} gives the {type(scheduler).__name__} timesteps "
+            "that are not finite; use more"
+        )
     if not timesteps.is_floating_point() and int(timesteps.max()) >= limit:
         raise ValueError(
             f"num_inference_steps of {len(timesteps)} asks the {type(scheduler).__name__} for timestep "

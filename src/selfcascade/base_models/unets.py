@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,12 +21,18 @@ class StableDiffusion(Family):
         "StableDiffusionControlNetPipeline",
         "StableDiffusionPAGPipeline",
         "StableDiffusionControlNetPAGPipeline",
+        "StableDiffusionAdapterPipeline",
         "LatentConsistencyModelPipeline",
     )
     least_multiple = 8
 
+    @property
+    def multiple(self) -> int:
+        adapter = getattr(self.pipe, "adapter", None)  # a T2I-adapter divides its picture into squares of its own
+        return super().multiple if adapter is None else math.lcm(super().multiple, adapter.downscale_factor)
 
-class StableDiffusionXL(Family):
+
+class StableDiffusionXL(StableDiffusion):
     """SDXL and Kolors; the size conditioning is the stage's size, which is the pipeline's default."""
 
     classes = (
@@ -34,6 +41,7 @@ class StableDiffusionXL(Family):
         "StableDiffusionXLControlNetUnionPipeline",
         "StableDiffusionXLPAGPipeline",
         "StableDiffusionXLControlNetPAGPipeline",
+        "StableDiffusionXLAdapterPipeline",
         "KolorsPipeline",
         "KolorsPAGPipeline",
     )
