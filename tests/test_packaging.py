@@ -3,8 +3,10 @@
 import subprocess
 import sys
 import tomllib
+import typing
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 
 import selfcascade
@@ -40,3 +42,13 @@ def test_every_extra_fits_the_pinned_versions() -> None:
     for one in wanted:
         name = one.name.lower().replace("_", "-")
         assert name not in versions or one.specifier.contains(versions[name], prereleases=True), str(one)
+
+
+@pytest.mark.parametrize("call", ["__call__", "upscale"])
+def test_a_call_returns_an_output_and_a_tuple_where_it_is_asked_for(call: str) -> None:
+    """So a type checker knows `.images` without a cast."""
+    first, second = typing.get_overloads(getattr(selfcascade.SelfCascade, call))
+    assert first.__annotations__["return"] == "SelfCascadeOutput"
+    assert first.__annotations__["return_dict"] == "Literal[True]"
+    assert second.__annotations__["return"].startswith("tuple[")
+    assert second.__annotations__["return_dict"] == "Literal[False]"
