@@ -47,7 +47,7 @@ def decode_latents(family: Family, z: Tensor, output_type: str, chunk: int | Non
     return Decoded(family.shown(pixels, output_type, shown), flagged)
 
 
-def as_asked(pictures: Any, output_type: str) -> Any:
+def as_asked(pictures: object, output_type: str) -> object:
     """A pipeline's own pictures; arrays, (B, H, W, 3), become the tensors that were asked for, (B, 3, H, W)."""
     if output_type == "pt" and isinstance(pictures, np.ndarray):  # some older pipelines know no tensors
         return torch.as_tensor(pictures).movedim(-1, 1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ def seed_of(generator: Generators) -> int:
     return int(torch.randint(2**63 - 1, (), generator=first, device=first.device))
 
 
-def _module(device: torch.device) -> Any:
+def _module(device: torch.device) -> ModuleType:
     return torch.get_device_module(device)
 
 
