@@ -114,7 +114,8 @@ def load_cascade(options: Options) -> tuple[SelfCascade, Options]:
     """Loads the options' model, and adds the name of its upsamplers to the options."""
     from selfcascade.models import find_folder, load_equipped, load_upsamplers
 
-    check_pivot_step(options, find_folder(options.model))
+    if options.pivot_step is not None:
+        check_pivot_step(options.pivot_step, find_folder(options.model))
 
     from selfcascade import SelfCascade
 

@@ -17,7 +17,8 @@ SETTINGS = "upsamplers"  # key in a checkpoint's state
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether a folder has the name and the files of a checkpoint."""
-    return bool(NAME.fullmatch(folder.resolve().name)) and (folder / "state.json").is_file()
+    # In this order: a link to itself cannot be resolved.
+    return (folder / "state.json").is_file() and bool(NAME.fullmatch(folder.resolve().name))
 
 
 def upsamplers_in(folder: Path) -> FeatureUpsamplers:
