@@ -116,7 +116,6 @@ def load_cascade(options: Options) -> tuple[SelfCascade, Options]:
 
     if options.pivot_step is not None:
         check_pivot_step(options.pivot_step, find_folder(options.model))
-
     from selfcascade import SelfCascade
 
     quiet_libraries()
