@@ -128,6 +128,23 @@ def test_plan_shows_the_stages_and_makes_nothing(tmp_path: Path) -> None:
     assert made(tmp_path) == set()
 
 
+def test_a_picture_is_held_to_so_much_memory_and_its_record_says_it() -> None:
+    size = ("--height", "256", "--width", "256")
+    refused = refuse("plan", *WITH_MODEL, *size, "--max-memory", "0.1MB")
+    assert "--max-memory 0.1MB is too little for 256x256" in refused
+    least = refused.split("it takes ")[1].split(",")[0]
+    planned = run("plan", *WITH_MODEL, *size, "--max-memory", least)
+    assert planned.exit_code == 0, planned.output
+    assert f"within {least}: the VAE in tiles" in planned.stderr and "x the time" in planned.stderr
+    assert (
+        refuse("generate", "a house", *WITH_MODEL, *size, "--max-memory", "0.1MB", "--output", "small.png") == refused
+    )
+    succeed("generate", "a house", *WITH_MODEL, *size, "--max-memory", least, "--output", "small.png")
+    assert record("small.png")["settings"]["max_memory"] == least
+    assert run("generate", "--from", "small.json", "--output", "again.png").exit_code == 0
+    assert Path("again.png").read_bytes() == Path("small.png").read_bytes()
+
+
 def test_compare_makes_a_grid_a_table_and_a_record() -> None:
     lines = succeed("compare", "a house", *WITH_MODEL, "--output", "c.png")
     assert lines[-1] == "c.png"

@@ -349,9 +349,9 @@ def test_convolutions_of_the_cpu_copy_their_input_and_weights() -> None:
             torch.nn.functional.conv2d(pictures, filters, padding=1)
         assert memory.peak == made + copied
     last = [tensor.to(memory_format=torch.channels_last) for tensor in (pictures, filters)]
-    for arguments, copied in ((last, filters.nbytes), ([pictures, filters[:, :, :1, :1]], 0)):
+    for (given, weights), copied in ((last, filters.nbytes), ((pictures, filters[:, :, :1, :1]), 0)):
         with LiveBytes(workspace_of(torch.device("cpu"))) as memory:
-            made_now = torch.nn.functional.conv2d(*arguments)
+            made_now = torch.nn.functional.conv2d(given, weights)
         assert memory.peak == made_now.nbytes + copied
 
 

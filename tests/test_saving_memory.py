@@ -8,11 +8,11 @@ import torch
 from selfcascade import SelfCascade
 from selfcascade.base_models import family_of
 from selfcascade.base_models.borrowing import hooks_in_place
-from selfcascade.base_models.saving_memory import WHOLE, Saving, feed_forwards, saving, tile_sides, tiles
+from selfcascade.base_models.saving_memory import WHOLE, Saving, can_offload, feed_forwards, saving, tile_sides, tiles
 from selfcascade.cascade import Size, Stage
 from selfcascade.cost.fitting import Fitting, fitted, told
 from selfcascade.cost.forward import LiveBytes, unet_forward
-from selfcascade.cost.plan import weight_bytes
+from selfcascade.cost.weights import Weights, weights_of
 from selfcascade.cost.workspace import workspace_of
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError
@@ -34,7 +34,7 @@ def peak(cascade: SelfCascade, given: dict[str, Any]) -> tuple[int, Any]:
     """Bytes of weights and of the most tensors alive at once in a call, and what it made."""
     with LiveBytes(workspace_of(torch.device("cpu"))) as memory:
         made = cascade(generator=seeded(), output_type="pt", **given)
-    return weight_bytes(cascade.pipe) + memory.peak, made
+    return weights_of(cascade.family).all + memory.peak, made
 
 
 @pytest.mark.parametrize(
@@ -112,9 +112,10 @@ def test_a_call_takes_no_more_than_its_limit(name: str) -> None:
     stages = cascade.plan(**size, **SETTINGS)
     fit = Fitting(cascade, stages, Options(**SETTINGS), 1, words, tuned=False)
     whole, _ = peak(cascade, given)
-    counted = fit.weights + max(fit.network_bytes(WHOLE), fit.coding_bytes(None))
+    weights = fit.weights.all
+    counted = weights + max(fit.network_bytes(WHOLE), fit.coding_bytes(None))
     assert counted == pytest.approx(whole, rel=0.1)
-    limit = f"{(fit.weights + (counted - fit.weights) * 0.8) / 1e6:.4f}MB"
+    limit = f"{(weights + (counted - weights) * 0.8) / 1e6:.4f}MB"
     taken, made = peak(cascade, {**given, "max_memory": limit})
     assert made.saving != WHOLE
     assert taken <= 1.1 * bytes_of(limit) and taken < 0.97 * whole
@@ -160,3 +161,33 @@ def test_parts_are_told_in_words() -> None:
     assert told(Saving(32, True, 4), 8) == (
         "the VAE in tiles of 256 pixels, guidance branches one after the other and feed-forward layers in 4 pieces"
     )
+
+
+def test_models_one_at_a_time_need_the_largest_with_its_activations() -> None:
+    weights = Weights(networks=500, vae=100, others=900, largest=700)
+    assert weights.all == 1500
+    assert weights.with_activations(300, 400) == 1900
+    assert weights.with_activations(300, 400, offload=True) == 800  # the network's
+    assert weights.with_activations(100, 650, offload=True) == 750  # the VAE's
+    assert weights.with_activations(100, 400, offload=True) == 700  # the text encoder's
+    pipe: Any = TINY["stable-diffusion"].shared()
+    counted = sum(part.num_parameters() for part in (pipe.unet, pipe.vae, pipe.text_encoder)) * 4
+    buffers = sum(buffer.nbytes for part in (pipe.unet, pipe.vae, pipe.text_encoder) for buffer in part.buffers())
+    assert weights_of(family_of(pipe)).all == counted + buffers
+
+
+def test_models_one_at_a_time_give_the_same_picture_and_are_put_back() -> None:
+    pipe: Any = TINY["stable-diffusion"].build()
+    given: dict[str, Any] = {"height": 256, "width": 256, "output_type": "pt", **SETTINGS, "preset": "rgb"}
+
+    class Offloaded(SelfCascade):
+        def _measures(self, *given: Any) -> Saving:
+            return Saving(offload=True)
+
+    whole = SelfCascade(pipe)("a", generator=seeded(), **given)
+    parts = [pipe, pipe.unet, pipe.vae, pipe.text_encoder]
+    before = [set(vars(part)) for part in parts]
+    offloaded = Offloaded(pipe)("a", generator=seeded(), **given)
+    assert torch.equal(whole.images, offloaded.images) and offloaded.saving == Saving(offload=True)
+    assert [set(vars(part)) for part in parts] == before
+    assert not can_offload(pipe)  # there is nowhere else on a CPU

@@ -19,10 +19,12 @@ from torch.utils._pytree import tree_map_only
 from selfcascade.base_models.autoencoders import tiling
 from selfcascade.base_models.borrowing import replacing_attributes
 from selfcascade.base_models.family import Family
+from selfcascade.base_models.protocols import Network, Pipeline
 from selfcascade.base_models.stage_attention import networks
 from selfcascade.cascade import Stage
 
 REPEATED = frozenset({"encoder_hidden_states", "added_cond_kwargs"})  # by some pipelines, for each frame of a clip
+OFFLOAD_ATTRIBUTES = frozenset({"forward", "_all_hooks", "_offload_gpu_id", "_offload_device"})
 TILE_ATTRIBUTES = ("tile_latent_min_size", "tile_sample_min_size")
 
 
@@ -35,30 +37,62 @@ class Saving:
             says.
         branches: Whether the branches of guidance go through the network one after the other.
         pieces: Number of pieces in which tokens go through feed-forward layers.
+        offload: Whether one model of the pipeline at a time is on the device, and the others in the CPU's memory.
     """
 
     tile: int | None = None
     branches: bool = False
     pieces: int = 1
+    offload: bool = False
 
 
 WHOLE = Saving()
 
 
 @contextlib.contextmanager
-def tiles(vae: Any, side: int | None) -> Generator[None]:
+def tiles(vae: Network, side: int | None) -> Generator[None]:
     """Context in which the VAE works in tiles of this side in latent pixels. 0: its own side. None: no change."""
     with contextlib.ExitStack() as stack:
         if side:
             factor = vae.tile_sample_min_size // vae.tile_latent_min_size
             sides: dict[str, object] = dict(zip(TILE_ATTRIBUTES, (side, side * factor), strict=True))
-            stack.enter_context(replacing_attributes(vae, sides))
+            stack.enter_context(replacing_attributes(cast("Any", vae), sides))
         if side is not None:
             stack.enter_context(tiling(vae, True))
         yield
 
 
-def tile_sides(vae: Any, least: int = 16) -> list[int]:
+@contextlib.contextmanager
+def one_model_at_a_time(pipe: Pipeline, wanted: bool = True) -> Generator[None]:
+    """Context in which diffusers' model offload is on, if wanted; afterwards all models are on the device again."""
+    if not wanted:
+        yield
+        return
+    device, models = pipe._execution_device, _models(pipe)
+    before = [(part, set(vars(part))) for part in (pipe, *models)]
+    try:
+        pipe.enable_model_cpu_offload(device=device)
+        yield
+    finally:
+        pipe.remove_all_hooks()
+        pipe.to(device)
+        for part, names in before:  # what offloading leaves behind
+            for name in set(vars(part)) & OFFLOAD_ATTRIBUTES - names:
+                del vars(part)[name]
+
+
+def can_offload(pipe: Pipeline) -> bool:
+    """Whether there is a device to take models off, and diffusers' model offload is not on in some form already."""
+    hooked = any(hasattr(model, name) for model in _models(pipe) for name in ("_hf_hook", "_diffusers_hook"))
+    placed = getattr(pipe, "hf_device_map", None) is not None or getattr(pipe, "model_cpu_offload_seq", None) is None
+    return pipe._execution_device.type != "cpu" and not hooked and not placed
+
+
+def _models(pipe: Pipeline) -> list[nn.Module]:
+    return [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+
+
+def tile_sides(vae: Network, least: int = 16) -> list[int]:
     """Sides of tiles that this VAE can use: its own, then halves of it. Empty if the VAE has no tiles."""
     if not hasattr(vae, "enable_tiling"):
         return []

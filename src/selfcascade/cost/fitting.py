@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 
-from selfcascade.base_models.saving_memory import WHOLE, Saving, feed_forwards, splits_branches, tile_sides, tiles
+from selfcascade.base_models.saving_memory import (
+    WHOLE,
+    Saving,
+    can_offload,
+    feed_forwards,
+    splits_branches,
+    tile_sides,
+    tiles,
+)
 from selfcascade.base_models.stage_attention import attention_of, networks
 from selfcascade.cascade import Stage
 from selfcascade.cost.forward import CannotCount
-from selfcascade.cost.plan import Cascade, as_decoding, coders_of, codings_of, kind_of, weight_bytes
+from selfcascade.cost.plan import Cascade, as_decoding, coders_of, codings_of, kind_of
 from selfcascade.cost.steps import StepCosts
+from selfcascade.cost.weights import weights_of
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError, joined
 from selfcascade.options.memory import bytes_of, in_words
 
+WayT = TypeVar("WayT")
 PIECES = (4, 16)  # of feed-forward layers; more find nothing left to spare
 NOT_OURS = "callback"  # keywords that begin so are called while a pipeline runs, and only then
 
@@ -50,7 +60,7 @@ class Fitting:
         self.upsampling = preset.upsampling
         attention = attention_of(self.family, preset.attention, asked=options.attention is not None)
         self.keys = [(stage.size, kind_of(stage, True, attention)) for stage in stages]
-        self.weights = weight_bytes(self.family.pipe)
+        self.weights = weights_of(self.family)
 
     def measures(self, limit: int) -> Saving:
         """The way that costs least time of those that take no more than this many bytes.
@@ -58,29 +68,34 @@ class Fitting:
         Raises:
             OptionError: None does; the sentence says how much the thriftiest takes.
         """
-        network = [(self.network_bytes(WHOLE), WHOLE)]
-        for way in self._network_ways():
-            if self.weights + network[-1][0] <= limit:
+        least: list[int] = []
+        for offload in (False, True) if can_offload(self.family.pipe) else (False,):
+            network, way = self._first(self._network_ways(), limit, self.network_bytes, offload, denoises=True)
+            coding, side = self._first(self._tiles(), limit, self.coding_bytes, offload, denoises=False)
+            least.append(self.weights.with_activations(network, coding, offload))
+            if least[-1] <= limit:
+                return Saving(side, way.branches, way.pieces, offload)
+        raise OptionError(
+            "{max_memory} {found} is too little for {size}: it takes {least}, of which {weights} are weights, "
+            "with all that saves memory",
+            found=self.options.max_memory,
+            size=str(self.stages[-1].size),
+            least=in_words(min(least) + min(least) // 100),
+            weights=in_words(self.weights.all),
+        )
+
+    def _first(
+        self, ways: Sequence[WayT], limit: int, taken: Callable[[WayT], int], offload: bool, denoises: bool
+    ) -> tuple[int, WayT]:
+        """Activations of the first way that fits beside the weights, or of that which takes least, and that way."""
+        room = limit - self.weights.least_for(denoises, offload)
+        best = taken(ways[0]), ways[0]
+        for way in ways[1:]:
+            if best[0] <= room:
                 break
-            if (taken := self.network_bytes(way)) < network[-1][0]:
-                network.append((taken, way))
-        coding = [(self.coding_bytes(None), WHOLE)]
-        for side in self._tiles():
-            if self.weights + coding[-1][0] <= limit:
-                break
-            if (taken := self.coding_bytes(side)) < coding[-1][0]:
-                coding.append((taken, Saving(tile=side)))
-        least = self.weights + max(network[-1][0], coding[-1][0])
-        if least > limit:
-            raise OptionError(
-                "{max_memory} {found} is too little for {size}: it takes {least}, of which {weights} are weights, "
-                "with all that saves memory",
-                found=self.options.max_memory,
-                size=str(self.stages[-1].size),
-                least=in_words(least + least // 100),
-                weights=in_words(self.weights),
-            )
-        return Saving(coding[-1][1].tile, network[-1][1].branches, network[-1][1].pieces)
+            if (found := taken(way)) < best[0]:
+                best = found, way
+        return best
 
     def network_bytes(self, way: Saving) -> int:
         """The most activations of the networks that denoise."""
@@ -106,10 +121,11 @@ class Fitting:
     def _network_ways(self) -> list[Saving]:
         branches = not self.tuned and splits_branches(self.family)
         pieces = PIECES if any(feed_forwards(network) for network in networks(self.family)) else ()
-        return ([Saving(branches=True)] if branches else []) + [Saving(None, branches, number) for number in pieces]
+        parted = [Saving(branches=True)] if branches else []
+        return [WHOLE, *parted, *(Saving(None, branches, number) for number in pieces)]
 
-    def _tiles(self) -> list[int]:
-        return [] if self.options.vae_tiling is False else tile_sides(self.family.vae)
+    def _tiles(self) -> list[int | None]:
+        return [None] if self.options.vae_tiling is False else [None, *tile_sides(self.family.vae)]
 
 
 def fitted(
@@ -157,4 +173,6 @@ def told(measures: Saving, factor: int) -> str:
         words.append("guidance branches one after the other")
     if measures.pieces > 1:
         words.append(f"feed-forward layers in {measures.pieces} pieces")
+    if measures.offload:
+        words.append("one model of the pipeline at a time on the device")
     return joined(words, "and") if words else "nothing is done in parts"

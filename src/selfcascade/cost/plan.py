@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import nn
 
 from selfcascade.base_models import family_of
 from selfcascade.base_models.autoencoders import TILING_AREA, full_precision
@@ -26,6 +24,7 @@ from selfcascade.cascade import Size, Stage
 from selfcascade.cost.coding import Coders, CodingT, PictureCoders
 from selfcascade.cost.forward import CannotCount, unet_cost
 from selfcascade.cost.steps import Kind, StepCosts
+from selfcascade.cost.weights import weights_of
 from selfcascade.cost.whole_coding import FamilyCoders
 from selfcascade.options import Options
 from selfcascade.options.checks import is_whole
@@ -201,7 +200,7 @@ def _costs(
     vae_tiling: bool | None,
 ) -> list[StageCost]:
     pipe: Any = family.pipe
-    weights = weight_bytes(pipe)
+    weights = weights_of(family)
     kinds = [kind_of(stage, guided, attention) for stage, _ in plan]
     keys = [(stage.size, kind) for (stage, _), kind in zip(plan, kinds, strict=True)]
     last = plan[-1][0].size
@@ -218,11 +217,12 @@ def _costs(
         flops = network + sum(coding.flops for coding in own)
         frames = family.frames_of(costs.latents(*key)[2]) if family.video and stage.is_last else 0
         made = 3 * costs.batch * frames * last.area  # bytes of finished frames
-        peak = max([costs.peak_bytes(*key), *(made + coding.peak_bytes for coding in own)])
+        coded = max((made + coding.peak_bytes for coding in own), default=0)
+        peak = weights.with_activations(costs.peak_bytes(*key), coded, costs.measures.offload)
         seconds = None
         if coding_seconds is not None:
             seconds = step_seconds[key] * network / costs.cost(*key).flops + sum(next(coding_seconds) for _ in own)
-        results.append(StageCost(stage, steps, flops / 1e12, seconds, weights + peak))
+        results.append(StageCost(stage, steps, flops / 1e12, seconds, peak))
     return results
 
 
@@ -266,10 +266,3 @@ def codings_of(coders: Coders[CodingT], stages: Sequence[Stage], upsampling: str
         if stage.is_last:
             found[index].append(coders.decoding(stage.size))
     return found
-
-
-def weight_bytes(pipe: Any) -> int:
-    """Bytes of the weights of all networks of a pipeline."""
-    networks = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
-    tensors = itertools.chain.from_iterable((*network.parameters(), *network.buffers()) for network in networks)
-    return sum(tensor.nbytes for tensor in tensors)

@@ -18,7 +18,7 @@ from selfcascade.base_models.given_pivot import taken_up
 from selfcascade.base_models.image_pivot import image_pivot
 from selfcascade.base_models.pivot_controls import PivotSettings
 from selfcascade.base_models.request import Request
-from selfcascade.base_models.saving_memory import WHOLE, Saving, saving, tiles
+from selfcascade.base_models.saving_memory import WHOLE, Saving, one_model_at_a_time, saving, tiles
 from selfcascade.base_models.stage_attention import attending_locally, attention_of
 from selfcascade.base_models.stage_values import check_values
 from selfcascade.cascade import Size, Stage, StageResult, self_cascade
@@ -267,8 +267,9 @@ class SelfCascade(Planner):
         options: Options,
     ) -> SelfCascadeOutput | tuple[Any, list[StageResult[PipelineSample]]]:
         tiled = stages[-1].size.area >= TILING_AREA if options.vae_tiling is None else options.vae_tiling
-        vae, side = self.family.vae, base.measures.tile
-        with tiling(vae, tiled), tiles(vae, side), checking_pixels(self.family), torch.no_grad():
+        vae, side, offload = self.family.vae, base.measures.tile, base.measures.offload
+        placed = one_model_at_a_time(self.pipe, offload)
+        with placed, tiling(vae, tiled), tiles(vae, side), checking_pixels(self.family), torch.no_grad():
             stages = base.with_steps(stages, chosen=options.chooses_pivot)
             results = list(self_cascade(base, stages, None if pivot is None else pivot()))
             last = results[-1].sample
