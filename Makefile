@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 OLDEST := .venv-oldest
-CONTRACT := $(addprefix tests/test_,base_models.py variants.py few_steps.py own_families.py)
+CONTRACT := $(addprefix tests/test_,base_models.py variants.py twins.py global_draws.py few_steps.py own_families.py)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 COMFYUI_PYTHON ?= $(BIN)/python
