@@ -6,16 +6,20 @@ reported. A method must beat the enlarged base samples to have done anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selfcascade.evaluation.make_samples import REAL
 
-FLOORS = {"real": REAL, "lanczos": "lanczos"}  # row -> method
+# What the experiments of a suite have in common, wherever it is said.
+OF_A_SUITE = (
+    "model", "dtype", "frames", "fps", "data", "detector", "split", "real_pictures", "base_pictures", "shared"
+)  # fmt: skip
+FLOORS = {"real": REAL, "lanczos": "lanczos"}  # names of the rows, and their methods
 
 
-def floor_settings(name: str, suite: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The settings of one of these rows, at every size of a suite and for all its captions.
+def floor_settings(name: str, suite: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The settings of one of these rows: at every size of a suite, for all its captions.
 
     Args:
         name: Name in `FLOORS`.
@@ -34,5 +38,6 @@ def floor_settings(name: str, suite: Iterable[Mapping[str, Any]]) -> dict[str, A
     for sampling, size in samplings.values():
         label = sampling if sampling not in found else f"{sampling}-{len(found)}"
         found[label] = {"method": FLOORS[name], "upsampling": None, **size}
-    settings: dict[str, Any] = {"samplings": found, "seeds": sorted(seeds), "at_steps": [0], "pivots": pivots}
+    own = {key: value for one in suite for key, value in one.items() if key in OF_A_SUITE}
+    settings: dict[str, Any] = {**own, "samplings": found, "seeds": sorted(seeds), "at_steps": [0], "pivots": pivots}
     return settings | ({"samples": sorted(counts), "samples_at_last": sorted(counts)} if counts else {})
