@@ -11,6 +11,7 @@ from selfcascade.evaluation import feature_files, large_sets
 from selfcascade.evaluation.feature_files import FeatureFile, Rows, read_features, write_features
 from selfcascade.evaluation.prompts import PromptSet
 from selfcascade.evaluation.scenes_benchmark import SceneEvaluator, scene_prompts
+from selfcascade.metrics.kernels import distance_with_interval
 from selfcascade.metrics.registry import CLIP_METRICS, IMAGE_METRICS
 
 DISTANCES = {name: one for name, one in {**IMAGE_METRICS, **CLIP_METRICS}.items() if one.is_distance}
@@ -36,6 +37,13 @@ def test_a_distance_in_blocks_is_that_of_the_whole_sets(name: str, shape: tuple[
     real[30] = torch.nan
     with pytest.raises(ValueError, match="real has features that are not finite"):
         large_sets.figure(name, DISTANCES[name], real, fake, 5)
+
+
+@pytest.mark.parametrize("shape", [(6,), (3, 6)])
+def test_a_distance_of_samples_in_blocks_is_that_of_the_whole_sets(shape: tuple[int, ...], small_blocks: None) -> None:
+    real, fake = drawn(37, *shape), drawn(29, *shape, seed=1)
+    found = large_sets.sample_kernel_in_blocks(real, fake, 5)
+    assert found == pytest.approx(distance_with_interval(real, fake, 5), rel=1e-9)
 
 
 def test_rows_that_come_in_parts_are_the_same_in_memory_and_in_a_file(tmp_path: Path, small_blocks: None) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from selfcascade.evaluation.feature_files import Features, Rows
-from selfcascade.evaluation.large_sets import figure
+from selfcascade.evaluation.large_sets import figure, is_large, sample_kernel_in_blocks
 from selfcascade.evaluation.parts import cached, concatenated
 from selfcascade.evaluation.prompts import PromptSet
 from selfcascade.metrics.damages import LADDER, MIDDLE, Damage
@@ -167,6 +167,8 @@ class Evaluator(ABC):
 
     def _figure(self, name: str, metric: Metric, real: Features, fake: Features) -> Any:
         if metric.is_kernel and self.protocol > 1:
+            if is_large(real, fake):
+                return sample_kernel_in_blocks(real, fake, self.draws)
             return distance_with_interval(real[:], fake[:], self.draws)
         return figure(name, metric, real, fake, self.draws)
 

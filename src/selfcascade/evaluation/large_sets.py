@@ -33,9 +33,14 @@ def figure(name: str, metric: Metric, real: Features, fake: Features, draws: int
         draws: Number of bootstrap draws.
     """
     assert metric.compare is not None
-    if name in FRECHET | KERNEL and max(_rows(real), _rows(fake)) > MOST_ROWS:
+    if name in FRECHET | KERNEL and is_large(real, fake):
         return (frechet_in_blocks if name in FRECHET else kernel_in_blocks)(real, fake, draws)
     return metric.compare(_in_memory(real), _in_memory(fake), draws)
+
+
+def is_large(real: Features, fake: Features) -> bool:
+    """Whether the kernels between all rows would take too much memory."""
+    return max(_rows(real), _rows(fake)) > MOST_ROWS
 
 
 def frechet_in_blocks(real: Features, fake: Features, draws: int) -> list[float]:
@@ -76,6 +81,30 @@ def kernel_in_blocks(real: Features, fake: Features, draws: int) -> list[float]:
     total, _ = _kernel_sums("real", real, "fake", fake, first, second)
     pairs = first.sum(1) * _each(real) * second.sum(1) * _each(fake)
     return _with_interval(found[0] + found[1] - 2 * total / pairs)
+
+
+def sample_kernel_in_blocks(real: Features, fake: Features, draws: int) -> list[float]:
+    """`metrics.kernels.distance_with_interval`; memory holds the kernels of two blocks of rows.
+
+    Args:
+        real, fake: (N, D), or (N, n, D).
+        draws: Number of bootstrap draws.
+
+    Raises:
+        ValueError: Features are not finite.
+    """
+    (first, second), within = drawn_counts(len(real), len(fake), draws), list[Tensor]()
+    for name, features, counts in (("real", real, first), ("fake", fake, second)):
+        total, _ = _kernel_sums(name, features, name, features, counts, counts)
+        squares, each = counts.square(), _each(features)
+        pairs = total / each**2 - squares @ _own_kernels(features)
+        within.append(pairs / (counts.sum(1) ** 2 - squares.sum(1)))
+    total, _ = _kernel_sums("real", real, "fake", fake, first, second)
+    between = total / (_each(real) * _each(fake)) / (first.sum(1) * second.sum(1))
+    values = within[0] + within[1] - 2 * between
+    drawn = values[1:][values[1:].isfinite()]
+    low, high = torch.quantile(drawn, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return [float(values[0]), low, high]
 
 
 def drawn_counts(real: int, fake: int, draws: int) -> tuple[Tensor, Tensor]:
@@ -135,6 +164,15 @@ def _kernel_sums(
             found = ((weights @ kernel) * others[:, at : at + len(part)]).sum(1)
             total += 2 * found if same and at != number * size else found  # the other half is its mirror image
     return total, diagonal
+
+
+def _own_kernels(features: Features) -> Tensor:
+    """Mean kernel over the pairs of rows of each sample, (N,)."""
+    found = []
+    for block in blocks(features, max(1, ROWS // _each(features))):
+        rows = block.double() if block.ndim == 3 else block[:, None].double()
+        found.append(((rows @ rows.mT / rows.shape[2] + 1) ** 3).mean((1, 2)))
+    return torch.cat(found)
 
 
 def _with_interval(values: Tensor) -> list[float]:
