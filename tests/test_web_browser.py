@@ -147,7 +147,7 @@ def test_an_own_picture_is_upscaled(page: Any, tmp_path: Path) -> None:
 
 def test_a_clip_is_made(page: Any) -> None:
     panel = tab(page, "Clip", steps=4)
-    panel.get_by_label("Frames").fill("4")
+    panel.get_by_role("spinbutton", name="Frames").fill("4")
     press(panel, "Make the clip")
     panel.get_by_text("Saved as").wait_for()
     assert page.evaluate("document.querySelector('video').error") is None
