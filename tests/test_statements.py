@@ -144,3 +144,14 @@ def test_older_tables_are_read_as_before(suites: Path, tmp_path: Path) -> None:
     assert read_tables(suites, ReportConfig(), may_lack=True) == {}
     with pytest.raises(ValueError, match="hold no results"):
         read_tables(suites, ReportConfig())
+
+
+def test_points_that_say_otherwise_than_the_distances_tell_nothing(tmp_path: Path) -> None:
+    for method in ("real", "lanczos", "good"):
+        path = write_method(tmp_path / "protocol-4x/validation", method, *METHODS[method])
+        if method == "good":
+            path.write_text(json.dumps({**json.loads(path.read_text()), "patch_kid": [0.9, 0, 1]}))
+    found = Rows.of(read_splits(tmp_path, ReportConfig())["protocol-4x/validation"]).told(
+        "good", "lanczos", "patch_kid"
+    )
+    assert found is not None and found.comparison.p < 0.001 and found.word == "level"

@@ -6,7 +6,8 @@ Axis letters: R repeats, N captions, D dimensions.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import mean
 from typing import NamedTuple
 
 import numpy as np
@@ -61,15 +62,22 @@ class Rows:
 
     Attributes:
         records: The records of each row by its method, one for each seed.
+        distances: Of each row, its kernel distances by their names, means over the seeds.
     """
 
     records: dict[str, list[PerPicture]]
+    distances: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
 
     @classmethod
     def of(cls, rows: list[Row]) -> Rows:
         """Reads the records of those rows that have one for every result."""
         held = {row.method: row.records for row in rows}
-        return cls({method: own for method, own in held.items() if own})
+        distances = {
+            row.method: {name: mean(row.values(lambda result, name=name: result[name][0])) for name in KERNELS
+                         if row.values(lambda result, name=name: result[name][0])}
+            for row in rows
+        }  # fmt: skip
+        return cls({method: own for method, own in held.items() if own}, distances)
 
     def missing(self, *methods: str) -> list[str]:
         """Those of the methods that have no records."""
@@ -81,10 +89,10 @@ class Rows:
             return None
         own, other, real = (self.records[name] for name in (first, second, REAL))
         if figure in KERNELS:
-            points, others, mean = _points(own, other, figure)
-            comparison = paired_distances(points, others, mean)
-            of_real, _, mean = _points(real, real, figure)
-            spread = spread_of_distance(of_real, mean)
+            points, others, real_mean = _points(own, other, figure)
+            comparison = paired_distances(points, others, real_mean)
+            of_real, _, real_mean = _points(real, real, figure)
+            spread = spread_of_distance(of_real, real_mean)
         elif figure == COMPOSITION:
             values = _by_caption(own, lambda record: record.all_right)
             comparison = paired_shares(values, _by_caption(other, lambda record: record.all_right))
@@ -93,7 +101,15 @@ class Rows:
             values = _by_caption(own, lambda record: record.values[figure])
             comparison = paired_means(values, _by_caption(other, lambda record: record.values[figure]))
             spread = 0.0  # real samples are the truth itself
-        return Told(figure, comparison, spread, verdict(comparison, spread, figure not in HIGHER_IS_BETTER))
+        word = verdict(comparison, spread, figure not in HIGHER_IS_BETTER)
+        if figure in KERNELS and self._is_close(first, second, figure, comparison.difference, spread):
+            word = "level"
+        return Told(figure, comparison, spread, word)
+
+    def _is_close(self, first: str, second: str, figure: str, difference: float, spread: float) -> bool:
+        """Whether the distances themselves are nearer than the spread, or in the other order than by their points."""
+        own, other = (self.distances.get(name, {}).get(figure) for name in (first, second))
+        return own is not None and other is not None and (abs(own - other) <= spread or (own - other) * difference < 0)
 
 
 def signed(value: float) -> str:
