@@ -165,7 +165,7 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         api, card = HfApi(token=token), self._card(repo_id, base_model)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         with tempfile.TemporaryDirectory() as place:
-            self.save_pretrained(place, safe_serialization=True)
+            cast("Any", self).save_pretrained(place, safe_serialization=True)
             if not api.file_exists(repo_id, CARD):
                 (Path(place) / CARD).write_text(card)
             made = api.upload_folder(

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
+from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 
 from selfcascade.options.json_files import parse_json
 from selfcascade.upsamplers.model import FeatureUpsamplers
