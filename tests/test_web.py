@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,20 @@ def test_what_is_cancelled_is_not_saved_and_keeps_its_finished_stages(studio: St
     result = studio.create(wish(studio), None, job)
     assert result.path is None
     assert [image.size for image, _ in result.stages] == [(128, 128)]
-    assert said[-1] == "stage 2 of 2, 256x256: step 1 of 2"
+    assert said[-1] == "stage 2 of 2, 256 x 256: step 1 of 2"
     assert set(studio.output.iterdir()) == before
     with pytest.raises(Cancelled):
         list(studio.base_samples(wish(studio), 2, job))
+
+
+def test_the_model_for_clips_is_loaded_once_and_not_while_another_is_at_work(studio: Studio) -> None:
+    with ThreadPoolExecutor(2) as visitors:
+        with studio.idle():
+            waiting = [visitors.submit(studio.clips) for _ in range(2)]
+            assert not wait(waiting, 0.2).done
+        first, second = (one.result() for one in waiting)
+    assert first is second
+    assert {value.device.type for value in first[0].pipe.unet.parameters()} == {"cpu"}
 
 
 def test_cancelling_is_for_the_visitors_own_jobs() -> None:
@@ -87,7 +98,7 @@ def test_cancelling_is_for_the_visitors_own_jobs() -> None:
 def test_plans_beyond_the_limits_are_refused_before_anything_runs(studio: Studio) -> None:
     assert [cost.size.height for cost in studio.plan(wish(studio))] == [128, 256]
     cases = {
-        "at most 5 times the pixels": {"height": 4096, "width": 4096},
+        "at most 5 times the pixels of 128 x 128 on this page, and 1024 x 512 has more": {"height": 512, "width": 1024},
         "{num_inference_steps} must be at most 50 on this page": {"num_inference_steps": 51},
     }
     for sentence, changes in cases.items():
@@ -95,7 +106,7 @@ def test_plans_beyond_the_limits_are_refused_before_anything_runs(studio: Studio
             studio.plan(wish(studio, **changes))
         assert sentence in caught.value.sentence
     small = Limits(memory=1000)
-    with pytest.raises(OptionError, match=r"256x256 takes .* GiB, and .* GiB are free; lower the size"):
+    with pytest.raises(OptionError, match=r"256 x 256 takes .* GiB, and .* GiB are free; lower the size"):
         small.check(studio.cascade, studio.plan(wish(studio)))
     for count in (0, 9, True, "4", None):
         with pytest.raises(OptionError, match="base samples must be a whole number from 1 to 8"):

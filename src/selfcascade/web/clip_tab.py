@@ -44,7 +44,8 @@ def clip_tab(desk: Desk) -> None:
         return options_of(desk.studio.clips()[1], front, found, values)
 
     def plan_clip(*values: Any) -> str:
-        return stage_table(desk.studio.plan(asked("-", *values), video=True))
+        with desk.studio.idle():  # also while the model is loaded
+            return stage_table(desk.studio.plan(asked("-", *values), video=True))
 
     def clip(request: gr.Request, progress: gr.Progress = PROGRESS, *sent: Any) -> Any:
         draw, *values = sent

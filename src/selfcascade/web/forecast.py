@@ -10,6 +10,7 @@ import gradio as gr
 from selfcascade.cost.plan import StageCost
 from selfcascade.options.checks import OptionError
 from selfcascade.web.desk import BUSY, LIGHT, label, spoken
+from selfcascade.web.form import across
 from selfcascade.web.jobs import Cancelled
 
 UNTOLD = "-"
@@ -49,7 +50,7 @@ def stage_table(costs: Sequence[StageCost]) -> str:
     lines = ["| stage | steps | TFLOPs | s | GiB |", "|---|--:|--:|--:|--:|"]
     for cost in costs:
         start = "" if cost.stage.pivot_step is None else f", K = {cost.stage.pivot_step}"
-        row = (f"{cost.size.width} x {cost.size.height}{start}", str(cost.steps), *_figures([cost]))
+        row = (f"{across(cost.size)}{start}", str(cost.steps), *_figures([cost]))
         lines.append(f"| {' | '.join(row)} |")
     seconds = _sum([cost.seconds for cost in costs])
     total = "" if seconds is None else f"About **{seconds:.0f} s** in all.\n\n"

@@ -119,6 +119,11 @@ def sides(native: Size, scale: float, ratio: str, multiple: int) -> Size:
     return Size(*(max(1, round(side / multiple)) * multiple for side in wanted))
 
 
+def across(size: Size) -> str:
+    """A size as the page writes all sizes, width first."""
+    return f"{size.width} x {size.height}"
+
+
 def _entry(name: str, hint: object, text: str, unless: str) -> Entry | None:
     item, kind = item_of(hint), kind_of(hint)
     if item is not None:

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from selfcascade.web.form import across
+
 Report = Callable[[str, float], object]  # what is done, and the share of it that is
 
 
@@ -41,7 +43,7 @@ class Job:
         stage, total = kwargs["stage"], getattr(pipe, "num_timesteps", None) or step + 1
         if self.report is not None:
             name = "base stage" if stage.index == 0 and stage.pivot_step is None else f"stage {stage.index + 1}"
-            text = f"{name} of {stage.count}, {stage.size}: step {min(step + 1, total)} of {total}"
+            text = f"{name} of {stage.count}, {across(stage.size)}: step {min(step + 1, total)} of {total}"
             self.report(f"{self.heading}, {text}" if self.heading else text, min(1.0, (step + 1) / total))
         if self.stopped.is_set():
             pipe._interrupt = True

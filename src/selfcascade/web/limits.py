@@ -10,6 +10,7 @@ import psutil
 
 from selfcascade.cost.plan import StageCost
 from selfcascade.options.checks import OptionError, is_whole
+from selfcascade.web.form import across
 
 GIB = 2**30
 KEPT_FREE = 0.1
@@ -53,14 +54,16 @@ class Limits:
                 raise OptionError(f"{{num_inference_steps}} must be at most {self.steps} on this page, not {found}")
         last = costs[-1].size
         if last.area > self.growth * cascade.native_size.area:
-            most = f"{self.growth:g} times the pixels of {cascade.native_size}"
-            raise OptionError(f"size must have at most {most} on this page, and {last} has more")
+            most = f"{self.growth:g} times the pixels of {across(cascade.native_size)}"
+            words = f"size must have at most {most} on this page, and {across(last)} has more"
+            raise OptionError(f"{words}; lower the scale, or start from a smaller picture")
         if frames is not None and frames > self.frames:
             raise OptionError(f"{{num_frames}} must be at most {self.frames} on this page, not {frames}")
         peak = max((cost.peak_bytes or 0) for cost in costs)
         most = self.memory if self.memory is not None else free_memory(cascade.pipe)
         if peak > most:
-            raise OptionError(f"{last} takes {peak / GIB:.3g} GiB, and {most / GIB:.3g} GiB are free; lower the size")
+            found = f"{across(last)} takes {peak / GIB:.3g} GiB"
+            raise OptionError(f"{found}, and {most / GIB:.3g} GiB are free; lower the size")
 
     def check_samples(self, count: object) -> int:
         """The number of base samples, checked.

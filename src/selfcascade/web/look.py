@@ -28,6 +28,8 @@ button.lg { font-size: 1rem !important; font-weight: 600; }
   .gradio-container { padding: 8px !important; }
   #head h1 { font-size: 1.25rem; }
   button.lg { font-size: .8rem !important; padding-left: .2rem !important; padding-right: .2rem !important; }
+  .plan table { font-size: .75rem; }
+  .plan th, .plan td { padding: .15rem .25rem !important; }
   .below-label.large .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) !important; }
 }
 """

@@ -48,7 +48,7 @@ class Studio:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        self.jobs, self.lock = Jobs(), threading.Lock()
+        self.jobs, self.lock = Jobs(), threading.RLock()
         self.cascade, self.base = load_cascade(self.base)
         self._clips: tuple[SelfCascade, Options] | None = None
         self._tuned: SelfCascade | None = None
@@ -61,9 +61,14 @@ class Studio:
         return not self.cascade.family.video
 
     def clips(self) -> tuple[SelfCascade, Options]:
-        """The model for clips, loaded on first use, and its options."""
+        """The model for clips, loaded on first use, and its options.
+
+        Loading waits until nothing is at work, because it changes how all threads create layers.
+        """
         if self._clips is None:
-            self._clips = load_cascade(Options(model="bundled-video", device=self.base.device))
+            with self.lock:
+                if self._clips is None:
+                    self._clips = load_cascade(Options(model="bundled-video", device=self.base.device))
         return self._clips
 
     def plan(self, options: Options, video: bool = False) -> list[StageCost]:
@@ -73,21 +78,21 @@ class Studio:
             OptionError: The options cannot be used, or cost too much.
             Cancelled: The model is at work.
         """
-        with self._idle():
+        with self.idle():
             cascade = self.clips()[0] if video else self.cascade
             return self._checked(cascade, completed(cascade, options))
 
     def plan_upscale(self, options: Options, file: Path, name: str) -> list[StageCost]:
         """Like `plan`, for a visitor's picture that is enlarged."""
         image = self.read_picture(file, name)
-        with self._idle():
+        with self.idle():
             options = completed(self.cascade, options.changed(image=name, method="self-cascade"))
             return self._checked(self.cascade, options, stages_above(self.cascade, image, options))
 
     def plan_ways(self, options: Options, chosen: Sequence[str]) -> list[tuple[str, list[StageCost]]]:
         """Like `plan`, for each way of a comparison; methods that are not planned in stages have no costs."""
         plans = []
-        with self._idle():
+        with self.idle():
             for way in self._chosen(chosen):
                 own, cascade = self._way(options, way)
                 costs = self._checked(cascade, completed(cascade, own))
@@ -95,7 +100,7 @@ class Studio:
         return plans
 
     @contextlib.contextmanager
-    def _idle(self) -> Iterator[None]:
+    def idle(self) -> Iterator[None]:
         """Holds the model for a plan; raises Cancelled if it is at work."""
         if not self.lock.acquire(timeout=BUSY_SECONDS):
             raise Cancelled

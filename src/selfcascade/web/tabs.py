@@ -10,6 +10,7 @@ from selfcascade.web.clip_tab import clip_tab
 from selfcascade.web.compare_tab import compare_tab
 from selfcascade.web.create_tab import create_tab
 from selfcascade.web.desk import Desk
+from selfcascade.web.form import across
 from selfcascade.web.shelf import Shelf
 from selfcascade.web.studio import Studio
 from selfcascade.web.upscale_tab import upscale_tab
@@ -30,7 +31,7 @@ def build(studio: Studio, cache: Path, cleaned: tuple[int, int]) -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=cleaned, fill_width=True) as page:
         cascade = studio.cascade
         name = Path(studio.base.model).name  # visitors must not see its path
-        model = f"Model: {name}, native size {cascade.native_size.width} x {cascade.native_size.height}."
+        model = f"Model: {name}, native size {across(cascade.native_size)}."
         gr.Markdown(f"# {TITLE}\n{INTRODUCTION} {model}", elem_id="head")
         with gr.Tabs():
             if studio.makes_pictures:
