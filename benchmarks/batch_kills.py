@@ -33,6 +33,8 @@ HERE = Path(__file__).parent
 PROMPTS = ("a red apple on a table", "a blue boat at the left", "a green tree", "two yellow balls")
 SETTINGS = ("--rows-per-shard", "20", "--batch-size", "2")
 MOMENTS = ("at a random moment", "while it started", PART, SHARD)
+WRITES = "while it wrote"
+MOST_BLOCKS = 4  # until a kill at a random moment
 PATIENCE = 900.0  # seconds of one command
 Kill = dict[str, Any]
 
@@ -58,16 +60,20 @@ def halves(folder: Path) -> int:
     return len(list(folder.rglob(".selfcascade-*")))
 
 
-def disturb_processes(command: list[str], folder: Path, kills: int, rng: random.Random) -> list[Kill]:
-    """Kills processes until this many commands have been interrupted; returns the kills."""
+def disturb_processes(command: list[str], folder: Path, kills: int, rng: random.Random) -> tuple[list[Kill], int]:
+    """Kills processes until this many commands have been interrupted.
+
+    Returns the kills, and how often the command was started, the last time undisturbed.
+    """
     happened: list[Kill] = []
+    commands = 1
     while len(happened) < kills:
         moment, count = MOMENTS[len(happened) % 4], rng.choice([1, 2, 2, 2, 3])
         victim, before, began = rng.randrange(count), done(folder), time.monotonic()
         writing, member = moment in (PART, SHARD), rng.randint(1, 6 if moment == PART else 60)
-        group = Group(command, count, moment if writing else "", member)
+        group, commands = Group(command, count, moment if writing else "", member), commands + 1
         if moment == MOMENTS[0]:
-            goal = before + rng.randint(1, 6)
+            goal = before + rng.randint(1, MOST_BLOCKS)
             group.wait(PATIENCE, lambda: done(folder) >= goal)  # noqa: B023
             time.sleep(rng.random() * 0.2)
         elif moment == MOMENTS[1]:
@@ -87,7 +93,8 @@ def disturb_processes(command: list[str], folder: Path, kills: int, rng: random.
             print(json.dumps(happened[-1]), flush=True)
         elif all(code == 0 for code in group.codes.values()):
             break
-    return happened
+    finish(command, Path(f"{folder}.log"))
+    return happened, commands
 
 
 def workers(of: int) -> list[psutil.Process]:
@@ -113,40 +120,44 @@ def _has_half_file(process: psutil.Process) -> bool:
     return any(".selfcascade-" in opened.path for opened in process.open_files())
 
 
-def disturb_ray(command: list[str], folder: Path, kills: int, rng: random.Random) -> list[Kill]:
+def disturb_ray(command: list[str], folder: Path, kills: int, rng: random.Random) -> tuple[list[Kill], int]:
     """Like `disturb_processes`, but kills workers while the command keeps running; if Ray gives up, it starts again."""
     happened: list[Kill] = []
-    commands = 0
-    with Path(f"{folder}.log").open("ab") as log:
-        whole = [sys.executable, "-m", "selfcascade.cli", *command, "--engine", "ray", "--workers", "2"]
-        environment = {**os.environ, "PYTHONPATH": str(HERE.parent / "src"), "RAY_worker_niceness": "0"}
-        while len(happened) < kills:
-            running, commands = subprocess.Popen(whole, stdout=log, stderr=log, env=environment), commands + 1
-            while running.poll() is None and len(happened) < kills:
-                writing, before, began = bool(len(happened) % 2), done(folder), time.monotonic()
-                goal, victim = before + rng.randint(1, 6), None
-                while running.poll() is None and victim is None:
-                    there = workers(running.pid)
-                    with contextlib.suppress(psutil.Error):
-                        if writing:
-                            victim = next((one for one in there if _is_writing(one)), None)
-                        elif there and done(folder) >= goal:
-                            victim = rng.choice(there)
-                    time.sleep(0.001 if writing else 0.05)
-                if victim is not None:
-                    victim.kill()
-                    moment = "while it wrote" if writing else MOMENTS[0]
-                    told = {
-                        "moment": moment,
-                        "command": commands,
-                        "processes": len(there),
-                        "after": time.monotonic() - began,
-                    }
-                    happened.append({**told, "half_files": halves(folder)})
-                    print(json.dumps(happened[-1]), flush=True)
-            if running.wait(PATIENCE) == 0:
-                break
-    return happened
+    whole = [sys.executable, "-m", "selfcascade.cli", *command, "--engine", "ray", "--workers", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent / "src"), "RAY_worker_niceness": "0"}
+    for commands in range(1, kills + 2):
+        with Path(f"{folder}.log").open("ab") as log:
+            running = subprocess.Popen(whole, stdout=log, stderr=log, env=environment)
+        while running.poll() is None and len(happened) < kills:
+            moment, began = WRITES if len(happened) % 2 else MOMENTS[0], time.monotonic()
+            there = kill_worker(running, folder, moment, done(folder) + rng.randint(1, MOST_BLOCKS), rng)
+            if there:
+                told = {"moment": moment, "command": commands, "processes": there, "after": time.monotonic() - began}
+                happened.append({**told, "half_files": halves(folder)})
+                print(json.dumps(happened[-1]), flush=True)
+        if running.wait(PATIENCE) == 0:
+            return happened, commands
+    raise SystemExit(f"Ray gave up {commands} times, see {folder}.log")
+
+
+def kill_worker(running: subprocess.Popen[bytes], folder: Path, moment: str, goal: int, rng: random.Random) -> int:
+    """Kills a worker while it writes, or once this many blocks exist.
+
+    Returns the number of workers there were; 0 if the command ended first.
+    """
+    while running.poll() is None:
+        there = workers(running.pid)
+        victim: psutil.Process | None = None
+        with contextlib.suppress(psutil.Error):
+            if moment == WRITES:
+                victim = next((one for one in there if _is_writing(one)), None)
+            elif there and done(folder) >= goal:
+                victim = rng.choice(there)
+            if victim is not None:
+                victim.kill()
+                return len(there)
+        time.sleep(0.001 if moment == WRITES else 0.05)
+    return 0
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -183,14 +194,13 @@ def run(given: argparse.Namespace, place: Path) -> dict[str, Any]:
     )
     finish(whole, place / "whole.log")
     disturb = disturb_ray if given.engine == "ray" else disturb_processes
-    happened = disturb(hurt, place / "hurt", given.kills, random.Random(given.seed))
-    finish(hurt, place / "hurt.log")
+    happened, commands = disturb(hurt, place / "hurt", given.kills, random.Random(given.seed))
     expected, found = contents(place / "whole"), contents(place / "hurt")
     once = rows_of(place / "hurt") == [f"{number:09}" for number in range(given.rows)]
     differing = sorted({name for name, _ in set(expected.items()) ^ set(found.items())})
     facts = {"rows": given.rows, "model": Path(given.model).name, "side": given.side, "seed": given.seed}
     versions = {"torch": torch.__version__, "diffusers": diffusers.__version__}
-    outcome = {"every_row_once": once, "files": len(expected), "differing": differing}
+    outcome = {"every_row_once": once, "files": len(expected), "differing": differing, "restarts": commands - 1}
     return {**facts, **versions, **outcome, "kills": happened}
 
 
@@ -207,6 +217,16 @@ def _tiny(folder: Path) -> str:
 
     QUICK.build().save_pretrained(folder)
     return str(folder)
+
+
+def restarts(engine: str, one: dict[str, Any]) -> str:
+    """How often the command was started again, in a sentence."""
+    if "restarts" not in one and engine == "ray":
+        return "How often the command was started again was not counted."
+    if "restarts" not in one:
+        return f"The command was started again after each kill, {len(one['kills'])} times."
+    went_on = f" {len(one['kills']) - one['restarts']} kills did not end it." if engine == "ray" else ""
+    return f"The command was started again {one['restarts']} times.{went_on}"
 
 
 def report(results: dict[str, Any]) -> str:
@@ -228,6 +248,7 @@ def report(results: dict[str, Any]) -> str:
             f"{one['rows']} rows, model {one['model']} at {one['side']} pixels, torch {one['torch']}, diffusers "
             f"{one['diffusers']}; {count} interruptions.",
             "",
+            f"- {restarts(engine, one)}",
             f"- Every row once: {'yes' if one['every_row_once'] else 'NO'}.",
             f"- Files of the undisturbed run: {one['files']}. Files that differ from it, are missing or are too many: "
             f"{shown}.",

@@ -266,7 +266,10 @@ def test_two_processes_that_share_the_weights_take_the_steps_of_one_and_resume_b
             if processes > 1:
                 PartialState(cpu=True)
                 PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
-            given = {"method": "full", "max_train_steps": 3, "learning_rate": 1e-3, **options}
+            # Adam divides by the gradient's size: with an epsilon of 1e-8, rounding decides the steps of weights that
+            # have almost no gradient.
+            adam = {"learning_rate": 1e-3, "adam_epsilon": 1e-5}
+            given = {"method": "full", "max_train_steps": 3, **adam, **options}
             made = trained(tmp_path / folder, **given)
             assert made.sharded == (processes > 1)
             return {name: whole(value).numpy() for name, value in weights(made).items()}
@@ -274,7 +277,7 @@ def test_two_processes_that_share_the_weights_take_the_steps_of_one_and_resume_b
         return in_processes(work, processes, **(shared if processes > 1 else {}))[0]
 
     one, two = run("one", 1, train_batch_size=2), run("two", 2, train_batch_size=1)
-    assert all(np.allclose(two[name], value, atol=2e-5) for name, value in one.items())  # a fiftieth of a step
+    assert all(np.allclose(two[name], value, atol=2e-6) for name, value in one.items())  # 1/500 of a step
     run("cut", 2, train_batch_size=1, stop_after=2)
     again = run("cut", 2, train_batch_size=1, resume_from_checkpoint="latest")
     assert all(np.array_equal(again[name], value) for name, value in two.items())
