@@ -12,12 +12,13 @@ import inspect
 import re
 import sys
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import diffusers
 from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 
 from selfcascade.base_models import FAMILIES, UNSERVED, Family
+from selfcascade.base_models.image_prompts import EMBEDS_ONLY
 
 PAGE = Path(__file__).with_suffix(".md")
 TESTS = Path(__file__).parents[1] / "tests"
@@ -129,8 +130,7 @@ def tiny_pipelines() -> dict[str, list[Any]]:
     """The entries of the tests' registry by the class of their pipeline."""
     found: dict[str, list[Any]] = {}
     for entry in TINY.EACH:
-        made = get_type_hints(entry.make)["return"].__name__
-        found.setdefault(entry.name if made == "DiffusionPipeline" else made, []).append(entry)
+        found.setdefault(TINY.class_name(entry), []).append(entry)
     return found
 
 
@@ -182,6 +182,13 @@ def notes(family: type[Family], entries: list[Any]) -> str:
     return "; ".join(found) or "-"
 
 
+def ip_adapter(name: str) -> str:
+    """What a class's call takes for an IP-Adapter."""
+    if "ip_adapter_image" not in inspect.signature(getattr(diffusers, name).__call__).parameters:
+        return "-"
+    return "embeddings" if name in EMBEDS_ONLY else "yes"
+
+
 def page() -> str:
     """The whole page."""
     ours = [family for family in FAMILIES if family.__module__.startswith("selfcascade.")]
@@ -210,16 +217,19 @@ def page() -> str:
         "The twin is the pipeline of diffusers that starts from a picture or clip with a `strength`. A stage above the "
         "base is the same as that, bit for bit (`tests/test_twins.py`, `tests/test_parity.py`).",
         "",
+        "An IP-Adapter's picture, or its embeddings, act at every stage: one stage is the plain pipeline with them, "
+        "and a stage above the base is the twin with them, if that takes them (`tests/test_ip_adapters.py`).",
+        "",
         "A class that is not in the table takes a few lines: see [below](#a-class-of-your-own).",
         "",
-        "| class | family | makes | checks passed | twin | limits | notes |",
-        "|---|---|---|---|---|---|---|",
+        "| class | family | makes | checks passed | twin | IP-Adapter | limits | notes |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, family in sorted(served.items()):
         entries = tiny.get(name, [])
         twin = next((f"`{entry.twin.__name__}`" for entry in entries if entry.twin), "-")
         cells = (f"`{name}`", f"`{family.__name__}`", "clips" if family.video else "pictures")
-        cells += (checks(name, entries), twin, limits(family, entries), notes(family, entries))
+        cells += (checks(name, entries), twin, ip_adapter(name), limits(family, entries), notes(family, entries))
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "## Not supported", "", "| class | why, and what to use |", "|---|---|"]
     lines += [f"| `{name}` | {why} |" for name, why in sorted(UNSERVED.items())]

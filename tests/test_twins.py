@@ -15,11 +15,13 @@ from cascade_runs import seeded
 from selfcascade import SelfCascade
 from tiny import TinyPipeline
 from tiny.everything import CONTRACT
+from tiny.ip_adapters import IP_ADAPTERS, takes_picture
 from tiny.parts import twin_of
 
 STEPS, K = 4, 700
 ENTRIES = {entry.name: entry for entry in CONTRACT}
-TWINS = [entry for entry in CONTRACT if entry.twin is not None]
+FOLLOWING = [entry for entry in IP_ADAPTERS if entry.twin is not None and takes_picture(entry.twin.__name__)]
+TWINS = [entry for entry in (*CONTRACT, *FOLLOWING) if entry.twin is not None]
 
 
 def second_stage(family: TinyPipeline, pipe: Any) -> tuple[SelfCascade, Tensor, Any]:
@@ -93,10 +95,10 @@ def test_a_stage_is_the_official_pipeline_with_a_strength(
     generator = seeded(3)
     taking(twin, z_up, generator, monkeypatch)
     given = arguments(family, twin, *stage.size)
-    if family.name == "LatentConsistencyModelPipeline":
+    if family.name.startswith("LatentConsistencyModelPipeline"):
         pipe.scheduler.set_timesteps(STEPS)
         given |= {"timesteps": pipe.scheduler.timesteps.tolist()}
-    if family.name == "kolors":
+    if family.name.startswith("kolors"):
         pooled = {name: value for name, value in family.inputs.items() if "pooled" in name}
         monkeypatch.setattr(twin, "encode_prompt", functools.partial(twin.encode_prompt, **pooled))
     made = twin(

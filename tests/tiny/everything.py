@@ -1,5 +1,7 @@
 """All tiny pipelines: of every class that is served and tested, at least one."""
 
+from typing import get_type_hints
+
 from . import TINY, TinyPipeline
 from .more_images import MORE_IMAGES
 from .more_videos import MORE_VIDEOS
@@ -30,3 +32,9 @@ ENDING = {
     "kandinsky-5-image": "128 pixels a side",
     "kandinsky-5-video": "80 pixels a side",
 }
+
+
+def class_name(entry: TinyPipeline) -> str:
+    """Name of the entry's class in diffusers, without building it."""
+    made = get_type_hints(entry.make)["return"].__name__
+    return entry.name if made == "DiffusionPipeline" else made

@@ -11,6 +11,7 @@ from diffusers import (
     AnyFlowTransformer3DModel,
     AutoencoderKLMagvit,
     AutoencoderKLMochi,
+    CogVideoXPipeline,
     DDIMScheduler,
     EasyAnimatePipeline,
     EasyAnimateTransformer3DModel,
@@ -126,7 +127,7 @@ def any_flow() -> AnyFlowPipeline:
     )
 
 
-def cogvideox_15() -> Any:
+def cogvideox_15() -> CogVideoXPipeline:
     """CogVideoX 1.5: two latent frames a token, positions for a good three times the native sides."""
     made: Any = cogvideox(patch_size_t=2)
     made.transformer.register_to_config(sample_height=13, sample_width=13)

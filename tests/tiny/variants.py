@@ -60,6 +60,7 @@ def on_two_levels(base: TinyPipeline) -> TinyPipeline:
         made.unet = unet_2d(**own | fewer | {"transformer_layers_per_block": 1, "sample_size": 8})
         return made
 
+    make.__annotations__ = dict(base.make.__annotations__)  # it makes the same class
     return replace(base, make=make, native=NATIVE)
 
 

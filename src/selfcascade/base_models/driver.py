@@ -17,6 +17,7 @@ from selfcascade.base_models.decoding import Decoded, as_asked, decode_clips
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.finite import check_finite
 from selfcascade.base_models.global_draws import seeded_by, unmoved
+from selfcascade.base_models.image_prompts import check_image_prompt, own_copies
 from selfcascade.base_models.last_timesteps import lowest_pivot, takes_sigmas
 from selfcascade.base_models.pivot_controls import Anchor, PivotSettings, restore_energy
 from selfcascade.base_models.protocols import Pipeline
@@ -97,6 +98,7 @@ class PipelineBaseModel:
     ) -> None:
         self.family, self.pipe, self.request, self.measures = family, family.pipe, request, measures
         self.settings, self.contexts = settings or PivotSettings(), tuple(contexts)
+        check_image_prompt(self.pipe, request.arguments)
         accepted = inspect.signature(self.pipe.__call__).parameters
         fixed = {name: value for name, value in family.fixed_arguments.items() if name in accepted}
         self.arguments: dict[str, Any] = {**fixed, **request.pipeline_arguments()}
@@ -254,7 +256,7 @@ class PipelineBaseModel:
 
     def _stage_arguments(self, scheduler: StageScheduler, stage: Stage) -> dict[str, Any]:
         arguments: dict[str, Any] = {**self.arguments, **self.family.size_arguments(stage.size)}
-        arguments |= controls_at(self.pipe, arguments, stage.size)
+        arguments |= {**controls_at(self.pipe, arguments, stage.size), **own_copies(arguments)}
         arguments["num_inference_steps"] = stage.num_inference_steps
         if stage.guidance_scale is not None:
             arguments["guidance_scale"] = stage.guidance_scale
