@@ -24,6 +24,7 @@ from selfcascade.web import form
 from selfcascade.web.gate import LOGINS_A_MINUTE, Gate
 from selfcascade.web.jobs import Cancelled, Job, Jobs
 from selfcascade.web.limits import Limits
+from selfcascade.web.outcome import caption
 from selfcascade.web.reading import read_parameters, read_settings
 from selfcascade.web.serve import PASSWORD, is_loopback, read_auth
 from selfcascade.web.sheet import save_sheet
@@ -85,6 +86,12 @@ def test_the_model_for_clips_is_loaded_once_and_not_while_another_is_at_work(stu
         first, second = (one.result() for one in waiting)
     assert first is second
     assert {value.device.type for value in first[0].pipe.unet.parameters()} == {"cpu"}
+
+
+def test_captions_break_after_their_commas_only() -> None:
+    entry = {"width": 256, "height": 128, "pivot_step": None, "seconds": 26.84}
+    assert caption(entry).split(" ") == ["256\xa0x\xa0128,", "26.8\xa0s"]
+    assert caption(entry | {"pivot_step": 500}).split(" ") == ["256\xa0x\xa0128,", "K\xa0=\xa0500,", "26.8\xa0s"]
 
 
 def test_cancelling_is_for_the_visitors_own_jobs() -> None:

@@ -60,6 +60,7 @@ def decoded(cascade: SelfCascade, latents: Any) -> Image.Image:
 
 
 def caption(entry: dict[str, Any]) -> str:
-    """A caption for a stage in a record."""
+    """A caption for a stage in a record; on a narrow page it breaks after its commas only."""
     start = "" if entry["pivot_step"] is None else f"K = {entry['pivot_step']}, "
-    return f"{entry['width']} x {entry['height']}, {start}{entry['seconds']:.1f} s"
+    words = f"{entry['width']} x {entry['height']}, {start}{entry['seconds']:.1f} s"
+    return words.replace(" ", "\N{NO-BREAK SPACE}").replace(",\N{NO-BREAK SPACE}", ", ")
