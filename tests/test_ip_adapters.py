@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cascade_runs import run, seeded
 from selfcascade import SelfCascade
 from test_variants import plain, result
 from tiny import TinyPipeline
 from tiny.everything import EACH
-from tiny.ip_adapters import IP_ADAPTERS, given_embeds
+from tiny.ip_adapters import IP_ADAPTERS, given_embeds, shown_image
 
 PLAIN = {f"{entry.name}-ip-adapter": entry for entry in EACH}
 KOLORS_PAG = next(entry for entry in IP_ADAPTERS if entry.name == "kolors-pag-ip-adapter")
@@ -70,3 +71,25 @@ def test_kolors_with_pag_takes_embeddings_and_refuses_a_picture() -> None:
     alone = run(pipe, family, scale=1, num_inference_steps=2, generator=seeded(5))
     own = replace(family, inputs={**family.inputs, "ip_adapter_image_embeds": kept})
     assert np.array_equal(np.asarray(alone.images), plain(pipe, own))
+
+
+def test_local_attention_refuses_stable_diffusion_3s_adapter() -> None:
+    """It attends to the whole picture a second time, with the adapter's tokens behind."""
+    family = next(entry for entry in IP_ADAPTERS if entry.name == "stable-diffusion-3-ip-adapter")
+    with pytest.raises(ValueError, match="attention 'local' does not reach the IP-Adapter in transformer_blocks"):
+        run(family.shared(), family, attention="local")
+
+
+def test_a_controlnet_union_follows_two_pictures_at_every_stage() -> None:
+    family = next(entry for entry in EACH if entry.name == "stable-diffusion-xl-controlnet-union")
+    two = {"control_image": [Image.linear_gradient("L").convert("RGB"), shown_image()], "control_mode": [0, 3]}
+    family = replace(family, inputs={**family.inputs, **two})
+    pipe: Any = family.shared()
+    before = plain(pipe, family)
+    both = run(pipe, family, scale=1, num_inference_steps=family.steps, generator=seeded(5))
+    assert np.array_equal(np.asarray(both.images), before)
+    steps = {"num_inference_steps": family.steps}
+    made = run(pipe, family, **steps)
+    other = run(pipe, family, **steps, control_mode=[0, 1])
+    assert equal(made, other) == [False] * 2
+    assert equal(made, run(pipe, family, **steps)) == [True] * 2

@@ -84,6 +84,8 @@ def why_not_local(network: Any) -> str | None:
         kind, backend = type(processor).__name__, getattr(processor, "_attention_backend", None)
         if kind in UNFUSED:
             return _refusal(f"{kind} of {name}")
+        if kind == "SD3IPAdapterJointAttnProcessor2_0":  # whose keys are the picture's and the adapter's tokens
+            return f"attention 'local' does not reach the IP-Adapter in {name}; unload it, or use attention 'full'"
         if backend is not None and "native" not in str(getattr(backend, "value", backend)):
             return _refusal(f"the attention backend {getattr(backend, 'value', backend)!r}")
     return None
