@@ -34,6 +34,11 @@ PROMPTS = ("a red apple on a table", "a blue boat at the left", "a green tree", 
 SETTINGS = ("--rows-per-shard", "20", "--batch-size", "2")
 MOMENTS = ("at a random moment", "while it started", PART, SHARD)
 WRITES = "while it wrote"
+TITLES = {
+    "processes": "On processes",
+    "ray": "On Ray, with two workers",
+    "ray-earlier": "On Ray, before a worker could be killed while it started",
+}
 MOST_BLOCKS = 4  # until a kill at a random moment
 PATIENCE = 900.0  # seconds of one command
 Kill = dict[str, Any]
@@ -221,11 +226,11 @@ def _tiny(folder: Path) -> str:
 
 def restarts(engine: str, one: dict[str, Any]) -> str:
     """How often the command was started again, in a sentence."""
-    if "restarts" not in one and engine == "ray":
+    if "restarts" not in one and engine != "processes":
         return "How often the command was started again was not counted."
     if "restarts" not in one:
         return f"The command was started again after each kill, {len(one['kills'])} times."
-    went_on = f" {len(one['kills']) - one['restarts']} kills did not end it." if engine == "ray" else ""
+    went_on = f" {len(one['kills']) - one['restarts']} kills did not end it." if engine != "processes" else ""
     return f"The command was started again {one['restarts']} times.{went_on}"
 
 
@@ -243,7 +248,7 @@ def report(results: dict[str, Any]) -> str:
         shown = ", ".join(one["differing"]) if one["differing"] else "none"
         lines += [
             "",
-            f"## On {'processes' if engine == 'processes' else 'Ray, with two workers'}",
+            f"## {TITLES[engine]}",
             "",
             f"{one['rows']} rows, model {one['model']} at {one['side']} pixels, torch {one['torch']}, diffusers "
             f"{one['diffusers']}; {count} interruptions.",
