@@ -36,7 +36,7 @@ def write_method(suite: Path, method: str, right: float, away: float, seed: int 
     kept = {name: np.full(COUNT, value, np.float32) + noise[:, 0].astype(np.float32) for name, value in values.items()}
     record = PerPicture(
         100 * seed, ("count",), shares, np.ones((COUNT, 1), bool), {"patch_kid": points},
-        {"patch_kid": np.zeros(8, np.float32)}, {"patch_kid": "map"}, kept,
+        {"patch_kid": "real"}, kept,
     )  # fmt: skip
     write_record(record_of(path), record)
     return path
@@ -74,16 +74,14 @@ def test_a_difference_within_the_floors_spread_is_not_told(suites: Path) -> None
     assert abs(found.comparison.difference) <= found.spread and found.comparison.captions == 2 * COUNT
 
 
-def test_points_of_two_maps_are_not_compared(suites: Path, tmp_path: Path) -> None:
+def test_distances_from_other_real_samples_are_not_compared(suites: Path, tmp_path: Path) -> None:
     suite = tmp_path / "protocol-4x/validation"
     for method in ("real", "lanczos", "good"):
         path = write_method(suite, method, *METHODS[method])
         if method == "good":
             record = read_splits(tmp_path, ReportConfig())["protocol-4x/validation"]
             kept = next(row for row in record if row.method == "good").records[0]
-            other = PerPicture(
-                kept.first, kept.attributes, kept.right, kept.known, kept.points, kept.real, {"patch_kid": "other"}
-            )
+            other = PerPicture(kept.first, kept.attributes, kept.right, kept.known, kept.points, {"patch_kid": "other"})
             write_record(record_of(path), other)
     rows = Rows.of(read_splits(tmp_path, ReportConfig())["protocol-4x/validation"])
     assert rows.told("good", "lanczos", "patch_kid") is None

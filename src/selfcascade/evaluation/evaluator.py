@@ -16,13 +16,10 @@ from torch import Tensor
 
 from selfcascade.evaluation.feature_files import Features, Rows
 from selfcascade.evaluation.large_sets import figure, is_large, sample_kernel_in_blocks
-from selfcascade.evaluation.parts import cached, concatenated
+from selfcascade.evaluation.parts import cached
 from selfcascade.evaluation.prompts import PromptSet
-from selfcascade.metrics.damages import LADDER, MIDDLE, Damage
 from selfcascade.metrics.kernels import distance_with_interval
 from selfcascade.metrics.registry import Metric
-
-LANDMARKS, DAMAGED = 80, 5  # real samples, and each how manieth of them is damaged
 
 
 class BaseReference(NamedTuple):
@@ -178,22 +175,6 @@ class Evaluator(ABC):
             return torch.Generator().manual_seed(1)
         return (torch.Generator().manual_seed(seed) for seed in itertools.count(first))
 
-    @property
-    def landmark_count(self) -> int:
-        """How many landmarks there are."""
-        count = min(LANDMARKS, self.real_count)
-        return count + len(MIDDLE) * max(1, count // DAMAGED)
-
-    def landmarks(self) -> dict[str, Tensor]:
-        """Features of real samples, whole and damaged, to which a `KernelMap` is fitted: by name, a row a sample."""
-        count = min(LANDMARKS, self.real_count)
-        whole = torch.cat(list(itertools.islice(_rows(self.real()), count)))
-        damaged = whole[: max(1, count // DAMAGED)]
-        parts = [whole]
-        for name in MIDDLE:
-            parts.append(_damaged(damaged, LADDER[name]))
-        return concatenated([self.features(part, self.places(0)) for own in parts for part in own.split(self.part)])
-
     def reference(self, like: Mapping[str, Features]) -> dict[str, Features]:
         """Features of the real samples, computed at the first call.
 
@@ -215,13 +196,3 @@ class Evaluator(ABC):
         return {
             metric.feature: metric.extract(samples) for metric in self.metrics.values() if metric.extract is not None
         }
-
-
-def _rows(parts: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Samples one by one, each (1, ...)."""
-    return (row for part in parts for row in part.split(1))
-
-
-def _damaged(samples: Tensor, damage: Damage) -> Tensor:
-    """Pictures, or clips frame by frame."""
-    return damage(samples) if samples.ndim == 4 else damage(samples.flatten(0, 1)).unflatten(0, samples.shape[:2])

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -106,6 +106,18 @@ class Sampling:
         return replace(self, height=height, width=width)
 
 
+class Pivots(Protocol):
+    """Latents that a cascade's stages above the base start from: base samples, or real pictures encoded."""
+
+    def latents(self, indices: range) -> Tensor:
+        """The latents at these indices, on the CPU."""
+        ...
+
+    def generators(self, indices: range) -> list[torch.Generator]:
+        """The generators with which the samples at these indices continue."""
+        ...
+
+
 class BaseSamples:
     """Base samples, made once by the untrained base model, so that every method enlarges the same ones.
 
@@ -169,7 +181,7 @@ def sample(
     pipe: Any,
     prompts: PromptSet,
     sampling: Sampling,
-    base: BaseSamples,
+    base: Pivots,
     upsamplers: FeatureUpsamplers | None = None,
     indices: range | None = None,
 ) -> Tensor:
@@ -179,7 +191,7 @@ def sample(
         pipe: The pipeline, with its trained U-Net.
         prompts: One sample is made for each.
         sampling: Settings of the samples.
-        base: Base samples of the same prompts, for methods that start from one.
+        base: Pivots of the same prompts, for methods that start from one.
         upsamplers: Upsamplers of the tuned version.
         indices: One group of prompts; None means all groups.
     """

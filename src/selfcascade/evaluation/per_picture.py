@@ -8,7 +8,6 @@ Axis letters: N samples, A attributes, d dimensions.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,21 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
 from selfcascade.evaluation.evaluator import Evaluator, Judged
 from selfcascade.evaluation.feature_files import Features
-from selfcascade.evaluation.parts import cached
 from selfcascade.evaluation.prompts import PromptSet
 from selfcascade.media.whole_files import write_whole
-from selfcascade.metrics.kernels import KernelMap
-
-DIMENSIONS = 32
-# Features of one network at two sizes share one map onto points.
-MAP_OF = {"base_size": "whole"}
+from selfcascade.metrics.kernels import centred_points
 
 
 @dataclass(frozen=True)
@@ -41,9 +34,9 @@ class PerPicture:
         first: Number of the first caption, which is also the seed of its sample. The others follow in steps of one.
         attributes: Names of what the captions ask for. Empty if nothing was read.
         right, known: Whether each attribute was read as asked, and whether the caption names it, (N, A) bool.
-        points: For each kernel distance, by its name in results, points (N, d) whose dot products are its kernel.
-        real: Mean of the real samples' points, (d,), by the same names.
-        maps: Digest of the map onto the points, by the same names. Only points of one map can be compared.
+        points: For each kernel distance, by its name in results, the samples as `centred_points`, (N, d).
+        real: Name of the real samples that the points are centred on, by the same names. Only points of the same ones
+            can be compared.
         values: Other values of each sample, by name, (N,).
     """
 
@@ -52,8 +45,7 @@ class PerPicture:
     right: np.ndarray
     known: np.ndarray
     points: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
-    real: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
-    maps: dict[str, str] = field(default_factory=dict[str, str])
+    real: dict[str, str] = field(default_factory=dict[str, str])
     values: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
 
     def __len__(self) -> int:
@@ -67,13 +59,13 @@ class PerPicture:
     @property
     def all_right(self) -> np.ndarray:
         """Whether each sample shows everything that its caption asks for, (N,) bool."""
-        return (self.right | ~self.known).all(1)
+        return np.all(self.right | ~self.known, axis=1)
 
     def head(self, count: int) -> PerPicture:
         """The first `count` samples."""
         points, values = ({name: x[:count] for name, x in own.items()} for own in (self.points, self.values))
         own = (self.right[:count], self.known[:count])
-        return PerPicture(self.first, self.attributes, *own, points, self.real, self.maps, values)
+        return PerPicture(self.first, self.attributes, *own, points, self.real, values)
 
 
 def per_picture(
@@ -88,7 +80,7 @@ def per_picture(
     Args:
         judged: Features and readings of the samples.
         prompts: Their prompts.
-        evaluator: Holds the real samples. The maps onto points are fitted to some of them.
+        evaluator: Holds the real samples.
         base: Features of the base samples that FID_b and KID_b are measured from.
         values: Further values by name, (N,) each.
     """
@@ -98,20 +90,16 @@ def per_picture(
         if metric.is_kernel and metric.feature in judged.features
     }
     real = {**evaluator.reference(judged.features), **({} if base is None else {"base_size": base})}
-    mapped = {MAP_OF.get(feature, feature) for feature in kernels.values()}
-    maps = _maps(evaluator, {name: judged.features[name] for name in mapped})
-    points, means, digests = {}, {}, {}
+    points, names = {}, {}
     for name, feature in kernels.items():
-        own = maps[MAP_OF.get(feature, feature)]
-        points[name] = own(judged.features[feature][:]).numpy().astype(np.float16)
-        means[name] = own(real[feature][:]).mean(0).numpy().astype(np.float32)
-        digests[name] = _digest(own)
+        points[name] = centred_points(judged.features[feature][:], real[feature][:]).numpy().astype(np.float16)
+        names[name] = evaluator.cache.stem if base is None or feature != "base_size" else f"base samples {len(base)}"
     count = len(next(iter(judged.features.values())))
     attributes, right, known = _read(judged.readings, prompts.truths[:count], count)
     held = {name: value.numpy().astype(np.float32) for name, value in values.items()}
     if "repetition" in judged.features:
         held["repetition"] = judged.features["repetition"][:].numpy().astype(np.float32)
-    return PerPicture(prompts.first_seed, attributes, right, known, points, means, digests, held)
+    return PerPicture(prompts.first_seed, attributes, right, known, points, names, held)
 
 
 def record_of(result: Path) -> Path:
@@ -122,9 +110,9 @@ def record_of(result: Path) -> Path:
 def write_record(path: Path, record: PerPicture) -> None:
     """Writes a record: readings as bits, points in half precision, values in single precision."""
     tensors = {"right": np.packbits(record.right), "known": np.packbits(record.known)}
-    for kind, own in (("points", record.points), ("real", record.real), ("values", record.values)):
+    for kind, own in (("points", record.points), ("values", record.values)):
         tensors |= {f"{kind}.{name}": value for name, value in own.items()}
-    says = {"first": record.first, "count": len(record), "attributes": record.attributes, "maps": record.maps}
+    says = {"first": record.first, "count": len(record), "attributes": record.attributes, "real": record.real}
     write_whole(path, lambda aside: save_file(tensors, aside, {"record": json.dumps(says, sort_keys=True)}))
 
 
@@ -147,9 +135,9 @@ def read_record(path: Path) -> PerPicture:
         raise ValueError(f"record {path} cannot be read; make its result again: {error!r}") from error
     own = [
         {name.removeprefix(f"{kind}."): held[name] for name in held if name.startswith(f"{kind}.")}
-        for kind in ("points", "real", "values")
+        for kind in ("points", "values")
     ]
-    return PerPicture(says["first"], tuple(says["attributes"]), right, known, own[0], own[1], says["maps"], own[2])
+    return PerPicture(says["first"], tuple(says["attributes"]), right, known, own[0], says["real"], own[1])
 
 
 def _read(
@@ -168,16 +156,3 @@ def _read(
         for reading, truth in zip(whole, truths, strict=True)
     ]
     return names, np.array(right, bool), known
-
-
-def _maps(evaluator: Evaluator, like: Mapping[str, Features]) -> dict[str, KernelMap]:
-    """The maps for these features. Their landmarks are found once and kept beside the real samples' features."""
-    path = evaluator.cache.with_stem(f"{evaluator.cache.stem}-landmarks")
-    found = cached(path, lambda: [evaluator.landmarks()], evaluator.landmark_count, like)
-    return {name: KernelMap.fit(found[name][:], DIMENSIONS) for name in like}
-
-
-def _digest(own: KernelMap) -> str:
-    """A digest of a map's landmarks to four digits, so that it is the same on other machines."""
-    rounded = own.landmarks.to(torch.float32).mul(1e3).round().to(torch.int32)
-    return hashlib.sha256(rounded.numpy().tobytes()).hexdigest()[:12]

@@ -3,18 +3,17 @@
 The patches of one picture resemble each other. Pairs within a picture are therefore left out, which keeps the distance
 unbiased in the samples.
 
-Axis letters: N, M samples, n rows of a sample (its patches), D features, L landmarks, d dimensions.
+Axis letters: N, M samples, n, m rows of a sample (its patches), D features, d dimensions.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-DIMENSIONS = 64
+DIMENSIONS = 32
 ROWS = 2048  # rows of features whose products are held at once
+FITTED = 2048  # samples that the directions of points are fitted to
 
 
 def sample_kernel(first: Tensor, second: Tensor) -> Tensor:
@@ -68,39 +67,29 @@ def distance_with_interval(real: Tensor, fake: Tensor, draws: int) -> list[float
     return [float(_distances(*kernels)[0]), low, high]
 
 
-@dataclass(frozen=True)
-class KernelMap:
-    """Maps samples to points of few dimensions whose dot products are nearly `sample_kernel` (kernel PCA, not centred).
+def centred_points(samples: Tensor, real: Tensor, dimensions: int = DIMENSIONS) -> Tensor:
+    """Points (N, d) whose dot products are nearly the kernel of the samples, centred on the mean of the real ones.
 
-    A kernel distance can then be computed, and tested, from a few numbers per sample. The map is fitted to landmarks:
-    real samples and damaged ones, because the flaws of a method's samples need directions too.
+    `distance_of_samples` then is the mean dot product of different points, plus a term of the real samples alone. So
+    distances of two methods from the same real samples can be compared from their points, and each method's points
+    hold as much of its own kernel as d directions can (kernel PCA). Directions of two methods differ.
 
-    Attributes:
-        landmarks: Features of the landmarks, (L, n, D).
-        directions: Weights of the landmarks in each direction, (L, d).
+    Args:
+        samples: Features (N, D) or (N, n, D).
+        real: Features of real samples, (M, D) or (M, m, D).
+        dimensions: Largest d.
     """
-
-    landmarks: Tensor
-    directions: Tensor
-
-    @classmethod
-    def fit(cls, landmarks: Tensor, dimensions: int = DIMENSIONS) -> KernelMap:
-        """Fits the map onto the directions that hold most of the landmarks' kernel.
-
-        Args:
-            landmarks: Features (L, D) or (L, n, D).
-            dimensions: Largest number of directions.
-        """
-        values, vectors = torch.linalg.eigh(sample_kernel(landmarks, landmarks))
-        kept = values > 1e-9 * values[-1]
-        values, vectors = values[kept][-dimensions:], vectors[:, kept][:, -dimensions:]
-        # The sign of an eigenvector is arbitrary and differs between machines, so its largest entry is made positive.
-        largest = vectors.gather(0, vectors.abs().argmax(0)[None])
-        return cls(_rows(landmarks), (vectors * largest.sign() / values.sqrt()).flip(1))
-
-    def __call__(self, samples: Tensor) -> Tensor:
-        """Maps features (N, D) or (N, n, D) to points (N, d) in double precision."""
-        return sample_kernel(samples, self.landmarks) @ self.directions
+    samples, real = _rows(samples), _rows(real)
+    some, fitted = real[:FITTED], samples[:FITTED]
+    constant = sample_kernel(some, some).mean()
+    means = sample_kernel(samples, real).mean(1)
+    kernel = sample_kernel(samples, fitted) - means[:, None] - means[None, : len(fitted)] + constant
+    values, vectors = torch.linalg.eigh(kernel[: len(fitted)])
+    kept = values > 1e-9 * values[-1]
+    values, vectors = values[kept][-dimensions:], vectors[:, kept][:, -dimensions:]
+    # The sign of an eigenvector is arbitrary and differs between machines, so its largest entry is made positive.
+    largest = vectors.gather(0, vectors.abs().argmax(0)[None])
+    return (kernel @ (vectors * largest.sign() / values.sqrt())).flip(1)
 
 
 def _distances(

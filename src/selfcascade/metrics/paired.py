@@ -111,42 +111,40 @@ def paired_means(first: Values, second: Values, draws: int = DRAWS, seed: int = 
 
 
 def paired_distances(
-    first: np.ndarray, second: np.ndarray, real_mean: np.ndarray, draws: int = DRAWS, seed: int = 0
+    first: Sequence[np.ndarray], second: Sequence[np.ndarray], draws: int = DRAWS, seed: int = 0
 ) -> Comparison:
     """Compares two kernel distances from the same real samples by a bootstrap over captions.
 
-    Samples are points whose dot products are the kernel (`KernelMap`). The unbiased squared distance is the mean of x.y
-    over pairs of different captions, less 2 x.m, plus a term of the real samples alone. Both methods have the same
-    captions in each draw. A caption that is drawn twice is not paired with itself, so draws are not biased.
+    Samples are points whose dot products are the kernel, centred on the real samples (`centred_points`). The unbiased
+    squared distance is the mean of x.y over pairs of different captions, plus a term of the real samples alone. A
+    method's distance is the mean over its sets of captions. Both methods have the same captions in each draw. A caption
+    that is drawn twice is not paired with itself, so draws are not biased.
 
     Args:
-        first, second: Points (R, N, D). Row n of both is of the same caption. R may differ.
-        real_mean: Mean m of the real points, (D,).
+        first, second: Points (R, N, D) of each set of captions. Row n of both is of the same caption. R and D may
+            differ.
         draws, seed: Number of draws and seed of the bootstrap.
 
     Raises:
-        ValueError: The shapes do not go together, or there are fewer than two captions.
+        ValueError: The shapes do not go together, or a set has fewer than two captions.
     """
-    _check_points(first, real_mean)
-    _check_points(second, real_mean)
-    if first.shape[1] != second.shape[1]:
-        raise ValueError(f"first and second must be of the same captions, not {first.shape[1]} and {second.shape[1]}")
-    count = first.shape[1]
+    counts, others = _counts(first), _counts(second)
+    if counts != others:
+        raise ValueError(f"first and second must be of the same captions, not {counts} and {others}")
 
     def difference(weights: np.ndarray) -> np.ndarray:
-        return _distances(first, real_mean, weights) - _distances(second, real_mean, weights)
+        return _distances(first, weights) - _distances(second, weights)
 
-    return _bootstrapped(difference, count, draws, seed)
+    return _bootstrapped(difference, counts, draws, seed)
 
 
-def spread_of_distance(points: np.ndarray, real_mean: np.ndarray, draws: int = DRAWS, seed: int = 0) -> float:
+def spread_of_distance(points: Sequence[np.ndarray], draws: int = DRAWS, seed: int = 0) -> float:
     """Half the width of the middle 95 % of a distance over draws of captions. For real samples: the floor's spread.
 
     Args:
-        points, real_mean, draws, seed: See `paired_distances`.
+        points, draws, seed: See `paired_distances`.
     """
-    _check_points(points, real_mean)
-    found = _bootstrapped(lambda weights: _distances(points, real_mean, weights), points.shape[1], draws, seed)
+    found = _bootstrapped(lambda weights: _distances(points, weights), _counts(points), draws, seed)
     return (found.high - found.low) / 2
 
 
@@ -156,35 +154,42 @@ def spread_of_mean(values: Values, draws: int = DRAWS, seed: int = 0) -> float:
     return (found.high - found.low) / 2
 
 
-def _distances(points: np.ndarray, real_mean: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _distances(sets: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
     """Unbiased distances (B,), without the term of the real samples, of captions drawn `weights` (B, N) times."""
-    total, squares = weights.sum(1), (weights**2).sum(1)
-    found = np.zeros(len(weights))
-    for own in points:  # (N, D)
-        sums = weights @ own  # (B, D)
-        within = (sums**2).sum(1) - weights**2 @ (own**2).sum(1)
-        found += within / (total**2 - squares) - 2 * (sums @ real_mean) / total
-    return found / len(points)
+    found, begin = np.zeros(len(weights)), 0
+    for points in sets:  # (R, N, D)
+        drawn = weights[:, begin : begin + points.shape[1]]
+        begin += points.shape[1]
+        pairs = drawn.sum(1) ** 2 - (drawn**2).sum(1)
+        for own in points:  # (N, D)
+            within = ((drawn @ own) ** 2).sum(1) - drawn**2 @ (own**2).sum(1)
+            found += within / pairs / len(points)
+    return found / len(sets)
 
 
 def _of_means(values: np.ndarray, draws: int, seed: int) -> Comparison:
-    return _bootstrapped(lambda weights: weights @ values / weights.sum(1), len(values), draws, seed)
+    return _bootstrapped(lambda weights: weights @ values / weights.sum(1), [len(values)], draws, seed)
 
 
-def _bootstrapped(statistic: Callable[[np.ndarray], np.ndarray], count: int, draws: int, seed: int) -> Comparison:
-    """The statistic of all captions with its interval. p is twice the share of draws on the other side of 0."""
+def _bootstrapped(
+    statistic: Callable[[np.ndarray], np.ndarray], counts: Sequence[int], draws: int, seed: int
+) -> Comparison:
+    """The statistic of all captions with its interval. p is twice the share of draws on the other side of 0.
+
+    Captions are drawn within each set, so `counts` captions stay in each.
+    """
     generator = np.random.default_rng(seed)
-    value = float(statistic(np.ones((1, count)))[0])
+    value = float(statistic(np.ones((1, sum(counts))))[0])
     drawn = []
     for begin in range(0, draws, BLOCK):
         size = min(BLOCK, draws - begin)
-        weights = generator.multinomial(count, np.full(count, 1 / count), size=size).astype(np.float64)
-        some = (weights > 0).sum(1) > 1  # a draw of one caption only has no pair
-        drawn.append(statistic(weights[some]))
+        sets = [generator.multinomial(count, np.full(count, 1 / count), size=size) for count in counts]
+        some = np.all([(own > 0).sum(1) > 1 for own in sets], axis=0)  # a draw of one caption only has no pair
+        drawn.append(statistic(np.concatenate(sets, 1)[some].astype(np.float64)))
     values = np.concatenate(drawn)
     low, high = np.quantile(values, [0.025, 0.975])
     beyond = 1 + min((values <= 0).sum(), (values >= 0).sum())
-    return Comparison(value, float(low), float(high), min(1.0, 2 * float(beyond) / (len(values) + 1)), count)
+    return Comparison(value, float(low), float(high), min(1.0, 2 * float(beyond) / (len(values) + 1)), sum(counts))
 
 
 def _sign_flip(differences: Sequence[int]) -> float:
@@ -212,7 +217,8 @@ def _shared(first: Values, second: Values) -> list[int]:
     return captions
 
 
-def _check_points(points: np.ndarray, real_mean: np.ndarray) -> None:
-    if points.ndim != 3 or points.shape[1] < 2 or points.shape[2:] != real_mean.shape:
-        shapes = f"{points.shape} with a real mean of {real_mean.shape}"
-        raise ValueError(f"points must be (R, N, D) of at least two captions, and the real mean (D,), not {shapes}")
+def _counts(sets: Sequence[np.ndarray]) -> list[int]:
+    for points in sets:
+        if points.ndim != 3 or points.shape[1] < 2:
+            raise ValueError(f"points must be (R, N, D) of at least two captions, not {points.shape}")
+    return [points.shape[1] for points in sets]

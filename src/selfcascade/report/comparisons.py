@@ -89,10 +89,8 @@ class Rows:
             return None
         own, other, real = (self.records[name] for name in (first, second, REAL))
         if figure in KERNELS:
-            points, others, real_mean = _points(own, other, figure)
-            comparison = paired_distances(points, others, real_mean)
-            of_real, _, real_mean = _points(real, real, figure)
-            spread = spread_of_distance(of_real, real_mean)
+            comparison = paired_distances(*_points(own, other, figure))
+            spread = spread_of_distance(_points(real, real, figure)[0])
         elif figure == COMPOSITION:
             values = _by_caption(own, lambda record: record.all_right)
             comparison = paired_shares(values, _by_caption(other, lambda record: record.all_right))
@@ -130,8 +128,8 @@ def _has(records: dict[str, list[PerPicture]], methods: tuple[str, ...], figure:
 
     if not all(has(record) for method in methods for record in records[method]):
         return False
-    maps = {record.maps.get(figure) for method in methods for record in records[method]}
-    return len(maps) == 1 or figure not in KERNELS
+    real = {record.real.get(figure) for method in methods for record in records[method]}
+    return len(real) == 1 or figure not in KERNELS
 
 
 def _by_caption(records: list[PerPicture], values: Callable[[PerPicture], np.ndarray]) -> dict[int, list[float]]:
@@ -142,14 +140,14 @@ def _by_caption(records: list[PerPicture], values: Callable[[PerPicture], np.nda
     return found
 
 
-def _points(first: list[PerPicture], second: list[PerPicture], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points (R, N, D) of the captions that both have, in one order, and the real samples' mean (D,)."""
+def _points(first: list[PerPicture], second: list[PerPicture], name: str) -> tuple[list[np.ndarray], ...]:
+    """Points (R, N, D) of each set of captions that both have, of the first and of the second."""
     shared = sorted({record.first for record in first} & {record.first for record in second})
     count = min((len(record) for record in (*first, *second)), default=0)
 
-    def stacked(records: list[PerPicture]) -> np.ndarray:
-        own = [[record.points[name][:count] for record in records if record.first == start] for start in shared]
-        repeats = min(map(len, own))
-        return np.stack([np.concatenate([one[row] for one in own]) for row in range(repeats)]).astype(np.float64)
+    def stacked(records: list[PerPicture], start: int) -> np.ndarray:
+        own = [record.points[name][:count].astype(np.float64) for record in records if record.first == start]
+        width = max(points.shape[1] for points in own)
+        return np.stack([np.pad(points, ((0, 0), (0, width - points.shape[1]))) for points in own])
 
-    return stacked(first), stacked(second), first[0].real[name].astype(np.float64)
+    return [stacked(first, start) for start in shared], [stacked(second, start) for start in shared]
