@@ -11,7 +11,7 @@ from selfcascade.report.tables import markdown, wilson
 HOW = """A method is *ahead* or *behind* only if a two-sided test over the captions that both have gives p < 0.05, and
 the difference is larger than the spread of real samples: half the width of the middle 95 % of their figure over draws
 of captions. Else the two are *level*. Right or wrong: exact McNemar test. Distances: paired bootstrap, 10,000 draws.
-The test of distances is of points that hold nearly all of their kernel; where the distances themselves are nearer than the
+The test of distances is of points that hold nearly all their kernel; where the distances themselves are nearer than the
 spread, or in the other order, it tells nothing.
 """
 
