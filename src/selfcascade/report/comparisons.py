@@ -140,7 +140,7 @@ def _by_caption(records: list[PerPicture], values: Callable[[PerPicture], np.nda
     return found
 
 
-def _points(first: list[PerPicture], second: list[PerPicture], name: str) -> tuple[list[np.ndarray], ...]:
+def _points(first: list[PerPicture], second: list[PerPicture], name: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Points (R, N, D) of each set of captions that both have, of the first and of the second."""
     shared = sorted({record.first for record in first} & {record.first for record in second})
     count = min((len(record) for record in (*first, *second)), default=0)
