@@ -76,6 +76,7 @@ VALUES: dict[str, list[list[str]]] = {
     "ip_image": [["*/shown.png"]],
     "ip_scale": [["0.5"], ["0.5", "--ip-adapter", "*/ip.safetensors", "--ip-image", "*/shown.png"]],
     "offload": [["model"]],
+    "max_memory": [["8GB"]],
     "compile": [[]],
     "channels_last": [[]],
     "autocast": [[]],

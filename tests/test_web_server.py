@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import psutil
 import pytest
@@ -28,6 +27,7 @@ pytestmark = pytest.mark.skipif(
     reason="the page is an extra: pip install 'selfcascade[web]'",
 )
 ADVANCED = advanced(num_inference_steps="4")
+httpx: Any = pytest.importorskip("httpx")
 
 
 @pytest.fixture(scope="module")
