@@ -70,8 +70,6 @@ def _ladder() -> dict[str, Damage]:
 
 
 LADDER = _ladder()
-# One damage of each kind, from the middle of the ladder.
-MIDDLE = ("blur 2", "noise 0.05", "shreds 0.1", "mesh 0.1", "repeats 2")
 
 
 def _seeded(seed: int) -> torch.Generator:
