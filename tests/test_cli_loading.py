@@ -3,21 +3,16 @@
 # pyright: reportPrivateImportUsage=false
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from diffusers import ControlNetModel, StableDiffusionPipeline
-from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import save_file
 
 from cascade_runs import SD
 from command_line import WITH_MODEL, record, refuse, run, succeed
 from selfcascade import load_model
-from tiny import add_tiny_ip_adapter, add_tiny_lora, tiny_controlnet
-from tiny.plugins import ip_adapter_state
+from tiny.saved_plugins import save_plugins
 from tiny.single_files import save_single_file
 
 pytestmark = pytest.mark.usefixtures("workplace")
@@ -28,19 +23,7 @@ SMALL = ["--steps", "3", "--preset", "paper"]
 def additions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LoRA, a ControlNet, an IP-Adapter and a picture."""
     folder = tmp_path_factory.mktemp("additions")
-    pipe: Any = add_tiny_lora(SD.build())
-    StableDiffusionPipeline.save_lora_weights(folder, get_peft_model_state_dict(pipe.unet))
-    (folder / "pytorch_lora_weights.safetensors").rename(folder / "style.safetensors")
-    pipe = SD.build()
-    controlnet: ControlNetModel = tiny_controlnet(pipe).controlnet
-    controlnet.save_pretrained(folder / "controlnet")
-    state = ip_adapter_state(pipe)
-    tensors = {f"{part}.{name}": value for part, values in state.items() for name, value in values.items()}
-    save_file(tensors, folder / "ip.safetensors")
-    add_tiny_ip_adapter(pipe)
-    pipe.image_encoder.save_pretrained(folder / "image_encoder")
-    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(folder / "shown.png")
+    save_plugins(SD, folder, folder)
     return folder
 
 

@@ -5,23 +5,17 @@
 import itertools
 import random
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from diffusers import ControlNetModel, StableDiffusionPipeline
-from peft.utils import get_peft_model_state_dict
 from PIL import Image
-from safetensors.torch import save_file
 
 from cascade_runs import QUICK
 from command_line import run
 from selfcascade import FeatureUpsamplers
 from selfcascade.cli.flags import flag
 from selfcascade.options import Options, uses
-from tiny import add_tiny_ip_adapter, add_tiny_lora, tiny_controlnet
-from tiny.plugins import ip_adapter_state
+from tiny.saved_plugins import save_plugins
 
 pytestmark = pytest.mark.usefixtures("workplace", "_traced_alone")
 FIRST = {"generate": ["a house"], "plan": [], "upscale": ["own.png"], "compare": ["a house"]}
@@ -113,20 +107,8 @@ def spelt(name: str, words: list[str]) -> list[str]:
 def added(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What is added to the quick model: a LoRA, a ControlNet, an IP-Adapter, upsamplers, and a picture to show."""
     folder = tmp_path_factory.mktemp("added")
-    pipe: Any = add_tiny_lora(QUICK.build())
-    StableDiffusionPipeline.save_lora_weights(folder / "lora", get_peft_model_state_dict(pipe.unet))
-    (folder / "lora/pytorch_lora_weights.safetensors").rename(folder / "lora/style.safetensors")
-    pipe = QUICK.build()
-    FeatureUpsamplers.from_unet(pipe.unet).save_pretrained(folder / "upsamplers")
-    controlnet: ControlNetModel = tiny_controlnet(pipe).controlnet
-    controlnet.save_pretrained(folder / "controlnet")
-    state = ip_adapter_state(pipe)
-    tensors = {f"{part}.{name}": value for part, values in state.items() for name, value in values.items()}
-    save_file(tensors, folder / "ip.safetensors")
-    add_tiny_ip_adapter(pipe)
-    pipe.image_encoder.save_pretrained(folder / "image_encoder")
-    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(folder / "shown.png")
+    save_plugins(QUICK, folder, folder / "lora")
+    FeatureUpsamplers.from_unet(QUICK.build().unet).save_pretrained(folder / "upsamplers")
     return folder
 
 
