@@ -1,7 +1,7 @@
 """Files of what can be added to a tiny Stable Diffusion pipeline, as users have them."""
 
-# pyright: reportPrivateImportUsage=false
-# diffusers re-exports lazily.
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false
+# diffusers re-exports lazily, and annotates a class where its subclasses are meant.
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from .plugins import add_tiny_ip_adapter, add_tiny_lora, ip_adapter_state, tiny_
 def save_plugins(model: TinyPipeline, folder: Path, lora: Path) -> None:
     """Writes a LoRA, style.safetensors, into `lora`; a ControlNet, an IP-Adapter and a picture into `folder`."""
     pipe: Any = add_tiny_lora(model.build())
-    StableDiffusionPipeline.save_lora_weights(lora, get_peft_model_state_dict(pipe.unet))
+    layers: dict[str, Any] = get_peft_model_state_dict(pipe.unet)
+    StableDiffusionPipeline.save_lora_weights(lora, layers)
     (lora / "pytorch_lora_weights.safetensors").rename(lora / "style.safetensors")
     pipe = model.build()
     controlnet: ControlNetModel = tiny_controlnet(pipe).controlnet
