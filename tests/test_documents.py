@@ -135,6 +135,7 @@ def run_commands(block: Block) -> None:
             result = run(*words[1:])
             assert result.exit_code == 0, f"{block.name}: {line}\n{result.output}"
             continue
-        environment = {**os.environ, "PYTHONPATH": str(SRC), "HF_HUB_OFFLINE": "1"}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # as in an activated environment
+        environment = {**os.environ, "PATH": path, "PYTHONPATH": str(SRC), "HF_HUB_OFFLINE": "1"}
         made = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
         assert made.returncode == 0, f"{block.name}: {line}\n{made.stderr[-3000:]}"
