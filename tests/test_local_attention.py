@@ -14,7 +14,8 @@ from cascade_runs import SD, seeded
 from masked_attention import oracle
 from selfcascade.base_models import family_of
 from selfcascade.base_models.family import denoiser
-from selfcascade.base_models.local_attention import check_local, local_attention, self_attention
+from selfcascade.base_models.local_attention import local_attention
+from selfcascade.base_models.self_attention import check_local, self_attention
 from selfcascade.base_models.windows import Grid
 from tiny import TINY, TinyPipeline, add_tiny_ip_adapter, add_tiny_lora, tiny_controlnet
 from tiny.unets import animatediff_unet

@@ -6,14 +6,16 @@ from typing import Any
 import pytest
 import torch
 
-from cascade_runs import SD, run
+from cascade_runs import SD, SETTINGS, run, seeded
 from masked_attention import masks_of
-from selfcascade import Size
+from selfcascade import FeatureUpsamplers, SelfCascade, Size
 from selfcascade.base_models import family_of
+from selfcascade.base_models.local_attention import OneStep, Steps, local_attention
 from selfcascade.base_models.stage_attention import attending_locally, attention_of, grids, networks
 from selfcascade.base_models.windows import Grid
 from selfcascade.cascade import Stage
 from selfcascade.options.presets import Preset
+from selfcascade.upsamplers.skip_features import read_skip_features
 from tiny import TINY, tiny_controlnet
 
 PIVOT = torch.zeros(1, 4, 16, 16)
@@ -87,6 +89,42 @@ def test_a_cascade_is_local_above_the_base_and_says_so() -> None:
         masked = run(pipe, pivot=pivot, callback_on_step_end=moved)
     assert mask.step == steps > 1
     torch.testing.assert_close(run(pipe, pivot=pivot, attention="local").images, masked.images, atol=2e-5, rtol=1e-4)
+
+
+def test_pivots_of_the_tuned_version_are_read_with_windows_of_their_own() -> None:
+    pipe: Any = SD.shared()
+    words = torch.zeros(1, 7, pipe.unet.config.cross_attention_dim)
+
+    def skips(side: int) -> list[torch.Tensor]:
+        latents = torch.randn(1, 4, side, side, generator=seeded())
+        features = read_skip_features(pipe.unet, latents, encoder_hidden_states=words)
+        return [skip for level in features.levels for skip in level]
+
+    native, middle, stage = (Grid(1, side, side) for side in (16, 32, 64))
+    full = {side: skips(side) for side in (16, 32)}
+    with local_attention(pipe.unet, middle, native, OneStep(0)):
+        # As in a pass of a stage of this size, whose timestep tells it from a pivot.
+        in_stage = skips(32)
+    with local_attention(pipe.unet, stage, native, OneStep(1)):
+        read = {side: skips(side) for side in (16, 32)}
+    assert all(map(torch.equal, read[16], full[16])), "a pivot of the native size has full attention"
+    assert all(map(torch.equal, read[32], in_stage)) and not all(map(torch.equal, read[32], full[32]))
+
+
+def test_reading_the_pivot_is_no_step_of_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    places: list[tuple[int, bool]] = []
+    see = Steps.see
+
+    def seen(self: Steps, timestep: torch.Tensor) -> None:
+        see(self, timestep)
+        places.append((self.quarters, self.last))
+
+    monkeypatch.setattr(Steps, "see", seen)
+    pipe: Any = SD.shared()
+    cascade = SelfCascade(pipe, FeatureUpsamplers.from_unet(pipe.unet), native_size=SD.native)
+    size = {"height": 256, "width": 256, "attention": "local", "generator": seeded()}
+    steps = cascade(**{**SD.inputs, **SETTINGS, **size}).stages[1].sample.steps
+    assert places == [(step % 4, step == steps - 1) for step in range(steps)] and steps > 1
 
 
 def test_a_preset_of_ones_own_can_be_local() -> None:

@@ -16,7 +16,7 @@ import contextlib
 import functools
 import inspect
 import math
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, cast
 
 import torch
@@ -25,79 +25,20 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from selfcascade.base_models.borrowing import hooks_in_place
+from selfcascade.base_models.self_attention import (
+    PICTURE_FIRST,
+    check_local,
+    inner_network,
+    is_unet,
+    refusal,
+    self_attention,
+)
 from selfcascade.base_models.windows import Grid, attend
 
 Place = tuple[Grid, Grid, int]  # grid, window, tokens in front
 Find = Callable[[int], Place | None]  # by the number of tokens
 
 QUARTERS = 4
-TEMPORAL = frozenset({"motion_modules", "temp_attentions", "transformer_in"})  # their tokens are frames
-LINEAR = frozenset({"SanaTransformer2DModel"})  # their attention is linear in pixels anyway
-# Whether the sequence starts with the picture's tokens or with text, if there is any.
-PICTURE_FIRST = frozenset(
-    {
-        *("SD3Transformer2DModel", "SD3ControlNetModel", "ZImageTransformer2DModel"),
-        "HunyuanVideoTransformer3DModel",
-    }
-)
-PICTURE_LAST = frozenset(
-    {
-        *("FluxTransformer2DModel", "FluxControlNetModel", "ChromaTransformer2DModel", "Flux2Transformer2DModel"),
-        *("QwenImageTransformer2DModel", "QwenImageControlNetModel", "AuraFlowTransformer2DModel"),
-        *("CogView4Transformer2DModel", "CogVideoXTransformer3DModel", "PixArtTransformer2DModel"),
-        *("HunyuanDiT2DModel", "WanTransformer3DModel", "LTXVideoTransformer3DModel"),
-    }
-)
-# The transformers' lists of blocks that the picture goes through; blocks for text alone are in others.
-BLOCKS = frozenset(
-    {
-        *("transformer_blocks", "single_transformer_blocks", "joint_transformer_blocks"),
-        *("blocks", "layers", "noise_refiner"),
-    }
-)
-# Processors that do not compute attention by `scaled_dot_product_attention`.
-UNFUSED = frozenset(
-    {
-        *("AttnProcessor", "AttnAddedKVProcessor", "SlicedAttnProcessor", "SlicedAttnAddedKVProcessor"),
-        *("XFormersAttnProcessor", "XFormersAttnAddedKVProcessor", "CustomDiffusionXFormersAttnProcessor"),
-    }
-)
-
-
-def check_local(network: Any) -> None:
-    """Raises ValueError if `local_attention` does not support this U-Net, transformer or ControlNet."""
-    reason = why_not_local(network)
-    if reason is not None:
-        raise ValueError(reason)
-
-
-def why_not_local(network: Any) -> str | None:
-    """Why `local_attention` does not support this U-Net, transformer or ControlNet; None if it does."""
-    kinds = {kind.__name__ for kind in type(_inner(network)).__mro__}
-    if not (_is_unet(network) or kinds & (LINEAR | PICTURE_FIRST | PICTURE_LAST)):
-        return (
-            f"attention 'local' does not know where {type(_inner(network)).__name__} has the tokens of its picture; "
-            f"use attention 'full'"
-        )
-    for name, module in self_attention(network).items():
-        processor = getattr(module, "processor", None)
-        kind, backend = type(processor).__name__, getattr(processor, "_attention_backend", None)
-        if kind in UNFUSED:
-            return _refusal(f"{kind} of {name}")
-        if kind == "SD3IPAdapterJointAttnProcessor2_0":  # whose keys are the picture's and the adapter's tokens
-            return f"attention 'local' does not reach the IP-Adapter in {name}; unload it, or use attention 'full'"
-        if backend is not None and "native" not in str(getattr(backend, "value", backend)):
-            return _refusal(f"the attention backend {getattr(backend, 'value', backend)!r}")
-    return None
-
-
-def self_attention(network: nn.Module) -> dict[str, nn.Module]:
-    """Modules, by name, in which a picture's tokens attend to each other; attention along frames is left out."""
-    inner = _inner(network)
-    if {kind.__name__ for kind in type(inner).__mro__} & LINEAR:
-        return {}
-    modules = cast("Iterable[tuple[str, nn.Module]]", inner.named_modules())
-    return {name: module for name, module in modules if _is_own(inner, name, module)}
 
 
 class Steps:
@@ -115,10 +56,8 @@ class Steps:
         self.quarters, self.last = 0, False
         self._count, self._seen, self._timestep = count, 0, math.nan
 
-    def see(self, names: Sequence[str], network: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        """Forward pre-hook; `names` are the names of the network's arguments."""
-        arguments = dict(zip(names, given, strict=False)) | named
-        timestep = torch.as_tensor(arguments["t" if "t" in arguments else "timestep"])
+    def see(self, timestep: Tensor) -> None:
+        """Before a pass at this timestep, a number or one for each sample."""
         if timestep.is_meta:  # a cost estimate on shapes, the same at every step but the last
             return
         if float(timestep.max()) != self._timestep:
@@ -127,12 +66,28 @@ class Steps:
             self.last = self._count is not None and self._seen == self._count()
 
 
+class OneStep(Steps):
+    """A single step, whose windows keep their place whatever timesteps its passes have, as in training.
+
+    Args:
+        number: Index of the step; windows are moved by number % 4 quarters.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.quarters = number % QUARTERS
+
+    def see(self, timestep: Tensor) -> None:
+        """Nothing moves."""
+
+
 @contextlib.contextmanager
 def local_attention(network: nn.Module, grid: Grid, native: Grid, steps: Steps | None = None) -> Generator[None]:
     """Within this context the picture's tokens attend to a window of the native size, and to text as before.
 
     If no axis of the grid is longer than the native one, nothing changes. Weights, processors and hooks are never
-    changed; the modules are restored afterwards, also after an exception.
+    changed; the modules are restored afterwards, also after an exception. A pass of a U-Net on the pivot, whose
+    skip features are read, is no step: windows have the native size in it too, and are where they are at the first.
 
     Args:
         network: A conditional U-Net, a diffusion transformer, or a ControlNet of either.
@@ -148,15 +103,13 @@ def local_attention(network: nn.Module, grid: Grid, native: Grid, steps: Steps |
     if all(native[axis] >= grid[axis] for axis in range(3)):
         yield
         return
-    steps = steps or Steps()
-    names = [*inspect.signature(_inner(network).forward).parameters]
-    find = _levels(network, grid, native).get if _is_unet(network) else _sequence(network, grid, native)
+    running = _Pass(network, grid, native, steps or Steps())
     modules = self_attention(network)
     before = {module: vars(module).get("forward") for module in modules.values()}
     try:
         for name, module in modules.items():
-            module.forward = _localised(module.forward, _Windows(find, steps), name, module)
-        with hooks_in_place([network.register_forward_pre_hook(functools.partial(steps.see, names), with_kwargs=True)]):
+            module.forward = _localised(module.forward, _Windows(running), name, module)
+        with hooks_in_place([network.register_forward_pre_hook(running.begin, with_kwargs=True)]):
             yield
     finally:
         for module, own in before.items():
@@ -189,12 +142,37 @@ def attend_at_step(
     return attend(query, key, value, grid, window, shift, before, mask, seamless=last, **options)
 
 
+class _Pass:
+    """The pass that runs: the places of its tokens, and whether it is of the stage rather than of a smaller pivot."""
+
+    def __init__(self, network: nn.Module, grid: Grid, native: Grid, steps: Steps) -> None:
+        self.names = [*inspect.signature(inner_network(network).forward).parameters]
+        self.is_unet, self.grid, self.native, self.steps = is_unet(network), grid, native, steps
+        self.stage = _levels(network, grid, native).get if self.is_unet else _sequence(network, grid, native)
+        self.find, self.is_local, self.is_step = self.stage, True, True
+
+    def begin(self, network: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """Forward pre-hook."""
+        arguments = dict(zip(self.names, given, strict=False)) | named
+        timestep = torch.as_tensor(arguments["t" if "t" in arguments else "timestep"])
+        sides = tuple(arguments["sample"].shape[-2:]) if self.is_unet else self.grid[1:]
+        # Skip features are those of clean latents, at t = 0.
+        self.is_step = sides == self.grid[1:] or timestep.is_meta or bool(timestep.any())
+        if self.is_step:
+            self.find, self.is_local = self.stage, True
+            self.steps.see(timestep)
+            return
+        grid = Grid(1, *sides)
+        self.is_local = any(own > wide for own, wide in zip(grid, self.native, strict=True))
+        self.find = (_levels(network, grid, self.native) if self.is_local else dict[int, Place]()).get
+
+
 class _Windows(TorchFunctionMode):
     """Computes self-attention of tokens in a grid; `met` tells whether there was any."""
 
-    def __init__(self, find: Find, steps: Steps) -> None:
+    def __init__(self, running: _Pass) -> None:
         super().__init__()
-        self.find, self.steps, self.met = find, steps, False
+        self.running, self.met = running, False
 
     def __torch_function__(
         self, func: Callable[..., Any], types: object, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -207,11 +185,13 @@ class _Windows(TorchFunctionMode):
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *given: Any, **options: Any
     ) -> Tensor:
         options |= dict(zip(("dropout_p", "is_causal", "scale", "enable_gqa"), given, strict=False))
-        place = self.find(query.shape[-2]) if query.ndim == 4 and query.shape[-2] == key.shape[-2] else None
+        running = self.running
+        place = running.find(query.shape[-2]) if query.ndim == 4 and query.shape[-2] == key.shape[-2] else None
         if place is None or options.get("is_causal"):
             return scaled_dot_product_attention(query, key, value, attn_mask, **options)
         self.met = True
-        return attend_at_step(query, key, value, place, self.steps.quarters, self.steps.last, attn_mask, **options)
+        moved, last = (running.steps.quarters, running.steps.last) if running.is_step else (0, False)
+        return attend_at_step(query, key, value, place, moved, last, attn_mask, **options)
 
 
 def _localised(inner: Callable[..., Any], mode: _Windows, name: str, module: nn.Module) -> Callable[..., Any]:
@@ -219,18 +199,11 @@ def _localised(inner: Callable[..., Any], mode: _Windows, name: str, module: nn.
     def forward(*given: object, **named: object) -> object:
         with mode:
             made = inner(*given, **named)
-        if not mode.met:
-            raise ValueError(_refusal(f"{type(getattr(module, 'processor', module)).__name__} of {name}"))
+        if not mode.met and mode.running.is_local:
+            raise ValueError(refusal(f"{type(getattr(module, 'processor', module)).__name__} of {name}"))
         return made
 
     return forward
-
-
-def _refusal(what: str) -> str:
-    return (
-        f"attention 'local' works on self-attention by torch's scaled_dot_product_attention over all tokens of a "
-        f"stage, and {what} has none; use AttnProcessor2_0 or set_attention_backend('native'), or attention 'full'"
-    )
 
 
 def places_of_levels(levels: int, grid: Grid, native: Grid) -> dict[int, Place]:
@@ -250,11 +223,11 @@ def places_of_levels(levels: int, grid: Grid, native: Grid) -> dict[int, Place]:
 
 
 def _levels(unet: nn.Module, grid: Grid, native: Grid) -> dict[int, Place]:
-    return places_of_levels(len(cast("nn.ModuleList", _inner(unet).down_blocks)), grid, native)
+    return places_of_levels(len(cast("nn.ModuleList", inner_network(unet).down_blocks)), grid, native)
 
 
 def _sequence(transformer: nn.Module, grid: Grid, native: Grid) -> Find:
-    first = bool({kind.__name__ for kind in type(_inner(transformer)).__mro__} & PICTURE_FIRST)
+    first = bool({kind.__name__ for kind in type(inner_network(transformer)).__mro__} & PICTURE_FIRST)
     window = _within(grid, native)
 
     def find(tokens: int) -> Place | None:
@@ -266,26 +239,3 @@ def _sequence(transformer: nn.Module, grid: Grid, native: Grid) -> Find:
 
 def _within(grid: Grid, native: Grid) -> Grid:
     return Grid(*(min(sides) for sides in zip(grid, native, strict=True)))
-
-
-def _is_unet(network: nn.Module) -> bool:
-    return hasattr(network, "down_blocks") and hasattr(network, "mid_block")  # a ControlNet has no up blocks
-
-
-def _is_own(network: nn.Module, name: str, module: nn.Module) -> bool:
-    path = name.split(".")
-    if not hasattr(module, "processor"):
-        return False
-    if _is_unet(network):
-        return path[-1] == "attn1" and not TEMPORAL & set(path) and not getattr(module, "is_cross_attention", False)
-    return len(path) == 3 and path[0] in BLOCKS and path[2] in _names(network)
-
-
-def _names(transformer: nn.Module) -> Sequence[str]:
-    # In Stable Diffusion 3.5 a block's second attention is within the picture; elsewhere it is to text.
-    return ("attn", "attn2") if type(transformer).__name__.startswith("SD3") else ("attn", "attn1", "attention")
-
-
-def _inner(network: nn.Module) -> nn.Module:
-    """The network itself, if it was compiled as a whole."""
-    return getattr(network, "_orig_mod", network)

@@ -10,7 +10,8 @@ from collections.abc import Generator
 from torch import Tensor, nn
 
 from selfcascade.base_models.family import Family
-from selfcascade.base_models.local_attention import Steps, local_attention, why_not_local
+from selfcascade.base_models.local_attention import Steps, local_attention
+from selfcascade.base_models.self_attention import why_not_local
 from selfcascade.base_models.windows import Grid
 from selfcascade.cascade import Size, Stage
 

@@ -243,8 +243,6 @@ class SelfCascade(Planner):
     def _contexts(self, options: Options, upsampler_scale: float, attention: str) -> list[StageContext]:
         """Contexts that change the denoiser during a stage; each is made from the stage and its pivot."""
         contexts: list[StageContext] = []
-        if attention == "local":
-            contexts.append(functools.partial(attending_locally, self.family, self.native_size))
         if self.upsamplers is not None and self._tuned(options):
             unet = self.family.denoiser
             check_hookable(unet)
@@ -257,6 +255,8 @@ class SelfCascade(Planner):
                 return adding_skip_features(unet, upsamplers, pivot, scale=upsampler_scale)
 
             contexts.append(tuned)
+        if attention == "local":  # after the upsamplers, whose pass on the pivot then precedes each step of the stage
+            contexts.append(functools.partial(attending_locally, self.family, self.native_size))
         return contexts
 
     def _run(
