@@ -75,5 +75,7 @@ def test_pictures_get_their_names_and_none_is_overwritten(workplace: Path) -> No
     shared: list[Any] = ["generate", "a/b", *small, "--count", "2", "--force"]
     assert succeed(*shared, "--output", "{prompt}-{seed}.png") == ["a-b-0.png", "a-b-1.png"]
     assert succeed(*shared, "--output", "{width}.png") == ["64.png", "64-2.png"]  # the second would replace the first
+    assert succeed(*shared[:-3], "--output", "{scheduler}.png") == ["DDIM.png"]
+    assert succeed(*shared[:-3], "--scheduler", "Euler A", "--output", "{scheduler}.png") == ["Euler A.png"]
     assert [record(name)["settings"]["seed"] for name in ("64.png", "64-2.png")] == [0, 1]
     assert succeed(*shared[:-1], "--output", "{width}.tiff") == ["64-3.tiff", "64-4.tiff"]

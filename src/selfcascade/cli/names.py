@@ -62,6 +62,7 @@ def name_of(pattern: Path, made: Made, number: int) -> Path:
     values |= {"steps": _first(options.num_inference_steps), "guidance": _first(options.guidance_scale)}
     values["model"] = Path(options.model).name or options.model
     preset = options.preset
+    values["scheduler"] = options.scheduler or made.sampler
     values["preset"] = preset if preset is None or isinstance(preset, str) else preset.name
     return named(pattern, values)
 
