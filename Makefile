@@ -49,6 +49,8 @@ test-oldest: ## Run the contract tests with the oldest versions that pyproject.t
 
 test-comfyui: $(READY) ## Check the ComfyUI nodes on a checkout: COMFYUI_PATH=DIR, COMFYUI_PYTHON=its python
 	@test -f "$(COMFYUI_PATH)/main.py" || { echo "COMFYUI_PATH must be a folder with ComfyUI in it, not '$(COMFYUI_PATH)'"; exit 2; }
+	@$(COMFYUI_PYTHON) -c 'import aiohttp, peft, pytest, torchsde' || \
+	  { echo "COMFYUI_PYTHON must be the python that runs ComfyUI, with pytest and peft installed too, not '$(COMFYUI_PYTHON)'"; exit 2; }
 	PYTHONPATH=src $(COMFYUI_PYTHON) -m pytest $(addprefix tests/test_comfyui_,checkout.py controlnet.py families.py)
 
 lint: $(READY) ## Check style and types
