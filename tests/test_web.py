@@ -88,6 +88,18 @@ def test_the_model_for_clips_is_loaded_once_and_not_while_another_is_at_work(stu
     assert {value.device.type for value in first[0].pipe.unet.parameters()} == {"cpu"}
 
 
+def test_a_plan_waits_for_another_plan_and_gives_way_to_a_run(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan that gave up beside another one, or while a model is loaded, would stay untold."""
+    monkeypatch.setattr("selfcascade.web.studio.BUSY_SECONDS", 0.02)
+    with ThreadPoolExecutor(1) as visitor:
+        with studio.idle():
+            waiting = visitor.submit(studio.plan, wish(studio))
+            assert not wait([waiting], 0.2).done
+        assert len(waiting.result(30)) == 2
+        with studio.idle(), studio.jobs.job("another"), pytest.raises(Cancelled):
+            visitor.submit(studio.plan, wish(studio)).result(30)
+
+
 def test_captions_break_after_their_commas_only() -> None:
     entry = {"width": 256, "height": 128, "pivot_step": None, "seconds": 26.84}
     assert caption(entry).split(" ") == ["256\xa0x\xa0128,", "26.8\xa0s"]

@@ -157,6 +157,18 @@ def test_values_that_no_field_sends_are_refused_in_a_sentence(url: str, client: 
     assert set(studio.output.iterdir()) == before
 
 
+def test_a_number_beyond_a_slider_is_refused_by_its_name(url: str, client: Any) -> None:
+    """A slider has a field beside it, where any number can be typed."""
+    sampling, resize = index(client, "sampling"), index(client, "resize")
+    with httpx.Client(base_url=url, timeout=30) as visitor:
+        for fn, data, sentence in (
+            (sampling, [False, 9, *GOOD[2:]], "Base samples must be from 1 to 8 on this page, not 9"),
+            (resize, [16, "1:1"], "Scale must be from 1 to 8 on this page, not 16"),
+        ):
+            output = outcome(visitor, fn, data, f"slider{fn}")["output"]
+            assert (output["title"], output["error"]) == ("Not done", sentence)
+
+
 def test_a_broken_upload_is_refused_by_its_name(url: str, client: Any) -> None:
     preview = index(client, "preview")
     bomb = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\1\0\0\0\1\0\0\x08\2\0\0\0\x06\x86\xb4\xba"

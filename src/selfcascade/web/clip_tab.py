@@ -8,7 +8,7 @@ import gradio as gr
 
 from selfcascade.options.presets import PRESETS
 from selfcascade.web.create_tab import drawn
-from selfcascade.web.desk import LIGHT, MODEL, PROGRESS, Desk, advanced, report_to, spoken, stage_gallery
+from selfcascade.web.desk import LIGHT, MODEL, PROGRESS, Desk, advanced, number_slider, report_to, spoken, stage_gallery
 from selfcascade.web.forecast import plan_shown, stage_table
 from selfcascade.web.form import options_of
 
@@ -21,7 +21,7 @@ def clip_tab(desk: Desk) -> None:
         with gr.Column(scale=5, min_width=320):
             prompt = gr.Textbox(PROMPT, label="Prompt", lines=2, max_length=8000)
             preset = gr.Dropdown(["", *PRESETS], value="", label="Preset", info="Empty: the model's default.")
-            scale = gr.Slider(1, 4, 2, step=0.5, label="Scale")
+            scale = number_slider(1, 4, 2, step=0.5, label="Scale")
             with gr.Row():
                 frames = gr.Number(16, precision=0, label="Frames", min_width=90)
                 fps = gr.Number(8, label="FPS", min_width=90)

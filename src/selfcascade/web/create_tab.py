@@ -20,6 +20,7 @@ from selfcascade.web.desk import (
     advanced,
     file_of,
     from_fields,
+    number_slider,
     report_to,
     spoken,
     stage_gallery,
@@ -60,7 +61,7 @@ def front_fields(desk: Desk, preset: bool = True) -> tuple[Front, Any]:
     prompt = gr.Textbox(PROMPT, label="Prompt", lines=2, max_length=8000)
     chosen = gr.Dropdown(list(PRESETS), value=cascade.default_preset, label="Preset", visible=preset)
     with gr.Row():
-        scale = gr.Slider(1, 8, 2, step=0.5, label="Scale", min_width=150)
+        scale = number_slider(1, 8, 2, step=0.5, label="Scale", min_width=150)
         ratio = gr.Dropdown(list(RATIOS), value="1:1", label="Ratio", min_width=100)
     with gr.Row():
         width = gr.Number(start.width, precision=0, label="Width", min_width=90)
@@ -87,7 +88,7 @@ def create_tab(desk: Desk, page: gr.Blocks) -> None:
     with gr.Tab("Create", id="create"), gr.Row():
         with gr.Column(scale=5, min_width=320):
             front, draw = front_fields(desk)
-            count = gr.Slider(1, desk.studio.limits.samples, 4, step=1, label="Base samples")
+            count = number_slider(1, desk.studio.limits.samples, 4, step=1, label="Base samples")
             found, fields = advanced("compare")
             with gr.Accordion("Settings from a picture", open=False):
                 dropped = gr.File(label="A PNG with its settings", file_types=[".png", ".json"], height=110)

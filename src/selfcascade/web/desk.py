@@ -18,7 +18,7 @@ from selfcascade.web.shelf import Shelf
 from selfcascade.web.studio import Result, Studio
 
 LOG = logging.getLogger("selfcascade.web")
-BUSY = "The model is at work; what a plan takes can be told when it is done."
+BUSY = "The model is at work; change a setting when it is done to see the cost."
 CANCELLED = "Cancelled."
 FAILED = "The server could not do that; its log says why."
 NO_MEMORY = "There was not enough memory; choose a smaller size."
@@ -58,6 +58,25 @@ class Desk:
         if result.path is None:
             return f"Cancelled in stage {len(result.stages) + 1}; the stages before it are shown."
         return f"Saved as `{result.path.name}`: {made.image.width} x {made.image.height}, seed {made.options.seed}."
+
+
+def number_slider(*arguments: Any, label: str, **keywords: Any) -> Any:
+    """A slider whose field for numbers refuses a number out of range by the slider's label.
+
+    The check is set on the component, since gradio writes a file of types beside a subclass.
+    """
+    made = gr.Slider(*arguments, label=label, **keywords)
+    check = made.preprocess
+
+    def checked(payload: float) -> float:
+        try:
+            return check(payload)
+        except gr.Error:
+            words = f"{label} must be from {made.minimum:g} to {made.maximum:g} on this page"
+            raise _sentence(f"{words}, not {payload:g}") from None
+
+    made.preprocess = checked
+    return made
 
 
 def report_to(progress: gr.Progress) -> Report:

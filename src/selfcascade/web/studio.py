@@ -101,9 +101,10 @@ class Studio:
 
     @contextlib.contextmanager
     def idle(self) -> Iterator[None]:
-        """Holds the model for a plan; raises Cancelled if it is at work."""
-        if not self.lock.acquire(timeout=BUSY_SECONDS):
-            raise Cancelled
+        """Holds the model for a plan, after other plans and loading; raises Cancelled if a run holds it."""
+        while not self.lock.acquire(timeout=BUSY_SECONDS):
+            if self.jobs.running:
+                raise Cancelled
         try:
             yield
         finally:

@@ -18,6 +18,7 @@ from selfcascade.web.desk import (
     advanced,
     file_of,
     from_fields,
+    number_slider,
     report_to,
     spoken,
     stage_gallery,
@@ -34,9 +35,10 @@ def upscale_tab(desk: Desk) -> None:
         with gr.Column(scale=5, min_width=320):
             file = gr.File(label="Your picture", file_types=TYPES, height=110, elem_id="own-picture")
             seen = gr.Image(label="As it is read", interactive=False, height=220, buttons=[])
-            prompt = gr.Textbox("", label="What it shows", lines=2, max_length=8000)
+            words = "Best said in a few words; without them the model guesses what to add."
+            prompt = gr.Textbox("", label="What it shows", info=words, lines=2, max_length=8000)
             preset = gr.Dropdown(list(PRESETS), value=desk.studio.cascade.default_preset, label="Preset")
-            scale = gr.Slider(1, 8, 2, step=0.5, label="Scale")
+            scale = number_slider(1, 8, 2, step=0.5, label="Scale")
             with gr.Row():
                 seed = gr.Number(0, precision=0, label="Seed", min_width=110)
                 draw = gr.Checkbox(False, label="New seed each time", min_width=110)
