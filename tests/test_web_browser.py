@@ -131,6 +131,9 @@ def test_a_run_is_cancelled_and_a_wrong_size_refused_in_a_sentence(page: Any, st
     panel.get_by_text("This cannot be made: width must be a multiple of").wait_for()
     press(panel, "Enlarge")
     page.get_by_text("Width must be a multiple of 8, not 130; 128 is the nearest").last.wait_for()
+    title = page.locator(".toast-title").last
+    assert title.evaluate("one => getComputedStyle(one, '::before').content") == '"Not done"'
+    assert title.evaluate("one => getComputedStyle(one).fontSize") == "0px"
     keep(page, "refused")
 
 

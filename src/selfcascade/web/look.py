@@ -1,4 +1,7 @@
-"""The page's style: system fonts, one accent colour, light and dark."""
+"""The page's style: system fonts, one accent colour, light and dark.
+
+Gradio titles each message of an error "Error", whatever title it is given, so the style writes the title.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,9 @@ STYLE = """
 .below-label.large .grid-container { grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)) !important; }
 .below-label .caption-label { white-space: normal !important; text-align: right; line-height: 1.25; }
 .base-samples img { image-rendering: pixelated; }
+.toast-title.error { font-size: 0 !important; }
+.toast-title.error::before { content: "Not done"; font-size: 1rem; }
+.toast-title.error > * { font-size: .85rem; margin-left: .3rem; }
 button.lg { font-size: 1rem !important; font-weight: 600; }
 @media (max-width: 640px) {
   .gradio-container { padding: 8px !important; }
