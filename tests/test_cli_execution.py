@@ -33,7 +33,7 @@ def test_autocast_differs_by_the_rounding_of_bfloat16(quick_model: str) -> None:
 
 
 def test_autocast_without_bfloat16_is_refused(quick_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfcascade.loading.execution._has_bfloat16", lambda device: False)
+    monkeypatch.setattr("selfcascade.loading.execution.has_bfloat16", lambda device: False)
     words = "--autocast needs bfloat16, which this cpu does not compute; leave it out"
     assert words in refuse("generate", "a house", "--model", quick_model, "--device", "cpu", "--autocast")
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from selfcascade.base_models.family import denoiser
+from selfcascade.base_models.precision import has_bfloat16
 from selfcascade.loading.reasons import reason_of
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError
@@ -21,7 +22,7 @@ def check_execution(options: Options, device: str) -> None:
     """
     if options.offload is not None and device.split(":")[0] == "cpu":
         raise OptionError("{offload} spares the memory of a GPU, and the device is cpu; leave it out")
-    if options.autocast and not _has_bfloat16(device):
+    if options.autocast and not has_bfloat16(device):
         raise OptionError(
             "{autocast} needs bfloat16, which this {device} does not compute; leave it out", device=device
         )
@@ -72,11 +73,3 @@ def _offload(pipe: Any, kind: str, device: str) -> None:
         raise OptionError(
             "{offload} {kind} does not go with this model: {reason}", kind=kind, reason=reason_of(error)
         ) from error
-
-
-def _has_bfloat16(device: str) -> bool:
-    if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported()
-    if device.split(":")[0] == "cpu":
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return False
