@@ -102,8 +102,7 @@ def test_pivots_of_the_tuned_version_are_read_with_windows_of_their_own() -> Non
 
     native, middle, stage = (Grid(1, side, side) for side in (16, 32, 64))
     full = {side: skips(side) for side in (16, 32)}
-    with local_attention(pipe.unet, middle, native, OneStep(0)):
-        # As in a pass of a stage of this size, whose timestep tells it from a pivot.
+    with local_attention(pipe.unet, middle, native, OneStep(3)):
         in_stage = skips(32)
     with local_attention(pipe.unet, stage, native, OneStep(1)):
         read = {side: skips(side) for side in (16, 32)}

@@ -17,6 +17,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Generator, Sequence
+from contextvars import ContextVar
 from typing import Any, cast
 
 import torch
@@ -39,6 +40,7 @@ Place = tuple[Grid, Grid, int]  # grid, window, tokens in front
 Find = Callable[[int], Place | None]  # by the number of tokens
 
 QUARTERS = 4
+_ON_PIVOT: ContextVar[bool] = ContextVar("_ON_PIVOT", default=False)
 
 
 class Steps:
@@ -82,12 +84,22 @@ class OneStep(Steps):
 
 
 @contextlib.contextmanager
+def pass_on_pivot() -> Generator[None]:
+    """Within this context a U-Net is called with the pivot of the stage, not with the stage's own latents."""
+    before = _ON_PIVOT.set(True)
+    try:
+        yield
+    finally:
+        _ON_PIVOT.reset(before)
+
+
+@contextlib.contextmanager
 def local_attention(network: nn.Module, grid: Grid, native: Grid, steps: Steps | None = None) -> Generator[None]:
     """Within this context the picture's tokens attend to a window of the native size, and to text as before.
 
     If no axis of the grid is longer than the native one, nothing changes. Weights, processors and hooks are never
-    changed; the modules are restored afterwards, also after an exception. A pass of a U-Net on the pivot, whose
-    skip features are read, is no step: windows have the native size in it too, and are where they are at the first.
+    changed; the modules are restored afterwards, also after an exception. A `pass_on_pivot`, whose skip
+    features are read, is no step: windows have the native size in it too, and are where they are at the first.
 
     Args:
         network: A conditional U-Net, a diffusion transformer, or a ControlNet of either.
@@ -147,22 +159,19 @@ class _Pass:
 
     def __init__(self, network: nn.Module, grid: Grid, native: Grid, steps: Steps) -> None:
         self.names = [*inspect.signature(inner_network(network).forward).parameters]
-        self.is_unet, self.grid, self.native, self.steps = is_unet(network), grid, native, steps
-        self.stage = _levels(network, grid, native).get if self.is_unet else _sequence(network, grid, native)
+        self.native, self.steps = native, steps
+        self.stage = _levels(network, grid, native).get if is_unet(network) else _sequence(network, grid, native)
         self.find, self.is_local, self.is_step = self.stage, True, True
 
     def begin(self, network: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Forward pre-hook."""
         arguments = dict(zip(self.names, given, strict=False)) | named
-        timestep = torch.as_tensor(arguments["t" if "t" in arguments else "timestep"])
-        sides = tuple(arguments["sample"].shape[-2:]) if self.is_unet else self.grid[1:]
-        # Skip features are those of clean latents, at t = 0.
-        self.is_step = sides == self.grid[1:] or timestep.is_meta or bool(timestep.any())
+        self.is_step = not _ON_PIVOT.get()
         if self.is_step:
             self.find, self.is_local = self.stage, True
-            self.steps.see(timestep)
+            self.steps.see(torch.as_tensor(arguments["t" if "t" in arguments else "timestep"]))
             return
-        grid = Grid(1, *sides)
+        grid = Grid(1, *arguments["sample"].shape[-2:])
         self.is_local = any(own > wide for own, wide in zip(grid, self.native, strict=True))
         self.find = (_levels(network, grid, self.native) if self.is_local else dict[int, Place]()).get
 

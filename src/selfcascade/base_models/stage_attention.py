@@ -64,11 +64,14 @@ def attending_locally(family: Family, native: Size, stage: Stage, pivot: Tensor 
         yield
 
 
-def grids(family: Family, native: Size, size: Size, pivot: Tensor) -> tuple[Grid, Grid]:
-    """Tokens of a stage of this size, and of a window; one frame if the model attends to frames one by one."""
+def grids(family: Family, native: Size, size: Size, pivot: Tensor | None = None) -> tuple[Grid, Grid]:
+    """Tokens of a stage of this size, and of a window; one frame if the model attends to frames one by one.
+
+    The pivot says how many frames there are; U-Nets attend to them one by one, and need none.
+    """
     height, width = (side // family.patch for side in family.latent_size(size))
     window = window_sides(native, size, height, width)
-    if pivot.ndim == 4 or family.framewise:
+    if pivot is None or pivot.ndim == 4 or family.framewise:
         return Grid(1, height, width), Grid(1, *window)
     frames = pivot.shape[2]
     stated = inspect.signature(family.pipe.__call__).parameters[family.frames_name].default

@@ -69,7 +69,9 @@ def trained_preset(config: Mapping[str, Any], schedules: Schedules) -> Preset:
     pivot_step = config.get("sampling_pivot_step") or config["pivot_step"]
     share = pivot_step / schedules.training_steps
     later = min(share, PRESETS["rgb"].later_pivot_share)
-    return Preset("upsamplers", "as the upsamplers were trained", share, later, config["upsampling"])
+    attention = config.get("attention", "full")  # upsamplers of earlier versions do not say it
+    summary = "as the upsamplers were trained"
+    return Preset("upsamplers", summary, share, later, config["upsampling"], attention=attention)
 
 
 def reachable(schedules: Schedules, steps: int, pivot_step: int, chosen: bool) -> int:

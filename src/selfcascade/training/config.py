@@ -25,6 +25,7 @@ FREE_ON_RESUME = frozenset(
         "dataloader_num_workers",
         "max_train_steps",
         "output_dir",
+        "speed",
         "report_to",
         "resume_from_checkpoint",
         "num_validation_pictures",
@@ -70,7 +71,12 @@ class TrainingConfig(BaseModel):
     max_duration: float | None = Field(None, gt=0, description="Seconds; longer clips are left out.")
     aspect_buckets: bool = Field(False, description="Also train at other ratios with about the same area.")
     scale: float = Field(2.0, gt=1, le=8, description="Ratio of the pictures' sides to the pivot's.")
-    pivot_step: PositiveInt | None = Field(None, description="K: t ~ U{1..K}; 0.7 T for upsamplers, T for the others.")
+    pivot_step: PositiveInt | None = Field(
+        None, description="K: t ~ U{1..K}; 0.7 T for upsamplers or local attention, else T."
+    )
+    attention: Literal["full", "local"] = Field(
+        "full", description="Self-attention above the native size, as in sampling: full, or local, linear in pixels."
+    )
     preset: str = Field("micro", description="Which upsamplers: micro or full.")
     upsampling: Literal["latent-bilinear", "latent-bicubic", "rgb"] = Field(
         "rgb", description="How a cascade with the upsamplers enlarges its pivots."
@@ -100,6 +106,10 @@ class TrainingConfig(BaseModel):
     snr_gamma: float | None = Field(None, gt=0, description="Weight by min(SNR, gamma) (Hang et al. 2023); 5 is usual.")
     prompt_dropout: float = Field(0.1, ge=0, le=1, description="Share of pictures whose caption is left out.")
     mixed_precision: Literal["no", "fp16", "bf16"] = Field("no", description="Arithmetic of the networks.")
+    channels_last: bool = Field(False, description="Convolutions with channels last: faster on some machines.")
+    speed: Literal["given", "auto"] = Field(
+        "given", description="auto: a trial takes the fastest mixed_precision, no or bf16, and channels_last."
+    )
     frozen_weights: Literal["auto", "float32"] = Field(
         "auto", description="Precision of frozen weights; auto: mixed_precision's, unless method is full."
     )
@@ -224,7 +234,9 @@ class TrainingConfig(BaseModel):
             ValueError: `pivot_step` lies above T.
         """
         if self.pivot_step is None:
-            return round(0.7 * training_steps) if self.method == "upsamplers" else training_steps
+            # Local attention is for stages with a pivot, whatever is trained; pure noise has no composition yet.
+            for_stages = self.method == "upsamplers" or self.attention == "local"
+            return round(0.7 * training_steps) if for_stages else training_steps
         if self.pivot_step > training_steps:
             raise ValueError(f"pivot_step must be from 1 to {training_steps}, not {self.pivot_step}")
         return self.pivot_step

@@ -91,9 +91,10 @@ def description(trainer: Trainer) -> str:
     processes = trainer.accelerator.num_processes
     samples = config.samples(config.train_batch_size * config.gradient_accumulation_steps * processes)
     precision = {"no": "float32"}.get(config.mixed_precision, config.mixed_precision)
+    precision += ", channels last" * config.channels_last
     return (
         f"training {what[config.method]} ({count:,} parameters) at {Size(*config.resolution)} with t up to "
-        f"{trainer.pivot_step}, {samples} a step, {precision} on "
+        f"{trainer.pivot_step}{', local attention' * (config.attention == 'local')}, {samples} a step, {precision} on "
         f"{trainer.accelerator.device.type}{f', {processes} processes' * (processes > 1)}; Ctrl-C saves and ends"
     )
 
@@ -101,7 +102,8 @@ def description(trainer: Trainer) -> str:
 class ValidationPictures:
     """Makes pictures or clips of the validation prompts, from the same seeds at each validation.
 
-    LoRAs and whole U-Nets are sampled directly at the large size, as in the paper; upsamplers in a cascade.
+    LoRAs and whole U-Nets are sampled directly at the large size, as in the paper; upsamplers, and all that is trained
+    with local attention, in a cascade.
 
     Args:
         config: Settings of the run.
@@ -117,10 +119,12 @@ class ValidationPictures:
         config, size = self.config, Size(*self.config.resolution)
         folder = config.folder / "validation"
         folder.mkdir(exist_ok=True)
-        cascade = SelfCascade(pipe, upsamplers, None if config.method == "upsamplers" else size)
+        in_cascade = config.method == "upsamplers" or config.attention == "local"
+        cascade = SelfCascade(pipe, upsamplers, None if in_cascade else size)
         length = {} if config.frames is None else {"num_frames": config.frames}
         for number, prompt in enumerate(config.validation_prompt):
             settings: dict[str, Any] = {**size._asdict(), "num_inference_steps": VALIDATION_STEPS, **length}
+            settings |= {"attention": "local"} if config.attention == "local" else {}
             seed, name = config.seed + number, f"{step:06d}-{number}"
             output: Any = cascade(prompt, generator=torch.Generator().manual_seed(seed), **settings)
             if config.frames is None:

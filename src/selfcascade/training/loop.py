@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,8 +28,10 @@ from selfcascade.training.config import TrainingConfig
 from selfcascade.training.lanes import Lanes
 from selfcascade.training.model_card import write_model_card
 from selfcascade.training.objective import draw, objective_of
+from selfcascade.training.pass_attention import PassAttention
 from selfcascade.training.samples import check_model, encode_with_pivot
 from selfcascade.training.sharded import gathered, whole
+from selfcascade.training.speed_trial import with_speed
 from selfcascade.training.start import start
 from selfcascade.training.state import Curve, StopRequest, TrainingState, make_optimizer
 from selfcascade.training.tensor_cache import FeatureCache, TensorCache, content_of
@@ -72,8 +73,9 @@ class Trainer:
         refuse_other_engines()
         self.processes = processes = join()
         self.announce = announce if announce and processes.is_main_process else lambda _: None
-        self.pipe, self.config, self.stream, self.validate, self.held_out = pipe, config, stream, validate, held_out
         check_model(pipe, config)
+        config = with_speed(config, pipe, processes, self.announce)
+        self.pipe, self.config, self.stream, self.validate, self.held_out = pipe, config, stream, validate, held_out
         self.lanes = Lanes.shared(
             processes.num_processes, processes.process_index, processes.num_processes, config.train_batch_size
         )
@@ -92,6 +94,7 @@ class Trainer:
         self.objective = objective_of(pipe.scheduler, config.snr_gamma)
         frozen = [pipe.vae, pipe.text_encoder, getattr(pipe, "text_encoder_2", None)]
         frozen = [part.requires_grad_(False) for part in frozen if part is not None]
+        self.attention = PassAttention(pipe, config)
         self.trainable = make_trainable(pipe.unet, config, self.pivot_step)
         for part in (*frozen, pipe.unet):
             cast_frozen(part, config.frozen_dtype)
@@ -114,7 +117,7 @@ class Trainer:
         if config.cache_latents is not None:
             self.cache = TensorCache(Path(config.cache_latents), pipe.vae, config.scale)
             if config.cache_pivot_features and isinstance(self.trainable, TrainedUpsamplers):
-                self.trainable.cache = FeatureCache(Path(config.cache_latents), pipe.unet)
+                self.trainable.cache = FeatureCache(Path(config.cache_latents), pipe.unet, *self.attention.settings)
 
     def run(self) -> Path:
         """Trains to `max_train_steps`. Ctrl-C and SIGTERM end the run after the current step, with a checkpoint.
@@ -180,7 +183,7 @@ class Trainer:
         config, total = self.config, 0.0
         for micro in range(self.accelerator.gradient_accumulation_steps):
             batch, rows = next(batches)
-            with self.accelerator.accumulate(self.wrapped):
+            with self.accelerator.accumulate(self.wrapped), self.attention.at(batch.pixels, self.step):
                 loss = self._loss(batch, micro, rows)
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:
@@ -278,10 +281,11 @@ class Trainer:
         self.processes.wait_for_everyone()
 
     def _held_out_loss(self, held_out: Stream) -> float:
-        batches = itertools.islice(held_out.batches(1), self.config.num_validation_pictures)
-        samples = itertools.count(HELD_OUT)
-        model = self.wrapped if self.sharded else self.trainable
-        losses = [float(self._losses(model, batch, [next(samples)], 0)) for batch in batches]
+        numbers = range(HELD_OUT, HELD_OUT + self.config.num_validation_pictures)
+        model, losses = self.wrapped if self.sharded else self.trainable, list[float]()
+        for number, batch in zip(numbers, held_out.batches(1), strict=False):
+            with self.attention.at(batch.pixels, number):
+                losses.append(float(self._losses(model, batch, [number], 0)))
         return sum(losses) / len(losses)
 
     def _log(self, **figures: float) -> None:

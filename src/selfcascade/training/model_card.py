@@ -60,6 +60,8 @@ def _snippet(config: TrainingConfig, unet: str) -> list[str]:
         ],
     }
     call, result = f"height={height}, width={width}", "images[0]"
+    if config.attention == "local" and config.method != "upsamplers":  # which say it themselves
+        call += ', attention="local"'
     if config.frames is not None:
         call, result = f"{call}, num_frames={config.frames}", "frames[0][0]"
     parts = "pipe, upsamplers" if config.method == "upsamplers" else "pipe"

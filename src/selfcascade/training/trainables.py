@@ -61,7 +61,8 @@ class TrainedUpsamplers(nn.Module):
         self.frozen = [unet]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            settings = {"upsampling": config.upsampling, "temporal_kernel": config.temporal_kernel}
+            settings: dict[str, Any] = {"upsampling": config.upsampling, "attention": config.attention}
+            settings["temporal_kernel"] = config.temporal_kernel
             self.upsamplers = FeatureUpsamplers.from_unet(unet, config.preset, pivot_step, **settings)
         self.upsamplers.float().train()
 
@@ -180,6 +181,8 @@ def make_trainable(unet: Any, config: TrainingConfig, pivot_step: int) -> Traine
         if not getattr(unet, "_supports_gradient_checkpointing", False):
             raise ValueError(f"gradient_checkpointing is not supported by {type(unet).__name__}; leave it out")
         unet.enable_gradient_checkpointing()
+    if config.channels_last:
+        unet.to(memory_format=torch.channels_last)
     trainable = kind(unet, config, pivot_step)
     # Checkpointing only works in training mode. ModelScope's dropout stays off, since its draws are not seeded.
     unet.train(config.gradient_checkpointing or config.method != "upsamplers")

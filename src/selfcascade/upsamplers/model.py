@@ -21,13 +21,14 @@ from torch import Tensor, nn
 
 from selfcascade.base_models.protocols import Network
 from selfcascade.options.checks import is_whole, shown
-from selfcascade.options.presets import Upsampling
+from selfcascade.options.presets import Attention, Upsampling
 from selfcascade.upsamplers.ldm import is_ldm, ldm_first_weights, ldm_skip_channels
 from selfcascade.upsamplers.levels import DESIGNS, FrameKernels, FullLevel
 from selfcascade.upsamplers.shared_card import loading_from, upsamplers_card
 
 CARD = "README.md"
 UPSAMPLINGS: tuple[str, ...] = get_args(Upsampling)
+ATTENTIONS: tuple[str, ...] = get_args(Attention)
 
 
 class FeatureUpsamplers(ModelMixin, ConfigMixin):
@@ -41,6 +42,7 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         sampling_pivot_step: Default K of a cascade; None means `pivot_step`.
         upsampling: How a cascade enlarges its pivots: "latent-bilinear", "latent-bicubic" or "rgb".
         groups, knots: Channel groups and time knots of the gains in "micro".
+        attention: Self-attention of stages with a pivot in training, "full" or "local", and so of a cascade by default.
         temporal_kernel: Length in frames of the kernels along a clip, odd; 1 means none, for pictures.
         fingerprint: Some weights of the base U-Net, to recognise it; None accepts any U-Net with these skips.
 
@@ -61,12 +63,15 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         fingerprint: Sequence[float] | None = None,
         sampling_pivot_step: int | None = None,
         temporal_kernel: int = 1,
+        attention: str = "full",
     ) -> None:
         super().__init__()
         if preset != "full" and preset not in DESIGNS:
             raise ValueError(f"preset must be one of {', '.join(DESIGNS)}, full, not {preset!r}")
         if upsampling not in UPSAMPLINGS:
             raise ValueError(f"upsampling must be one of {', '.join(UPSAMPLINGS)}, not {upsampling!r}")
+        if attention not in ATTENTIONS:
+            raise ValueError(f"attention must be one of {', '.join(ATTENTIONS)}, not {attention!r}")
         if not isinstance(levels, (list, tuple)) or not levels or not all(map(_are_channels, levels)):
             raise ValueError(f"levels must be lists of channels, positive whole numbers, not {shown(levels)}")
         counts: dict[str, object] = {"groups": groups, "knots": knots, "temporal_kernel": temporal_kernel}

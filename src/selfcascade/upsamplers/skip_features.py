@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from selfcascade.base_models.borrowing import hooks_in_place, same_values
+from selfcascade.base_models.local_attention import pass_on_pivot
 from selfcascade.upsamplers.model import FeatureUpsamplers, skip_channels
 
 # Arguments of hooks: a module's arguments, by position and by name.
@@ -80,7 +81,7 @@ def read_skip_features(unet: ModelMixin, z_0: Tensor, **arguments: object) -> Sk
         yield after.register_forward_pre_hook(stop)
 
     timestep = torch.zeros((), dtype=torch.long, device=z_0.device)
-    with hooks_in_place(register()), contextlib.suppress(_EncoderDone):
+    with pass_on_pivot(), hooks_in_place(register()), contextlib.suppress(_EncoderDone):
         unet(z_0, timestep, **arguments)
     levels: list[tuple[Tensor, ...]] = []
     for block in unet.up_blocks:
