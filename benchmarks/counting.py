@@ -1,8 +1,9 @@
 """FLOPs and peak bytes of a training step, counted as a GPU would run it, without a GPU and without values.
 
 The step really runs, forward, backward and optimizer, on tensors that have a shape and a type but no data; every
-storage that it allocates is followed until it is freed. What differs between a CPU and a GPU is put right: attention is
-the memory-efficient kernel, and under autocast normalisations run in float32, as CUDA's list says.
+storage that it allocates is followed until it is freed. What differs between a CPU and a GPU is put right: under
+autocast normalisations run in float32, as CUDA's list says. Attention is the CPU's fused kernel, which keeps no (N, N)
+matrix, as CUDA's do.
 """
 
 from __future__ import annotations
@@ -17,28 +18,39 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 from torch.utils._pytree import tree_map_only
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from selfcascade.cost.forward import LiveBytes
+
+CPU_ATTENTION: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+
+def cpu_attention(query: Any, key: Any, value: Any, *arguments: Any, **options: Any) -> int:
+    """FLOPs of the CPU's fused attention from its shapes; PyTorch's counter knows those of CUDA alone."""
+    return sdpa_flop_count(query, key, value)
+
+
+def cpu_attention_backward(gradient: Any, query: Any, key: Any, value: Any, *arguments: Any, **options: Any) -> int:
+    """Of its backward pass, which computes the weights again."""
+    return sdpa_backward_flop_count(gradient, query, key, value)
+
+
+def flop_counter() -> FlopCounterMode:
+    """PyTorch's counter, which also knows the CPU's fused attention."""
+    backward: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    return FlopCounterMode(
+        display=False, custom_mapping={CPU_ATTENTION: cpu_attention, backward: cpu_attention_backward}
+    )
 
 
 @contextlib.contextmanager
 def as_on_cuda() -> Iterator[None]:
     """Makes operations that differ on CPUs run as on CUDA within this context, recomputed ones too."""
     with (
-        patch.object(functional, "scaled_dot_product_attention", _attention),
         patch.object(functional, "group_norm", _in_float32(functional.group_norm)),
         patch.object(functional, "layer_norm", _in_float32(functional.layer_norm)),
     ):
         yield
-
-
-def _attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, *given: Any, **named: Any) -> Tensor:
-    """The kernel that keeps no (N, N) matrix for the backward pass."""
-    if torch.is_autocast_enabled("cpu"):
-        query, key, value = (x.to(torch.get_autocast_dtype("cpu")) for x in (query, key, value))
-    keeps = any(x.requires_grad for x in (query, key, value))
-    return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, attn_mask, keeps)[0]
 
 
 def _in_float32(function: Any) -> Any:
@@ -71,6 +83,6 @@ def counted_step(step: Any, modules: Iterable[nn.Module]) -> dict[str, int]:
         step.optimizer.step()
         step.optimizer.zero_grad()
         kept, memory.peak = memory.live, memory.live
-        with FlopCounterMode(display=False) as counter, as_on_cuda():
+        with flop_counter() as counter, as_on_cuda():
             step()
     return {"flops": counter.get_total_flops(), "kept": kept, "peak_counted": memory.peak}

@@ -25,12 +25,12 @@ from statistics import median
 from typing import Any
 
 import torch
+from counting import flop_counter
 from diffusers import UNet2DConditionModel  # pyright: ignore[reportPrivateImportUsage]
 from diffusers.utils import logging
 from seconds import PROMPT, SCALE_FACTORS, cpu
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from selfcascade import METHODS, Size, load_bundled
 from selfcascade.cost.forward import LiveBytes
@@ -46,7 +46,6 @@ HERE = Path(__file__).parent
 GUIDANCE_SCALE = 3.0  # with 25 steps, what experiments/defaults.json samples with
 LORA_RANKS = (4, 32)
 WARM_UP_STEPS = 5  # with fewer, none lies below the lowest K that a method starts from
-CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
 @dataclass(frozen=True)
@@ -111,11 +110,6 @@ def lora_case(pipe: Any, rank: int, folder: Path) -> Case:
     )
 
 
-def cpu_attention(query: Any, key: Any, value: Any, *arguments: Any, **options: Any) -> int:
-    """FLOPs of the CPU's fused attention from its shapes; PyTorch's counter knows that of CUDA alone."""
-    return sdpa_flop_count(query, key, value)
-
-
 def count(pipe: Any, case: Case, size: Size, steps: int) -> dict[str, Any]:
     """TFLOPs, memory and U-Net passes of one picture, counted on the operations of a real run."""
     passes: Counter[int] = Counter()
@@ -125,7 +119,7 @@ def count(pipe: Any, case: Case, size: Size, steps: int) -> dict[str, Any]:
             passes[inputs[0].shape[-1]] += 1
 
     hook = register_module_forward_pre_hook(seen)
-    counter = FlopCounterMode(display=False, custom_mapping={CPU_ATTENTION: cpu_attention})
+    counter = flop_counter()
     try:
         with case.weights(), LiveBytes() as memory, counter:
             weights = sum(_bytes(module) for module in (*_networks(pipe), *case.models))

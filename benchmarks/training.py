@@ -10,12 +10,14 @@ of its own; those of SD 2.1-base at 512 -> 1024 are counted (`counting.py`), and
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -25,9 +27,12 @@ from flops import SD_21_BASE
 from seconds import cpu
 from torch import Tensor
 
+from selfcascade.base_models.local_attention import OneStep, local_attention
+from selfcascade.base_models.windows import Grid
 from selfcascade.models import BUNDLED
 from selfcascade.training import TrainingConfig
 from selfcascade.training.trainables import cast_frozen, make_trainable
+from selfcascade.upsamplers.skip_features import read_skip_features
 
 HERE = Path(__file__).parent
 METHODS: dict[str, dict[str, Any]] = {
@@ -37,7 +42,16 @@ METHODS: dict[str, dict[str, Any]] = {
     "full": {"method": "upsamplers", "preset": "full"},
     "micro": {"method": "upsamplers", "preset": "micro"},
 }
+METHODS |= {f"{name}, local": {**given, "attention": "local"} for name, given in METHODS.items()}
+CACHED = {"cache_pivot_features": True, "cache_latents": "nowhere"}  # made beforehand, so that nothing is written
+METHODS |= {f"{name}, local, cached": {**METHODS[f"{name}, local"], **CACHED} for name in ("full", "micro")}
+METHODS["full-ft, checkpointed"] = {"method": "full", "gradient_checkpointing": True}
+METHODS |= {
+    f"{name}, local, checkpointed": {**METHODS[f"{name}, local"], "gradient_checkpointing": True}
+    for name in ("full-ft", "lora-r4", "full", "micro")
+}
 SHOWN = {"full-ft": "whole U-Net", "full": "upsamplers `full`", "micro": "upsamplers `micro`"}
+SHOWN |= {f"lora-r{rank}": f"LoRA r{rank}" for rank in (4, 32)}
 # Name: (pictures of a step, latent side of the stage).
 MODELS = {"bundled": (8, 32), "SD 2.1-base": (1, 128)}
 # Of SD 2.1-base: exactly, and as it is trained in practice.
@@ -60,6 +74,7 @@ class Step:
             self.trainable = make_trainable(self.unet, config, 700)
         if config.frozen_dtype is not None:
             cast_frozen(self.unet, config.frozen_dtype)
+        self.local, self.cached = config.attention == "local", config.cache_pivot_features
         self.mixed, self.device = config.mixed_precision == "bf16", torch.device(device).type
         self.ready(device)
 
@@ -71,6 +86,9 @@ class Step:
             words = torch.randn(self.count, 77, self.unet.config["cross_attention_dim"])
             z_t, pivot, words = (x.to(self.unet.dtype) for x in (z_t, pivot, words))
             self.given = (z_t, torch.full((self.count,), 500), {"encoder_hidden_states": words}, pivot)
+        if self.cached:
+            features = read_skip_features(self.unet, pivot, encoder_hidden_states=words)
+            self.trainable.cache = SimpleNamespace(read=lambda *_: features)
         self.weights = [weight for weight in self.trainable.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(self.weights)
 
@@ -82,7 +100,9 @@ class Step:
 
     def __call__(self) -> None:
         """Forward, backward, AdamW."""
-        self.forward().backward()
+        grids = (Grid(1, side, side) for side in (self.side, self.side // 2))
+        with local_attention(self.unet, *grids, OneStep(1)) if self.local else contextlib.nullcontext():
+            self.forward().backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
 
@@ -110,13 +130,14 @@ def run_steps(model: str, method: str, device: str, repeats: int, setting: str =
         torch.cuda.reset_peak_memory_stats()
     else:
         Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
-    seconds = []
+    # On a CPU the process's own seconds, which the work of others changes little.
+    clock, seconds = time.perf_counter if cuda else time.process_time, []
     for _ in range(repeats):
-        began = time.perf_counter()
+        began = clock()
         step()
         if cuda:
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(clock() - began)
     peak = torch.cuda.max_memory_allocated() if cuda else resident("VmHWM") - before
     return {"seconds": median(seconds), "least": min(seconds), "most": max(seconds), "peak": peak}
 
@@ -175,7 +196,10 @@ def report(results: dict[str, Any]) -> str:
         "as a GPU would run it (`benchmarks/counting.py`: memory-efficient attention; an allocator's rounding and",
         "workspaces are left out). In bf16 the passes run under autocast; what is trained is in float32 with float32",
         "gradients and moments, and what is frozen is held in bf16, as by `selfcascade train --mixed_precision bf16`.",
-        f"Seconds and measured peak: {results['device']}, {results['threads']} threads, torch {results['torch']}.",
+        "`local` is attention in windows of the native size; `cached` reads the pivot's features from disk;",
+        "`checkpointed` is with gradient checkpointing.",
+        f"Seconds, on a CPU its own, and measured peak: {results['device']}, {results['threads']} threads, torch "
+        f"{results['torch']}.",
     ]
     for model, (count, side) in MODELS.items():
         lines += ["", f"## {model}, {count} picture{'s' * (count > 1)} a step, latents of {side // 2} -> {side}"]
@@ -193,7 +217,8 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     lines = [" | ".join(["| trained | parameters", *(f"{title} | ratio" for title, _ in columns.values())]) + " |"]
     lines.append("|---" * (2 + 2 * len(columns)) + "|")
     for row in rows:
-        parts = [SHOWN.get(row["method"], f"LoRA r{row['method'][6:]}"), f"{row['trained']:,}"]
+        name, *settings = row["method"].split(", ")
+        parts = [", ".join([SHOWN[name], *settings]), f"{row['trained']:,}"]
         for name, (_, unit) in columns.items():
             parts += [f"{row[name] / unit:.3g}", f"{row[name] / rows[0][name]:.2f}x"]
         lines.append("| " + " | ".join(parts) + " |")

@@ -193,7 +193,7 @@ class _Injection:
             own, temb = named["res_hidden_states_tuple"], named["temb"]
             pivot = self.current.levels[level]
             # Upsamplers trained in float32 on a network in half precision compute in its precision, by autocast.
-            mixed = torch.is_autocast_enabled(own[0].device.type)
+            mixed = not own[0].is_meta and torch.is_autocast_enabled(own[0].device.type)
             dtype = (self.unet if mixed else self.upsamplers).dtype
             timestep = self.timestep.to(own[0].device)
             timestep = timestep.repeat_interleave(len(own[0]) // len(timestep))
