@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import ControlNetModel
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -49,6 +50,7 @@ ADDED = {
 }
 
 
+@pytest.mark.filterwarnings("error:Already found a `peft_config`")  # nothing is told of a second LoRA
 @pytest.mark.parametrize("options", ADDED.values(), ids=ADDED.keys())
 def test_what_is_added_changes_the_picture_and_its_record_repeats_it(
     options: list[str], additions: Path, plain: bytes
@@ -58,6 +60,15 @@ def test_what_is_added_changes_the_picture_and_its_record_repeats_it(
     assert pixels(path) != plain
     again = run("generate", "--from", "added.json", "--output", "again.png")
     assert again.exit_code == 0 and "the pixels are the same" in again.stderr, again.output
+
+
+def test_a_controlnet_whose_features_have_another_size_is_refused_in_a_line(additions: Path) -> None:
+    unet = SD.build().unet
+    ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 8)).save_pretrained("coarse")
+    given = [*SMALL, "--controlnet", "coarse", "--control-image", additions / "shown.png"]
+    told = refuse("generate", "a house", *WITH_MODEL, *given)
+    words = "it reduces its picture 2 times a side, and the model's latents are 8 times smaller"
+    assert told.endswith(f"--controlnet 'coarse' does not go with the model: {words}")
 
 
 def test_a_single_file_is_bit_for_bit_its_folder(models: Path) -> None:

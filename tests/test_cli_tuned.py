@@ -9,6 +9,8 @@ from PIL import Image
 
 from command_line import WITH_MODEL, record, refuse, run, succeed
 from selfcascade import METHODS, FeatureUpsamplers
+from selfcascade.models import bundled_upsamplers
+from selfcascade.options import uses
 from tiny import TINY
 
 pytestmark = pytest.mark.usefixtures("workplace")
@@ -58,6 +60,13 @@ def test_comparing_takes_the_tuned_version_in_where_there_are_upsamplers(upsampl
     compared = [picture["settings"]["method"] for picture in record("with.png")["pictures"]]
     without_weights = {*METHODS} - {"full-ft", "lora", "sr"}  # without upsamplers, test_cli has the tuned one left out
     assert len(compared) == len(without_weights) and set(compared) == without_weights
+
+
+def test_the_bundled_model_has_upsamplers_of_its_own() -> None:
+    named = ["--method", "self-cascade-tuned", "--steps", "3", "--output", "tuned.png"]
+    (path,) = succeed("generate", "a house", *named)
+    assert settings_of(path)["upsamplers"] == bundled_upsamplers()[0]
+    assert all(f" {name} " in uses()["upsamplers"].help for name in bundled_upsamplers())
 
 
 def test_what_cannot_be_used_is_refused_in_one_line(upsamplers: str, tmp_path: Path) -> None:

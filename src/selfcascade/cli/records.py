@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from selfcascade.cli.sources import is_clip
-from selfcascade.making import OF_CLIPS, TUNED, not_taken, read_options
+from selfcascade.making import OF_CLIPS, TUNED, not_taken, read_options, upsamplers_of
 from selfcascade.media.endings import ending_of
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError
@@ -76,6 +76,8 @@ def check_method(options: Options) -> None:
     Raises:
         OptionError: It does not; the message names the option.
     """
+    if options.method == TUNED:
+        options = options.changed(upsamplers=upsamplers_of(options))
     method_options(options.method).check(options.given())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,9 @@ def add_loras(pipe: Any, entries: tuple[str, ...]) -> None:
         given = {} if place.file is None else {"weight_name": place.file}
         local = {"local_files_only": True} if place.local else {}
         try:
-            pipe.load_lora_weights(place.folder, adapter_name=name, use_safetensors=True, **given, **local)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second LoRA is meant
+                pipe.load_lora_weights(place.folder, adapter_name=name, use_safetensors=True, **given, **local)
         except Exception as error:  # a file for another model fails in as many ways as there are models
             raise OptionError(
                 "{lora} {found} cannot be loaded: {reason}", found=shown(path), reason=reason_of(error)
@@ -108,6 +111,12 @@ def with_controlnet(pipe: Any, name: str) -> Any:
         raise OptionError(
             "{controlnet} {found} cannot be loaded: {reason}", found=shown(name), reason=reason_of(error)
         ) from error
+    channels = stated.get("conditioning_embedding_out_channels")
+    if channels is not None and hasattr(pipe, "vae_scale_factor"):
+        own, given = pipe.vae_scale_factor, 2 ** (len(channels) - 1)
+        if own != given:
+            words = f"it reduces its picture {given} times a side, and the model's latents are {own} times smaller"
+            raise OptionError(f"{{controlnet}} {{found}} does not go with the model: {words}", found=shown(name))
     try:
         return AutoPipelineForText2Image.from_pipe(pipe, controlnet=loaded)
     except Exception as error:

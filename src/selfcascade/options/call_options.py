@@ -166,7 +166,10 @@ class Options(LoadOptions):
     upsamplers: Annotated[
         Text | None,
         of_method(
-            "Feature upsamplers: a folder, Hub id or bundled name.", commands=PLAN, metavar="DIR", any_object=True
+            "Feature upsamplers: a folder, a Hub id, or full or micro for the bundled model.",
+            commands=PLAN,
+            metavar="DIR",
+            any_object=True,
         ),
     ] = None
     upsampler_scale: Annotated[
