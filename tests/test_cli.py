@@ -129,9 +129,9 @@ def test_plan_shows_the_stages_and_makes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_picture_is_held_to_so_much_memory_and_its_record_says_it() -> None:
-    size = ("--height", "256", "--width", "256")
+    size = ("--height", "128", "--width", "128")
     refused = refuse("plan", *WITH_MODEL, *size, "--max-memory", "0.1MB")
-    assert "--max-memory 0.1MB is too little for 256x256" in refused
+    assert "--max-memory 0.1MB is too little for 128x128" in refused
     least = refused.split("it takes ")[1].split(",")[0]
     planned = run("plan", *WITH_MODEL, *size, "--max-memory", least)
     assert planned.exit_code == 0, planned.output
