@@ -78,6 +78,13 @@ def test_a_chosen_k_without_a_step_is_refused_by_plan_as_by_a_call(pivots: Any) 
             call(height=64 * scale, width=64 * scale, num_inference_steps=8, pivot_step=pivots)
 
 
+def test_a_strength_without_a_step_is_refused_in_its_own_words() -> None:
+    cascade = SelfCascade(with_scheduler("euler trailing"), native_size=(64, 64))
+    words = r"strength, K = 10, leaves no step to run: .* raise strength or num_inference_steps$"
+    with pytest.raises(ValueError, match=words):
+        cascade.plan(height=128, width=128, num_inference_steps=8, strength=0.01)
+
+
 def test_a_schedule_that_only_the_pipeline_knows_is_asked_for_before_anything_runs() -> None:
     family = TINY["flux"]
     pipe: Any = family.build()

@@ -1,6 +1,7 @@
 """Statements, verdicts and the list of outdated results: made from records, and from nothing else."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,11 +118,26 @@ def test_claims_get_their_verdict_from_rows(suites: Path, tmp_path: Path) -> Non
     assert len(found) == len(CLAIMS)
     words = {claim.says: found[claim.says] for claim in CLAIMS}
     assert words["Tuned, it is ahead of tuning-free in patches (Table 1)"] == REPRODUCED
-    assert words["Tuned, it is ahead of LoRA and of full fine-tuning (Tables 1 and 2)"] == NOT  # level with LoRA
+    lora = "Tuned, it is ahead of LoRA and of full fine-tuning (Tables 1 and 2)"
+    assert words[lora] == UNKNOWN  # level with LoRA, at 40 captions
     assert words["Tuned, it keeps what the base model can do: FID_b (Table 1)"] == UNKNOWN  # no such figure
     assert words["Tuning-free takes 1.04 times as long as direct inference (Table 1)"] == REPRODUCED
     assert words["Tuned takes 1.06 times as long (Table 1)"] == NOT
     assert set(verdict for claim, verdict in words.items() if "Table 2)" in claim or "Table 3)" in claim) == {UNKNOWN}
+    write_method(suite, "tuned-micro", 1.0, 0.8)
+    again = verdicts(read_splits(tmp_path, ReportConfig()), costs)
+    assert f"| {lora} | {NOT} | tuned-micro behind lora-r4 in" in again
+
+
+def test_level_rows_speak_against_a_claim_only_at_as_many_captions_as_the_protocol_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for method, away in {"real": 0.0, "self-cascade-paper": 0.5, "tuned-micro": 0.5}.items():
+        write_method(tmp_path / "protocol-4x/test", method, 1.0, away)
+    claim = next(claim for claim in CLAIMS if claim.says.startswith("Tuned, it is ahead of tuning-free"))
+    for captions, verdict in ((COUNT + 1, UNKNOWN), (COUNT, NOT)):
+        monkeypatch.setattr("selfcascade.report.claims.CLAIMS", (replace(claim, captions=captions),))
+        assert f" | {verdict} | " in verdicts(read_splits(tmp_path, ReportConfig()), None)
 
 
 def test_results_that_would_be_made_otherwise_are_listed_and_older_ones_named(suites: Path, tmp_path: Path) -> None:

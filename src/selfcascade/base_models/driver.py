@@ -130,18 +130,18 @@ class PipelineBaseModel:
         dtype = latents.dtype if kept else self.family.denoiser.dtype
         return PipelineSample(latents.to(self.pipe._execution_device, dtype), base_shift=scheduler.mu)
 
-    def with_steps(self, stages: Sequence[Stage], chosen: bool) -> Sequence[Stage]:
+    def with_steps(self, stages: Sequence[Stage], chosen_by: str | None) -> Sequence[Stage]:
         """The stages, each with at least one step to run; nothing is sampled.
 
         If the scheduler alone does not determine a stage's schedule, the pipeline is asked for it.
 
         Args:
             stages: The plan.
-            chosen: Whether the caller chose K, which is then not changed; otherwise it is raised to the lowest value
-                that leaves a step.
+            chosen_by: The option by which the caller chose K, which is then not changed. If None, K is raised to the
+                lowest value that leaves a step.
 
         Raises:
-            ValueError: A stage would have no step to run, or only one from pure noise.
+            OptionError: A stage would have no step to run, or only one from pure noise.
         """
         asked = {"timesteps", "sigmas"} & self.arguments.keys()
         of_flows = any(takes_sigmas(scheduler_of(self.pipe, stage)) for stage in stages)
@@ -155,8 +155,8 @@ class PipelineBaseModel:
             try:
                 self._find_schedule(scheduler, stage, {})
             except NoStepLeft as error:
-                if chosen:
-                    raise
+                if chosen_by:
+                    raise NoStepLeft(stage.pivot_step or limit, error.steps, error.last, chosen_by) from None
                 lowest = lowest_pivot(limit, stage.num_inference_steps, error.last)
                 stage = replace(stage, pivot_step=lowest)
             mu = scheduler.mu if stage.pivot_step is None else mu

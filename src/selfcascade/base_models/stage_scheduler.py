@@ -19,7 +19,7 @@ from torch import Tensor
 from selfcascade.base_models.pivot_controls import Anchor, counts_signal
 from selfcascade.base_models.protocols import Scheduler
 from selfcascade.base_models.request import Generators
-from selfcascade.options.checks import is_whole
+from selfcascade.options.checks import OptionError, is_whole
 
 # Their timesteps are not training timesteps (but functions of sigma, or angles), so K would have no meaning.
 REFUSED = frozenset(
@@ -46,18 +46,22 @@ REFUSED = frozenset(
 LAST_SIGMA = 0.1
 
 
-class NoStepLeft(ValueError):
+class NoStepLeft(OptionError):
     """No scheduled step lies at or below K.
 
-    Attributes:
+    Args:
+        pivot_step: K.
+        steps: Steps of the stage's whole schedule.
         last: The last scheduled timestep, as a training timestep.
+        chosen_by: The option by which the caller chose K, "pivot_step" or "strength".
     """
 
-    def __init__(self, pivot_step: int, steps: int, last: float) -> None:
-        self.last = last
+    def __init__(self, pivot_step: int, steps: int, last: float, chosen_by: str = "pivot_step") -> None:
+        self.last, self.steps = last, steps
+        asked = f"{{pivot_step}} {pivot_step}" if chosen_by == "pivot_step" else f"{{{chosen_by}}}, K = {pivot_step},"
         super().__init__(
-            f"pivot_step {pivot_step} leaves no step to run: the last of {steps} scheduled steps is at {last:g}; "
-            "raise pivot_step or num_inference_steps"
+            f"{asked} leaves no step to run: the last of {steps} scheduled steps is at {last:g}; "
+            f"raise {{{chosen_by}}} or {{num_inference_steps}}"
         )
 
 

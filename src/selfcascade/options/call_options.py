@@ -235,9 +235,9 @@ class Options(LoadOptions):
         return self
 
     @property
-    def chooses_pivot(self) -> bool:
-        """Whether K is given, as a timestep or as a strength."""
-        return self.pivot_step is not None or self.strength is not None
+    def pivot_chosen_by(self) -> str | None:
+        """The option by which K is given, "pivot_step" or "strength"; None if neither is."""
+        return next((name for name in ("pivot_step", "strength") if getattr(self, name) is not None), None)
 
     @property
     def side_scale(self) -> float | None:

@@ -270,7 +270,7 @@ class SelfCascade(Planner):
         vae, side, offload = self.family.vae, base.measures.tile, base.measures.offload
         placed = one_model_at_a_time(self.pipe, offload)
         with placed, tiling(vae, tiled), tiles(vae, side), checking_pixels(self.family), torch.no_grad():
-            stages = base.with_steps(stages, chosen=options.chooses_pivot)
+            stages = base.with_steps(stages, options.pivot_chosen_by)
             results = list(self_cascade(base, stages, None if pivot is None else pivot()))
             last = results[-1].sample
             chunk = base.arguments.get("decode_chunk_size")

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from selfcascade.base_models.last_timesteps import Schedules, lowest_pivot
+from selfcascade.base_models.stage_scheduler import NoStepLeft
 from selfcascade.cascade import Size
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError, check_range
@@ -74,14 +75,14 @@ def trained_preset(config: Mapping[str, Any], schedules: Schedules) -> Preset:
     return Preset("upsamplers", summary, share, later, config["upsampling"], attention=attention)
 
 
-def reachable(schedules: Schedules, steps: int, pivot_step: int, chosen: bool) -> int:
+def reachable(schedules: Schedules, steps: int, pivot_step: int, chosen_by: str | None) -> int:
     """K, raised to the lowest value that leaves a step to run if the schedule has none at or below K.
 
     Args:
         schedules: The model's.
         steps: Steps of the stage's whole schedule.
         pivot_step: K, the wanted training timestep.
-        chosen: Whether the caller asked for this K, which is then never changed.
+        chosen_by: The option by which the caller asked for this K, which is then never changed; None: nobody did.
 
     Raises:
         OptionError: The chosen K leaves no step, or only a step that starts from pure noise would be left.
@@ -89,13 +90,10 @@ def reachable(schedules: Schedules, steps: int, pivot_step: int, chosen: bool) -
     last = schedules.last_timesteps(steps)
     if not last or max(last) <= pivot_step:
         return pivot_step
-    if chosen and min(last) <= pivot_step:  # the pipeline knows, and is asked before anything runs
+    if chosen_by and min(last) <= pivot_step:  # the pipeline knows, and is asked before anything runs
         return pivot_step
-    if chosen:
-        raise OptionError(
-            f"{{pivot_step}} {pivot_step} leaves no step to run: the last of {steps} scheduled steps is at "
-            f"{min(last):g}; raise {{pivot_step}} or {{num_inference_steps}}"
-        )
+    if chosen_by:
+        raise NoStepLeft(pivot_step, steps, min(last), chosen_by)
     return lowest_pivot(schedules.training_steps, steps, max(last))
 
 

@@ -279,9 +279,8 @@ def planned(
         all_steps[first_pivot:] = [shortened(own, steps, preset.step_share, pivot) for own, pivot in pairs]
     for number in all_steps[:first_pivot]:
         schedules.last_timesteps(number)  # which the scheduler may refuse
-    chosen = options.chooses_pivot
     for index, number in enumerate(all_steps[first_pivot:]):
-        pivots[index] = reachable(later[index], number, pivots[index], chosen)
+        pivots[index] = reachable(later[index], number, pivots[index], options.pivot_chosen_by)
     plan = zip(sizes, all_steps, [None] * first_pivot + pivots, guidance, strict=True)
     stages = [Stage(index, len(sizes), *values) for index, values in enumerate(plan)]
     return (*stages[:first_pivot], *_distinct(stages[first_pivot:], options))

@@ -22,12 +22,14 @@ class Claim:
         says: The claim, and where the paper makes it.
         suites: How the names of the suites begin that can confirm it.
         orders: (figure, row that is said to be ahead, row that it is ahead of).
+        captions: Captions from which rows that are level speak against the claim; with fewer, nothing can be told.
         time: For a claim about seconds: a row, the paper's ratio to direct inference, and the multiple of pixels.
     """
 
     says: str
     suites: tuple[str, ...] = ()
     orders: tuple[tuple[str, str, str], ...] = ()
+    captions: int = 500
     time: tuple[str, float, int] | None = None
 
 
@@ -61,11 +63,13 @@ CLAIMS = (
         "At 16x, the cascade is ahead of direct inference and ScaleCrafter, and tuned ahead of it (Table 2)",
         ("protocol-16x", "table2", "collages-16x"),
         _over(("composition", "kid"), FREE, "direct", "scalecrafter") + _over(("kid",), TUNED, FREE),
+        captions=200,
     ),
     Claim(
         "Tuned on clips, it has a lower KVD than LoRA and full fine-tuning (Table 3)",
         ("protocol-clips", "table3"),
         _over(("kvd",), "tuned-clips", LORA, "full-ft"),
+        captions=100,
     ),
     Claim(
         "Training is five times as fast as fine-tuning (Figure 5)",
@@ -100,12 +104,18 @@ def _verdict(claim: Claim, tables: Mapping[str, Sequence[Row]], costs: Costs | N
     found = [(first, second, one) for first, second, one in told if one is not None]
     against = [own for own in found if own[2].word != "ahead"]
     where = f"{table}, {world_of(tables[table])}"
-    if against:
+    if any(_speaks_against(told, claim.captions) for _, _, told in against):
         return NOT, f"{'; '.join(_said(*own) for own in against)} ({where})"
+    if against:
+        return UNKNOWN, f"too few captions: {'; '.join(_said(*own) for own in against)} ({where})"
     if missing or len(found) < len(told):
         lacking = f"no records of {', '.join(missing)}" if missing else "figures are missing"
         return UNKNOWN, f"{lacking} ({where})" + (f"; {'; '.join(_said(*own) for own in found)}" if found else "")
     return REPRODUCED, f"{'; '.join(_said(*own) for own in found)} ({where})"
+
+
+def _speaks_against(told: Told, enough: int) -> bool:
+    return told.word == "behind" or (told.word == "level" and told.comparison.captions >= enough)
 
 
 def _places(suite: str) -> tuple[str, str]:
