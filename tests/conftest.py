@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
 import gc
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +16,29 @@ from selfcascade import load_bundled
 from selfcascade.cost import timing
 from tiny import TINY
 
+COLLECTED_EVERY = 20.0  # seconds, at least
+_collected = [0.0]
 gc.disable()  # while all is imported, of which nothing is garbage
 
 
 def pytest_collection_finish() -> None:
-    """The libraries are there to stay: the garbage collector need not go over them again and again."""
+    """The libraries are there to stay: the garbage collector need not go over them again and again.
+
+    Tests import more of them. So the oldest generation is collected seldom, and what survives is not looked at again.
+    """
     gc.freeze()
+    gc.set_threshold(20_000, 20, 1_000_000)
     gc.enable()
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Collects all garbage after each file of tests, unless that was done in the last seconds."""
+    now = time.monotonic()
+    if nextitem is None or item.path == nextitem.path or now - _collected[0] < COLLECTED_EVERY:
+        return
+    gc.collect()
+    gc.freeze()
+    _collected[0] = time.monotonic()
 
 
 @pytest.fixture(scope="session", autouse=True)
