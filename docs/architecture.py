@@ -82,11 +82,13 @@ ROOMS = {
         (
             "base_models",
             "cascade",
+            "cost",
             "data",
             "media",
             "methods",
             "metrics",
             "models",
+            "options",
             "pipeline",
             "processes",
             "upsamplers",

@@ -81,6 +81,7 @@ def estimate(
     family: type[Family] | None = None,
     vae_tiling: bool | None = None,
     measures: Saving = WHOLE,
+    timed: bool = True,
 ) -> list[StageCost]:
     """The cost of each stage of a plan. Nothing is sampled, but the networks run for under a second to be timed.
 
@@ -99,6 +100,7 @@ def estimate(
         family: A subclass of `selfcascade.Family` for this pipeline; None takes the one registered for its class.
         vae_tiling: Whether the VAE works in tiles; None: from 2048 x 2048 pixels on.
         measures: The parts in which the call runs.
+        timed: Whether seconds are estimated; without them no network runs.
 
     Raises:
         ValueError: `batch` or `frames` is not a positive whole number, or the pipeline is not supported.
@@ -118,7 +120,7 @@ def estimate(
         with torch.no_grad():
             costs = StepCosts(own, batch, frames if own.video else None, native, dict(arguments or {}), measures)
             with tiles(own.vae, measures.tile):
-                return _costs(own, costs, plan, guided, upsampling, attention, vae_tiling)
+                return _costs(own, costs, plan, guided, upsampling, attention, vae_tiling, timed)
     except CannotCount as error:
         words = f"the FLOPs, time and memory of {own.name} cannot be estimated before it runs"
         warnings.warn(f"{words}: {error}", UserWarning, stacklevel=2)
@@ -132,6 +134,7 @@ def estimate_call(
     batch: int = 1,
     arguments: Mapping[str, Any] | None = None,
     measures: Saving = WHOLE,
+    timed: bool = True,
 ) -> list[StageCost]:
     """The cost of each stage of a call with these options.
 
@@ -141,7 +144,7 @@ def estimate_call(
         options: Options of the call; the preset supplies what they leave out.
         batch: Pictures or clips made together.
         arguments: Keywords for the pipeline's call, such as pictures that steer it.
-        measures: The parts in which the call runs.
+        measures, timed: See `estimate`.
     """
     preset = cascade.chosen_preset(options)
     attention = attention_of(cascade.family, preset.attention, asked=options.attention is not None)
@@ -157,6 +160,7 @@ def estimate_call(
         family=type(cascade.family),
         vae_tiling=options.vae_tiling,
         measures=measures,
+        timed=timed,
     )
 
 
@@ -198,6 +202,7 @@ def _costs(
     upsampling: str | None,
     attention: str,
     vae_tiling: bool | None,
+    timed: bool,
 ) -> list[StageCost]:
     pipe: Any = family.pipe
     weights = weights_of(family)
@@ -208,7 +213,7 @@ def _costs(
         coders = coders_of(family, costs.latents(*keys[0]), last, vae_tiling)
         codings = codings_of(coders, [stage for stage, _ in plan], upsampling)
         # An offloaded network would be timed with its transfer, which a run pays once for many steps.
-        resident = family.denoiser.device == family.vae.device == pipe._execution_device
+        resident = timed and family.denoiser.device == family.vae.device == pipe._execution_device
         step_seconds = costs.seconds(keys) if resident else {}
         coding_seconds = iter(coders.seconds([one for own in codings for one in own])) if resident else None
     results = []

@@ -25,6 +25,7 @@ from selfcascade.evaluation import sample
 from selfcascade.evaluation.make_samples import REAL, weights_digest
 from selfcascade.evaluation.parts import Parts, in_parts
 from selfcascade.evaluation.per_picture import record_of, write_record
+from selfcascade.evaluation.tflops import planned_tflops
 from selfcascade.experiments.experiment import read_experiment
 from selfcascade.experiments.measured import how_made, measured
 from selfcascade.experiments.prepared import Prepared, check_processes, load_pipe
@@ -189,7 +190,7 @@ class Run:
 
         def finish(parts: Parts) -> dict[str, float]:
             made = how_made(self.experiment, self.prepared, name, upsamplers is not None, trained)
-            headlines = self._evaluate(step, name, counts, parts, made)
+            headlines = self._evaluate(step, name, counts, parts, made, upsamplers is not None)
             shutil.rmtree(folder)
             return headlines
 
@@ -201,7 +202,7 @@ class Run:
             return processes.of_main(lambda: finish(parts))
 
     def _evaluate(
-        self, step: int, name: str, counts: list[int], parts: Parts, made: dict[str, Any]
+        self, step: int, name: str, counts: list[int], parts: Parts, made: dict[str, Any], tuned: bool
     ) -> dict[str, float]:
         """Writes the results of samples, reading one part of them at a time; returns their headline figures."""
         headlines, prepared = dict[str, float](), self.prepared
@@ -209,11 +210,12 @@ class Run:
             shown = self._path(name, step, 0).with_name(f"{name}-step{step:06d}.webp")
             write_sheet(shown, torch.cat(list(parts.pictures(PICTURES))), prepared.prompts, self.experiment.fps)
         seconds = float(torch.cat(list(parts.each("seconds"))).mean())
+        tflops = planned_tflops(prepared.pipe, prepared.samplings[name], tuned, self.experiment.frames)
         for count in counts:
             figures, record = measured(self.experiment, prepared, name, parts, count)
             if record is not None:  # before the result, which says that all is there
                 write_record(record_of(self._path(name, step, count)), record)
-            self._write(step, name, count, seconds, {"made_by": made, **figures})
+            self._write(step, name, count, seconds, {"tflops_per_sample": tflops, "made_by": made, **figures})
             headlines |= {f"{name}_{key}": figures[key][0] for key in HEADLINES if key in figures}
         return headlines
 

@@ -11,6 +11,7 @@ from PIL import Image
 from selfcascade.media.save_pictures import check_place
 from selfcascade.media.whole_files import write_whole
 from selfcascade.report.claims import verdicts
+from selfcascade.report.frontier import quality_beside_cost
 from selfcascade.report.made_how import conditions, ladder
 from selfcascade.report.page import page
 from selfcascade.report.paper import PAPER, TITLES, paper_rows
@@ -69,6 +70,10 @@ def write_report(experiments: Path, output: Path, costs: Path | None = None) -> 
             lines += _clip_grids(suite, pictures.get(suite, []), output, written)
         else:
             lines += _grids(suite, pictures.get(suite, []), output, written)
+    beside = output / "quality-beside-cost.webp"
+    found = quality_beside_cost({**tables, **splits}, measured, beside)
+    written += [beside] if found else []
+    lines += found
     if measured is not None:
         lines += _costs(tables, measured, output, written)
     texts = {"README.md": "\n".join(lines)}
