@@ -137,6 +137,14 @@ def test_a_run_is_cancelled_and_a_wrong_size_refused_in_a_sentence(page: Any, st
     keep(page, "refused")
 
 
+def test_the_size_follows_a_scale_that_changes_fast(page: Any) -> None:
+    panel = page.get_by_role("tabpanel").filter(visible=True)
+    scale = panel.get_by_role("spinbutton", name="Scale")
+    for typed in ("3", "3.5", "4"):
+        scale.fill(typed)
+    page.wait_for_function("[...document.querySelectorAll('input')].filter(one => one.value === '256').length === 2")
+
+
 def test_an_own_picture_is_upscaled(page: Any, tmp_path: Path) -> None:
     Image.effect_noise((96, 64), 80).save(tmp_path / "own.png")
     panel = tab(page, "Upscale")

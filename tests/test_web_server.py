@@ -89,6 +89,13 @@ def test_a_plan_is_told_before_anything_runs(client: Any) -> None:
     assert refused.startswith("This cannot be made: size must have at most 16 times the pixels")
 
 
+def test_the_last_of_several_changes_counts(client: Any) -> None:
+    """By default gradio leaves out events that come while an earlier one is answered."""
+    modes = {one["api_name"]: one["trigger_mode"] for one in client.config["dependencies"]}
+    answers = ("resize", "_pick", "plan", "plan_upscale", "plan_clip", "plan_ways")
+    assert {modes[name] for name in answers} == {"always_last"}
+
+
 def test_a_field_for_numbers_holds_one_from_the_start(client: Any) -> None:
     """A browser sends 0 for one that holds none, which would overrule the preset."""
     fields = [one["props"] for one in client.config["components"] if one["type"] == "number"]

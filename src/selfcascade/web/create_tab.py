@@ -74,7 +74,9 @@ def front_fields(desk: Desk, preset: bool = True) -> tuple[Front, Any]:
         size = sides(cascade.native_size, scale, ratio, cascade.multiple)
         return size.width, size.height
 
-    gr.on([scale.input, ratio.input], spoken(resize), [scale, ratio], [width, height], **LIGHT)
+    gr.on(
+        [scale.input, ratio.input], spoken(resize), [scale, ratio], [width, height], trigger_mode="always_last", **LIGHT
+    )
     return Front(prompt, chosen, height, width, seed), draw
 
 
@@ -122,7 +124,7 @@ def create_tab(desk: Desk, page: gr.Blocks) -> None:
         **MODEL,
         show_progress_on=[samples],
     )
-    samples.select(spoken(_pick), made, [picked, note], **LIGHT)
+    samples.select(spoken(_pick), made, [picked, note], trigger_mode="always_last", **LIGHT)
     enlarged = enlarge.click(
         spoken(_enlarging(desk, front, found)), [made, picked, *settings], [slider, stages, saved, note], **MODEL,
         show_progress_on=[slider],
