@@ -9,8 +9,9 @@ from PIL import Image
 
 from command_line import WITH_MODEL, record, refuse, run, succeed
 from selfcascade import METHODS, FeatureUpsamplers
+from selfcascade.cli.compare import _names
 from selfcascade.models import bundled_upsamplers
-from selfcascade.options import uses
+from selfcascade.options import Options, uses
 from tiny import TINY
 
 pytestmark = pytest.mark.usefixtures("workplace")
@@ -66,6 +67,7 @@ def test_the_bundled_model_has_upsamplers_of_its_own() -> None:
     named = ["--method", "self-cascade-tuned", "--steps", "3", "--output", "tuned.png"]
     (path,) = succeed("generate", "a house", *named)
     assert settings_of(path)["upsamplers"] == bundled_upsamplers()[0]
+    assert "self-cascade-tuned" in _names(None, Options(prompt="a house"))  # what `compare` compares
     assert all(f" {name} " in uses()["upsamplers"].help for name in bundled_upsamplers())
 
 

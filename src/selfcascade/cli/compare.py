@@ -117,8 +117,7 @@ def _names(methods: str | None, options: Options) -> list[str]:
 def _check(asked: Sequence[Options], names: Sequence[str]) -> None:
     """Raises, before a model is loaded, if a method is unknown, or an option is taken by none of them."""
     for one in asked:
-        own = one.changed(upsamplers=upsamplers_of(one)) if one.method == TUNED else one
-        check_method(_for_method(own, own.method))
+        check_method(_for_method(one, one.method))
     for name in names:
         if not any(METHOD_OPTIONS[one.method].accepts(name) for one in asked):
             raise OptionError(f"{{{name}}} is for {takers(name)}, which the comparison leaves out")
@@ -142,13 +141,15 @@ def _loaded(options: Options) -> dict[str, Any]:
 
 
 def _for_method(options: Options, name: str) -> Options:
-    """The options that this method takes, with the bundled weights for the super-resolver."""
+    """The options that this method takes, with the bundled weights for those that need some."""
     from selfcascade.models import BUNDLED_SUPER_RESOLVER
 
     resolver = name == "sr" and options.model == "bundled" and BUNDLED_SUPER_RESOLVER.is_dir()
     own = options.changed(method=name, weights="bundled" if resolver else None)
     if name not in METHOD_OPTIONS:
         return own
+    if name == TUNED:
+        own = own.changed(upsamplers=upsamplers_of(own))
     return own.changed(**{option: None for option in own.given() if not METHOD_OPTIONS[name].accepts(option)})
 
 
