@@ -33,6 +33,7 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 RUN, SHOWN = ("python", "sh"), ("json", "text")
+HERE = re.compile(r"^cat > (\S+) <<'END'\n(.*?)^END$", re.MULTILINE | re.DOTALL)
 
 # All that is not run as written, and why: what is written, what runs in its place. Beside these, each Hub id is a
 # folder of that name with a model of the same class (`tiny.documents.MODELS`).
@@ -73,9 +74,13 @@ class Block:
         """For the test's report."""
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
+    def files(self) -> dict[str, str]:
+        """The files that a block of `sh` writes, with what is in them."""
+        return dict(HERE.findall(self.text))
+
     def commands(self) -> list[list[str]]:
-        """The words of each command of a block of `sh`, as a shell would split them."""
-        lines = self.text.replace("\\\n", " ").splitlines()
+        """The words of each command of a block of `sh`, as a shell would split them; files are not among them."""
+        lines = HERE.sub("", self.text).replace("\\\n", " ").splitlines()
         return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 

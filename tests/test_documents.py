@@ -126,6 +126,8 @@ def test_every_block_of_a_page_runs_from_top_to_bottom(page: Path, world: Path) 
 
 
 def run_commands(block: Block) -> None:
+    for name, content in block.files().items():
+        Path(name).write_text(content)
     for words in block.commands():
         line = shlex.join(words)
         if is_left_out(line) or words[1] == "--install-completion":
