@@ -40,7 +40,9 @@ def tables(tmp_path: Path) -> Any:
         ("d", 0.1, {}),
     ):
         steps = 50 if name == "d" else 25
-        write_result(place / name / "seed-0", "4x", 0.9, sampling={**size, "num_inference_steps": steps}, patch_kid=[kid], **more)
+        write_result(
+            place / name / "seed-0", "4x", 0.9, sampling={**size, "num_inference_steps": steps}, patch_kid=[kid], **more
+        )
     return read_tables(tmp_path, ReportConfig())
 
 
