@@ -32,7 +32,7 @@ def test_the_frontier_is_of_those_that_none_beats(pairs: list[tuple[float, float
 def tables(tmp_path: Path) -> Any:
     """Four methods: two state their cost, one has a cost counted apart, one was sampled with other steps."""
     place = tmp_path / "suite" / "results"
-    size = {"height": 128, "width": 128, "num_inference_steps": 25}
+    size = {"height": 128, "width": 128}
     for name, kid, more in (
         ("a", 0.5, {"tflops_per_sample": 1.0}),
         ("b", 0.2, {"tflops_per_sample": 3.0}),
