@@ -22,6 +22,7 @@ from selfcascade.cost import timing
 from selfcascade.cost.coding import PictureCoders as Coders
 from selfcascade.cost.forward import ForwardCost, LiveBytes, MeasuredNetwork, count, unet_cost, unet_forward, vae_decode
 from selfcascade.cost.plan import estimate, scheduled_steps, unet_tflops
+from selfcascade.cost.steps import Kind, StepCosts
 from selfcascade.cost.workspace import workspace_of
 from tiny import TINY
 
@@ -363,3 +364,12 @@ def test_attention_of_the_cpu_packs_keys_and_values_in_half_precision(dtype: tor
     with LiveBytes(workspace_of(query.device)) as memory, torch.no_grad():
         scaled_dot_product_attention(query, query, query)
     assert memory.peak == plain.peak + packed * query.nbytes
+
+
+def test_a_clip_of_many_frames_costs_less_with_local_attention() -> None:
+    pipe: Any = TINY["wan"].shared()
+    family, native = family_of(pipe), Size(*TINY["wan"].native)
+    size = Size(4 * native.height, 4 * native.width)
+    costs = StepCosts(family, 1, 9, native, TINY["wan"].inputs | {"num_frames": 9})
+    full, local = (costs.cost(size, Kind(None, local)).attention_flops for local in (False, True))
+    assert local < 0.5 * full  # a sixteenth of the keys within the clip, all of the text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import weakref
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
@@ -105,7 +106,8 @@ def dry_step(
     """
     calls = Calls(changing=changing, pieces=pieces)
     stage = Stage(0, 2, size, 2 if changing else 1, None, guidance_scale)
-    around = [functools.partial(_above, family, context, pivot) for context in contexts]
+    shape = () if pivot is None else (*_latent_frames(family, request), *family.latent_size(pivot))
+    around = [functools.partial(_above, context, shape) for context in contexts]
     request = replace(request, output_type="latent")
     with counting(), _weightless(family, calls), torch.random.fork_rng(), torch.no_grad():  # pyright: ignore[reportUnknownMemberType]
         made = PipelineBaseModel(family, request, contexts=around).sample(stage)
@@ -114,14 +116,21 @@ def dry_step(
 
 
 def _above(
-    family: Family, context: StageContext, pivot: Size | None, stage: Stage, _: Tensor | None
+    context: StageContext, shape: tuple[int, ...], stage: Stage, _: Tensor | None
 ) -> contextlib.AbstractContextManager[None]:
-    """The context for a stage above the base whose pivot has this size."""
-    if pivot is None:
+    """The context for a stage above the base whose pivot has latents of this shape; () for the base stage."""
+    if not shape:
         return context(stage, None)
-    frames = (1,) if family.video else ()
-    latents = torch.empty(1, 1, *frames, *family.latent_size(pivot), device="meta")
-    return context(replace(stage, index=1), latents)
+    return context(replace(stage, index=1), torch.empty(1, 1, *shape, device="meta"))
+
+
+def _latent_frames(family: Family, request: Request) -> tuple[int, ...]:
+    """Number of latent frames of the request's clip, or of the pipeline's default; () for pictures."""
+    if not family.video:
+        return ()
+    default: Any = inspect.signature(family.pipe.__call__).parameters[family.frames_name].default
+    frames = request.arguments.get("num_frames", default)
+    return (family.latent_frames(frames) if isinstance(frames, int) else 1,)
 
 
 @contextlib.contextmanager
