@@ -90,6 +90,8 @@ benchmarks/methods.json: | $(READY)
 
 benchmarks: $(READY) ## Measure costs again: benchmarks/*.md
 	$(BIN)/python benchmarks/flops.py
+	$(BIN)/python benchmarks/costs.py
+	$(BIN)/python benchmarks/turns.py
 	$(BIN)/python benchmarks/attention.py
 	$(BIN)/python benchmarks/seams.py
 	$(BIN)/python benchmarks/seconds.py

@@ -53,3 +53,36 @@ def test_what_local_attention_costs_is_linear_in_pixels() -> None:
         pixels = row["height"] * row["width"] / (native["height"] * native["width"])
         if pixels >= 1:
             assert row["local"] / native["full"] == pytest.approx(pixels, rel=0.1)
+
+
+def test_a_network_that_nothing_changes_costs_what_the_planner_says_of_direct_inference(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    costs, pipelines, unets = (importlib.import_module(name) for name in ("costs", "pipelines", "unet_methods"))
+    pipe, size = QUICK.build(), Size(128, 128)
+    parts = (pipelines.weightless(type(part).from_config, config=part.config) for part in (pipe.vae, pipe.unet))
+    vae, unet = parts
+    scheduler = pipelines.library.DDIMScheduler(**pipelines.NOISE)
+    kind = pipelines.library.StableDiffusionPipeline
+    weightless = pipelines.on_cpu(kind(vae, None, None, unet, scheduler, None, None, requires_safety_checker=False))
+    model = pipelines.Model(lambda: weightless, pipelines.embeddings(77, 16), Size(64, 64), {}, {})
+    direct = costs.planned(SelfCascade(weightless, native_size=size), model, size)
+    assert unets.changed(weightless, size, lambda timestep: None) == pytest.approx(direct.network, rel=1e-9)
+    assert unets.changed(weightless, size, lambda timestep: timestep) == pytest.approx(direct.network, rel=1e-9)
+    paper = costs.planned(SelfCascade(weightless), model, size, preset="paper")
+    assert [stage.height for stage, _ in paper.stages] == [64, 128] and paper.last < paper.network < direct.network * 2
+    upsamplers = costs.tuned_cascade(weightless, "full").upsamplers
+    assert 0 < unets.upsampling_adds(weightless, upsamplers, paper.stages) < paper.network
+
+
+def test_the_default_preset_with_local_attention_costs_the_same_a_pixel_at_every_size() -> None:
+    rows = json.loads((BENCHMARKS / "costs.json").read_text())["rows"]
+    a_pixel: dict[str, list[float]] = {}
+    for row in rows:
+        if (row["method"], row["attention"]) == ("quality", "local"):
+            steps, pixels = row["stages"][-1][-1], row["height"] * row["width"]
+            a_pixel.setdefault(row["model"], []).append(row["last"] / steps / pixels)
+    assert len(a_pixel) >= 4
+    for values in a_pixel.values():
+        assert max(values) / min(values) < 1.1

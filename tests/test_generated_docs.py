@@ -12,7 +12,7 @@ from selfcascade import SelfCascade
 from selfcascade.base_models import FAMILIES, UNSERVED
 
 ROOT = Path(__file__).parents[1]
-BENCHMARKS = ("attention", "seams", "flops", "seconds", "training", "methods")
+BENCHMARKS = ("attention", "seams", "flops", "costs", "turns", "seconds", "training", "methods")
 
 
 def script(folder: str, name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
