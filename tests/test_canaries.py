@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from cascade_runs import QUICK, sampled
-from selfcascade import METHODS
+from selfcascade import METHODS, PRESETS
 from selfcascade.cascade import Size
 from selfcascade.evaluation import open_benchmark, provenance
 from selfcascade.metrics.damages import blurred
@@ -32,7 +32,12 @@ def numbers(values: torch.Tensor) -> list[float]:
 
 
 def of_method(name: str) -> list[float]:
-    return numbers(sampled(name, QUICK.build(), QUICK))
+    own = {"preset": "rgb"} if name == "self-cascade" else {}  # presets have revisions of their own
+    return numbers(sampled(name, QUICK.build(), QUICK, **own))
+
+
+def of_preset(name: str) -> list[float]:
+    return numbers(sampled("self-cascade", QUICK.build(), QUICK, preset=name, num_inference_steps=25))
 
 
 def of_figures(folder: Path) -> dict[str, list[float]]:
@@ -59,6 +64,12 @@ def test_samples_are_those_of_the_revision(name: str, held: dict[str, Any]) -> N
     assert of_method(name) == pytest.approx(held["methods"][name], rel=1e-3, abs=1e-3)
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_samples_are_those_of_the_preset_s_revision(name: str, held: dict[str, Any]) -> None:
+    assert held["preset revisions"].get(name, 1) == provenance.PRESET_REVISIONS.get(name, 1), "write the new numbers"
+    assert of_preset(name) == pytest.approx(held["presets"][name], rel=1e-3, abs=1e-3)
+
+
 def test_figures_are_those_of_the_protocol(held: dict[str, Any], tmp_path: Path) -> None:
     assert held["protocol"] == provenance.PROTOCOL, "write the new numbers"
     found = of_figures(tmp_path)
@@ -75,6 +86,8 @@ if __name__ == "__main__":
             "protocol": provenance.PROTOCOL,
             "revisions": provenance.REVISIONS,
             "methods": {name: of_method(name) for name in SAMPLED},
+            "preset revisions": provenance.PRESET_REVISIONS,
+            "presets": {name: of_preset(name) for name in PRESETS},
             "figures": of_figures(Path(folder)),
         }
     PLACE.write_text(json.dumps(content, indent=1) + "\n")

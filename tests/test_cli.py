@@ -74,6 +74,7 @@ def test_a_record_with_other_options_is_another_picture() -> None:
         "pivot_step": [700],
         "anchor": 0.0,
         "energy": 0.0,
+        "attention": "full",
     }
 
 

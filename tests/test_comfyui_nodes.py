@@ -22,6 +22,7 @@ from tiny import TINY
 
 STEPS, CFG, SEED, SIDE = 5, 3.0, 5, 8
 VALUES: dict[str, Any] = {"steps": STEPS, "cfg": CFG, "sampler_name": "euler", "scheduler": "simple", "scale": 2.0}
+VALUES["attention"] = "full"  # attention patches have no stand-in
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,8 @@ def sampled(nodes: ModuleType, model: Any, texts: Any, pipe: Any, latent: Any = 
 
 
 def library(pipe: Any, upsamplers: Any = None, **options: Any) -> Tensor:
-    given = {"num_inference_steps": STEPS, "guidance_scale": CFG, "output_type": "latent", "scale": 2.0, **options}
+    given = {"num_inference_steps": STEPS, "guidance_scale": CFG, "output_type": "latent", "scale": 2.0}
+    given |= {"attention": "full", **options}
     native = (SIDE * pipe.vae_scale_factor,) * 2
     return SelfCascade(pipe, upsamplers, native)(
         "a house", generator=torch.Generator().manual_seed(SEED), **given
@@ -106,6 +108,16 @@ def test_latents_are_the_librarys(
     assert close(made, pipe, library(pipe, **options))
     assert close(base, pipe, library(pipe, **{**options, "scale": 1.0}))
     assert told.count("K = ") == (1 if options.get("scale", 2.0) == 2 else 2)
+
+
+def test_a_preset_with_local_attention_has_full_where_attention_cannot_be_replaced(
+    nodes: ModuleType, model: Any, texts: Any, pipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(sys.modules["comfy.ldm.modules.attention"], "wrap_attn")
+    made, _, told = sampled(nodes, model, texts, pipe, preset="quality", attention="preset")
+    assert close(made, pipe, library(pipe, preset="quality")) and "full attention" in told
+    with pytest.raises(ValueError, match="attention 'local' needs a ComfyUI whose attention can be replaced"):
+        sampled(nodes, model, texts, pipe, preset="quality", attention="local")
 
 
 def test_the_tuned_version_is_the_librarys(
@@ -183,7 +195,8 @@ def test_a_users_picture_is_enlarged_as_by_the_library(nodes: ModuleType, model:
     pixels = torch.rand(1, side, side, 3, generator=torch.Generator().manual_seed(1))
     node, values = nodes.NODE_CLASS_MAPPINGS["SelfCascadeUpscale"](), {**VALUES, "native_size": side}
     image, latents, _ = node.upscale(pixels, model, *texts, standin.VAE(pipe), SEED, **values)
-    given = {"num_inference_steps": STEPS, "guidance_scale": CFG, "output_type": "latent", "scale": 2.0}
+    given: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": CFG, "output_type": "latent", "scale": 2.0}
+    given["attention"] = "full"
     generator = torch.Generator().manual_seed(SEED)
     cascade = SelfCascade(pipe, native_size=(side, side))
     out = cascade.upscale(pixels.movedim(-1, 1), "a house", generator=generator, **given)

@@ -1,6 +1,7 @@
 """What a call does where it does not say: the same in Python and on the command line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from diffusers import KDPM2DiscreteScheduler, StableDiffusionPipeline
 from PIL import Image
 
 from cascade_runs import FAMILIES, QUICK, SD, run, seeded
-from command_line import WITH_MODEL, record, succeed
+from command_line import WITH_MODEL, record, refuse, succeed
 from command_line import run as run_command
 from selfcascade import PRESETS, SelfCascade, load_bundled, load_model
 from selfcascade.base_models.stage_scheduler import training_steps
+from selfcascade.making import load, make
+from selfcascade.options import Options
 from selfcascade.options.presets import DEFAULT_PRESET, ModelDefaults, defaults_of
 from tiny import TINY, TinyPipeline
 
@@ -56,7 +59,7 @@ def test_the_bundled_models_carry_what_they_were_measured_with() -> None:
         cascade = SelfCascade(load_bundled("cpu", video=video))
         assert cascade.defaults == ModelDefaults(num_inference_steps=25, guidance_scale=3.0)
         stages = cascade.plan()
-        assert [(stage.num_inference_steps, stage.guidance_scale) for stage in stages] == [(25, 3.0)] * 2
+        assert [(stage.num_inference_steps, stage.guidance_scale) for stage in stages] == [(25, 3.0), (10, 3.0)]
         assert [stage.pivot_step for stage in stages] == [None, 500]
 
 
@@ -92,8 +95,8 @@ def test_a_folder_carries_defaults_that_a_call_overrides(tmp_path: Path) -> None
     (base, above) = cascade.plan()
     assert (above.size, above.num_inference_steps, above.guidance_scale) == ((128, 192), 3, 2.5)
     assert (base.num_inference_steps, above.pivot_step) == (3, 700)
-    (_, above) = cascade.plan(num_inference_steps=8, guidance_scale=1.0, preset="fast")
-    assert (above.num_inference_steps, above.guidance_scale, above.pivot_step) == (4, 1.0, 300)
+    (_, above) = cascade.plan(num_inference_steps=50, guidance_scale=5.0, preset="fast")
+    assert (above.num_inference_steps, above.guidance_scale, above.pivot_step) == (8, 1.0, 500)
     assert SelfCascade(pipe, native_size=(128, 128)).native_size == (128, 128)
 
 
@@ -146,6 +149,43 @@ def test_a_record_without_a_preset_means_the_papers() -> None:
     smaller = ["--height", "128", "--width", "128", "--output", "small.png"]
     assert run_command("generate", "--from", "old.json", *smaller).exit_code == 0
     assert record("small.png")["settings"]["pivot_step"] == [700]
+
+
+@pytest.mark.parametrize(
+    ("name", "once"),
+    [("quality", {"step_share": 1.0, "attention": "full"}), ("fast", {"step_share": 0.5, "attention": "full"})],
+)
+def test_a_record_means_the_preset_of_its_time(name: str, once: dict[str, Any], models: Path) -> None:
+    """Records of version 0.1 do not tell steps and guidance above the base, nor, at first, attention."""
+    size = {"height": 256, "width": 256, "native_size": (64, 64)}
+    preset = replace(PRESETS[name], guided=True, **once)
+    options = load(Options(model=str(models / "sd"), prompt="a house", preset=preset, num_inference_steps=12, **size))
+    made = make(*options)
+    old = made.record()
+    assert old["settings"]["preset"] == name and old["result"]["preset"] == {
+        "guided": True,
+        "step_share": once["step_share"],
+    }
+    del old["result"]["preset"], old["settings"]["attention"]
+    Path("old.json").write_text(json.dumps(old))
+    result = run_command("generate", "--from", "old.json", "--output", "again.png")
+    assert "the pixels are the same as recorded" in result.stderr
+    made_again = run_command("generate", "--from", "again.json", "--output", "third.png")
+    assert "the pixels are the same as recorded" in made_again.stderr
+    now = run_command("generate", "--from", "old.json", "--preset", name, "--output", "now.png")
+    assert now.exit_code == 0 and record("now.png")["result"]["sha256"] != old["result"]["sha256"]
+
+
+@pytest.mark.parametrize(
+    "told", [3, {"step_share": 0.5}, {"step_share": 2, "guided": True}, {"guided": 1, "step_share": 1.0}]
+)
+def test_a_preset_that_no_record_can_hold_is_refused(told: Any) -> None:
+    (first,) = succeed("generate", "a house", *WITH_MODEL, "--native-size", "64x64", "--output", "first.png")
+    changed = record(first)
+    changed["result"]["preset"] = told
+    Path("changed.json").write_text(json.dumps(changed))
+    words = refuse("generate", "--from", "changed.json")
+    assert "changed.json" in words and ("step_share" in words or "guided" in words)
 
 
 def test_upsamplers_keep_the_preset_they_were_trained_for(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from selfcascade.base_models.pivot_controls import HALF_STEPS, Anchor, low_band,
 from selfcascade.base_models.renoising import add_noise_at_start
 from selfcascade.base_models.stage_scheduler import matched_step, stage_scheduler, whole_schedule
 from selfcascade.options.presets import Preset
-from tiny import TinyPipeline, add_tiny_lora, tiny_controlnet
+from tiny import TINY, TinyPipeline, add_tiny_lora, tiny_controlnet
+from tiny.everything import CONTRACT
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -214,23 +215,55 @@ def test_a_preset_of_ones_own_starts_at_steps_of_equal_signal_to_noise_ratio() -
     assert [stage.num_inference_steps for stage in planned] == [50, 25, 25]
     given = SelfCascade(pipe, native_size=(64, 64)).plan(256, 256, num_inference_steps=[9, 8, 7], preset=own)
     assert [stage.num_inference_steps for stage in given] == [9, 8, 7]
-    made = run(pipe, SMALL, preset=own)
+    made = run(pipe, SMALL, preset=own, num_inference_steps=8)
     spelled_out: dict[str, Any] = {"pivot_step": expected[0], "upsampling": "rgb", "anchor": 0.5, "energy": 1.0}
-    spelled = run(pipe, SMALL, num_inference_steps=[4, 2], **spelled_out)
+    spelled = run(pipe, SMALL, num_inference_steps=[8, 4], **spelled_out)
     assert torch.equal(made.images, spelled.images)
 
 
 @pytest.mark.parametrize(
     ("name", "spelled_out"),
     [
-        ("quality", {"pivot_step": 500, "upsampling": "rgb", "anchor": 0.5, "energy": 1.0}),
-        ("fast", {"pivot_step": 300, "upsampling": "rgb", "num_inference_steps": [8, 4]}),
+        ("quality", {"num_inference_steps": [25, 10]}),
+        ("fast", {"num_inference_steps": [25, 4], "guidance_scale": [4.0, 1.0]}),
     ],
 )
 def test_named_presets_are_what_was_measured(name: str, spelled_out: dict[str, Any]) -> None:
     pipe: Any = SD.shared()
-    made = run(pipe, SMALL, preset=name, num_inference_steps=8)
-    assert torch.equal(made.images, run(pipe, SMALL, **{"num_inference_steps": 8, **spelled_out}).images)
+    given: dict[str, Any] = {"num_inference_steps": 25, "guidance_scale": 4.0}
+    levers = {"pivot_step": 500, "upsampling": "rgb", "anchor": 0.5, "energy": 1.0, "attention": "local"}
+    made = run(pipe, SMALL, preset=name, **given)
+    assert torch.equal(made.images, run(pipe, SMALL, preset="rgb", **given | levers | spelled_out).images)
+
+
+@pytest.mark.parametrize(
+    ("given", "guidance"),
+    [
+        ({}, [None, 1.0]),
+        ({"guidance_scale": 6.0}, [6.0, 1.0]),
+        ({"guidance_scale": 0.0}, [0.0, 0.0]),
+        ({"guidance_scale": [6.0, 3.0]}, [6.0, 3.0]),
+        ({"stage_negative_prompt": "blur", "guidance_scale": 6.0}, [6.0, 6.0]),
+    ],
+)
+def test_a_preset_leaves_guidance_out_unless_a_call_says_otherwise(given: Any, guidance: list[float | None]) -> None:
+    calls: list[int] = []
+    pipe: Any = SD.build()
+    pipe.unet.register_forward_pre_hook(lambda module, arguments: calls.append(len(arguments[0])))
+    out = run(pipe, SMALL, preset="fast", num_inference_steps=8, **given)
+    assert [result.stage.guidance_scale for result in out.stages] == guidance
+    branches = [2 if scale is None or scale > 1 else 1 for scale in guidance]
+    assert calls == [many for result, many in zip(out.stages, branches, strict=True) for _ in range(result.steps)]
+
+
+GUIDED_OTHERWISE = TINY["flux"], TINY["qwen-image"], *(one for one in CONTRACT if "LatentConsistency" in one.name)
+
+
+@pytest.mark.parametrize("family", GUIDED_OTHERWISE, ids=lambda family: family.name)
+def test_guidance_that_cannot_be_left_out_stays(family: TinyPipeline) -> None:
+    cascade = SelfCascade(family.shared(), native_size=family.native)
+    assert not cascade.family.leaves_guidance_out
+    assert cascade.plan(preset="fast")[1].guidance_scale is None
 
 
 @pytest.mark.parametrize("lever", ["anchor", "energy"])

@@ -174,6 +174,8 @@ def test_results_that_would_be_made_otherwise_are_refused(
     assert protocol_of(result) == f"protocol {provenance.PROTOCOL}"
     del result["made_by"]  # as results were before they said so
     assert unlike(result, {}) is None and protocol_of(result) == "protocol 1"
+    result["sampling"]["preset"] = "quality"  # whose values have changed since then
+    assert unlike(result, {}) == "an earlier preset 'quality'"
 
 
 def test_test_captions_come_last_and_whole(suite: Path, tmp_path: Path) -> None:

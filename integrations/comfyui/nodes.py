@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import comfy.sample
@@ -54,8 +55,10 @@ class Asked:
         patch = getattr(model.model.diffusion_model, "patch_size", 1)
         self.multiple = max(8, self.factor * (patch if isinstance(patch, int) else 1))
         reason = why_not_local(model) if self.preset.attention == "local" else None
-        if reason is not None:
+        if reason is not None and self.options.attention is not None:
             raise ValueError(reason)
+        if reason is not None:  # a preset's local attention is for models that support it
+            self.preset = replace(self.preset, attention="full")
 
     def stages(self, latents: Tensor, finished: bool) -> tuple[Stage, ...]:
         """The stages from these latents on."""

@@ -21,6 +21,7 @@ from selfcascade.options.checks import OptionError
 Sigmas = Callable[[int], Sequence[float]]
 Shift = Callable[[int], float]
 
+LEAST_STEPS = 4  # of a schedule that a preset shortens
 NOISE_SHARE = 0.95  # of T: from here on a stage would start from almost pure noise
 
 
@@ -111,8 +112,11 @@ def last_timesteps(
 
 
 def shortened(schedules: Schedules, steps: int, share: float, pivot_step: int) -> int:
-    """Number of steps: this share of all, or as many more as are needed to have one at or below K."""
-    least = max(1, round(share * steps))
+    """Number of steps: this share of all, or as many more as are needed to have one at or below K.
+
+    There are at least four, or all of fewer: models that were distilled to few steps need each of them.
+    """
+    least = max(min(steps, LEAST_STEPS), round(share * steps))
     enough = (few for few in range(least, steps) if max(schedules.last_timesteps(few), default=0.0) <= pivot_step)
     return next(enough, steps)
 

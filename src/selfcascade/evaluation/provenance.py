@@ -28,18 +28,20 @@ from selfcascade.pipeline import SelfCascade
 
 PROTOCOL = 2  # raised when captions, seeds, sampling or figures of all methods change
 REVISIONS: dict[str, int] = {}  # by method, if only its samples changed; other methods are at 1
+PRESET_REVISIONS = {"quality": 2, "fast": 2}  # by preset, raised when its values change; other presets are at 1
 OLD = "protocol 1"
 PACKAGES = ("selfcascade", "torch", "diffusers", "transformers", "accelerate", "peft", "numpy", "pillow")
 ROOT = Path(__file__).parents[3]
 
 
 def made_by(
-    method: str, weights: Mapping[str, str], device: torch.device, dtype: str, autocast: bool
+    method: str, preset: str | None, weights: Mapping[str, str], device: torch.device, dtype: str, autocast: bool
 ) -> dict[str, Any]:
     """What a result says about how it was made.
 
     Args:
         method: Name of the method.
+        preset: Name of the preset; None if the sampling names none.
         weights: Digests by network or file, as `weight_files` returns them.
         device, dtype: Device and precision of the model.
         autocast: Whether the denoiser ran in bfloat16 by autocast.
@@ -47,6 +49,7 @@ def made_by(
     return {
         "protocol": PROTOCOL,
         "revision": REVISIONS.get(method, 1),
+        **({} if preset is None else {"preset": _preset_revision(preset)}),
         "commit": commit(),
         "versions": {"Python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "device": torch.cuda.get_device_name(device)
@@ -133,20 +136,25 @@ def weight_files(model: str, upsamplers: str | None, weights: str | None) -> dic
 def unlike(result: Mapping[str, Any], weights: Mapping[str, str]) -> str | None:
     """How a result differs from what the present code and weights would make. None if no difference is known.
 
-    Results up to version 0.1 do not say how they were made. Their protocol is `OLD`, and no difference is known.
+    Results up to version 0.1 do not say how they were made. Their protocol is `OLD`, and only a change of their preset
+    is known.
 
     Args:
         result: Content of a result file.
         weights: The present `weight_files` of the model it was made with.
     """
-    made = result.get("made_by")
-    if not isinstance(made, Mapping):
+    made, sampling = result.get("made_by"), result.get("sampling", {})
+    told = made if isinstance(made, Mapping) else {}
+    preset = sampling.get("preset")
+    if preset is not None and told.get("preset", 1) != _preset_revision(preset):
+        return f"an earlier preset {preset!r}"
+    if not told:
         return None
-    method = str(result.get("sampling", {}).get("method"))
+    method = str(sampling.get("method"))
     for name, now in (("protocol", PROTOCOL), ("revision", REVISIONS.get(method, 1))):
-        if made.get(name) != now:
-            return f"{name} {made.get(name)!r} of {method}, not {now!r}"
-    held = made.get("weights", {})
+        if told.get(name) != now:
+            return f"{name} {told.get(name)!r} of {method}, not {now!r}"
+    held = told.get("weights", {})
     for place in sorted(set(held) & set(weights)):
         if held[place] != weights[place]:
             return f"other weights, {place}"
@@ -157,6 +165,10 @@ def protocol_of(result: Mapping[str, Any]) -> str:
     """The protocol that a result was made by, in words."""
     made = result.get("made_by")
     return f"protocol {made.get('protocol')}" if isinstance(made, Mapping) else OLD
+
+
+def _preset_revision(name: str) -> int:
+    return PRESET_REVISIONS.get(name, 1)
 
 
 @functools.cache

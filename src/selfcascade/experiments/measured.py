@@ -62,6 +62,6 @@ def how_made(experiment: Experiment, prepared: Prepared, name: str, tuned: bool,
         weights["trained"] = trained[0][:16]
     dtype = str(denoiser(pipe).dtype).removeprefix("torch.")
     method = "self-cascade-tuned" if tuned and sampling.method == "self-cascade" else sampling.method
-    made = made_by(method, weights, torch.device(pipe.device), dtype, samples_in_bfloat16(pipe))
+    made = made_by(method, sampling.preset, weights, torch.device(pipe.device), dtype, samples_in_bfloat16(pipe))
     levels = levels_of(pipe, sampling, None if method == "self-cascade-tuned" else "paper")
     return {**made, **({"K": levels} if levels else {})}

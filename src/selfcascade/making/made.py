@@ -17,6 +17,7 @@ from selfcascade.media.images import pixels_sha256
 from selfcascade.media.save_clips import clip_sha256
 from selfcascade.media.save_pictures import SCHEMA, parameters_text, versions
 from selfcascade.options import Options
+from selfcascade.options.presets import preset_named
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 KIND, CLIP_KIND = "selfcascade.picture", "selfcascade.clip"
 TUNED = "self-cascade-tuned"
+# What a preset says that is no option of a call, so that a record holds it in its result.
+BESIDE_OPTIONS = ("step_share", "guided")
 OF_CLIPS = ("num_frames", "fps", "start", "shared_noise")
 OF_THE_CASCADE = ("native_size", "num_frames", "upsamplers")
 
@@ -63,6 +66,9 @@ class Made:
             "seconds": self.seconds,
             "stages": self.stages,
         }
+        if self.options.preset is not None:
+            preset = preset_named(self.options.preset)
+            result["preset"] = {name: getattr(preset, name) for name in BESIDE_OPTIONS}
         settings = self.options.as_record()
         kind = KIND if self.frames is None else CLIP_KIND
         return {"schema": SCHEMA, "kind": kind, "settings": settings, "result": result, "versions": versions()}

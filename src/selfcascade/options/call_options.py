@@ -267,7 +267,8 @@ class Options(LoadOptions):
     def as_record(self) -> dict[str, Any]:
         """The values for the record next to a picture, as JSON."""
         kept = {name for name, use in uses(type(self)).items() if use.recorded}
-        return self.model_dump(mode="json", include=kept)
+        record = self.model_dump(mode="json", include=kept)
+        return record | {"preset": self.preset.name} if isinstance(self.preset, Preset) else record
 
 
 @functools.cache

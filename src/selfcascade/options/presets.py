@@ -1,7 +1,7 @@
 """Named settings of the cascade, and the defaults in a model's folder.
 
 `quality` is the default: it measured best. `paper` reproduces the publication; the others say what they were chosen
-for. Figures were measured on the bundled model, thirty pictures a setting (`experiments/table2`); see docs/presets.md.
+for. How they were chosen, on the bundled model, is in docs/presets.md.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class Preset:
             of its picture (`matched_step`: SNR(K) = SNR(share T) / ratio of the pixels).
         step_share: Steps of an up-scaling stage's schedule, as a share of num_inference_steps. A share below 1 applies
             where that is one number, and always leaves a step at or below K.
+        guided: Whether stages with a pivot use guidance. False applies where guidance_scale is one number, the stages
+            have no negative prompt of their own, and the pipeline leaves guidance out at a scale of 1.
         anchor: Share of a stage's steps, from the first, whose low band is replaced by the pivot's, in [0, 1].
         energy: How much of its lost energy the enlarged pivot's high band gets back, in [0, 1].
         attention: In stages above the native size a token attends to the whole picture, "full", or to a window of the
@@ -50,6 +52,7 @@ class Preset:
     upsampling: Upsampling
     matched: bool = False
     step_share: Portion = 1.0
+    guided: bool = True
     anchor: Share = 0.0
     energy: Share = 0.0
     attention: Attention = "full"
@@ -65,20 +68,26 @@ PRESETS: dict[str, Preset] = {
         Preset("rgb", "K = 700, then 400; the pivot enlarged as a picture (docs/bundled.md)", 0.7, 0.4, "rgb"),
         Preset(
             "quality",
-            "K = 500, half the steps anchored, the lost energy back: patch FID 17.7 at 16x, rgb 24.0, paper 34.5",
+            "K = 500, half the steps anchored, the lost energy back; local attention, two fifths of the steps",
             0.5,
             0.5,
             "rgb",
+            step_share=0.4,
             anchor=0.5,
             energy=1.0,
+            attention="local",
         ),
         Preset(
             "fast",
-            "K = 300, then 200, half the steps: a sixth of paper's TFLOPs at 16x, patch FID 22.0",
-            0.3,
-            0.2,
+            "as quality, with a sixth of the steps and without guidance above the base",
+            0.5,
+            0.5,
             "rgb",
-            step_share=0.5,
+            step_share=0.16,
+            guided=False,
+            anchor=0.5,
+            energy=1.0,
+            attention="local",
         ),
     )
 }

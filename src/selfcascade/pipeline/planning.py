@@ -142,7 +142,8 @@ class Planner:
         named = options.preset
         if named is None and self.upsamplers is None:
             named = self.default_preset_of(options)
-        return with_changes(self.preset(named), options)
+        preset = with_changes(self.preset(named), options)
+        return preset if self.family.leaves_guidance_out else replace(preset, guided=True)
 
     def default_preset_of(self, options: Options) -> str:
         """Like `default_preset`, for a call whose stages may have their own schedulers."""
@@ -277,6 +278,8 @@ def planned(
     if preset.step_share < 1 and isinstance(steps, int):
         pairs = zip(later, pivots, strict=True)
         all_steps[first_pivot:] = [shortened(own, steps, preset.step_share, pivot) for own, pivot in pairs]
+    if not (preset.guided or isinstance(guidance_scale, tuple) or options.stage_negative_prompt is not None):
+        guidance[first_pivot:] = [own if own is not None and own < 1 else 1.0 for own in guidance[first_pivot:]]
     for number in all_steps[:first_pivot]:
         schedules.last_timesteps(number)  # which the scheduler may refuse
     for index, number in enumerate(all_steps[first_pivot:]):

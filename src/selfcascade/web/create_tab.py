@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from selfcascade.options.presets import PRESETS
+from selfcascade.options.presets import PRESETS, preset_named
 from selfcascade.web.desk import (
     LIGHT,
     MODEL,
@@ -189,7 +189,7 @@ def _reading(desk: Desk, found: Any) -> Any:
     def reading(file: Any) -> list[Any]:
         path = Path(file_of(file))
         options, remark = read_settings(path, path.name)
-        preset = options.preset if isinstance(options.preset, str) else desk.studio.cascade.default_preset
+        preset = desk.studio.cascade.default_preset if options.preset is None else preset_named(options.preset).name
         kept = options.changed(**dict.fromkeys(_of_preset(options))) if options.preset is not None else options
         front = [options.prompt, preset, options.height, options.width, options.seed]
         return [*front, *(typed(entry, getattr(kept, entry.name)) for entry in found), f"Settings {remark}."]
@@ -199,7 +199,7 @@ def _reading(desk: Desk, found: Any) -> Any:
 
 def _of_preset(options: Any) -> list[str]:
     """Options in a record that repeat the values of its preset."""
-    preset = PRESETS[options.preset]
+    preset = preset_named(options.preset)
     return [
         name
         for name in ("upsampling", "anchor", "energy", "attention")
