@@ -143,8 +143,9 @@ def test_only_missing_results_are_made(tmp_path: Path, quick_model: str) -> None
     assert sorted(path.name for path in folder.glob("*.json")) == names
     first, last = (json.loads((folder / name).read_text()) for name in (names[0], names[3]))
     free = json.loads((suite / "results/free/seed-0/cascade-step000000-n3.json").read_text())
-    assert first["patch_fid"] == free["patch_fid"]  # untrained upsamplers change nothing
     assert free["tflops_per_sample"] > 0 and last["tflops_per_sample"] is None  # of upsamplers no plan tells it
+    # Untrained upsamplers change nothing but, on some processors, the last digits of sums in bfloat16.
+    assert first["patch_fid"] == pytest.approx(free["patch_fid"], rel=1e-3)
     weights = sum(weight.numel() for weight in FeatureUpsamplers.from_unet(QUICK.shared().unet, "micro").parameters())
     assert (last["pictures"], last["trained_parameters"], last["sampling"]["pivot_step"]) == (4, weights, 600)
     sheet = suite / "results/free/seed-0/cascade-step000000.webp"

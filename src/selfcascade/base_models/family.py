@@ -130,7 +130,9 @@ class Family:
         """
         config = self.denoiser.config
         embedded = config.get("guidance_embeds") or config.get("time_cond_proj_dim")
-        return self.guided_by is None and hasattr(type(self.pipe), "do_classifier_free_guidance") and not embedded
+        perturbed = hasattr(type(self.pipe), "do_perturbed_attention_guidance")  # some fail with one kind of guidance alone
+        own = hasattr(type(self.pipe), "do_classifier_free_guidance") and not perturbed
+        return self.guided_by is None and own and not embedded
 
     @property
     def position_tokens(self) -> int | None:

@@ -256,7 +256,7 @@ class SelfCascade(Planner):
 
             contexts.append(tuned)
         if attention == "local":  # after the upsamplers, whose pass on the pivot then precedes each step of the stage
-            contexts.append(functools.partial(attending_locally, self.family, self.native_size))
+            contexts.append(functools.partial(attending_locally, self.family, Size(*self.native_size)))
         return contexts
 
     def _run(
