@@ -1,6 +1,7 @@
 """What holds a stage to its pivot: low bands anchored, energy restored; each against a plain re-statement."""
 
 import inspect
+import warnings
 from typing import Any
 
 import diffusers
@@ -254,6 +255,20 @@ def test_a_preset_leaves_guidance_out_unless_a_call_says_otherwise(given: Any, g
     assert [result.stage.guidance_scale for result in out.stages] == guidance
     branches = [2 if scale is None or scale > 1 else 1 for scale in guidance]
     assert calls == [many for result, many in zip(out.stages, branches, strict=True) for _ in range(result.steps)]
+
+
+def test_a_negative_prompt_that_has_no_effect_above_the_base_is_told_of() -> None:
+    pipe: Any = SD.shared()
+    words = "preset 'fast' has no guidance above the base, so negative_prompt has no effect there"
+    with pytest.warns(UserWarning, match=words) as found:
+        run(pipe, SMALL, preset="fast", num_inference_steps=8, negative_prompt="blur")
+    assert found[0].filename.endswith("cascade_runs.py")
+    silent: list[dict[str, Any]] = [{"negative_prompt": None}, {"stage_negative_prompt": "blur"}]
+    silent.append({"guidance_scale": [5.0, 5.0]})
+    for given in silent:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            run(pipe, SMALL, preset="fast", num_inference_steps=8, **given)
 
 
 GUIDED_OTHERWISE = TINY["flux"], TINY["qwen-image"], *(one for one in CONTRACT if "LatentConsistency" in one.name)

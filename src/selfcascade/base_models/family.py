@@ -130,7 +130,8 @@ class Family:
         """
         config = self.denoiser.config
         embedded = config.get("guidance_embeds") or config.get("time_cond_proj_dim")
-        perturbed = hasattr(type(self.pipe), "do_perturbed_attention_guidance")  # some fail with one kind of guidance alone
+        # Some pipelines with perturbed attention fail with one kind of guidance alone.
+        perturbed = hasattr(type(self.pipe), "do_perturbed_attention_guidance")
         own = hasattr(type(self.pipe), "do_classifier_free_guidance") and not perturbed
         return self.guided_by is None and own and not embedded
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast, get_overloads
@@ -19,6 +20,7 @@ from selfcascade.base_models.saving_memory import WHOLE, Saving
 from selfcascade.cascade import Stage, StageResult
 from selfcascade.options import Options, uses
 from selfcascade.options.checks import OptionError, is_whole, nearest, shown
+from selfcascade.options.presets import Preset
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -189,6 +191,14 @@ def check_has_pivot(options: Options, stages: Sequence[Stage]) -> None:
         if value not in (None, 0.0):
             words = f"is for stages above the base, and {stages[-1].size} has none"
             raise OptionError(f"{{{name}}}, here {{found}}, {words}", found=shown(value))
+
+
+def warn_of_negative_prompt(preset: Preset, options: Options, request: Request, stages: Sequence[Stage]) -> None:
+    """Warns that a preset's stages without guidance ignore the negative prompt."""
+    ignored = any(stage.pivot_step is not None and stage.guidance_scale == 1 for stage in stages)
+    if ignored and not preset.guided and options.guidance_scale != 1 and request.arguments.get("negative_prompt"):
+        sentence = f"preset {preset.name!r} has no guidance above the base, so negative_prompt has no effect there"
+        warnings.warn(f"{sentence}; give stage_negative_prompt, or a guidance_scale for each stage", stacklevel=4)
 
 
 def check_length(arguments: Mapping[str, Any], frames: int) -> None:

@@ -34,6 +34,7 @@ from selfcascade.pipeline.calls import (
     check_length,
     read_call,
     signed_as_overloaded,
+    warn_of_negative_prompt,
 )
 from selfcascade.pipeline.planning import Planner, enlarged_size, sizes_from
 from selfcascade.upsamplers.skip_features import adding_skip_features, check_hookable
@@ -224,6 +225,7 @@ class SelfCascade(Planner):
         preset, scale = self.chosen_preset(options), 1.0 if options.upsampler_scale is None else options.upsampler_scale
         shared_noise = options.shared_noise or 0.0
         check_call(request, scale, tuned=self.upsamplers is not None)
+        warn_of_negative_prompt(preset, options, request, stages)
         check_clips(self.family, request.arguments.get("num_frames"), shared_noise)
         attention = attention_of(self.family, preset.attention, asked=options.attention is not None)
         settings = PivotSettings(preset.upsampling, preset.anchor, preset.energy, shared_noise, attention)
