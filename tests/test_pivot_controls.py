@@ -15,6 +15,7 @@ from torch.nn.functional import interpolate
 from cascade_runs import FAMILIES, SD, SMALL, run, seeded
 from schedulers import SCHEDULERS, with_scheduler
 from selfcascade import SelfCascade
+from selfcascade.base_models.guidance import leaves_guidance_out
 from selfcascade.base_models.pivot_controls import HALF_STEPS, Anchor, low_band, restore_energy
 from selfcascade.base_models.renoising import add_noise_at_start
 from selfcascade.base_models.stage_scheduler import matched_step, stage_scheduler, whole_schedule
@@ -277,7 +278,7 @@ GUIDED_OTHERWISE = TINY["flux"], TINY["qwen-image"], *(one for one in CONTRACT i
 @pytest.mark.parametrize("family", GUIDED_OTHERWISE, ids=lambda family: family.name)
 def test_guidance_that_cannot_be_left_out_stays(family: TinyPipeline) -> None:
     cascade = SelfCascade(family.shared(), native_size=family.native)
-    assert not cascade.family.leaves_guidance_out
+    assert not leaves_guidance_out(cascade.family)
     assert cascade.plan(preset="fast")[1].guidance_scale is None
 
 

@@ -123,19 +123,6 @@ class Family:
         return Size(sides[0] * self.factor, sides[1] * self.factor)
 
     @property
-    def leaves_guidance_out(self) -> bool:
-        """Whether a `guidance_scale` of 1 means one pass of the network a step instead of two.
-
-        Distilled models read the scale as an input, so that 1 is another weight for them, not none.
-        """
-        config = self.denoiser.config
-        embedded = config.get("guidance_embeds") or config.get("time_cond_proj_dim")
-        # Some pipelines with perturbed attention fail with one kind of guidance alone.
-        perturbed = hasattr(type(self.pipe), "do_perturbed_attention_guidance")
-        own = hasattr(type(self.pipe), "do_classifier_free_guidance") and not perturbed
-        return self.guided_by is None and own and not embedded
-
-    @property
     def position_tokens(self) -> int | None:
         """Tokens per side that the model has positions for; None if it computes them for any size."""
         return None

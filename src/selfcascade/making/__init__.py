@@ -12,10 +12,10 @@ from selfcascade.making.made import (
     load_cascade,
     make,
     make_together,
-    quiet_libraries,
     steering,
     upsamplers_of,
 )
+from selfcascade.making.other_libraries import quiet_libraries
 from selfcascade.making.recorded import not_taken, read_options
 
 __all__ = [

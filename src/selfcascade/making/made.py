@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from selfcascade.loading.training_steps import check_pivot_step
 from selfcascade.making.model_defaults import default_frames, default_guidance
+from selfcascade.making.other_libraries import quiet_libraries
 from selfcascade.media.frame_rates import DEFAULT_FPS
 from selfcascade.media.images import pixels_sha256
 from selfcascade.media.save_clips import clip_sha256
@@ -260,19 +259,6 @@ def _used(cascade: SelfCascade, options: Options, output: Any, image: Any, frame
         energy=None if settings is None else settings.energy,
         attention=None if settings is None else settings.attention,
     )
-
-
-def quiet_libraries() -> None:
-    """Turns off other libraries' progress bars and warnings, which would mix with the program's own output."""
-    import diffusers
-    import transformers
-
-    for library in (diffusers, transformers):
-        library.utils.logging.set_verbosity_error()
-        library.utils.logging.disable_progress_bar()
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore", FutureWarning)
-    warnings.filterwarnings("ignore", ".*local_dir_use_symlinks")  # diffusers says it to huggingface_hub, which minds
 
 
 def _arguments(

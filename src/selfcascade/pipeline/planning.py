@@ -11,6 +11,7 @@ from typing import Any
 
 from selfcascade.base_models import family_of
 from selfcascade.base_models.family import Family
+from selfcascade.base_models.guidance import leaves_guidance_out
 from selfcascade.base_models.last_timesteps import SchedulerSchedules, Schedules, shortened
 from selfcascade.base_models.named_schedulers import scheduler_named
 from selfcascade.base_models.pivot_controls import check_anchorable
@@ -100,10 +101,9 @@ class Planner:
         given: dict[str, Any] = dict(
             height=height, width=width, scale=scale, pixels=pixels, preset=preset, pivot_step=pivot_step
         )
-        given |= dict(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale)
-        given |= dict(strength=strength, stage_scheduler=stage_scheduler)
+        given |= dict(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, strength=strength)
         given |= dict(upsampling=upsampling, anchor=anchor, energy=energy, attention=attention)
-        options = Options(**given, max_memory=max_memory)
+        options = Options(**given, stage_scheduler=stage_scheduler, max_memory=max_memory)
         stages = self._plan(options)
         fitted(self, stages, options, tuned=self.upsamplers is not None)
         return stages
@@ -143,7 +143,7 @@ class Planner:
         if named is None and self.upsamplers is None:
             named = self.default_preset_of(options)
         preset = with_changes(self.preset(named), options)
-        return preset if self.family.leaves_guidance_out else replace(preset, guided=True)
+        return preset if leaves_guidance_out(self.family) else replace(preset, guided=True)
 
     def default_preset_of(self, options: Options) -> str:
         """Like `default_preset`, for a call whose stages may have their own schedulers."""
