@@ -1,4 +1,6 @@
-"""Writes the tables of docs/presets.md, from the results in `levers` and the matching rows of Tables 1 and 2.
+"""Writes the tables of docs/presets.md.
+
+They come from the results in `levers` and the matching rows of Tables 1 and 2, and from `presets-4x` and `presets-16x`.
 
 python experiments/levers.py
 """
@@ -12,6 +14,8 @@ from typing import Any
 from selfcascade import SelfCascade, load_bundled
 from selfcascade.cost.plan import estimate
 from selfcascade.media.whole_files import write_whole
+from selfcascade.report.comparisons import NAMES, Rows, p_of
+from selfcascade.report.results import ReportConfig, Row, read_splits
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "presets.md"
@@ -30,6 +34,20 @@ HEAD = (
     "| detail | repetition | TFLOPs | seconds |"
 )
 START, END = "<!-- tables: experiments/levers.py -->", "<!-- end of tables -->"
+CHOSEN_START, CHOSEN_END = "<!-- presets: experiments/levers.py -->", "<!-- end of presets -->"
+CHOSEN_TITLES = {"presets-4x": "4x the pixels", "presets-16x": "16x the pixels"}
+CHOSEN = {
+    "paper": "`paper`",
+    "quality-full": "`quality` before",
+    "quality-local-10": "**`quality`**",
+    "fast-full": "`fast` before",
+    "quality-local-4-unguided": "**`fast`**",
+    "lanczos": "base samples, enlarged",
+    "real": "real renders",
+}
+CHOSEN_HEAD = (
+    "| | all right | patch KID | detail | TFLOPs | against `quality` before | against `fast` before | against `paper` |"
+)
 
 
 def results(suite: str, names: tuple[str, ...] = ()) -> list[dict[str, Any]]:
@@ -75,8 +93,8 @@ def tflops(cascade: SelfCascade, how: dict[str, Any]) -> str:
     """TFLOPs of the whole cascade, including the base stage; for methods that are a cascade."""
     if how["method"] != "self-cascade":
         return ""
-    names = ("height", "width", "num_inference_steps", "pivot_step", "preset", "guidance_scale")
-    asked = {name: how[name] for name in names}
+    names = ("height", "width", "num_inference_steps", "pivot_step", "preset", "guidance_scale", "attention")
+    asked = {name: how.get(name) for name in names}
     asked["preset"] = asked["preset"] or "paper"  # the default of `evaluation.Sampling`
     costs = estimate(cascade.pipe, cascade.plan(**asked))
     return f"{sum(cost.tflops or 0 for cost in costs):.2f}"
@@ -96,16 +114,64 @@ def tables(cascade: SelfCascade) -> str:
     return "\n\n".join(table(cascade, scale) for scale in TITLES)
 
 
-def with_tables(page: str, text: str) -> str:
-    """The page with this text between its two marks."""
-    before, _, rest = page.partition(START)
-    return f"{before}{START}\n\n{text}\n\n{END}{rest.partition(END)[2]}"
+def chosen_table(cascade: SelfCascade, suite: str, split: str, rows: list[Row]) -> str:
+    """The rows by which the presets were chosen on one set of captions, with paired tests."""
+    found, records = {row.method: row for row in rows}, Rows.of(rows)
+    count = rows[0].results[0]["pictures"]
+    lines = [f"#### {CHOSEN_TITLES[suite]}, {count} {split} captions", "", CHOSEN_HEAD]
+    lines.append(f"|{'---|' * (CHOSEN_HEAD.count('|') - 1)}")
+    for name, shown in CHOSEN.items():
+        if name not in found:
+            continue
+        (result,) = found[name].results
+        cells = [
+            shown,
+            f"{100 * result['composition']['all']:.1f} %",
+            f"{result['patch_kid'][0]:.3f}",
+            " / ".join(f"{octave:.2f}" for octave in result["detail"]),
+            tflops(cascade, result["sampling"]),
+            *(_told(records, name, other) for other in ("quality-full", "fast-full", "paper")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def chosen_tables(cascade: SelfCascade) -> str:
+    """The tables of both suites, on every set of captions that was measured."""
+    held = read_splits(HERE, ReportConfig())
+    places = [(suite, split) for suite in CHOSEN_TITLES for split in ("validation", "test")]
+    texts = [
+        chosen_table(cascade, suite, split, list(held[f"{suite}/{split}"]))
+        for suite, split in places
+        if f"{suite}/{split}" in held
+    ]
+    return "\n\n".join(texts)
+
+
+def with_tables(page: str, text: str, start: str = START, end: str = END) -> str:
+    """The page with this text between two marks."""
+    before, _, rest = page.partition(start)
+    return f"{before}{start}\n\n{text}\n\n{end}{rest.partition(end)[2]}"
+
+
+def written(page: str, cascade: SelfCascade) -> str:
+    """The page with all its tables."""
+    return with_tables(with_tables(page, tables(cascade)), chosen_tables(cascade), CHOSEN_START, CHOSEN_END)
 
 
 def main() -> None:
     """Writes the tables."""
-    text = with_tables(PAGE.read_text(), tables(SelfCascade(load_bundled())))
+    text = written(PAGE.read_text(), SelfCascade(load_bundled()))
     write_whole(PAGE, lambda aside: aside.write_text(text))
+
+
+def _told(records: Rows, name: str, other: str) -> str:
+    told = (
+        []
+        if name in (other, "real")
+        else [records.told(name, other, figure) for figure in ("composition", "patch_kid")]
+    )
+    return ", ".join(f"{NAMES[one.figure]} {one.word} (p {p_of(one.comparison)})" for one in told if one is not None)
 
 
 def _shown(value: Any) -> str:

@@ -31,8 +31,7 @@ def test_the_tables_of_feature_upsamplers_are_those_of_the_results(monkeypatch: 
 def test_the_tables_of_levers_are_those_of_the_results(monkeypatch: pytest.MonkeyPatch, bundled_pipe: Any) -> None:
     levers = script("experiments", "levers", monkeypatch)
     page = (ROOT / "docs/presets.md").read_text()
-    tables = levers.tables(SelfCascade(bundled_pipe))
-    assert levers.with_tables(page, tables) == page, "docs/presets.md: run python experiments/levers.py"
+    assert levers.written(page, SelfCascade(bundled_pipe)) == page, "docs/presets.md: run python experiments/levers.py"
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
