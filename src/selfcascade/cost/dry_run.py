@@ -130,7 +130,9 @@ def _latent_frames(family: Family, request: Request) -> tuple[int, ...]:
         return ()
     default: Any = inspect.signature(family.pipe.__call__).parameters[family.frames_name].default
     frames = request.arguments.get("num_frames", default)
-    return (family.latent_frames(frames) if isinstance(frames, int) else 1,)
+    if not isinstance(frames, int):  # CogVideoX's default is in its network
+        frames = family.denoiser.config.get("sample_frames", 1)
+    return (family.latent_frames(frames),)
 
 
 @contextlib.contextmanager
