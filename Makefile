@@ -74,7 +74,7 @@ experiments: $(READY) ## Make the missing results of all experiment suites (hour
 	$(BIN)/python experiments/levers.py
 
 tables: $(READY) ## Make the results on test captions, once validation is there, and the report from them (hours)
-	for suite in protocol-4x truth-4x; do $(BIN)/selfcascade evaluate experiments/$$suite --split test || exit; done
+	for suite in protocol-4x truth-4x presets-4x presets-16x; do $(BIN)/selfcascade evaluate experiments/$$suite --split test || exit; done
 	$(BIN)/selfcascade report --costs benchmarks/methods.json
 
 experiments-quick: $(READY) ## Table 1 with ten pictures a method, into outputs/quick (minutes)

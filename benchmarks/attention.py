@@ -7,7 +7,6 @@ writes attention.json and, from it, attention.md beside this file.
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from collections.abc import Callable
@@ -17,7 +16,6 @@ from typing import Any
 
 import torch
 from diffusers import (  # pyright: ignore[reportPrivateImportUsage]
-    DDIMScheduler,
     FluxTransformer2DModel,
     SD3Transformer2DModel,
     UNet2DConditionModel,
@@ -25,12 +23,10 @@ from diffusers import (  # pyright: ignore[reportPrivateImportUsage]
 )
 from flops import SD_21_BASE, SDXL_BASE
 
-from selfcascade import PRESETS, Size, Stage, plan_stages
+from selfcascade import Size
 from selfcascade.base_models.local_attention import Steps, local_attention
 from selfcascade.base_models.windows import Grid
 from selfcascade.cost.forward import Shape, count, unet_forward
-from selfcascade.cost.plan import scheduled_steps
-from selfcascade.options.presets import Preset
 
 HERE = Path(__file__).parent
 STEPS = 50
@@ -132,54 +128,9 @@ def measure(model: Model) -> list[dict[str, Any]]:
     return rows
 
 
-def run_tflops(
-    preset: Preset, native: int, target: int, tflops: dict[int, float], last: dict[int, float], share: float
-) -> float:
-    """A guided picture of the target size, `share` of the steps above the base.
-
-    Args:
-        preset: Supplies K.
-        native, target: Sides in pixels.
-        tflops, last: TFLOPs of a pass by the side, and of one at a stage's last step.
-        share: Share of the base stage's steps.
-    """
-    scheduler = DDIMScheduler(steps_offset=1)  # Stable Diffusion's own
-    sizes = plan_stages((native, native), (target, target))
-    shares = [None, preset.pivot_share] + [preset.later_pivot_share] * len(sizes)
-    total = 0.0
-    for index, size in enumerate(sizes):
-        part, steps = shares[index], round(STEPS * share) if index else STEPS
-        stage = Stage(index, len(sizes), size, steps, None if part is None else round(1000 * part))
-        count = scheduled_steps(scheduler, stage)
-        total += 2 * ((count - 1) * tflops[size.height] + last[size.height])
-    return total
-
-
-def compare(name: str, native: int, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row a setting and size: the run's TFLOPs as a share of direct inference's with full attention."""
-    full, local, last = ({row["height"]: row[kind] for row in rows} for kind in ("full", "local", "last"))
-    compared = []
-    for target in (side for side in full if side > native):
-        direct = 2 * STEPS * full[target]
-        for preset, share in (("paper", 1.0), ("quality", 1.0), ("quality", 0.5)):
-            for attention, *tflops in (("full", full, full), ("local", local, last)):
-                ratio = run_tflops(PRESETS[preset], native, target, *tflops, share) / direct
-                row = {"model": name, "side": target, "preset": preset, "steps": share, "attention": attention}
-                compared.append(row | {"ratio": ratio})
-    return compared
-
-
 def run() -> dict[str, Any]:
     """All figures."""
-    rows = {model.name: measure(model) for model in MODELS}
-    unets = [(model, model.sizes[model.native].height) for model in MODELS if model.grid == (1, 1)]
-    compared = [row for model, native in unets for row in compare(model.name, native, rows[model.name])]
-    return {
-        "torch": torch.__version__,
-        "steps": STEPS,
-        "forwards": [*itertools.chain(*rows.values())],
-        "runs": compared,
-    }
+    return {"torch": torch.__version__, "forwards": [row for model in MODELS for row in measure(model)]}
 
 
 def report(results: dict[str, Any]) -> str:
@@ -210,23 +161,9 @@ def report(results: dict[str, Any]) -> str:
     lines += [
         "",
         "A pixel is relative to one of the native size. The last step of a stage has windows in two places.",
-        "",
-        f"## One guided picture of {results['steps']} steps, as a share of direct inference with full attention",
-        "",
-        "The network alone; `half` has half the steps in stages above the base. The VAE's work is the same in each",
-        "column but for the pivots that `quality` enlarges as pictures.",
-        "",
+        "Whole pictures, with each preset's steps, are in [costs.md](costs.md).",
     ]
-    runs = {(row["model"], row["side"], _setting(row)): row["ratio"] for row in results["runs"]}
-    settings = list(dict.fromkeys(_setting(row) for row in results["runs"]))
-    lines += [f"| model | side | {' | '.join(settings)} |", "|---|---|" + "---|" * len(settings)]
-    for name, side in dict.fromkeys((row["model"], row["side"]) for row in results["runs"]):
-        lines.append(f"| {name} | {side} | {' | '.join(f'{runs[name, side, each]:.3f}' for each in settings)} |")
     return "\n".join([*lines, ""])
-
-
-def _setting(row: dict[str, Any]) -> str:
-    return f"{row['preset']}{', half' if row['steps'] < 1 else ''}, {row['attention']}"
 
 
 def _figure(value: float) -> str:
