@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel  # pyright: ignore[reportPrivateImportUsage]
 from torch.utils.flop_counter import FlopCounterMode
+from unet_methods import inputs
 
 from selfcascade import PRESETS, FeatureUpsamplers, Size, Stage, plan_stages
 from selfcascade.cost.forward import ForwardCost, unet_cost
@@ -106,10 +107,7 @@ def measure_upsamplers(name: str, config: dict[str, Any], native: int) -> list[d
     with torch.device("meta"), torch.no_grad():
         unet = UNet2DConditionModel.from_config(config)
         pivot, z_t = (torch.empty(2, config["in_channels"], s, s) for s in (side, 2 * side))
-        conditions = {"encoder_hidden_states": torch.empty(2, 77, config["cross_attention_dim"])}
-        if config.get("addition_embed_type") == "text_time":
-            pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
-            conditions["added_cond_kwargs"] = {"text_embeds": torch.empty(2, pooled), "time_ids": torch.empty(2, 6)}
+        conditions = inputs(unet)
         timestep = torch.tensor(500)
         with FlopCounterMode(display=False) as plain:
             unet(z_t, timestep, **conditions)
