@@ -20,6 +20,7 @@ from selfcascade.evaluation.prompts import SEED_STEP
 from selfcascade.evaluation.provenance import noise_levels, protocol_of, unlike, weight_files
 from selfcascade.evaluation.splits import NUMBERS, split_of_caption
 from selfcascade.evaluation.true_pivots import TruePivots
+from selfcascade.experiments import runs_of
 from selfcascade.experiments.floors import floor_settings
 
 SIDE = Size(64, 64)
@@ -103,6 +104,16 @@ def test_floors_are_of_all_sizes_seeds_and_counts_of_a_suite() -> None:
         "tall": {"method": "real", "upsampling": None, "scale": [2, 1]},
     }
     assert (found["seeds"], found["samples_at_last"], found["at_steps"]) == ([0, 2], [9, 20], [0])
+
+
+def test_a_set_of_captions_may_have_its_own_number_of_pictures(tmp_path: Path) -> None:
+    suite = tmp_path / "suite"
+    suite.mkdir()
+    (suite / "rgb.json").write_text(json.dumps({**SETTINGS, "samples_of": {"validation": 2}}))
+    for split, count in (("validation", 2), ("test", 3)):
+        runs = list(runs_of(suite, [], tmp_path, {"split": split}))
+        assert [run.name for run in runs] == ["rgb", "real", "lanczos"]
+        assert [set(map(tuple, run.missing().values())) for run in runs] == [{(count,)}] * 3
 
 
 def test_a_record_has_what_the_figures_are_of(suite: Path) -> None:

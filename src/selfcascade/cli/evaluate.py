@@ -94,7 +94,7 @@ def _changes(given: dict[str, Any], suite: Path, pictures: int | None) -> dict[s
     if {"model", "dtype"} & set(given):
         changes["dtype"] = given.get("dtype", "auto")
     if pictures is not None:
-        changes |= {"samples": (pictures,), "samples_at_last": (pictures,), "base_pictures": pictures}
+        changes |= {"samples": (pictures,), "samples_at_last": (pictures,), "samples_of": {}, "base_pictures": pictures}
     shared = {name: given[name] for name in ("num_inference_steps", "guidance_scale") if name in given}
     if shared:
         listed = {name: list(value) if isinstance(value, tuple) else value for name, value in shared.items()}

@@ -78,6 +78,7 @@ class Experiment(BaseModel):
         description="The same at the last step.",
         validation_alias=AliasChoices("samples_at_last", "questions_at_last"),
     )
+    samples_of: dict[Split, PositiveInt] = Field({}, description="Pictures of a set of captions, instead of those.")
     real_pictures: PositiveInt = Field(1000, description="Real pictures or clips to compare with.")
     base_pictures: PositiveInt = Field(300, description="Base samples of other captions, for FID_b and KID_b.")
     split: Split | None = Field(None, description="Set of captions and seeds; none: as before there were sets.")
@@ -105,6 +106,16 @@ class Experiment(BaseModel):
             words = "must be other pictures than data, which methods are measured against"
             raise ValueError(f"train_data {words}, not {self.train_data!r}, where a method is trained")
         return self
+
+    def counts(self, is_last: bool) -> tuple[int, ...]:
+        """Numbers of pictures of the results at a step.
+
+        Args:
+            is_last: Whether it is the last step of a first seed.
+        """
+        if self.split in self.samples_of:
+            return (self.samples_of[self.split],)
+        return self.samples_at_last if is_last else self.samples
 
     def sampling(self, name: str) -> Sampling:
         """The settings of one way to sample."""

@@ -13,7 +13,8 @@ from selfcascade.evaluation.make_samples import REAL
 
 # What the experiments of a suite have in common, wherever it is said.
 OF_A_SUITE = (
-    "model", "dtype", "frames", "fps", "data", "detector", "split", "real_pictures", "base_pictures", "shared"
+    "model", "dtype", "frames", "fps", "data", "detector", "split", "real_pictures", "base_pictures", "shared",
+    "samples_of",
 )  # fmt: skip
 FLOORS = {"real": REAL, "lanczos": "lanczos"}  # names of the rows, and their methods
 

@@ -62,7 +62,7 @@ class Prepared:
         """
         samplings = {name: experiment.sampling(name).sized(pipe) for name in experiment.samplings}
         sizes = {name: sampling.size for name, sampling in samplings.items()}
-        most = max(*experiment.samples, *experiment.samples_at_last)
+        most = max(*experiment.counts(False), *experiment.counts(True))
         evaluators: dict[Size, Evaluator] = {}
 
         def opened() -> Benchmark:

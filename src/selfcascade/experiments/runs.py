@@ -95,7 +95,7 @@ class Run:
         experiment, found = self.experiment, {}
         for step in self.at_steps:
             last = self.seed in experiment.seeds and step == max(experiment.at_steps)
-            counts = experiment.samples_at_last if last else experiment.samples
+            counts = experiment.counts(last)
             for sampling, own in experiment.samplings.items():
                 if step not in own.get("at_steps", experiment.at_steps):
                     continue
