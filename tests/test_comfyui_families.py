@@ -15,7 +15,7 @@ from torch import Tensor
 from comfyui_checkout import CFG, SEED, STEPS, bundled, inference_mode, nodes, pipe, sampled
 from selfcascade import FeatureUpsamplers, SelfCascade
 from selfcascade.cost.forward import unet_cost
-from selfcascade.upsamplers.model import fingerprint, skip_channels
+from selfcascade.upsamplers.base_unet import fingerprint, skip_channels
 
 __all__ = ["bundled", "inference_mode", "nodes", "pipe"]  # fixtures
 

@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 import selfcascade
 from cascade_runs import SD, SMALL, run, seeded
 from selfcascade import FeatureUpsamplers, SelfCascade
-from selfcascade.upsamplers.model import skip_channels
+from selfcascade.upsamplers.base_unet import skip_channels
 from selfcascade.upsamplers.skip_features import adding_skip_features, read_skip_features
 from tiny import TINY, add_tiny_lora, tiny_controlnet
 from tiny.parts import TEXT_DIM

@@ -379,7 +379,8 @@ class CountingAdam(torch.optim.AdamW):
 
 def test_moments_that_are_plain_numbers_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "selfcascade.training.loop.make_optimizer", lambda config, given: CountingAdam(given, lr=config.learning_rate)
+        "selfcascade.training.loop.make_optimizer",
+        lambda config, trained: CountingAdam(list(trained.values()), lr=config.learning_rate),
     )
     whole = trained(tmp_path / "whole")
     trained(tmp_path / "cut", stop_after=3)

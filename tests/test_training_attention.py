@@ -42,7 +42,7 @@ def gradient(made: Trainer, windows: int = 0) -> Gradient:
         if made.config.method != "full":
             torch.nn.init.normal_(weight, std=0.05, generator=torch.Generator().manual_seed(1))
     batch = next(made.stream.batches(2))
-    with made.attention.at(batch.pixels, windows):
+    with made.attention.at(batch.pixels, windows, made.trainable):
         loss = made._loss(batch, 0)
         loss.backward()
     found = {name: weight.grad for name, weight in made.trained.items() if weight.grad is not None}

@@ -41,6 +41,8 @@ FOR_ONE_METHOD = {
     "preset": "upsamplers",
     "upsampling": "upsamplers",
     "temporal_kernel": "upsamplers",
+    "decoder_rank": "upsamplers",
+    "decoder_learning_rate": "upsamplers",
 }
 
 
@@ -83,6 +85,12 @@ class TrainingConfig(BaseModel):
     )
     temporal_kernel: int = Field(
         1, ge=1, le=99, description="Frames that the upsamplers' kernels along a clip see, odd; 1 is none."
+    )
+    decoder_rank: int = Field(
+        0, ge=0, le=1024, description="Rank of low-rank weights in the decoder, trained with the upsamplers; 0 is none."
+    )
+    decoder_learning_rate: float | None = Field(
+        None, gt=0, le=10, description="Highest learning rate of these weights; learning_rate unless given."
     )
     rank: PositiveInt = Field(4, description="Rank of the LoRA.")
     lora_alpha: float | None = Field(None, gt=0, description="Alpha of the LoRA; its rank unless given.")
@@ -167,6 +175,12 @@ class TrainingConfig(BaseModel):
     def _has_somewhere_to_cache(self) -> Self:
         if self.cache_pivot_features and (self.cache_latents is None or self.method != "upsamplers"):
             raise ValueError("cache_pivot_features needs cache_latents, a folder, and method 'upsamplers'")
+        return self
+
+    @model_validator(mode="after")
+    def _has_decoder_weights(self) -> Self:
+        if self.decoder_learning_rate is not None and self.decoder_rank == 0:
+            raise ValueError(f"decoder_learning_rate, here {self.decoder_learning_rate:g}, needs a decoder_rank over 0")
         return self
 
     @model_validator(mode="after")

@@ -36,7 +36,7 @@ from selfcascade.training.start import start
 from selfcascade.training.state import Curve, StopRequest, TrainingState, make_optimizer
 from selfcascade.training.tensor_cache import FeatureCache, TensorCache, content_of
 from selfcascade.training.trainables import TrainedUpsamplers, cast_frozen, make_trainable
-from selfcascade.upsamplers.model import fingerprint
+from selfcascade.upsamplers.base_unet import fingerprint
 
 MAX_SKIPPED = 50
 HELD_OUT = 2**40  # sample numbers from here on are never reached in training
@@ -100,7 +100,7 @@ class Trainer:
             cast_frozen(part, config.frozen_dtype)
         trained = self.trainable.trained()
         processes.check_agreement(facts_of_the_model(config, base, trained, processes.num_processes))
-        self.optimizer = make_optimizer(config, list(trained.values()))
+        self.optimizer = make_optimizer(config, trained)
         self.rates = get_scheduler(
             config.lr_scheduler,
             self.optimizer,
@@ -183,7 +183,7 @@ class Trainer:
         config, total = self.config, 0.0
         for micro in range(self.accelerator.gradient_accumulation_steps):
             batch, rows = next(batches)
-            with self.accelerator.accumulate(self.wrapped), self.attention.at(batch.pixels, self.step):
+            with self.accelerator.accumulate(self.wrapped), self.attention.at(batch.pixels, self.step, self.trainable):
                 loss = self._loss(batch, micro, rows)
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:
@@ -284,7 +284,7 @@ class Trainer:
         numbers = range(HELD_OUT, HELD_OUT + self.config.num_validation_pictures)
         model, losses = self.wrapped if self.sharded else self.trainable, list[float]()
         for number, batch in zip(numbers, held_out.batches(1), strict=False):
-            with self.attention.at(batch.pixels, number):
+            with self.attention.at(batch.pixels, number, self.trainable):
                 losses.append(float(self._losses(model, batch, [number], 0)))
         return sum(losses) / len(losses)
 

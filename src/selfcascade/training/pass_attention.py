@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Generator
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +15,7 @@ from selfcascade.base_models.stage_attention import grids
 from selfcascade.cascade import Size
 from selfcascade.pipeline import SelfCascade
 from selfcascade.training.config import TrainingConfig
+from selfcascade.training.trainables import Trainable
 
 
 class PassAttention:
@@ -46,7 +48,8 @@ class PassAttention:
         """What skip features of pivots depend on, besides the U-Net and its inputs."""
         return () if self.native is None else ("local", *self.native)
 
-    def at(self, pixels: Tensor, step: int) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def at(self, pixels: Tensor, step: int, trainable: Trainable) -> Generator[None]:
         """A context for all passes on a batch, the backward pass too, in which checkpointed modules run again.
 
         Windows move by a quarter of their size from step to step, as in a stage. The seamless windows of a stage's last
@@ -55,7 +58,11 @@ class PassAttention:
         Args:
             pixels: The batch, (B, 3, H, W) or (B, F, 3, H, W).
             step: Index of the optimizer step.
+            trainable: What is trained, put in its place.
         """
-        if self.native is None:
-            return contextlib.nullcontext()
-        return local_attention(self.unet, *grids(self.family, self.native, Size(*pixels.shape[-2:])), OneStep(step))
+        with contextlib.ExitStack() as held:
+            held.enter_context(trainable.in_place())
+            if self.native is not None:
+                places = grids(self.family, self.native, Size(*pixels.shape[-2:]))
+                held.enter_context(local_attention(self.unet, *places, OneStep(step)))
+            yield

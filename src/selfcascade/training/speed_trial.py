@@ -128,7 +128,7 @@ def _seconds(pipe: Any, config: TrainingConfig) -> float:
     mixed, seconds = config.mixed_precision != "no", list[float]()
     while len(seconds) <= REPEATS and sum(seconds) <= ENOUGH:
         began = time.perf_counter()
-        with attention.at(pixels, 0):
+        with attention.at(pixels, 0, trainable):
             with torch.autocast(device.type, dtype.get(config.mixed_precision, torch.bfloat16), enabled=mixed):
                 prediction = trainable(noise, timestep, conditions, latents["pivot"])
             prediction.float().square().mean().backward()

@@ -22,8 +22,8 @@ from selfcascade.training.config import TrainingConfig
 from selfcascade.training.sharded import copy_into, gathered, shared_like
 
 
-def make_optimizer(config: TrainingConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """AdamW, or its 8-bit form.
+def make_optimizer(config: TrainingConfig, trained: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+    """AdamW, or its 8-bit form, for weights by name; low-rank ones of the decoder have their own learning rate.
 
     Raises:
         ValueError: The 8-bit form is wanted, but bitsandbytes is not installed.
@@ -34,13 +34,17 @@ def make_optimizer(config: TrainingConfig, parameters: list[nn.Parameter]) -> to
         "weight_decay": config.adam_weight_decay,
         "eps": config.adam_epsilon,
     }
+    in_decoder = [parameter for name, parameter in trained.items() if name.startswith("low_rank.")]
+    groups: list[dict[str, Any]] = [{"params": list(trained.values())[: len(trained) - len(in_decoder)]}]
+    if in_decoder:  # they come last, so the weights keep their order in checkpoints
+        groups.append({"params": in_decoder, "lr": config.decoder_learning_rate or config.learning_rate})
     if not config.use_8bit_adam:
-        return torch.optim.AdamW(parameters, **settings)
+        return torch.optim.AdamW(groups, **settings)
     try:
         from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found]
     except ImportError as error:
         raise ValueError(f"use_8bit_adam needs bitsandbytes: {install('bitsandbytes')}") from error
-    return AdamW8bit(parameters, **settings)
+    return AdamW8bit(groups, **settings)
 
 
 class TrainingState:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +13,7 @@ from selfcascade.training.config import TrainingConfig
 from selfcascade.training.tensor_cache import FeatureCache
 from selfcascade.upsamplers.model import FeatureUpsamplers
 from selfcascade.upsamplers.of_checkpoint import settings_of
-from selfcascade.upsamplers.skip_features import adding_skip_features, read_skip_features
+from selfcascade.upsamplers.skip_features import adding_skip_features, low_rank, read_skip_features
 
 # Attention projections, feed-forward and in/out projections: 1.73M parameters at rank 4 on SD 2.1, 13.8M at 32.
 # Not in AnimateDiff's motion modules, whose calls by keyword, `proj_in(input=x)`, peft's layers do not support.
@@ -24,6 +25,10 @@ class Trainable(Protocol):
 
     `forward(z_t, timestep, conditions, pivot)` returns the prediction for z_t.
     """
+
+    def in_place(self) -> AbstractContextManager[None]:
+        """A context for the forward and the backward pass of a batch."""
+        ...
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The weights that are trained, by name."""
@@ -62,9 +67,13 @@ class TrainedUpsamplers(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             settings: dict[str, Any] = {"upsampling": config.upsampling, "attention": config.attention}
-            settings["temporal_kernel"] = config.temporal_kernel
+            settings |= {"temporal_kernel": config.temporal_kernel, "decoder_rank": config.decoder_rank}
             self.upsamplers = FeatureUpsamplers.from_unet(unet, config.preset, pivot_step, **settings)
         self.upsamplers.float().train()
+
+    def in_place(self) -> AbstractContextManager[None]:
+        """The decoder with the low-rank weights."""
+        return low_rank(self.frozen[0], self.upsamplers)
 
     def forward(
         self,
@@ -119,6 +128,10 @@ class TrainedUNet(nn.Module):
                     parameter.data = parameter.data.float()
         unet.train()
         self.unet = unet
+
+    def in_place(self) -> AbstractContextManager[None]:
+        """The trained weights are in the U-Net itself."""
+        return nullcontext()
 
     def forward(
         self,

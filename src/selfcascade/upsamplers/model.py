@@ -19,11 +19,12 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config  # pyr
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from selfcascade.base_models.protocols import Network
 from selfcascade.options.checks import is_whole, shown
 from selfcascade.options.presets import Attention, Upsampling
-from selfcascade.upsamplers.ldm import is_ldm, ldm_first_weights, ldm_skip_channels
+from selfcascade.upsamplers.base_unet import fingerprint, skip_channels
+from selfcascade.upsamplers.ldm import is_ldm
 from selfcascade.upsamplers.levels import DESIGNS, FrameKernels, FullLevel
+from selfcascade.upsamplers.low_rank import LowRank, check_decoder, decoder_layers, layer_of
 from selfcascade.upsamplers.shared_card import loading_from, upsamplers_card
 
 CARD = "README.md"
@@ -44,6 +45,8 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         groups, knots: Channel groups and time knots of the gains in "micro".
         attention: Self-attention of stages with a pivot in training, "full" or "local", and so of a cascade by default.
         temporal_kernel: Length in frames of the kernels along a clip, odd; 1 means none, for pictures.
+        decoder_rank: Rank of low-rank weights for the decoder's layers; 0 means none.
+        decoder_layers: These layers: name, input and output channels, and side of the kernel, 0 if linear.
         fingerprint: Some weights of the base U-Net, to recognise it; None accepts any U-Net with these skips.
 
     Raises:
@@ -64,6 +67,8 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         sampling_pivot_step: int | None = None,
         temporal_kernel: int = 1,
         attention: str = "full",
+        decoder_rank: int = 0,
+        decoder_layers: Sequence[Sequence[Any]] = (),
     ) -> None:
         super().__init__()
         if preset != "full" and preset not in DESIGNS:
@@ -90,8 +95,11 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
             else DESIGNS[preset](channels, groups, knots, pivot_step)
             for channels in levels
         )
+        if not is_whole(decoder_rank, 0) or bool(decoder_rank) != bool(decoder_layers):
+            raise ValueError(f"decoder_rank must be a whole number from 0, and over 0 for layers, not {decoder_rank!r}")
         along = levels if temporal_kernel > 1 else ()
         self.over_frames = nn.ModuleList(FrameKernels(len(channels), temporal_kernel) for channels in along)
+        self.low_rank = nn.ModuleList(LowRank(layer_of(layer), decoder_rank) for layer in decoder_layers)
 
     @classmethod
     def from_unet(cls, unet: ModelMixin, preset: str = "micro", pivot_step: int = 700, **settings: Any) -> Self:
@@ -108,6 +116,8 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         if preset != "full" and "groups" not in settings:
             divides = (g for g in (16, 8, 4, 2, 1) if not any(count % g for level in levels for count in level))
             settings["groups"] = next(divides)
+        if settings.get("decoder_rank"):
+            settings["decoder_layers"] = [list(layer) for layer in decoder_layers(unet)]
         made = cls(
             levels,
             unet.time_embedding.linear_2.out_features,
@@ -236,6 +246,8 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
                 f"these upsamplers were made for a U-Net with skip features of {levels} channels, and this "
                 f"{type(unet).__name__} has {skip_channels(unet)}"
             )
+        if not is_ldm(unet):
+            check_decoder(unet, self.config["decoder_layers"])
         expected, found = self.config["fingerprint"], fingerprint(unet)
         if expected is None or found is None:
             return
@@ -253,44 +265,3 @@ def _are_channels(level: object) -> bool:
         return False
     channels = cast("Sequence[object]", level)
     return bool(channels) and all(map(is_whole, channels))
-
-
-def skip_channels(unet: Network) -> list[list[int]]:
-    """Channels of the skip features that each level's up block takes, deepest level first.
-
-    Raises:
-        ValueError: The network is not a conditional U-Net of diffusers or with latent-diffusion's names.
-    """
-    if is_ldm(unet):
-        return ldm_skip_channels(unet)
-    if not hasattr(unet, "up_blocks") or not hasattr(unet, "down_blocks") or not hasattr(unet, "time_embedding"):
-        raise ValueError(f"{type(unet).__name__} has no skip features; upsamplers need a U-Net")
-    channels: list[int] = [getattr(unet.conv_in, "base_layer", unet.conv_in).out_channels]
-    for block in unet.down_blocks:
-        channels += [resnet.out_channels for resnet in block.resnets]
-        channels += [block.resnets[-1].out_channels] if block.downsamplers is not None else []
-    levels: list[list[int]] = []
-    for block in unet.up_blocks:
-        count = len(block.resnets)
-        levels.append(channels[-count:])
-        channels = channels[:-count]
-    return levels
-
-
-def fingerprint(unet: Network) -> list[float] | None:
-    """A few weights of the encoder, which identify a model in any floating-point precision.
-
-    Weights inside an adapter (LoRA) are found too; None if the weights are quantised or missing.
-    """
-    found: list[float] = []
-    for weight in ldm_first_weights(unet) if is_ldm(unet) else _first_weights(unet):
-        if weight.is_meta or not weight.is_floating_point() or weight.dtype.itemsize < 2:
-            return None
-        first: Any = weight.detach().flatten()[:6].float()
-        found += [round(value, 6) for value in cast("list[float]", first.tolist())]
-    return found
-
-
-def _first_weights(unet: Network) -> list[Tensor]:
-    convolutions = [block.resnets[0].conv1 for block in unet.down_blocks]
-    return [getattr(convolution, "base_layer", convolution).weight for convolution in convolutions]

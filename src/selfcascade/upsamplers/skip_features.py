@@ -20,7 +20,9 @@ from torch.utils.hooks import RemovableHandle
 
 from selfcascade.base_models.borrowing import hooks_in_place, same_values
 from selfcascade.base_models.local_attention import pass_on_pivot
-from selfcascade.upsamplers.model import FeatureUpsamplers, skip_channels
+from selfcascade.upsamplers.base_unet import skip_channels
+from selfcascade.upsamplers.low_rank import adding_low_rank
+from selfcascade.upsamplers.model import FeatureUpsamplers
 
 # Arguments of hooks: a module's arguments, by position and by name.
 Positional = tuple[Any, ...]
@@ -101,6 +103,8 @@ def adding_skip_features(
 ) -> Generator[None]:
     """Within this context the U-Net adds residuals to its skip features: h' = h + scale phi_n(h_0, t) (eq. 8).
 
+    Upsamplers with low-rank weights add these in the decoder too.
+
     Args:
         unet: The U-Net; hooks are added, and removed afterwards.
         upsamplers: Upsamplers made for this U-Net.
@@ -108,7 +112,8 @@ def adding_skip_features(
             conditions that the U-Net is called with (prompt, negative prompt, adapters).
         scale: Strength; 0 gives the plain U-Net, bit for bit.
         gradient: For training: the encoder runs without gradient, the rest with, so gradients reach the upsamplers only
-            through the decoder and the encoder keeps no activations.
+            through the decoder and the encoder keeps no activations. The low-rank weights have to be in place already,
+            and stay so in the backward pass, in which checkpointed modules run again.
 
     Raises:
         ValueError: The upsamplers were made for another U-Net, or the U-Net was compiled as a whole.
@@ -124,13 +129,23 @@ def adding_skip_features(
         nn.Module.to(upsamplers, unet.dtype)
     injection, grad_was_enabled = _Injection(unet, upsamplers, features, scale, gradient), torch.is_grad_enabled()
     try:
-        with hooks_in_place(injection.register()):
+        with (
+            hooks_in_place(injection.register()),
+            contextlib.nullcontext() if gradient else low_rank(unet, upsamplers, scale),
+        ):
             yield
     finally:
         if gradient:  # hooks are not called after Ctrl-C
             torch.set_grad_enabled(grad_was_enabled)
     if injection.calls and not injection.added:
         raise RuntimeError(f"{type(unet).__name__} ran without calling its up blocks as modules; no feature was added")
+
+
+def low_rank(
+    unet: ModelMixin, upsamplers: FeatureUpsamplers, scale: float = 1.0
+) -> contextlib.AbstractContextManager[None]:
+    """Within this context the decoder's layers add the upsamplers' low-rank weights, if they have any."""
+    return adding_low_rank(unet, upsamplers.config["decoder_layers"], list(upsamplers.low_rank), scale)
 
 
 class _Injection:
