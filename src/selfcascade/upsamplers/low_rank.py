@@ -49,12 +49,12 @@ def layer_of(given: object) -> Layer:
     Raises:
         ValueError: It is not [name, inputs, outputs, kernel].
     """
-    parts = cast("Sequence[object]", given) if isinstance(given, (list, tuple)) else ()
+    text, parts = shown(given), cast("Sequence[object]", given) if isinstance(given, (list, tuple)) else ()
     if len(parts) == 4:
         name, inputs, outputs, kernel = parts
         if isinstance(name, str) and is_whole(inputs) and is_whole(outputs) and is_whole(kernel, 0):
             return Layer(name, inputs, outputs, kernel)
-    raise ValueError(f"decoder_layers must be lists of a name, inputs, outputs and kernel, not {shown(given)}")
+    raise ValueError(f"decoder_layers must be lists of a name, inputs, outputs and kernel, not {text}")
 
 
 class LowRank(nn.Module):
