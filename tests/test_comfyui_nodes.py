@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from functools import reduce
@@ -271,6 +272,17 @@ def test_upsamplers_of_another_model_and_unknown_ones_are_refused(nodes: ModuleT
         node.apply(model, "bundled: micro", 1.0)
     with pytest.raises(ValueError, match=r"upsamplers must be one of .*bundled: full"):
         node.apply(model, "../secret", 1.0)
+
+
+def test_low_rank_weights_of_the_decoder_are_refused(nodes: ModuleType, model: Any, pipe: Any) -> None:
+    made = FeatureUpsamplers.from_unet(pipe.unet, "micro", 700, decoder_rank=1)
+    folder = Path(sys.modules["folder_paths"].models_dir) / "selfcascade" / "low-rank"
+    made.save_pretrained(folder)
+    try:
+        with pytest.raises(ValueError, match="have low-rank weights for diffusers' layers; use ones without"):
+            nodes.NODE_CLASS_MAPPINGS["SelfCascadeApplyUpsamplers"]().apply(model, "low-rank", 1.0)
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_the_stand_ins_have_the_listed_signatures(nodes: ModuleType) -> None:

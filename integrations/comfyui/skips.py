@@ -34,6 +34,8 @@ def check_model(upsamplers: FeatureUpsamplers, model: Any) -> None:
     upsamplers.check_unet(model.model.diffusion_model)
     if upsamplers.over_frames:
         raise ValueError("these upsamplers are for clips, along whose frames they have kernels; use ones for pictures")
+    if upsamplers.low_rank:
+        raise ValueError("these upsamplers have low-rank weights for diffusers' layers; use ones without decoder_rank")
 
 
 def with_skips(model: Any, attached: Attached, pivot: Tensor, size: tuple[int, int] | None = None) -> Any:
