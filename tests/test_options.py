@@ -262,6 +262,7 @@ def test_records_of_earlier_versions_are_read(tmp_path: Path) -> None:
         ("lora", "preset", "full"),
         ("full", "upsampling", "latent-bicubic"),
         ("lora", "temporal_kernel", 3),
+        ("full", "decoder_rank", 2),
     ],
 )
 def test_training_refuses_what_its_method_does_not_use(method: Any, name: str, value: Any) -> None:
@@ -270,6 +271,12 @@ def test_training_refuses_what_its_method_does_not_use(method: Any, name: str, v
     with pytest.raises(ValueError, match=f"{name}, here {value}, is for method '{others}', not for '{method}'"):
         TrainingConfig(method=method, **{name: value}, **given)
     assert TrainingConfig(method=others, **{name: value}, **given).model_dump()[name] == value  # type: ignore[arg-type]
+
+
+def test_a_rate_for_low_rank_weights_needs_some() -> None:
+    with pytest.raises(ValueError, match="decoder_learning_rate, here 0.002, needs a decoder_rank over 0"):
+        TrainingConfig(decoder_learning_rate=0.002)
+    assert TrainingConfig(decoder_rank=2, decoder_learning_rate=0.002).decoder_learning_rate == 0.002
 
 
 def test_an_evaluation_of_a_seed_that_no_experiment_has_is_refused() -> None:
