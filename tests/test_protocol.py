@@ -114,6 +114,12 @@ def test_a_set_of_captions_may_have_its_own_number_of_pictures(tmp_path: Path) -
         runs = list(runs_of(suite, [], tmp_path, {"split": split}))
         assert [run.name for run in runs] == ["rgb", "real", "lanczos"]
         assert [set(map(tuple, run.missing().values())) for run in runs] == [{(count,)}] * 3
+    before = run("evaluate", str(suite), "--split", "test", "--runs", str(tmp_path), "--dry-run")
+    assert "split test comes after validation" in before.stderr
+    (suite / "rgb.json").write_text(json.dumps({**SETTINGS, "samples_of": {"validation": 0}}))
+    assert all(not run.missing() for run in runs_of(suite, [], tmp_path, {"split": "validation"}))
+    told = run("evaluate", str(suite), "--split", "test", "--runs", str(tmp_path), "--dry-run")
+    assert told.exit_code == 0 and told.stderr.count("1 results missing") == 3
 
 
 def test_a_record_has_what_the_figures_are_of(suite: Path) -> None:

@@ -78,7 +78,9 @@ class Experiment(BaseModel):
         description="The same at the last step.",
         validation_alias=AliasChoices("samples_at_last", "questions_at_last"),
     )
-    samples_of: dict[Split, PositiveInt] = Field({}, description="Pictures of a set of captions, instead of those.")
+    samples_of: dict[Split, NonNegativeInt] = Field(
+        {}, description="Pictures of a set of captions, instead of those; 0: nothing is chosen on it."
+    )
     real_pictures: PositiveInt = Field(1000, description="Real pictures or clips to compare with.")
     base_pictures: PositiveInt = Field(300, description="Base samples of other captions, for FID_b and KID_b.")
     split: Split | None = Field(None, description="Set of captions and seeds; none: as before there were sets.")
@@ -114,7 +116,7 @@ class Experiment(BaseModel):
             is_last: Whether it is the last step of a first seed.
         """
         if self.split in self.samples_of:
-            return (self.samples_of[self.split],)
+            return (self.samples_of[self.split],) if self.samples_of[self.split] else ()
         return self.samples_at_last if is_last else self.samples
 
     def sampling(self, name: str) -> Sampling:
