@@ -274,7 +274,7 @@ def test_training_refuses_what_its_method_does_not_use(method: Any, name: str, v
 
 
 def test_a_rate_for_low_rank_weights_needs_some() -> None:
-    with pytest.raises(ValueError, match="decoder_learning_rate, here 0.002, needs a decoder_rank over 0"):
+    with pytest.raises(ValueError, match=r"decoder_learning_rate, here 0\.002, needs a decoder_rank over 0"):
         TrainingConfig(decoder_learning_rate=0.002)
     assert TrainingConfig(decoder_rank=2, decoder_learning_rate=0.002).decoder_learning_rate == 0.002
 
