@@ -168,8 +168,16 @@ class ModelPatcher:
         self.model_options["model_function_wrapper"] = unet_wrapper_function
 
     def set_model_output_block_patch(self, patch: Any) -> None:
-        patches = self.model_options["transformer_options"].setdefault("patches", {})
-        patches.setdefault("output_block_patch", []).append(patch)
+        self._patch("output_block_patch", patch)
+
+    def set_model_attn1_patch(self, patch: Any) -> None:
+        self._patch("attn1_patch", patch)
+
+    def set_model_attn2_patch(self, patch: Any) -> None:
+        self._patch("attn2_patch", patch)
+
+    def _patch(self, name: str, patch: Any) -> None:
+        self.model_options["transformer_options"].setdefault("patches", {}).setdefault(name, []).append(patch)
 
     def model_size(self) -> int:
         return sum(weight.nbytes for weight in self.model.diffusion_model.parameters())

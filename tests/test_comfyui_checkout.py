@@ -78,15 +78,27 @@ def test_a_preset_is_the_librarys(nodes: ModuleType, bundled: Any, pipe: Any, ca
     save(bundled, made, f"{case}-{scale:g}")
 
 
+TUNED_CASES: dict[str, dict[str, Any]] = {
+    "theirs": {},
+    "local": {"attention": "local"},
+    "quality, local": {"preset": "quality", "attention": "local"},
+}
+
+
 @pytest.mark.parametrize("scale", [2.0, 4.0], ids=["4x", "16x"])
+@pytest.mark.parametrize("case", TUNED_CASES)
 @pytest.mark.parametrize("name", ["full", "micro"])
-def test_the_tuned_version_is_the_librarys(nodes: ModuleType, bundled: Any, pipe: Any, name: str, scale: float) -> None:
+def test_the_tuned_version_is_the_librarys(
+    nodes: ModuleType, bundled: Any, pipe: Any, name: str, case: str, scale: float
+) -> None:
+    options = TUNED_CASES[case]
     (model,) = nodes.NODE_CLASS_MAPPINGS["SelfCascadeApplyUpsamplers"]().apply(bundled[0], f"bundled: {name}", 1.0)
-    made, _, told = sampled(nodes, bundled, model, scale=scale)
-    assert "upsamplers: pivots by rgb" in told
-    out = library(pipe, scale, upsamplers=load_upsamplers(name))
+    made, _, told = sampled(nodes, bundled, model, scale=scale, **options)
+    assert f"{options.get('preset', 'upsamplers')}: pivots by rgb" in told
+    assert ("local attention" in told) == ("attention" in options)
+    out = library(pipe, scale, upsamplers=load_upsamplers(name), **options)
     assert grey_levels(bundled, made, out.images) <= 1
-    save(bundled, made, f"tuned-{name}-{scale:g}")
+    save(bundled, made, f"tuned-{name}-{case}-{scale:g}")
 
 
 def test_a_users_picture_is_enlarged_as_by_the_library(nodes: ModuleType, bundled: Any, pipe: Any) -> None:

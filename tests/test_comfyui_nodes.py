@@ -16,6 +16,7 @@ from diffusers import ControlNetModel, DDIMScheduler, StableDiffusionControlNetP
 from torch import Tensor
 
 import comfyui_standin as standin
+from comfyui_attention import with_attention
 from comfyui_control import ControlNet
 from comfyui_nodes import CALLS, FOLDER, NAME, import_nodes
 from selfcascade import FeatureUpsamplers, SelfCascade
@@ -23,7 +24,7 @@ from tiny import TINY
 
 STEPS, CFG, SEED, SIDE = 5, 3.0, 5, 8
 VALUES: dict[str, Any] = {"steps": STEPS, "cfg": CFG, "sampler_name": "euler", "scheduler": "simple", "scale": 2.0}
-VALUES["attention"] = "full"  # attention patches have no stand-in
+VALUES["attention"] = "full"  # attention has a stand-in only in the U-Nets of `with_attention`
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,18 @@ def test_the_tuned_version_is_the_librarys(
     assert not close(made, pipe, library(pipe, upsamplers, upsampler_scale=0.0))
     (off,) = apply().apply(model, "mine", 0.0)
     assert close(sampled(nodes, off, texts, pipe)[0], pipe, library(pipe, upsamplers, upsampler_scale=0.0))
+
+
+@pytest.mark.parametrize("scale", [2.0, 4.0], ids=["4x", "16x"])
+def test_with_local_attention_the_tuned_version_is_the_librarys(
+    nodes: ModuleType, texts: Any, pipe: Any, upsamplers: FeatureUpsamplers, scale: float
+) -> None:
+    """Features of pivots too, whose tokens are as many as those of a level of the stage."""
+    own, options = standin.ModelPatcher(with_attention(pipe)), {"preset": "quality", "attention": "local"}
+    (tuned,) = nodes.NODE_CLASS_MAPPINGS["SelfCascadeApplyUpsamplers"]().apply(own, "mine", 1.0)
+    made, _, _ = sampled(nodes, tuned, texts, pipe, scale=scale, **options)
+    assert close(made, pipe, library(pipe, upsamplers, scale=scale, **options))
+    assert not close(made, pipe, library(pipe, upsamplers, scale=scale, **{**options, "attention": "full"}))
 
 
 @pytest.mark.parametrize("tuned", [False, True], ids=["plain", "tuned"])
@@ -289,11 +302,8 @@ def test_the_stand_ins_have_the_listed_signatures(nodes: ModuleType) -> None:
     for path, arguments in CALLS.items():
         parts = path.split(".")
         length = max(n for n in range(len(parts)) if ".".join(parts[:n]) in sys.modules)
-        found = reduce(
-            lambda one, name: getattr(one, name, None), parts[length:], sys.modules[".".join(parts[:length])]
-        )
-        if found is not None:  # attention patches have no stand-in
-            assert set(arguments) <= set(inspect.signature(found).parameters), path
+        found: Any = reduce(getattr, parts[length:], sys.modules[".".join(parts[:length])])
+        assert set(arguments) <= set(inspect.signature(found).parameters), path
 
 
 def test_every_call_of_comfyui_is_listed() -> None:

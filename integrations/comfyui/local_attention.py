@@ -9,13 +9,14 @@ from typing import Any
 import comfy.ldm.modules.attention
 from torch import Tensor
 
-from selfcascade.base_models.local_attention import Place, attend_at_step, places_of_levels
+from selfcascade.base_models.local_attention import QUARTERS, Place, attend_at_step, places_of_levels
 from selfcascade.base_models.stage_attention import window_sides
 from selfcascade.base_models.windows import Grid
 from selfcascade.cascade import Size
 from selfcascade.upsamplers.ldm import is_ldm, ldm_levels
 
 from .schedules import step_of
+from .skips import PIVOT
 
 OVERRIDE = "optimized_attention_override"
 # Their tokens are the text's, then the picture's; those of blocks without text are the picture's alone.
@@ -61,7 +62,7 @@ def attending_locally(model: Any, native: Size, size: Size, latents: Tensor, sig
 class _Windows:
     def __init__(self, grid: Grid, window: Grid, levels: int | None, sigmas: Tensor) -> None:
         self.grid, self.window, self.sigmas, self.own = grid, window, sigmas, levels is None
-        self.levels = None if levels is None else places_of_levels(levels, grid, window)
+        self.levels = levels
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return self  # clones of a model copy its patches, which must keep sharing one stage
@@ -74,12 +75,18 @@ class _Windows:
         self.own = False
         return n, context, value
 
-    def place(self, tokens: int) -> Place | None:
+    def place(self, tokens: int, pivot: tuple[int, int] | None) -> Place | None:
+        """Where so many tokens are: in the stage's grid, or in the pivot's where its (h, w) is given."""
         if self.levels is not None:
-            return self.levels.get(tokens)
+            grid = self.grid if pivot is None else Grid(1, *pivot)
+            return places_of_levels(self.levels, grid, self.window).get(tokens)
         others = tokens - self.grid.tokens
         window = Grid(*(min(sides) for sides in zip(self.grid, self.window, strict=True)))
         return None if others < 0 else (self.grid, window, others)
+
+    def moved(self, sigma: Tensor) -> tuple[int, bool]:
+        step = step_of(self.sigmas, sigma)
+        return step % QUARTERS, step == len(self.sigmas) - 2
 
     def answer_before(self, other: Callable[..., Tensor] | None) -> Callable[..., Tensor]:
         def attention(
@@ -95,15 +102,17 @@ class _Windows:
             **more: Any,
         ) -> Tensor:
             tokens, others = (x.shape[2 if skip_reshape else 1] for x in (q, k))
-            place = self.place(tokens) if self.own and tokens == others else None
+            options = more["transformer_options"]
+            pivot = options.get(PIVOT)
+            place = self.place(tokens, pivot) if self.own and tokens == others else None
             if place is None or place[0] == place[1]:
                 shape = {"skip_reshape": skip_reshape, "skip_output_reshape": skip_output_reshape}
                 given = {"mask": mask, "attn_precision": attn_precision, **shape, **more}
                 return function(q, k, v, heads, **given) if other is None else other(function, q, k, v, heads, **given)
-            step = step_of(self.sigmas, more["transformer_options"]["sigmas"])
-            last = step == len(self.sigmas) - 2
+            # As in the library's `pass_on_pivot`: it is no step, so its windows do not move.
+            quarters, last = (0, False) if pivot is not None else self.moved(options["sigmas"])
             parts = (x if skip_reshape else x.reshape(len(x), tokens, heads, -1).transpose(1, 2) for x in (q, k, v))
-            out = attend_at_step(*parts, place, step % 4, last, mask)  # (B, H, S, D)
+            out = attend_at_step(*parts, place, quarters, last, mask)  # (B, H, S, D)
             return out if skip_output_reshape else out.transpose(1, 2).flatten(2)
 
         return attention

@@ -15,6 +15,7 @@ from selfcascade.upsamplers.ldm import ldm_levels
 from selfcascade.upsamplers.model import FeatureUpsamplers
 
 ATTACHED = "selfcascade_upsamplers"
+PIVOT = "selfcascade_pivot"  # in the transformer_options of a pass on the pivot: (h, w) of the pivot's latents
 Conditions = dict[str, Any]
 
 
@@ -151,7 +152,8 @@ class _Skips:
         scale = sampling.calculate_input(sigma, torch.ones(1, 1, 1, 1, device=x.device))  # the U-Net is given z_0
         # Guidance stacks the whole batch once per prompt, so the pivot is repeated as a whole too.
         z_0 = self.pivot.to(x).repeat(len(x) // len(self.pivot), 1, 1, 1) / scale
-        own = {**conditions, "control": None, "transformer_options": {**options, "patches": taking}}
+        marked = {**options, "patches": taking, PIVOT: tuple(z_0.shape[-2:])}
+        own = {**conditions, "control": None, "transformer_options": marked}
         with contextlib.suppress(_EncoderDone):
             apply_model(z_0, sigma.expand(len(x)), **own)
         return [[found[number] for number in level] for level in self.levels]
