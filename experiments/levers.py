@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from selfcascade import SelfCascade, load_bundled
-from selfcascade.cost.plan import estimate
+from selfcascade.evaluation import Sampling
+from selfcascade.evaluation.tflops import planned_tflops
 from selfcascade.media.whole_files import write_whole
 from selfcascade.report.comparisons import NAMES, Rows, p_of
 from selfcascade.report.results import ReportConfig, Row, read_splits
@@ -42,11 +43,15 @@ CHOSEN = {
     "quality-local-10": "**`quality`**",
     "fast-full": "`fast` before",
     "quality-local-4-unguided": "**`fast`**",
+    "tuned-micro-700": "`micro` in `quality`, K = 700",
+    "tuned-micro-850": "`micro` in `quality`, K = 850",
+    "tuned-full-850": "`full` in `quality`, K = 850",
     "lanczos": "base samples, enlarged",
     "real": "real renders",
 }
 CHOSEN_HEAD = (
-    "| | all right | patch KID | detail | TFLOPs | against `quality` before | against `fast` before | against `paper` |"
+    "| | all right | patch KID | detail | TFLOPs | against `quality` | against `quality` before | against `fast` before "
+    "| against `paper` |"
 )
 
 
@@ -72,7 +77,7 @@ def row(cascade: SelfCascade, result: dict[str, Any]) -> str:
         f"{result['fid_b'][0]:.3f}",
         " / ".join(f"{octave:.2f}" for octave in result["detail"]),
         f"{result['repetition']['mean']:.3f}" if "repetition" in result else "",
-        tflops(cascade, how),
+        counted(cascade, how),
         f"{result['seconds_per_picture']:.1f}",
     ]
     return f"| {' | '.join(cells)} |"
@@ -89,15 +94,11 @@ def settings(how: dict[str, Any]) -> list[str]:
     ]
 
 
-def tflops(cascade: SelfCascade, how: dict[str, Any]) -> str:
-    """TFLOPs of the whole cascade, including the base stage; for methods that are a cascade."""
-    if how["method"] != "self-cascade":
-        return ""
-    names = ("height", "width", "num_inference_steps", "pivot_step", "preset", "guidance_scale", "attention")
-    asked = {name: how.get(name) for name in names}
-    asked["preset"] = asked["preset"] or "paper"  # the default of `evaluation.Sampling`
-    costs = estimate(cascade.pipe, cascade.plan(**asked))
-    return f"{sum(cost.tflops or 0 for cost in costs):.2f}"
+def counted(cascade: SelfCascade, how: dict[str, Any]) -> str:
+    """TFLOPs of a sample, without the upsamplers' own work; for methods that are a cascade."""
+    sampling = Sampling(**{name: value for name, value in how.items() if name != "name"})
+    found = planned_tflops(cascade.pipe, sampling) if sampling.method == "self-cascade" else None
+    return "" if found is None else f"{found:.3f}"
 
 
 def table(cascade: SelfCascade, scale: int) -> str:
@@ -129,8 +130,8 @@ def chosen_table(cascade: SelfCascade, suite: str, split: str, rows: list[Row]) 
             f"{100 * result['composition']['all']:.1f} %",
             f"{result['patch_kid'][0]:.3f}",
             " / ".join(f"{octave:.2f}" for octave in result["detail"]),
-            tflops(cascade, result["sampling"]),
-            *(_told(records, name, other) for other in ("quality-full", "fast-full", "paper")),
+            counted(cascade, result["sampling"]),
+            *(_told(records, name, other) for other in ("quality-local-10", "quality-full", "fast-full", "paper")),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
