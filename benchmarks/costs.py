@@ -4,8 +4,9 @@
 
 writes costs.json and, from it, costs.md beside this file; where models are named, the others' figures are kept. Nothing
 has weights: the planner counts presets as `selfcascade plan` does, and methods that change a U-Net are counted on every
-step of the schedule. So a preset that changes only needs the command again. `tomesd` is counted where it is installed,
-and else keeps its earlier figures. Seconds and measured memory are in turns.md (`turns.py`).
+step of the schedule. So a preset that changes only needs the command again. `tomesd` and `hidiffusion (package)` are
+counted where the packages are installed (hidiffusion_peer.py says how), and else keep their earlier figures.
+Seconds and measured memory are in turns.md (`turns.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 import torch
 from pipelines import MODELS, Model
-from unet_methods import STEPS, of_unets, upsampling_adds
+from unet_methods import HIDIFFUSION_PACKAGE, PEERS, STEPS, of_unets, upsampling_adds
 
 from selfcascade import PRESETS, FeatureUpsamplers, SelfCascade, Size
 from selfcascade.cost.plan import estimate_call, kind_of, scheduled_steps
@@ -110,10 +111,8 @@ def run(names: list[str], held: dict[str, Any]) -> dict[str, Any]:
     for name in MODELS:
         before = [row for row in earlier if row["model"] == name]
         now = measure(name) if name in names else before
-        own = {(row["size"], row["method"], row["attention"]) for row in now}
-        rows += now + [
-            row for row in before if row["method"] == "tomesd" and (row["size"], "tomesd", row["attention"]) not in own
-        ]
+        peers = {(row["method"], row["size"]): row for row in before + now if row["method"] in PEERS}
+        rows += [row for row in now if row["method"] not in PEERS] + list(peers.values())
     return {
         "torch": torch.__version__,
         "steps": STEPS,
@@ -133,7 +132,11 @@ def report(results: dict[str, Any]) -> str:
         "network, the second has the VAE with its pivots too (not for clips). In bold: the attention that a preset has",
         "of itself. Fine-tuned U-Nets and LoRAs sampled at the target size cost what direct inference does. Tuned",
         "versions have K = 0.7 T, and enlarge pivots as pictures. HiDiffusion and ScaleCrafter are those of this",
-        "repository.",
+        f"repository. `{HIDIFFUSION_PACKAGE}` is its authors' own, with its own schedule. It is counted only where it",
+        "is installed: `pip install --no-deps --target FOLDER hidiffusion==0.1.10`, with FOLDER on `PYTHONPATH`. At 1K of",
+        "SD 2.1-base it costs what `hidiffusion` does. At 2K and 4K it pools within the second level in the first 15",
+        "steps, and `hidiffusion` after it. On SDXL it leaves the first level's downsampler as it is, keeps all or part of",
+        "the second level at full size, and so costs more.",
     ]
     for model in dict.fromkeys(row["model"] for row in results["rows"]):
         lines += [

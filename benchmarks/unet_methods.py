@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
+import hidiffusion_peer
 import torch
 
 from selfcascade import FeatureUpsamplers, Size
@@ -21,6 +22,8 @@ from selfcascade.upsamplers.skip_features import SkipFeatures, adding_skip_featu
 
 STEPS, TIMESTEPS = 50, 1000
 GUIDANCE = 7.5
+HIDIFFUSION_PACKAGE = "hidiffusion (package)"
+PEERS = ("tomesd", HIDIFFUSION_PACKAGE)  # packages that are no dependencies, counted where they are installed
 
 
 def inputs(unet: Any) -> dict[str, Any]:
@@ -56,7 +59,7 @@ def changed(pipe: Any, size: Size, kind: Callable[[int], Any], *contexts: Any) -
     """
     known, total = dict[Any, int](), 0
     pipe.scheduler.set_timesteps(STEPS)
-    pipe._guidance_scale = GUIDANCE  # that of a running call
+    pipe._guidance_scale, pipe._num_timesteps = GUIDANCE, STEPS  # those of a running call
     with contextlib.ExitStack() as stack:
         for context in contexts:
             stack.enter_context(context())
@@ -101,7 +104,16 @@ def of_unets(pipe: Any, native: Size, size: Size) -> dict[str, float]:
     }
     if find_spec("tomesd") is not None:
         found["tomesd"] = changed(pipe, size, lambda t: None, functools.partial(merging, pipe))
+    if hidiffusion_peer.is_installed():
+        applied = functools.partial(hidiffusion_peer.applied, pipe)
+        found[HIDIFFUSION_PACKAGE] = changed(pipe, size, functools.partial(switched, pipe), applied)
     return found
+
+
+def switched(pipe: Any, timestep: int) -> tuple[bool, ...]:
+    """Which of the steps at which the package may change lie behind; it counts steps, not noise levels."""
+    step = pipe.scheduler.timesteps.tolist().index(timestep)
+    return tuple(step >= switch for switch in sorted(hidiffusion_peer.switches(STEPS)))
 
 
 def upsampling_adds(pipe: Any, upsamplers: FeatureUpsamplers, stages: tuple[tuple[Size, int], ...]) -> float:

@@ -76,6 +76,51 @@ def test_a_network_that_nothing_changes_costs_what_the_planner_says_of_direct_in
     assert 0 < unets.upsampling_adds(weightless, upsamplers, paper.stages) < paper.network
 
 
+def test_packages_that_are_not_installed_keep_their_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    costs, held = importlib.import_module("costs"), json.loads((BENCHMARKS / "costs.json").read_text())
+    name = "SD 2.1-base"
+    assert {row["method"] for row in held["rows"]} > set(costs.PEERS)
+    assert costs.run([], held)["rows"] == held["rows"]
+    counted = [row for row in held["rows"] if row["model"] == name and row["method"] not in costs.PEERS]
+    monkeypatch.setattr(costs, "measure", lambda model: {name: counted}[model])
+    assert costs.run([name], held)["rows"] == held["rows"]
+    peer = {**next(row for row in held["rows"] if row["method"] == costs.HIDIFFUSION_PACKAGE), "network": 1.0}
+    monkeypatch.setattr(costs, "measure", lambda model: {name: [peer, *counted]}[model])
+    again = costs.run([name], held)["rows"]
+    assert [row for row in again if row not in held["rows"]] == [peer] and len(again) == len(held["rows"])
+
+
+def test_hidiffusion_makes_the_picture_of_its_authors_package_with_the_same_shifts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    peer, turns = (importlib.import_module(name) for name in ("hidiffusion_peer", "turns"))
+    if not peer.is_installed():
+        pytest.skip("the package hidiffusion is not installed")
+    torch.manual_seed(0)
+    pipe, rand, passes = turns.pipeline(), torch.rand, list[int]()
+
+    def picture(method: str) -> torch.Tensor:
+        given = {**turns.SIZES["4x"]._asdict(), "num_inference_steps": 5, "guidance_scale": 5.0, "output_type": "pt"}
+        given |= {**turns.embeddings(turns.WIDTH), "generator": torch.Generator().manual_seed(0)}
+        return turns.METHODS[method](pipe, None, **given).images
+
+    def quarter(*shape: int, **named: object) -> torch.Tensor:
+        """The package draws each layer's shift at random; ours turns by a quarter from step to step."""
+        return torch.tensor([((len(passes) - 1) % 4 + 0.5) / 4]) if shape == (1,) else rand(*shape, **named)
+
+    direct, ours = picture("direct"), picture("hidiffusion")
+    hook = pipe.unet.register_forward_pre_hook(lambda *_: passes.append(1))
+    with peer.applied(pipe), monkeypatch.context() as patched:
+        patched.setattr(torch, "rand", quarter)
+        theirs = picture("direct")
+    hook.remove()
+    assert len(passes) == 5 and not torch.equal(ours, direct)
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+    assert torch.equal(picture("direct"), direct)  # nothing of the package is left
+
+
 def test_the_default_preset_with_local_attention_costs_the_same_a_pixel_at_every_size() -> None:
     rows = json.loads((BENCHMARKS / "costs.json").read_text())["rows"]
     a_pixel: dict[str, list[float]] = {}
