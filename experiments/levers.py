@@ -50,8 +50,8 @@ CHOSEN = {
     "real": "real renders",
 }
 CHOSEN_HEAD = (
-    "| | all right | patch KID | detail | TFLOPs | against `quality` | against `quality` before | against `fast` before "
-    "| against `paper` |"
+    "| | all right | patch KID | detail | TFLOPs | against `quality` | against `quality` before "
+    "| against `fast` before | against `paper` |"
 )
 
 
