@@ -133,10 +133,10 @@ def report(results: dict[str, Any]) -> str:
         "of itself. Fine-tuned U-Nets and LoRAs sampled at the target size cost what direct inference does. Tuned",
         "versions have K = 0.7 T, and enlarge pivots as pictures. HiDiffusion and ScaleCrafter are those of this",
         f"repository. `{HIDIFFUSION_PACKAGE}` is its authors' own, with its own schedule. It is counted only where it",
-        "is installed: `pip install --no-deps --target FOLDER hidiffusion==0.1.10`, with FOLDER on `PYTHONPATH`. At 1K of",
-        "SD 2.1-base it costs what `hidiffusion` does. At 2K and 4K it pools within the second level in the first 15",
-        "steps, and `hidiffusion` after it. On SDXL it leaves the first level's downsampler as it is, keeps all or part of",
-        "the second level at full size, and so costs more.",
+        "is installed: `pip install --no-deps --target FOLDER hidiffusion==0.1.10`, with FOLDER on `PYTHONPATH`. On",
+        "SD 2.1-base at 1K it costs what `hidiffusion` does. At 2K and 4K it pools within the second level in the",
+        "first 15 steps, and `hidiffusion` after it. On SDXL it leaves the first level's downsampler as it is, keeps",
+        "all or part of the second level at full size, and so costs more.",
     ]
     for model in dict.fromkeys(row["model"] for row in results["rows"]):
         lines += [

@@ -3,6 +3,7 @@
 import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -106,7 +107,7 @@ def test_hidiffusion_makes_the_picture_of_its_authors_package_with_the_same_shif
         given |= {**turns.embeddings(turns.WIDTH), "generator": torch.Generator().manual_seed(0)}
         return turns.METHODS[method](pipe, None, **given).images
 
-    def quarter(*shape: int, **named: object) -> torch.Tensor:
+    def quarter(*shape: Any, **named: Any) -> torch.Tensor:
         """The package draws each layer's shift at random; ours turns by a quarter from step to step."""
         return torch.tensor([((len(passes) - 1) % 4 + 0.5) / 4]) if shape == (1,) else rand(*shape, **named)
 
