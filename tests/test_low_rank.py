@@ -13,7 +13,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from cascade_runs import SD, seeded
-from selfcascade import FeatureUpsamplers, SelfCascade
+from selfcascade import FeatureUpsamplers, SelfCascade, load_bundled
 from selfcascade.training.checkpoints import list_checkpoints
 from selfcascade.upsamplers.low_rank import TARGETS, Layer, adding_low_rank, decoder_layers
 from selfcascade.upsamplers.of_checkpoint import upsamplers_in
@@ -113,7 +113,8 @@ def test_all_layers_of_the_decoder_have_them_and_none_before_it() -> None:
         )
         made = FeatureUpsamplers.from_unet(unet, decoder_rank=RANK)
     count = sum(own.up.numel() + own.down.numel() for own in made.low_rank)
-    assert made.num_parameters() == 2_412 + count
+    assert made.num_parameters() == 2_412 + count == 1_150_964
+    assert FeatureUpsamplers.from_unet(load_bundled().unet, decoder_rank=RANK).num_parameters() == 100_116
     assert count == RANK * sum(i * max(k, 1) ** 2 + o for _, i, o, k in decoder_layers(unet))
 
 

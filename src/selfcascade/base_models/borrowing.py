@@ -37,9 +37,9 @@ def plain_class(kind: type[Any]) -> type[Any]:
 
 
 @contextlib.contextmanager
-def replacing_attributes(pipe: Pipeline, attributes: Mapping[str, object]) -> Generator[None]:
-    """Sets attributes on the pipeline object within this context; restored afterwards."""
-    held = vars(pipe)
+def replacing_attributes(owner: object, attributes: Mapping[str, object]) -> Generator[None]:
+    """Sets attributes on a pipeline object or module within this context; restored afterwards."""
+    held = vars(owner)
     before = {name: held.get(name, _ABSENT) for name in attributes}
     held.update(attributes)
     try:

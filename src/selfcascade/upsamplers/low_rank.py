@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
+from selfcascade.base_models.borrowing import replacing_attributes
 from selfcascade.base_models.protocols import Network
 from selfcascade.options.checks import is_whole, shown
 
@@ -101,6 +102,8 @@ def _keeps_size(layer: nn.Conv2d) -> bool:
 
 def check_decoder(unet: Network, layers: Sequence[Sequence[Any]]) -> None:
     """Raises ValueError if the U-Net lacks one of the layers, or has fused them into others."""
+    if not layers:  # in training this is asked at every step
+        return
     own = {layer.name: layer for layer in decoder_layers(unet)}
     for layer in map(layer_of, layers):
         if own.get(layer.name) != layer:
@@ -111,7 +114,7 @@ def check_decoder(unet: Network, layers: Sequence[Sequence[Any]]) -> None:
     # `fused_projections` of a module stays true after they are unfused.
     kinds = ((name, type(vars(module).get("processor")).__name__) for name, module in _modules(unet))
     fused = next((name for name, kind in kinds if name.startswith("up_blocks") and kind.startswith("Fused")), None)
-    if layers and fused is not None:
+    if fused is not None:
         raise ValueError(
             f"these upsamplers have low-rank weights for projections that are fused in {fused}; "
             "call unfuse_qkv_projections() first"
@@ -130,18 +133,11 @@ def adding_low_rank(
         weights: A `LowRank` for each.
         scale: Strength.
     """
-    modules = [unet.get_submodule(layer_of(layer).name) for layer in layers]
-    before = [vars(module).get("forward") for module in modules]
-    try:
-        for module, own in zip(modules, weights, strict=True):
-            module.forward = _corrected(module.forward, own, scale)
+    with contextlib.ExitStack() as held:
+        for layer, own in zip(layers, weights, strict=True):
+            module = unet.get_submodule(layer_of(layer).name)
+            held.enter_context(replacing_attributes(module, {"forward": _corrected(module.forward, own, scale)}))
         yield
-    finally:
-        for module, own in zip(modules, before, strict=True):
-            if own is not None:
-                module.forward = cast("Callable[..., Any]", own)
-            else:
-                vars(module).pop("forward", None)
 
 
 def _corrected(inner: Callable[..., Tensor], weights: nn.Module, scale: float) -> Callable[..., Tensor]:

@@ -96,7 +96,9 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
             for channels in levels
         )
         if not is_whole(decoder_rank, 0) or bool(decoder_rank) != bool(decoder_layers):
-            raise ValueError(f"decoder_rank must be a whole number from 0, and over 0 for layers, not {decoder_rank!r}")
+            raise ValueError(
+                f"decoder_rank must be a whole number, over 0 just where decoder_layers are given, not {decoder_rank!r}"
+            )
         along = levels if temporal_kernel > 1 else ()
         self.over_frames = nn.ModuleList(FrameKernels(len(channels), temporal_kernel) for channels in along)
         self.low_rank = nn.ModuleList(LowRank(layer_of(layer), decoder_rank) for layer in decoder_layers)
