@@ -9,8 +9,8 @@ from selfcascade.cascade import Size, Stage, plan_stages
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError
 from selfcascade.options.presets import DEFAULT_PRESET, ModelDefaults, Preset, preset_named
-from selfcascade.pipeline.pivot_steps import trained_preset
-from selfcascade.pipeline.planning import enlarged_size, planned, sizes_from, target_size, with_changes
+from selfcascade.pipeline.planning import enlarged_size, planned, sizes_from, target_size
+from selfcascade.pipeline.preset_choice import tuned_preset, with_changes
 
 from .schedules import ComfySchedules
 from .skips import Attached
@@ -93,7 +93,7 @@ def native_side(model: Any, given: int) -> int:
 def chosen(options: Options, attached: Attached | None, schedules: ComfySchedules) -> Preset:
     """The preset that is asked for, or the one that suits the upsamplers, with the options in its settings' places."""
     if options.preset is None and attached is not None:
-        preset = trained_preset(attached.upsamplers.config, schedules)
+        preset = tuned_preset(attached.upsamplers.config, schedules)
     else:
         preset = preset_named(options.preset or DEFAULT_PRESET)
     return with_changes(preset, options)

@@ -20,11 +20,9 @@ def train(name: str) -> None:
     """Trains one preset on scenes, and writes it in half precision."""
     folder = RUNS / "upsamplers" / name
     settings = {**SETTINGS["shared"], **SETTINGS[name]}
-    sampled_at = settings.pop("sampling_pivot_step")
     given = {**settings, "output_dir": str(folder), "resume_from_checkpoint": "latest"}
     run_training(TrainingConfig(method="upsamplers", preset=name, model="bundled", train_data="scenes", **given))
     upsamplers = selfcascade.FeatureUpsamplers.from_pretrained(str(folder))
-    upsamplers.register_to_config(sampling_pivot_step=sampled_at)
     shutil.rmtree(SHIPPED / name, ignore_errors=True)
     upsamplers.half().save_pretrained(SHIPPED / name)
     strip_paths(SHIPPED / name)

@@ -40,7 +40,7 @@ class Sampling:
         scale: Scale of the sides to the model's own: of both, or of height and width.
         num_inference_steps: Steps of the whole schedule; a list has one value a stage.
         guidance_scale: Guidance of every stage, or one value each.
-        preset: As in `SelfCascade.__call__`; None is the paper's for the tuning-free cascade, else the method's own.
+        preset: As in `SelfCascade.__call__`; None: see `reference_preset`.
         pivot_step, upsampling, anchor, energy, attention, shared_noise: As in `SelfCascade.__call__`; None is the
             preset's.
         weights: For methods that sample with others than the base model's.
@@ -75,6 +75,17 @@ class Sampling:
         """Factors for the height and the width."""
         high, wide = (self.scale, self.scale) if isinstance(self.scale, (int, float)) else self.scale
         return high, wide
+
+    def reference_preset(self, tuned: bool = False) -> str | None:
+        """The preset of a cascade: its own, or "paper", whatever the library's default is.
+
+        None, so that upsamplers bring their settings, where these are used and neither a preset nor K is named.
+
+        Args:
+            tuned: Whether feature upsamplers are used.
+        """
+        brings = tuned and self.pivot_step is None
+        return self.preset or (None if brings or self.method != "self-cascade" else "paper")
 
     @property
     def of_base(self) -> dict[str, Any]:
@@ -202,8 +213,8 @@ def sample(
     # A suite's shared settings apply only to methods that take them.
     settings = {name: value for name, value in named.items() if method.accepts(name)}
     settings |= {"upsamplers": upsamplers} if upsamplers is not None else {}
-    if method.name == "self-cascade":
-        settings.setdefault("preset", "paper")  # the reference of the figures, whatever the default is
+    preset = sampling.reference_preset(tuned)
+    settings |= {"preset": preset} if preset is not None and method.accepts("preset") else {}
     made: list[Tensor] = []
     for group in prompts.groups() if indices is None else (indices,):
         own: dict[str, Any] = {"generator": prompts.generators(group)}

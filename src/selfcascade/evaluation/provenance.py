@@ -25,6 +25,7 @@ from selfcascade.evaluation.make_samples import Sampling
 from selfcascade.media.images import file_sha256
 from selfcascade.models import BUNDLED, BUNDLED_MODELS, BUNDLED_SUPER_RESOLVER, BUNDLED_UPSAMPLERS
 from selfcascade.pipeline import SelfCascade
+from selfcascade.upsamplers.model import FeatureUpsamplers
 
 PROTOCOL = 2  # raised when captions, seeds, sampling or figures of all methods change
 REVISIONS: dict[str, int] = {}  # by method, if only its samples changed; other methods are at 1
@@ -88,18 +89,18 @@ def noise_levels(pivot_steps: list[int], scheduler: Any, pixels: list[float]) ->
     return found
 
 
-def levels_of(pipe: Any, sampling: Sampling, preset: str | None) -> list[dict[str, float]]:
+def levels_of(pipe: Any, sampling: Sampling, upsamplers: FeatureUpsamplers | None = None) -> list[dict[str, float]]:
     """`noise_levels` of a cascade's stages. Empty for other methods.
 
     Args:
         pipe: The model.
         sampling: Settings that its pictures are made with.
-        preset: Preset to use if the sampling names none. None if upsamplers bring their own K.
+        upsamplers: The upsamplers that are used.
     """
-    if sampling.method != "self-cascade" or (preset is None and sampling.pivot_step is None):
+    if sampling.method != "self-cascade":
         return []
-    cascade, size = SelfCascade(pipe), sampling.sized(pipe).size
-    own = {"pivot_step": sampling.pivot_step, "preset": sampling.preset or preset}
+    cascade, size = SelfCascade(pipe, upsamplers), sampling.sized(pipe).size
+    own = {"pivot_step": sampling.pivot_step, "preset": sampling.reference_preset(upsamplers is not None)}
     given = {key: value for key, value in own.items() if value is not None}
     stages = cascade.plan(*size, num_inference_steps=sampling.num_inference_steps, **given)
     native = Size(*cascade.native_size)
@@ -110,7 +111,8 @@ def levels_of(pipe: Any, sampling: Sampling, preset: str | None) -> list[dict[st
 def weight_files(model: str, upsamplers: str | None, weights: str | None) -> dict[str, str]:
     """The first 16 digits of the SHA-256 of every file of weights, by its path in its folder.
 
-    The detectors are left out: they belong to the protocol of the figures, as the data does.
+    The detectors are left out: they belong to the protocol of the figures, as the data does. Upsamplers' config.json is
+    among them, as it says how they are sampled.
 
     Args:
         model: Name of a bundled model, or a folder. For a Hub id the result is empty.
@@ -129,7 +131,8 @@ def weight_files(model: str, upsamplers: str | None, weights: str | None) -> dic
         f"{name}: {path.relative_to(folder)}": _sha256(path, path.stat().st_mtime_ns)
         for name, folder in folders.items()
         if folder is not None and Path(folder).is_dir()
-        for path in sorted(Path(folder).rglob("*.safetensors"))
+        for path in sorted(Path(folder).rglob("*"))
+        if path.suffix == ".safetensors" or (name == "upsamplers" and path.name == "config.json")
     }
 
 

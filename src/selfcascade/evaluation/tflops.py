@@ -35,7 +35,7 @@ def planned_tflops(pipe: Any, sampling: Sampling, tuned: bool = False, frames: i
     else:
         names = ("num_inference_steps", "guidance_scale", "pivot_step", "upsampling", "anchor", "energy", "attention")
         given |= {name: value for name in names if (value := getattr(sampling, name)) is not None}
-        given["preset"] = sampling.preset or ("paper" if sampling.method == "self-cascade" else LATE)
+        given["preset"] = sampling.reference_preset() or LATE
         cascade = SelfCascade(pipe)
     length = {"num_frames": frames} if family_of(pipe).video else {}
     costs = estimate_call(cascade, cascade.plan(**given), Options(**given, **length), timed=False)

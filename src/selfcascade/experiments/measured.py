@@ -17,6 +17,7 @@ from selfcascade.evaluation.true_pivots import against_truth
 from selfcascade.experiments.experiment import Experiment
 from selfcascade.experiments.prepared import Prepared
 from selfcascade.metrics.video import mean_estimate
+from selfcascade.upsamplers.model import FeatureUpsamplers
 
 
 def measured(
@@ -46,14 +47,16 @@ def _truths(prepared: Prepared, name: str, parts: Parts, count: int) -> dict[str
     return {own: torch.cat([part[own] for part in found]) for own in found[0]}
 
 
-def how_made(experiment: Experiment, prepared: Prepared, name: str, tuned: bool, trained: list[str]) -> dict[str, Any]:
+def how_made(
+    experiment: Experiment, prepared: Prepared, name: str, upsamplers: FeatureUpsamplers | None, trained: list[str]
+) -> dict[str, Any]:
     """What a result says about how it was made.
 
     Args:
         experiment: Names the model and weights.
         prepared: Holds the loaded model and weights.
         name: Name of the sampling.
-        tuned: Whether feature upsamplers are used.
+        upsamplers: Feature upsamplers that are used.
         trained: Digests of weights that were trained in this run and are in no file.
     """
     pipe, sampling = prepared.pipe, prepared.samplings[name]
@@ -61,7 +64,7 @@ def how_made(experiment: Experiment, prepared: Prepared, name: str, tuned: bool,
     if trained:
         weights["trained"] = trained[0][:16]
     dtype = str(denoiser(pipe).dtype).removeprefix("torch.")
-    method = "self-cascade-tuned" if tuned and sampling.method == "self-cascade" else sampling.method
+    method = "self-cascade-tuned" if upsamplers is not None and sampling.method == "self-cascade" else sampling.method
     made = made_by(method, sampling.preset, weights, torch.device(pipe.device), dtype, samples_in_bfloat16(pipe))
-    levels = levels_of(pipe, sampling, None if method == "self-cascade-tuned" else "paper")
+    levels = levels_of(pipe, sampling, upsamplers)
     return {**made, **({"K": levels} if levels else {})}

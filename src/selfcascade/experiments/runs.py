@@ -46,6 +46,7 @@ from selfcascade.models import load_upsamplers
 from selfcascade.processes import OutputLock, Processes, join
 from selfcascade.training import Trainer, TrainingConfig
 from selfcascade.training.extras import check_extras
+from selfcascade.upsamplers import of_checkpoint
 
 # Numbers of pictures by training step and sampling.
 Missing = dict[tuple[int, str], list[int]]
@@ -175,6 +176,7 @@ class Run:
         sampling, base = self.prepared.samplings[name], self.prepared.base_samples[name]
         prompts = self.prepared.prompts.head(max(counts))
         key = [asdict(sampling), base.name, digests_of(sampling.weights), weights_digest(upsamplers), *trained]
+        key += [] if upsamplers is None else [of_checkpoint.settings_of(upsamplers)]
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
         processes.check_agreement({f"the weights or settings of {name!r}": digest[:12]})
         folder = self.runs / f"{PICTURES_OF}{digest[:12]}"
@@ -189,7 +191,7 @@ class Run:
             return {"pictures": pictures.mul(255).round().byte(), "seconds": seconds}
 
         def finish(parts: Parts) -> dict[str, float]:
-            made = how_made(self.experiment, self.prepared, name, upsamplers is not None, trained)
+            made = how_made(self.experiment, self.prepared, name, upsamplers, trained)
             headlines = self._evaluate(step, name, counts, parts, made, upsamplers is not None)
             shutil.rmtree(folder)
             return headlines

@@ -166,8 +166,8 @@ def upsamplers_of(options: Options) -> str | None:
 
 
 def has_preset(options: Options) -> bool:
-    """Whether a preset applies; upsamplers and other methods have their own settings."""
-    return options.method == "self-cascade" or bool(options.in_cascade)
+    """Whether a preset applies; other methods than the cascades have their own settings."""
+    return options.method in ("self-cascade", "self-cascade-tuned") or bool(options.in_cascade)
 
 
 def make(

@@ -1,21 +1,21 @@
 """K, the noise level that each stage above the base starts from.
 
-The first of these that applies: the caller's `pivot_step` or `strength`; the step that the feature upsamplers were
-trained for; the preset's share of T (`options/presets.py`). In the last two cases, a K that leaves a stage no step is
+The first of these that applies: the caller's `pivot_step` or `strength`; the step that the feature upsamplers bring;
+the preset's share of T (`options/presets.py`). In the last two cases, a K that leaves a stage no step is
 raised to the lowest one that does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Sequence
+from typing import TypeVar, cast
 
 from selfcascade.base_models.last_timesteps import Schedules, lowest_pivot
 from selfcascade.base_models.stage_scheduler import NoStepLeft
 from selfcascade.cascade import Size
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError, check_range
-from selfcascade.options.presets import PRESETS, Preset
+from selfcascade.options.presets import Preset
 
 Value = TypeVar("Value")
 
@@ -59,20 +59,6 @@ def preset_pivots(schedules: Schedules, native: Size, sizes: Sequence[Size], pre
     if not preset.matched:
         return steps
     return [schedules.matched_step(step, size.area / native.area) for step, size in zip(steps, sizes, strict=True)]
-
-
-def trained_preset(config: Mapping[str, Any], schedules: Schedules) -> Preset:
-    """The settings that upsamplers of this configuration were trained for.
-
-    Stages after the first start with no more noise than in `rgb`: with the trained K they redraw texture over outlines
-    that are already right (docs/upsamplers.md).
-    """
-    pivot_step = config.get("sampling_pivot_step") or config["pivot_step"]
-    share = pivot_step / schedules.training_steps
-    later = min(share, PRESETS["rgb"].later_pivot_share)
-    attention = config.get("attention", "full")  # upsamplers of earlier versions do not say it
-    summary = "as the upsamplers were trained"
-    return Preset("upsamplers", summary, share, later, config["upsampling"], attention=attention)
 
 
 def reachable(schedules: Schedules, steps: int, pivot_step: int, chosen_by: str | None) -> int:

@@ -6,7 +6,7 @@ import functools
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from selfcascade.base_models import family_of
@@ -24,7 +24,6 @@ from selfcascade.options import Options
 from selfcascade.options.checks import OptionError, check_range
 from selfcascade.options.presets import (
     DEFAULT_PRESET,
-    PRESETS,
     UNANCHORED_PRESET,
     Attention,
     ModelDefaults,
@@ -33,7 +32,8 @@ from selfcascade.options.presets import (
     defaults_of,
     preset_named,
 )
-from selfcascade.pipeline.pivot_steps import per_stage, pivot_steps, reachable, trained_preset
+from selfcascade.pipeline.pivot_steps import per_stage, pivot_steps, reachable
+from selfcascade.pipeline.preset_choice import anchorable_preset, tuned_preset, with_changes
 from selfcascade.upsamplers.model import FeatureUpsamplers
 from selfcascade.upsamplers.skip_features import check_hookable
 
@@ -139,29 +139,34 @@ class Planner:
 
     def chosen_preset(self, options: Options) -> Preset:
         """The preset of a call, with the settings that the options replace."""
-        named = options.preset
-        if named is None and self.upsamplers is None:
-            named = self.default_preset_of(options)
-        preset = with_changes(self.preset(named), options)
+        named = self.default_preset_of(options) if options.preset is None else options.preset
+        if options.preset is None and self.upsamplers is not None:
+            preset = tuned_preset(self.upsamplers.config, self.schedules, str(named))
+        else:
+            preset = preset_named(named)
+        preset = with_changes(preset, options)
         return preset if leaves_guidance_out(self.family) else replace(preset, guided=True)
 
     def default_preset_of(self, options: Options) -> str:
         """Like `default_preset`, for a call whose stages may have their own schedulers."""
         asked = options.stage_scheduler
         names: tuple[str | None, ...] = asked if isinstance(asked, tuple) else (asked,)
-        found = {default_preset(self.defaults, self._scheduler(name)) for name in names}
+        found = {anchorable_preset(self._own_preset, self._scheduler(name)) for name in names}
         return found.pop() if len(found) == 1 else UNANCHORED_PRESET
 
     @property
     def default_preset(self) -> str:
-        """Name of the preset of calls that name none: the model's, else "quality", or "rgb" without an anchor."""
-        return default_preset(self.defaults, self.pipe.scheduler)
+        """Name of the preset of calls that name none: the upsamplers', else the model's, else "quality".
 
-    def preset(self, name: str | Preset | None = None) -> Preset:
-        """The named preset; None gives the upsamplers' training settings, or `default_preset`."""
-        if name is None and self.upsamplers is not None:
-            return trained_preset(self.upsamplers.config, self.schedules)
-        return preset_named(self.default_preset if name is None else name)
+        If it has an anchor and the scheduler cannot anchor, "rgb".
+        """
+        return anchorable_preset(self._own_preset, self.pipe.scheduler)
+
+    @property
+    def _own_preset(self) -> str:
+        if self.upsamplers is not None:
+            return self.upsamplers.config["sampling_preset"]
+        return self.defaults.preset or DEFAULT_PRESET
 
 
 def target_size(native: Size, multiple: int, options: Options) -> Size:
@@ -224,23 +229,6 @@ def sizes_from(own: Size, target: Size, native: Size, multiple: int) -> tuple[li
     sizes = [size for size in planned if size.area > 1.05 * own.area] or [target]
     half = Size(*(max(1, side // 2 // multiple) * multiple for side in sizes[0]))
     return sizes, [half, *(size for size in planned if size.area < sizes[0].area)][-1]
-
-
-def with_changes(preset: Preset, options: Options) -> Preset:
-    """The preset, with the settings that the options replace."""
-    own = {field.name for field in fields(preset)} - {"name", "summary"}
-    return replace(preset, **{name: value for name, value in options.keywords("plan").items() if name in own})
-
-
-def default_preset(defaults: ModelDefaults, scheduler: Scheduler) -> str:
-    """Name of a model's default preset, or of the unanchored one if the scheduler cannot anchor."""
-    name = defaults.preset or DEFAULT_PRESET
-    if PRESETS[name].anchor > 0:
-        try:
-            check_anchorable(scheduler)
-        except ValueError:
-            return UNANCHORED_PRESET
-    return name
 
 
 def planned(

@@ -40,6 +40,7 @@ FOR_ONE_METHOD = {
     "lora_alpha": "lora",
     "preset": "upsamplers",
     "upsampling": "upsamplers",
+    "sampling_preset": "upsamplers",
     "temporal_kernel": "upsamplers",
     "decoder_rank": "upsamplers",
     "decoder_learning_rate": "upsamplers",
@@ -82,6 +83,9 @@ class TrainingConfig(BaseModel):
     preset: str = Field("micro", description="Which upsamplers: micro or full.")
     upsampling: Literal["latent-bilinear", "latent-bicubic", "rgb"] = Field(
         "rgb", description="How a cascade with the upsamplers enlarges its pivots."
+    )
+    sampling_preset: Literal["paper", "rgb", "quality", "fast"] = Field(
+        "quality", description="Preset that supplies such a cascade's anchor, energy, steps, guidance and attention."
     )
     temporal_kernel: int = Field(
         1, ge=1, le=99, description="Frames that the upsamplers' kernels along a clip see, odd; 1 is none."

@@ -68,6 +68,7 @@ class TrainedUpsamplers(nn.Module):
             torch.manual_seed(config.seed)
             settings: dict[str, Any] = {"upsampling": config.upsampling, "attention": config.attention}
             settings |= {"temporal_kernel": config.temporal_kernel, "decoder_rank": config.decoder_rank}
+            settings["sampling_preset"] = config.sampling_preset
             self.upsamplers = FeatureUpsamplers.from_unet(unet, config.preset, pivot_step, **settings)
         self.upsamplers.float().train()
 

@@ -20,7 +20,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from selfcascade.options.checks import is_whole, shown
-from selfcascade.options.presets import Attention, Upsampling
+from selfcascade.options.presets import PRESETS, Attention, Upsampling
 from selfcascade.upsamplers.base_unet import fingerprint, skip_channels
 from selfcascade.upsamplers.ldm import is_ldm
 from selfcascade.upsamplers.levels import DESIGNS, FrameKernels, FullLevel
@@ -41,6 +41,7 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         preset: "full" (residual blocks at the U-Net's widths) or "micro" (at most 2,500 parameters on SD 2.1).
         pivot_step: K in training, where timesteps went up to it.
         sampling_pivot_step: Default K of a cascade; None means `pivot_step`.
+        sampling_preset: Preset that supplies a cascade's other settings: anchor, energy, steps, guidance, attention.
         upsampling: How a cascade enlarges its pivots: "latent-bilinear", "latent-bicubic" or "rgb".
         groups, knots: Channel groups and time knots of the gains in "micro".
         attention: Self-attention of stages with a pivot in training, "full" or "local", and so of a cascade by default.
@@ -69,6 +70,7 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         attention: str = "full",
         decoder_rank: int = 0,
         decoder_layers: Sequence[Sequence[Any]] = (),
+        sampling_preset: str = "paper",
     ) -> None:
         super().__init__()
         if preset != "full" and preset not in DESIGNS:
@@ -77,6 +79,8 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
             raise ValueError(f"upsampling must be one of {', '.join(UPSAMPLINGS)}, not {upsampling!r}")
         if attention not in ATTENTIONS:
             raise ValueError(f"attention must be one of {', '.join(ATTENTIONS)}, not {attention!r}")
+        if sampling_preset not in PRESETS:
+            raise ValueError(f"sampling_preset must be one of {', '.join(PRESETS)}, not {sampling_preset!r}")
         if not isinstance(levels, (list, tuple)) or not levels or not all(map(_are_channels, levels)):
             raise ValueError(f"levels must be lists of channels, positive whole numbers, not {shown(levels)}")
         counts: dict[str, object] = {"groups": groups, "knots": knots, "temporal_kernel": temporal_kernel}
