@@ -1,6 +1,6 @@
 """Writes the tables of docs/presets.md.
 
-They come from the results in `levers` and the matching rows of Tables 1 and 2, and from `presets-4x` and `presets-16x`.
+They come from the results in `levers`, and from `presets-4x` and `presets-16x`.
 
 python experiments/levers.py
 """
@@ -20,15 +20,6 @@ from selfcascade.report.results import ReportConfig, Row, read_splits
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "presets.md"
-BESIDE = (
-    "lanczos",
-    "self-cascade-paper",
-    "self-cascade-rgb",
-    "self-cascade-quality",
-    "self-cascade-fast",
-    "restart-late",
-    "restart-late-matched",
-)
 TITLES = {4: "16x the pixels (4x a side)", 2: "4x the pixels (2x a side)"}
 HEAD = (
     "| | pictures | K | anchor | energy | steps | guidance | all right | FID | patch FID (95 %) | patch KID | FID_b "
@@ -55,19 +46,17 @@ CHOSEN_HEAD = (
 )
 
 
-def results(suite: str, names: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """The results of a suite's first seed, for these experiments or all."""
-    paths = sorted((HERE / suite / "results").glob("*/seed-0/*.json"))
-    return [json.loads(path.read_text()) for path in paths if not names or path.parts[-3] in names]
+def results(suite: str) -> list[dict[str, Any]]:
+    """The results of a suite's first seed."""
+    return [json.loads(path.read_text()) for path in sorted((HERE / suite / "results").glob("*/seed-0/*.json"))]
 
 
 def row(cascade: SelfCascade, result: dict[str, Any]) -> str:
     """One line of the table."""
     how = result["sampling"]
-    beside = result["experiment"] in BESIDE
     value, low, high = result["patch_fid"]
     cells = [
-        f"`{result['experiment'] if beside else how['name']}`",
+        f"`{how['name']}`",
         str(result["pictures"]),
         *settings(how),
         f"{100 * result['composition']['all']:.0f} %",
@@ -104,8 +93,7 @@ def counted(cascade: SelfCascade, how: dict[str, Any]) -> str:
 def table(cascade: SelfCascade, scale: int) -> str:
     """All rows at this scale, best patch KID first, since it is not biased for few pictures."""
     own = [result for result in results("levers") if result["sampling"]["scale"] == scale]
-    suite = {2: "table1", 4: "table2"}[scale]
-    found = sorted(own + results(suite, BESIDE), key=lambda result: result["patch_kid"][0])
+    found = sorted(own, key=lambda result: result["patch_kid"][0])
     lines = [f"### {TITLES[scale]}", "", HEAD, f"|{'---|' * (HEAD.count('|') - 1)}"]
     return "\n".join([*lines, *(row(cascade, result) for result in found)])
 

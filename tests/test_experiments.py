@@ -170,7 +170,7 @@ def test_only_missing_results_are_made(tmp_path: Path, quick_model: str) -> None
 @pytest.mark.parametrize(
     ("name", "rows"),
     [
-        ("table1", ("lanczos", "self-cascade-quality", "tuned-micro")),
+        ("table1", ("self-cascade-quality", "tuned-micro")),
         pytest.param("table1", (), marks=pytest.mark.slow),
         pytest.param("ratios", (), marks=pytest.mark.slow),
     ],

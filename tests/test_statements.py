@@ -48,18 +48,18 @@ def suites(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("experiments")
     for method, own in METHODS.items():
         for seed in (0, 1):
-            write_method(folder / "protocol-4x/validation", method, *own, seed=seed)
+            write_method(folder / "table1/validation", method, *own, seed=seed)
     return folder
 
 
 def told(suites: Path, first: str, second: str, figure: str) -> str:
-    wanted = [Statement(table="protocol-4x/validation", first=first, second=second, figure=figure)]
+    wanted = [Statement(table="table1/validation", first=first, second=second, figure=figure)]
     return statements(wanted, read_splits(suites, ReportConfig())).splitlines()[-1]
 
 
 def test_words_follow_from_the_tests(suites: Path) -> None:
     line = told(suites, "good", "lanczos", "patch_kid")
-    assert line.startswith("| **good is ahead of lanczos** in patch KID | protocol-4x/validation (scenes) | 80 |")
+    assert line.startswith("| **good is ahead of lanczos** in patch KID | table1/validation (scenes) | 80 |")
     assert line.endswith("| paired bootstrap | < 0.001 |")
     line = told(suites, "direct", "good", "composition")
     assert "**direct is behind good** in composition" in line and "| exact McNemar | < 0.001 |" in line
@@ -69,28 +69,28 @@ def test_words_follow_from_the_tests(suites: Path) -> None:
 
 
 def test_a_difference_within_the_floors_spread_is_not_told(suites: Path) -> None:
-    rows = Rows.of(read_splits(suites, ReportConfig())["protocol-4x/validation"])
+    rows = Rows.of(read_splits(suites, ReportConfig())["table1/validation"])
     found = rows.told("good", "real", "patch_kid")
     assert found is not None and found.word == "level"
     assert abs(found.comparison.difference) <= found.spread and found.comparison.captions == 2 * COUNT
 
 
 def test_distances_from_other_real_samples_are_not_compared(suites: Path, tmp_path: Path) -> None:
-    suite = tmp_path / "protocol-4x/validation"
+    suite = tmp_path / "table1/validation"
     for method in ("real", "lanczos", "good"):
         path = write_method(suite, method, *METHODS[method])
         if method == "good":
-            record = read_splits(tmp_path, ReportConfig())["protocol-4x/validation"]
+            record = read_splits(tmp_path, ReportConfig())["table1/validation"]
             kept = next(row for row in record if row.method == "good").records[0]
             other = PerPicture(kept.first, kept.attributes, kept.right, kept.known, kept.points, {"patch_kid": "other"})
             write_record(record_of(path), other)
-    rows = Rows.of(read_splits(tmp_path, ReportConfig())["protocol-4x/validation"])
+    rows = Rows.of(read_splits(tmp_path, ReportConfig())["table1/validation"])
     assert rows.told("good", "lanczos", "patch_kid") is None
     assert rows.told("good", "lanczos", "composition") is not None
 
 
 def test_tables_of_sets_have_floors_first_and_a_word_in_each_row(suites: Path) -> None:
-    text = split_table(read_splits(suites, ReportConfig())["protocol-4x/validation"])
+    text = split_table(read_splits(suites, ReportConfig())["table1/validation"])
     assert text.splitlines()[2].startswith("| *real samples* | 40 x 2 |")
     good = cells(text, "good")
     assert "patch KID ahead (p < 0.001)" in good[-1] and "composition level (p = 1.000)" in good[-1]
@@ -106,7 +106,7 @@ def test_truth_tables_compare_pictures_by_their_values(tmp_path: Path) -> None:
 
 
 def test_claims_get_their_verdict_from_rows(suites: Path, tmp_path: Path) -> None:
-    suite = tmp_path / "protocol-4x/test"
+    suite = tmp_path / "table1/test"
     rows = {"real": 0.0, "self-cascade-paper": 0.5, "tuned-micro": 0.1, "lora-r4": 0.1, "full-ft": 0.9, "direct": 2.0}
     for method, away in rows.items():
         write_method(suite, method, 1.0, away)
@@ -133,7 +133,7 @@ def test_level_rows_speak_against_a_claim_only_at_as_many_captions_as_the_protoc
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for method, away in {"real": 0.0, "self-cascade-paper": 0.5, "tuned-micro": 0.5}.items():
-        write_method(tmp_path / "protocol-4x/test", method, 1.0, away)
+        write_method(tmp_path / "table1/test", method, 1.0, away)
     claim = next(claim for claim in CLAIMS if claim.says.startswith("Tuned, it is ahead of tuning-free"))
     for captions, verdict in ((COUNT + 1, UNKNOWN), (COUNT, NOT)):
         monkeypatch.setattr("selfcascade.report.claims.CLAIMS", (replace(claim, captions=captions),))
@@ -141,13 +141,13 @@ def test_level_rows_speak_against_a_claim_only_at_as_many_captions_as_the_protoc
 
 
 def test_results_that_would_be_made_otherwise_are_listed_and_older_ones_named(suites: Path, tmp_path: Path) -> None:
-    path = write_method(tmp_path / "protocol-4x/validation", "good", 1.0, 0.0)
+    path = write_method(tmp_path / "table1/validation", "good", 1.0, 0.0)
     write_result(tmp_path / "table1/results/direct/seed-0", "table1", 0.5)
     text = conditions(tmp_path)
     assert text.startswith(f"1 of protocol 1, 1 of protocol {PROTOCOL}.") and "would make all that say" in text
     result = json.loads(path.read_text())
     path.write_text(json.dumps({**result, "made_by": {**result["made_by"], "protocol": PROTOCOL - 1}}))
-    expected = f"| `protocol-4x/validation/good/seed-0/{path.name}` | protocol {PROTOCOL - 1} of None, not {PROTOCOL} |"
+    expected = f"| `table1/validation/good/seed-0/{path.name}` | protocol {PROTOCOL - 1} of None, not {PROTOCOL} |"
     assert expected in conditions(tmp_path)
 
 
@@ -162,10 +162,10 @@ def test_older_tables_are_read_as_before(suites: Path, tmp_path: Path) -> None:
 
 def test_points_that_say_otherwise_than_the_distances_tell_nothing(tmp_path: Path) -> None:
     for method in ("real", "lanczos", "good"):
-        path = write_method(tmp_path / "protocol-4x/validation", method, *METHODS[method])
+        path = write_method(tmp_path / "table1/validation", method, *METHODS[method])
         if method == "good":
             path.write_text(json.dumps({**json.loads(path.read_text()), "patch_kid": [0.9, 0, 1]}))
-    found = Rows.of(read_splits(tmp_path, ReportConfig())["protocol-4x/validation"]).told(
+    found = Rows.of(read_splits(tmp_path, ReportConfig())["table1/validation"]).told(
         "good", "lanczos", "patch_kid"
     )
     assert found is not None and found.comparison.p < 0.001 and found.word == "level"

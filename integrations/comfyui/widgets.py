@@ -25,7 +25,7 @@ def first_widgets(scaled: str) -> dict[str, Any]:
         "sampler_name": (kinds.SAMPLERS, tip("As in KSampler.")),
         "scheduler": (kinds.SCHEDULERS, tip("As in KSampler.")),
         "scale": ("FLOAT", tip(f"Sides, as a multiple of {scaled}.", default=2.0, min=1.0, max=16.0, step=0.05)),
-        "preset": ([DEFAULT, *PRESETS], tip("default: quality, or as the applied upsamplers were trained.")),
+        "preset": ([DEFAULT, *PRESETS], tip("default: quality, or what the applied upsamplers bring.")),
     }
 
 

@@ -41,33 +41,33 @@ FREE, TUNED, LORA = "self-cascade-paper", "tuned-micro", "lora-r4"
 CLAIMS = (
     Claim(
         "Without training, the cascade is ahead of direct inference, Attn-SF and ScaleCrafter at 4x (Table 1)",
-        ("protocol-4x", "table1", "collages-4x"),
+        ("table1", "collages-4x"),
         _over(("composition", "kid", "patch_kid"), FREE, "direct", "attn-sf", "scalecrafter"),
     ),
     Claim(
         "Tuned, it is ahead of tuning-free in patches (Table 1)",
-        ("protocol-4x", "table1", "collages-4x"),
+        ("table1", "collages-4x"),
         _over(("patch_kid",), TUNED, FREE),
     ),
     Claim(
         "Tuned, it is ahead of LoRA and of full fine-tuning (Tables 1 and 2)",
-        ("protocol-4x", "table1", "collages-4x"),
+        ("table1", "collages-4x"),
         _over(("kid", "patch_kid"), TUNED, LORA, "full-ft"),
     ),
     Claim(
         "Tuned, it keeps what the base model can do: FID_b (Table 1)",
-        ("protocol-4x", "table1", "collages-4x"),
+        ("table1", "collages-4x"),
         _over(("kid_b",), TUNED, LORA, "full-ft"),
     ),
     Claim(
         "At 16x, the cascade is ahead of direct inference and ScaleCrafter, and tuned ahead of it (Table 2)",
-        ("protocol-16x", "table2", "collages-16x"),
+        ("table2", "collages-16x"),
         _over(("composition", "kid"), FREE, "direct", "scalecrafter") + _over(("kid",), TUNED, FREE),
         captions=200,
     ),
     Claim(
         "Tuned on clips, it has a lower KVD than LoRA and full fine-tuning (Table 3)",
-        ("protocol-clips", "table3"),
+        ("table3",),
         _over(("kvd",), "tuned-clips", LORA, "full-ft"),
         captions=100,
     ),

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from selfcascade.evaluation.per_picture import PerPicture, read_record, record_of
 from selfcascade.options.json_files import read_object
-from selfcascade.report.paper import by_title, place
+from selfcascade.report.paper import by_title, paper_rows, place
 
 Figure = Callable[[dict[str, Any]], float]  # one number of a result; raises KeyError if it was not measured
 
@@ -75,7 +75,8 @@ class Row:
     """One method in one table.
 
     Attributes:
-        method: Name in the results. If an experiment is sampled in several ways, theirs follow after a comma.
+        method: Name in the results. If an experiment is sampled in several ways, theirs follow after a comma, unless it
+            is the one that most of the suite's experiments have.
         results: One a seed.
         sheet: The first pictures, or clips, of the first seed side by side, a WebP with a text file of captions.
         steps: Steps of the training; 0: none.
@@ -143,7 +144,8 @@ def read_config(experiments: Path) -> ReportConfig:
 def read_tables(experiments: Path, settings: ReportConfig, may_lack: bool = False) -> dict[str, list[Row]]:
     """The rows of every table with results, tables and rows in the order in which they are shown.
 
-    A table has a suite's rows and rows borrowed from others, or only borrowed ones.
+    A table has a suite's rows and rows borrowed from others, or only borrowed ones. The rows of the paper's tables are
+    those on test captions, if there are any.
 
     Args:
         experiments, settings: The folder of suites, and its settings.
@@ -155,6 +157,8 @@ def read_tables(experiments: Path, settings: ReportConfig, may_lack: bool = Fals
     """
     suites = {path.parent.name for path in experiments.glob("*/results")}
     tables = {suite: _own_rows(experiments / suite, settings) for suite in suites}
+    tested = {path.parent for path in experiments.glob("*/test") if paper_rows(path.parent.name)}
+    tables |= {suite.name: rows for suite in tested if (rows := _own_rows(suite, settings, "test"))}
     for table, borrowed in settings.borrowed.items():
         rows = tables.setdefault(table, [])
         for name, source in borrowed.items():
@@ -199,10 +203,12 @@ def _own_rows(suite: Path, settings: ReportConfig, place: str = "results") -> li
         own = found.setdefault((path.parts[-3], result["sampling"]["name"]), {})
         own.setdefault((result["step"], result["pictures"]), []).append((path, result))
     samplings = Counter(experiment for experiment, _ in found)
+    alone = Counter(name for experiment, name in found if samplings[experiment] == 1)
+    usual = max(alone, key=lambda name: (alone[name], name), default=None)
     rows = []
     for (experiment, name), own in found.items():
         step, pictures = max(own, key=lambda reached: (len(own[reached]), *reached))
-        row = Row(f"{experiment}, {name}" if samplings[experiment] > 1 else experiment)
+        row = Row(experiment if samplings[experiment] == 1 or name == usual else f"{experiment}, {name}")
         row.steps = step or settings.training_steps.get(experiment, 0)
         for path, result in own[step, pictures]:
             row.results.append(result)

@@ -70,7 +70,7 @@ def upsamplers_card(place: str, base_model: str, settings: dict[str, object], we
         *snippet(base_model, [loading(place)], "scale=2", parts="pipe, upsamplers"),
         "",
         f"{weights:,} parameters of preset `{settings['preset']}`, trained for a K of {settings['pivot_step']} "
-        f"and pivots enlarged by `{settings['upsampling']}`.",
+        f"and pivots enlarged by `{settings['upsampling']}`; sampled with preset `{settings['sampling_preset']}`.",
         "",
         LICENCE,
         "",
