@@ -31,7 +31,7 @@ from selfcascade.options import Options
 
 HERE = Path(__file__).parent
 ATTENTION = ("full", "local")
-TUNED = ("micro", "full")
+TUNED, SAMPLING = ("micro", "full"), "quality"  # as training makes them
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def measure(name: str) -> list[dict[str, Any]]:
 def tuned_cascade(pipe: Any, preset: str) -> SelfCascade:
     """A cascade with upsamplers as training makes them."""
     with torch.device("meta"):
-        upsamplers = FeatureUpsamplers.from_unet(pipe.unet, preset, upsampling="rgb")
+        upsamplers = FeatureUpsamplers.from_unet(pipe.unet, preset, upsampling="rgb", sampling_preset=SAMPLING)
     return SelfCascade(pipe, upsamplers)
 
 
@@ -116,7 +116,8 @@ def run(names: list[str], held: dict[str, Any]) -> dict[str, Any]:
     return {
         "torch": torch.__version__,
         "steps": STEPS,
-        "presets": {n: p.attention for n, p in PRESETS.items()},
+        "presets": {n: p.attention for n, p in PRESETS.items()}
+        | {f"tuned {name}": PRESETS[SAMPLING].attention for name in TUNED},
         "rows": rows,
     }
 
@@ -131,7 +132,7 @@ def report(results: dict[str, Any]) -> str:
         f"FLOPs are those of `torch.utils.flop_counter` (torch {results['torch']}). The first figure is of the",
         "network, the second has the VAE with its pivots too (not for clips). In bold: the attention that a preset has",
         "of itself. Fine-tuned U-Nets and LoRAs sampled at the target size cost what direct inference does. Tuned",
-        "versions have K = 0.7 T, and enlarge pivots as pictures. HiDiffusion and ScaleCrafter are those of this",
+        f"versions have K = 0.7 T, and all else as `{SAMPLING}` has it. HiDiffusion and ScaleCrafter are those of this",
         f"repository. `{HIDIFFUSION_PACKAGE}` is its authors' own, with its own schedule. It is counted only where it",
         "is installed: `pip install --no-deps --target FOLDER hidiffusion==0.1.10`, with FOLDER on `PYTHONPATH`. On",
         "SD 2.1-base at 1K it costs what `hidiffusion` does. At 2K and 4K it pools within the second level in the",

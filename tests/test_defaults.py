@@ -96,7 +96,7 @@ def test_a_folder_carries_defaults_that_a_call_overrides(tmp_path: Path) -> None
     assert (above.size, above.num_inference_steps, above.guidance_scale) == ((128, 192), 3, 2.5)
     assert (base.num_inference_steps, above.pivot_step) == (3, 700)
     (_, above) = cascade.plan(num_inference_steps=50, guidance_scale=5.0, preset="fast")
-    assert (above.num_inference_steps, above.guidance_scale, above.pivot_step) == (8, 1.0, 500)
+    assert (above.num_inference_steps, above.guidance_scale, above.pivot_step) == (5, 1.0, 500)
     assert SelfCascade(pipe, native_size=(128, 128)).native_size == (128, 128)
 
 

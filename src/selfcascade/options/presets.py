@@ -79,11 +79,11 @@ PRESETS: dict[str, Preset] = {
         ),
         Preset(
             "fast",
-            "as quality, with a sixth of the steps and without guidance above the base",
+            "as quality, with a tenth of the steps and without guidance above the base",
             0.5,
             0.5,
             "rgb",
-            step_share=0.16,
+            step_share=0.1,
             guided=False,
             anchor=0.5,
             energy=1.0,
