@@ -46,7 +46,6 @@ from selfcascade.models import load_upsamplers
 from selfcascade.processes import OutputLock, Processes, join
 from selfcascade.training import Trainer, TrainingConfig
 from selfcascade.training.extras import check_extras
-from selfcascade.upsamplers import of_checkpoint
 
 # Numbers of pictures by training step and sampling.
 Missing = dict[tuple[int, str], list[int]]
@@ -176,7 +175,8 @@ class Run:
         sampling, base = self.prepared.samplings[name], self.prepared.base_samples[name]
         prompts = self.prepared.prompts.head(max(counts))
         key = [asdict(sampling), base.name, digests_of(sampling.weights), weights_digest(upsamplers), *trained]
-        key += [] if upsamplers is None else [of_checkpoint.settings_of(upsamplers)]
+        own = {} if upsamplers is None else {**upsamplers.config}  # it says how they are sampled
+        key += [{name: value for name, value in own.items() if not name.startswith("_")}]
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
         processes.check_agreement({f"the weights or settings of {name!r}": digest[:12]})
         folder = self.runs / f"{PICTURES_OF}{digest[:12]}"
