@@ -23,6 +23,8 @@ $(READY): pyproject.toml constraints.txt hatch_build.py
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@# Without torchvision, which must be of the same build as torch, and which the tested models do not need.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps spandrel
 	@touch $@
 
 demo: $(READY) ## Make outputs/demo.png: base, direct and self-cascade at 4x and 16x the pixels

@@ -59,7 +59,7 @@ ROOMS = {
     ),
     "pipeline": Room(
         "`SelfCascade`, the public interface: checks a call's arguments, plans its stages (sizes, K, steps), runs them",
-        ("base_models", "cascade", "cost", "media", "options", "upsamplers"),
+        ("base_models", "cascade", "cost", "loading", "media", "models", "options", "upsamplers"),
     ),
     "methods": Room(
         "ways to reach the target size behind one interface, one file each",

@@ -31,6 +31,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "comfy.samplers.KSampler": ("model", "steps", "device", "sampler", "scheduler", "denoise", "model_options"),
     "comfy.samplers.sampler_object": ("name",),
     "comfy.model_management.throw_exception_if_processing_interrupted": (),
+    "comfy.model_management.get_torch_device": (),
     "comfy.ldm.modules.diffusionmodules.util.timestep_embedding": ("timesteps", "dim"),
     "comfy.model_patcher.ModelPatcher.clone": (),
     "comfy.model_patcher.ModelPatcher.get_model_object": ("name",),

@@ -281,7 +281,8 @@ def modules(folder: str) -> Iterator[ModuleType]:
         "comfy.sd": {"VAE": VAE},
         "comfy.model_patcher": {"ModelPatcher": ModelPatcher},
         "comfy.model_management": {
-            "throw_exception_if_processing_interrupted": throw_exception_if_processing_interrupted
+            "throw_exception_if_processing_interrupted": throw_exception_if_processing_interrupted,
+            "get_torch_device": lambda: torch.device("cpu"),
         },
         "comfy.model_sampling": {"CONST": CONST},
         **{name: {} for name in ("comfy.ldm", "comfy.ldm.modules", "comfy.ldm.modules.diffusionmodules")},

@@ -20,6 +20,7 @@ from comfyui_attention import with_attention
 from comfyui_control import ControlNet
 from comfyui_nodes import CALLS, FOLDER, NAME, import_nodes
 from selfcascade import FeatureUpsamplers, SelfCascade
+from spandrel_models import save_upscaler, spandrel
 from tiny import TINY
 
 STEPS, CFG, SEED, SIDE = 5, 3.0, 5, 8
@@ -218,6 +219,29 @@ def test_a_users_picture_is_enlarged_as_by_the_library(nodes: ModuleType, model:
     assert image.shape == (1, 2 * side, 2 * side, 3)
 
 
+def test_an_upscale_model_enlarges_pivots_and_pictures_as_in_the_library(
+    nodes: ModuleType, model: Any, texts: Any, pipe: Any, tmp_path: Path
+) -> None:
+    upscaler = spandrel().ModelLoader().load_from_file(save_upscaler(tmp_path / "2x.safetensors", scale=2))
+    made = sampled(nodes, model, texts, pipe, upscale_model=upscaler)[0]
+    assert close(made, pipe, library(pipe, pivot_upscaler=upscaler))
+    assert not close(made, pipe, library(pipe))
+    side = SIDE * pipe.vae_scale_factor
+    pixels = torch.rand(1, side, side, 3, generator=torch.Generator().manual_seed(1))
+    node, values = nodes.NODE_CLASS_MAPPINGS["SelfCascadeUpscale"](), {**VALUES, "native_size": side}
+    latents = node.upscale(pixels, model, *texts, standin.VAE(pipe), SEED, **values, upscale_model=upscaler)[1]
+    given: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": CFG, "output_type": "latent", "scale": 2.0}
+    generator = torch.Generator().manual_seed(SEED)
+    cascade = SelfCascade(pipe, native_size=(side, side))
+    given |= {"attention": "full", "generator": generator, "pivot_upscaler": upscaler}
+    assert close(latents, pipe, cascade.upscale(pixels.movedim(-1, 1), "a house", **given).images)
+    with pytest.raises(ValueError, match="upscale_model enlarges pictures, so upsampling must be rgb"):
+        sampled(nodes, model, texts, pipe, upscale_model=upscaler, preset="paper")
+    same = spandrel().ModelLoader().load_from_file(save_upscaler(tmp_path / "1x.safetensors", scale=1))
+    with pytest.raises(ValueError, match="upscale_model of class ImageModelDescriptor has a scale of 1"):
+        sampled(nodes, model, texts, pipe, upscale_model=same)
+
+
 def test_progress_runs_once_over_all_stages_and_ends_when_interrupted(
     nodes: ModuleType, model: Any, texts: Any, pipe: Any
 ) -> None:
@@ -326,6 +350,7 @@ def test_a_workflow_names_nodes_and_widgets_that_there_are(nodes: ModuleType, pa
             for name, (kind, *_) in inputs.items()
             if isinstance(kind, str) and kind.isupper() and kind not in ("INT", "FLOAT", "STRING")
         ]
-        assert [one["name"] for one in node["inputs"] if one.get("widget") is None] == sockets
+        named = [one["name"] for one in node["inputs"] if one.get("widget") is None]
+        assert named == [name for name in sockets if name in kinds["required"] or name in named]
         count = len(inputs) - len(sockets) + ("seed" in inputs)  # the seed's has a second one beside it
         assert len(node["widgets_values"]) == count

@@ -42,6 +42,7 @@ VALUES: dict[str, list[list[str]]] = {
     "stage_scheduler": [["euler"]],
     "stage_lora_scale": [["0.5"]],
     "upsampling": [["rgb"]],
+    "pivot_upscaler": [["bundled"]],
     "anchor": [["0.3"]],
     "energy": [["0.5"]],
     "attention": [["local"]],

@@ -12,6 +12,7 @@ import pytest
 from selfcascade.batch.on_ray import _cluster  # pyright: ignore[reportPrivateUsage]
 from selfcascade.batch.rows import ParquetPrompts
 from selfcascade.loading.additions import check_additions
+from selfcascade.loading.upscaler_files import read_upscaler
 from selfcascade.media.mp4_files import pyav
 from selfcascade.media.video_files import probe_clip
 from selfcascade.metrics.detectors import Inception
@@ -64,6 +65,7 @@ CASES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "av to read": ("av", lambda folder: probe_clip(folder / "a.mp4"), install("av")),
     "peft": ("peft", lambda _: check_additions(Options(lora=("a.safetensors",))), install("peft")),
     "ray": ("ray", lambda _: _cluster().__enter__(), install("ray")),
+    "spandrel": ("spandrel", lambda folder: read_upscaler(folder / "a.safetensors"), install("spandrel")),
     "scipy": ("scipy", lambda _: check_additions(Options(scheduler="lms")), install("scipy")),
     "pyarrow": ("pyarrow", lambda folder: ParquetPrompts(folder / "a.parquet"), install("pyarrow")),
     "matplotlib": ("matplotlib", lambda _: pyplot(), install("matplotlib")),

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from selfcascade.base_models.pivot_controls import Anchor, restore_energy
+from selfcascade.base_models.pixel_upscaling import PixelUpscaler, check_upscaler
+from selfcascade.base_models.request import Request
 from selfcascade.base_models.resizing import lanczos, resize_latents
 from selfcascade.cascade import Sample, Size, Stage, StageResult, self_cascade
 from selfcascade.options.presets import Preset
@@ -64,6 +66,7 @@ class Setting:
         schedules: The model's schedules for a sampler and a scheduler.
         preset: How pivots are enlarged and used.
         seed: Seed, as for KSampler.
+        upscaler: Enlarges the decoded pivots of "rgb"; None means Lanczos windows.
     """
 
     model: Any
@@ -75,6 +78,7 @@ class Setting:
     schedules: ComfySchedules
     preset: Preset
     seed: int
+    upscaler: PixelUpscaler | None = None
 
 
 class ComfyBaseModel:
@@ -108,7 +112,9 @@ class ComfyBaseModel:
         preset, vae = self.setting.preset, self.setting.vae
         comfy.model_management.throw_exception_if_processing_interrupted()
         if preset.upsampling == "rgb":
-            z_up = coder.encode(vae, lanczos(coder.decode(vae, z_0), size)).to(z_0)
+            pixels, upscaler = coder.decode(vae, z_0), self.setting.upscaler
+            larger = lanczos(pixels, size) if upscaler is None else upscaler(pixels.float() / 2 + 0.5, size) * 2 - 1
+            z_up = coder.encode(vae, larger).to(z_0)
         else:
             z_up = resize_latents(z_0, target, preset.upsampling.removeprefix("latent-"))
         _check_finite(z_up, f"the pivot enlarged to {size}")
@@ -168,9 +174,25 @@ def run(
     setting: Setting, stages: Sequence[Stage], noises: Noises, pivot: Callable[[], ComfySample] | None = None
 ) -> list[StageResult[ComfySample]]:
     """All stages, the library's loop over them."""
-    with torch.no_grad():
-        base = ComfyBaseModel(setting, stages, noises)
-        return list(self_cascade(base, stages, None if pivot is None else pivot()))
+    try:
+        with torch.no_grad():
+            base = ComfyBaseModel(setting, stages, noises)
+            return list(self_cascade(base, stages, None if pivot is None else pivot()))
+    finally:
+        if setting.upscaler is not None:  # ComfyUI's memory management does not know of it
+            setting.upscaler.model.to("cpu")
+
+
+def upscaler_of(upscale_model: Any) -> PixelUpscaler | None:
+    """What an UPSCALE_MODEL, a spandrel model, makes of pivots; None without one.
+
+    Raises:
+        ValueError: It does not enlarge pictures.
+    """
+    if upscale_model is None:
+        return None
+    check_upscaler(upscale_model)
+    return PixelUpscaler(upscale_model, comfy.model_management.get_torch_device(), Request())
 
 
 def with_areas(conditioning: Conditioning, down: float, across: float) -> Conditioning:

@@ -8,13 +8,13 @@ from typing import Any
 import comfy.sample
 from torch import Tensor
 
-from selfcascade.base_models.resizing import fitted
+from selfcascade.base_models.resizing import fitted, lanczos
 from selfcascade.cascade import Size, Stage
 from selfcascade.options import Options
 from selfcascade.options.presets import Preset
 
 from . import coder, upsampler_files
-from .base_model import ComfySample, Setting, run
+from .base_model import ComfySample, Setting, run, upscaler_of
 from .bundled import BundledModel
 from .cost import costs_told
 from .local_attention import why_not_local
@@ -30,7 +30,7 @@ from .planning import (
 )
 from .schedules import ComfySchedules
 from .skips import ATTACHED, Attached, check_model, with_skips
-from .widgets import SEED, first_widgets, more_widgets, tip
+from .widgets import SEED, UPSCALE_MODEL, first_widgets, more_widgets, tip
 
 CATEGORY = "sampling/self-cascade"
 Latents = dict[str, Any]
@@ -51,6 +51,7 @@ class Asked:
         self.model, self.vae, self.attached = model, vae, model.get_attachment(ATTACHED)
         self.factor, self.options = coder.factor(vae), asked(values)
         self.schedules = ComfySchedules(model, values["sampler_name"], values["scheduler"])
+        self.upscaler = told(lambda: upscaler_of(values.get("upscale_model")))
         self.preset: Preset = told(lambda: chosen(self.options, self.attached, self.schedules))
         patch = getattr(model.model.diffusion_model, "patch_size", 1)
         self.multiple = max(8, self.factor * (patch if isinstance(patch, int) else 1))
@@ -115,7 +116,7 @@ class SelfCascadeSampler:
                 "seed": SEED,
                 **first_widgets("the latents'"),
             },
-            "optional": more_widgets(),
+            "optional": {**more_widgets(), **UPSCALE_MODEL},
         }
 
     def sample(
@@ -125,7 +126,8 @@ class SelfCascadeSampler:
         asked_for, latents = Asked(model, vae, values), latents_of(model, latent_image)
         finished, size = bool(latents.any()), asked_for.size(latents)
         stages = asked_for.stages(latents, finished)
-        setting = Setting(model, vae, positive, negative, size, size, asked_for.schedules, asked_for.preset, seed)
+        given = (asked_for.schedules, asked_for.preset, seed, asked_for.upscaler)
+        setting = Setting(model, vae, positive, negative, size, size, *given)
         # The noise of finished latents was drawn by KSampler, from the same seed where it is the same.
         first = latents if finished else latents.new_zeros(*latents.shape[:2], *_latent(stages[0].size, asked_for))
         noises = Noises(seed, first, latent_image.get("batch_index"))
@@ -163,7 +165,7 @@ class SelfCascadeUpscale:
                 "seed": SEED,
                 **first_widgets("the picture's"),
             },
-            "optional": {**more_widgets(), "native_size": ("INT", side)},
+            "optional": {**more_widgets(), "native_size": ("INT", side), **UPSCALE_MODEL},
         }
 
     def upscale(
@@ -176,18 +178,18 @@ class SelfCascadeUpscale:
         stages, before = told(
             lambda: stages_above_picture(own, side, asked_for.multiple, asked_for.schedules, asked_for.preset, options)
         )
-        setting = Setting(
-            model, vae, positive, negative, own, Size(side, side), asked_for.schedules, asked_for.preset, seed
-        )
+        given = (asked_for.schedules, asked_for.preset, seed, asked_for.upscaler)
+        setting = Setting(model, vae, positive, negative, own, Size(side, side), *given)
         channels = model.get_model_object("latent_format").latent_channels
         first = image.new_zeros(len(image), channels, *_latent(stages[0].size, asked_for))
 
         def pivot() -> ComfySample:
-            def encoded(size: Size) -> Tensor:
-                return coder.encode(vae, fitted(pixels, size))
+            def encoded(size: Size, enlarge: Any = lanczos) -> Tensor:
+                return coder.encode(vae, fitted(pixels, size, enlarge))
 
             features = None if asked_for.attached is None else encoded(before)
-            return ComfySample(encoded(stages[0].size), features=features, band=_latent(before, asked_for))
+            own = encoded(stages[0].size, asked_for.upscaler or lanczos)
+            return ComfySample(own, features=features, band=_latent(before, asked_for))
 
         latents = run(setting, stages, Noises(seed, first, None), pivot)[-1].latents
         return vae.decode(latents), {"samples": latents}, asked_for.told(stages)

@@ -25,6 +25,7 @@ NATIVE_SIDES = {
 }
 # Options as the widgets have them.
 WIDGETS = {"num_inference_steps": "steps", "guidance_scale": "cfg", "upsampler_scale": "strength"}
+WIDGETS |= {"pivot_upscaler": "upscale_model"}
 
 
 def asked(values: Mapping[str, Any]) -> Options:
@@ -46,6 +47,7 @@ def asked(values: Mapping[str, Any]) -> Options:
         name: values[name] for name in ("upsampling", "attention") if values.get(name, FROM_PRESET) != FROM_PRESET
     }
     given |= {name: float(values[name]) for name in ("anchor", "energy") if values.get(name, -1) >= 0}
+    given["pivot_upscaler"] = values.get("upscale_model")
     if values.get("preset", DEFAULT) != DEFAULT:
         given["preset"] = values["preset"]
     return told(lambda: Options(**given))

@@ -47,3 +47,6 @@ def more_widgets() -> dict[str, Any]:
 
 
 SEED = ("INT", tip("As in KSampler.", default=0, min=0, max=2**64 - 1, control_after_generate=True))
+UPSCALE_MODEL = {
+    "upscale_model": ("UPSCALE_MODEL", tip("Enlarges pivots as pictures (upsampling rgb), before Lanczos."))
+}

@@ -176,7 +176,9 @@ class PipelineBaseModel:
         return restore_energy(z_up, z_0, self.settings.energy)
 
     def _enlarge_in_rgb(self, z_0: Tensor, size: Size) -> Tensor:
-        return self.family.encode(lanczos(self.family.decode(z_0), size)).to(z_0.dtype)
+        pixels, upscaler = self.family.decode(z_0), self.settings.upscaler
+        larger = lanczos(pixels, size) if upscaler is None else upscaler(pixels.float() / 2 + 0.5, size) * 2 - 1
+        return self.family.encode(larger).to(z_0.dtype)
 
     def renoise(self, z_up: Tensor, stage: Stage, pivot: PipelineSample) -> NoisyLatents:
         """z_K at the first scheduled step at or below K (eq. 6), with noise from the caller's generators."""

@@ -8,13 +8,20 @@ from torch import Tensor
 from selfcascade.base_models.driver import PipelineSample
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.finite import check_finite
+from selfcascade.base_models.pivot_controls import Upscaling
 from selfcascade.base_models.request import Request
-from selfcascade.base_models.resizing import fitted
+from selfcascade.base_models.resizing import fitted, lanczos
 from selfcascade.cascade import Size
 
 
 def image_pivot(
-    family: Family, request: Request, pixels: Tensor, size: Size, pivot_size: Size, tuned: bool = False
+    family: Family,
+    request: Request,
+    pixels: Tensor,
+    size: Size,
+    pivot_size: Size,
+    tuned: bool = False,
+    upscaler: Upscaling | None = None,
 ) -> PipelineSample:
     """Makes the first pivot from a user's picture or clip: cropped at the centre to the size's ratio, resized, encoded.
 
@@ -25,15 +32,21 @@ def image_pivot(
         size: Size of the first stage.
         pivot_size: The size that a stage before it would have; it limits the picture's low band.
         tuned: Whether skip features are read, at `pivot_size`.
+        upscaler: Enlarges the picture for the first stage (`PivotSettings`); None means Lanczos windows.
     """
 
-    def latents(size: Size) -> Tensor:
+    def latents(pixels: Tensor, size: Size, enlarge: Upscaling = lanczos) -> Tensor:
         def encoded(part: Tensor) -> Tensor:
-            return family.encode(fitted(part, size).to(family.pipe._execution_device))
+            return family.encode(fitted(part, size, enlarge).to(family.pipe._execution_device))
 
         z_0 = family.in_parts(encoded, pixels, size)
         check_finite(z_0, family.pipe, f"the image encoded at {size}")
-        return torch.cat([z_0] * (request.prompts // len(pixels))).repeat_interleave(request.copies, 0)
+        return z_0
 
-    features = latents(pivot_size) if tuned else None
-    return PipelineSample(latents(size), features=features, band=family.latent_size(pivot_size))
+    def of_each_result(values: Tensor) -> Tensor:
+        return torch.cat([values] * (request.prompts // len(pixels))).repeat_interleave(request.copies, 0)
+
+    features = of_each_result(latents(pixels, pivot_size)) if tuned else None
+    # Where a model enlarges the picture, each result's prompt and generator may make another one of it.
+    own = of_each_result(latents(pixels, size)) if upscaler is None else latents(of_each_result(pixels), size, upscaler)
+    return PipelineSample(own, features=features, band=family.latent_size(pivot_size))

@@ -16,8 +16,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from selfcascade.base_models.protocols import Scheduler
+from selfcascade.cascade import Size
 from selfcascade.options.checks import OptionError
 
+Upscaling = Callable[[Tensor, Size], Tensor]
 KINDS = ("epsilon", "v_prediction", "flow_prediction", "sample")
 # Every second step of these is at a noise level for which their `add_noise` has no timestep.
 HALF_STEPS = frozenset({"KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "DPMSolverSDEScheduler"})
@@ -34,6 +36,8 @@ class PivotSettings:
         energy: How much of its lost energy the enlarged pivot's high band gets back, in [0, 1].
         shared_noise: Share of the renoise variance that all frames of a clip have in common, in [0, 1].
         attention: Attention in stages above the native size: "full", or "local" (`stage_attention`).
+        upscaler: Enlarges the decoded pivot in "rgb": from pixels in [0, 1] and a size to pixels of that size in
+            [0, 1] (`pixel_upscaling.PixelUpscaler`). None means Lanczos windows.
     """
 
     upsampling: str = "latent-bilinear"
@@ -41,6 +45,7 @@ class PivotSettings:
     energy: float = 0.0
     shared_noise: float = 0.0
     attention: str = "full"
+    upscaler: Upscaling | None = None
 
 
 def counts_signal(scheduler: Scheduler) -> bool:

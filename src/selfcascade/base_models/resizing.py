@@ -5,6 +5,8 @@ Axis letters: B images, C channels, F frames, h, w latent pixels, H, W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from PIL import Image
@@ -50,6 +52,12 @@ def as_floats(pixels: Tensor) -> Tensor:
     return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
 
 
-def fitted(pixels: Tensor, size: Size) -> Tensor:
-    """Pixels in [-1, 1] from bytes or from [0, 1], cropped at the centre to the size's ratio and resized."""
-    return lanczos(as_floats(cropped(pixels, size)), size).clamp(0, 1) * 2 - 1
+def fitted(pixels: Tensor, size: Size, enlarge: Callable[[Tensor, Size], Tensor] = lanczos) -> Tensor:
+    """Pixels in [-1, 1] from bytes or from [0, 1], cropped at the centre to the size's ratio and resized.
+
+    Args:
+        pixels: (B, 3, H, W) or (B, 3, F, H, W).
+        size: The size wanted.
+        enlarge: Resizes pixels in [0, 1].
+    """
+    return enlarge(as_floats(cropped(pixels, size)), size).clamp(0, 1) * 2 - 1

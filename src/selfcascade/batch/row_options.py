@@ -14,7 +14,7 @@ from selfcascade.options.methods import method_options
 
 COMMAND = "batch"
 # Options that decide which model is loaded; a batch has one model.
-OF_THE_BATCH = frozenset(LoadOptions.model_fields) | {"native_size", "upsamplers"}
+OF_THE_BATCH = frozenset(LoadOptions.model_fields) | {"native_size", "upsamplers", "pivot_upscaler"}
 OF_SIZE = ("height", "width", "scale", "pixels")
 # What may differ between rows that are made together.
 OF_THE_ROW = frozenset({"prompt", "negative_prompt", "seed"})

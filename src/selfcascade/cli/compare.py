@@ -38,7 +38,7 @@ from selfcascade.options.methods import METHOD_OPTIONS, takers
 KIND = "selfcascade.comparison"
 MAX_PANEL = 512
 # Options that decide how a model is loaded.
-LOADED = (*LoadOptions.model_fields, "upsamplers")
+LOADED = (*LoadOptions.model_fields, "upsamplers", "pivot_upscaler")
 
 Methods = Annotated[str | None, typer.Option(help="Names separated by commas (default: all).")]
 Axes = Annotated[

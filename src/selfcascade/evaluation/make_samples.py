@@ -24,6 +24,7 @@ from selfcascade.evaluation.parts import in_parts
 from selfcascade.evaluation.prompts import GROUP, PromptSet
 from selfcascade.methods import METHODS
 from selfcascade.pipeline import SelfCascade
+from selfcascade.pipeline.named_upscalers import dtype_name, held_upscaler
 from selfcascade.processes import Processes
 from selfcascade.upsamplers.model import FeatureUpsamplers
 
@@ -44,6 +45,7 @@ class Sampling:
         pivot_step, upsampling, anchor, energy, attention, shared_noise: As in `SelfCascade.__call__`; None is the
             preset's.
         weights: For methods that sample with others than the base model's.
+        pivot_upscaler: As in `SelfCascade.__call__`, by name.
 
     Raises:
         ValueError: The method is unknown, or a scale is below 1.
@@ -63,6 +65,7 @@ class Sampling:
     attention: str | None = None
     shared_noise: float | None = None
     weights: str | None = None
+    pivot_upscaler: str | None = None
 
     def __post_init__(self) -> None:
         if self.method not in (*METHODS, REAL):
@@ -86,6 +89,10 @@ class Sampling:
         """
         brings = tuned and self.pivot_step is None
         return self.preset or (None if brings or self.method != "self-cascade" else "paper")
+
+    def as_record(self) -> dict[str, Any]:
+        """The settings for digests and results, as JSON: those of before there were upscalers name none."""
+        return {name: value for name, value in asdict(self).items() if name != "pivot_upscaler" or value is not None}
 
     @property
     def of_base(self) -> dict[str, Any]:
@@ -213,6 +220,8 @@ def sample(
     # A suite's shared settings apply only to methods that take them.
     settings = {name: value for name, value in named.items() if method.accepts(name)}
     settings |= {"upsamplers": upsamplers} if upsamplers is not None else {}
+    if isinstance(name := settings.get("pivot_upscaler"), str):  # loaded once for all groups
+        settings["pivot_upscaler"] = held_upscaler(name, str(pipe._execution_device), dtype_name(family_of(pipe)))
     preset = sampling.reference_preset(tuned)
     settings |= {"preset": preset} if preset is not None and method.accepts("preset") else {}
     made: list[Tensor] = []

@@ -108,7 +108,9 @@ def levels_of(pipe: Any, sampling: Sampling, upsamplers: FeatureUpsamplers | Non
     return noise_levels([step for step, _ in held], pipe.scheduler, [ratio for _, ratio in held])
 
 
-def weight_files(model: str, upsamplers: str | None, weights: str | None) -> dict[str, str]:
+def weight_files(
+    model: str, upsamplers: str | None, weights: str | None, pivot_upscaler: str | None = None
+) -> dict[str, str]:
     """The first 16 digits of the SHA-256 of every file of weights, by its path in its folder.
 
     The detectors are left out: they belong to the protocol of the figures, as the data does. Upsamplers' config.json is
@@ -117,6 +119,7 @@ def weight_files(model: str, upsamplers: str | None, weights: str | None) -> dic
     Args:
         model: Name of a bundled model, or a folder. For a Hub id the result is empty.
         upsamplers, weights: Name or folder, or None.
+        pivot_upscaler: Name, file or folder, or None.
     """
     folders = {
         "model": BUNDLED.parent / ("video" if model == "bundled-video" else "image")
@@ -124,10 +127,13 @@ def weight_files(model: str, upsamplers: str | None, weights: str | None) -> dic
         else model,
         "upsamplers": BUNDLED_UPSAMPLERS / upsamplers if upsamplers in ("micro", "full") else upsamplers,
         "weights": BUNDLED_SUPER_RESOLVER if weights == "bundled" else weights,
+        "pivot_upscaler": BUNDLED_SUPER_RESOLVER if pivot_upscaler == "bundled" else pivot_upscaler,
     }
     if model == "bundled-video":  # all but its motion adapter is the image model
         folders["image model"] = BUNDLED
-    return {
+    file = Path(pivot_upscaler or "")
+    single = {f"pivot_upscaler: {file.name}": _sha256(file, file.stat().st_mtime_ns)} if file.is_file() else {}
+    return single | {
         f"{name}: {path.relative_to(folder)}": _sha256(path, path.stat().st_mtime_ns)
         for name, folder in folders.items()
         if folder is not None and Path(folder).is_dir()

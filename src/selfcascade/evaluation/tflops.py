@@ -24,9 +24,10 @@ def planned_tflops(pipe: Any, sampling: Sampling, tuned: bool = False, frames: i
         frames: Number of frames in a clip; None for pictures.
 
     Returns:
-        None for methods whose work no plan tells: the tuned version, and those that change how the network runs.
+        None for what no plan tells: the tuned version, methods that change how the network runs, and a model that
+        enlarges pivots.
     """
-    if tuned or sampling.method not in ("direct", *CASCADES):
+    if tuned or sampling.pivot_upscaler is not None or sampling.method not in ("direct", *CASCADES):
         return None
     given: dict[str, Any] = sampling.size._asdict()
     if sampling.method == "direct":

@@ -60,7 +60,7 @@ def how_made(
         trained: Digests of weights that were trained in this run and are in no file.
     """
     pipe, sampling = prepared.pipe, prepared.samplings[name]
-    weights = weight_files(experiment.model, experiment.upsamplers, sampling.weights)
+    weights = weight_files(experiment.model, experiment.upsamplers, sampling.weights, sampling.pivot_upscaler)
     if trained:
         weights["trained"] = trained[0][:16]
     dtype = str(denoiser(pipe).dtype).removeprefix("torch.")

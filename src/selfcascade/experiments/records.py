@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +36,9 @@ def check_result(path: Path, sampling: Sampling, settings: dict[str, Any]) -> No
         held = {**result["sampling"], **result.get("settings", {})}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"result {path} cannot be read, delete it to make it again: {error!r}") from error
-    asked = {**asdict(sampling), **settings}
+    asked = {**sampling.as_record(), **settings}
     asked = {name: value for name, value in asked.items() if name not in ("height", "width") or value is not None}
-    weights = weight_files(settings["model"], settings["upsamplers"], sampling.weights)
+    weights = weight_files(settings["model"], settings["upsamplers"], sampling.weights, sampling.pivot_upscaler)
     differs = unlike(result, weights)
     if differs is not None:
         raise ValueError(f"result {path} was made with {differs}; delete it, or give another output")

@@ -11,7 +11,6 @@ import json
 import math
 import shutil
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +173,8 @@ class Run:
         """Samples in parts that are kept on disk until they are evaluated; returns the headline figures."""
         sampling, base = self.prepared.samplings[name], self.prepared.base_samples[name]
         prompts = self.prepared.prompts.head(max(counts))
-        key = [asdict(sampling), base.name, digests_of(sampling.weights), weights_digest(upsamplers), *trained]
+        key = [sampling.as_record(), base.name, digests_of(sampling.weights), weights_digest(upsamplers), *trained]
+        key += [] if sampling.pivot_upscaler is None else digests_of(sampling.pivot_upscaler)
         own = {} if upsamplers is None else {**upsamplers.config}  # it says how they are sampled
         key += [{name: value for name, value in own.items() if not name.startswith("_")}]
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
@@ -241,7 +241,7 @@ class Run:
         base = self.prepared.base_samples[name].seconds if method is not None and method.from_base else 0.0
         result = {
             "experiment": self.name,
-            "sampling": {"name": name, **asdict(self.prepared.samplings[name])},
+            "sampling": {"name": name, **self.prepared.samplings[name].as_record()},
             "seed": self.seed,
             "step": step,
             "trained_parameters": self.parameters,

@@ -52,7 +52,8 @@ def rewind(folder: Path, first: int) -> int:
 
 
 def digests_of(weights: str | None) -> list[str]:
-    """The name of a sampling's weights, and the SHA-256 of each file if they are in a folder."""
+    """The name of a sampling's weights, and the SHA-256 of each file if they are a file or in a folder."""
     folder = BUNDLED_SUPER_RESOLVER if weights == "bundled" else Path(weights or "")
     found = sorted(folder.rglob("*.safetensors")) if weights and folder.is_dir() else []
+    found += [folder] if folder.is_file() else []
     return [str(weights), *(file_sha256(path) for path in found)]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from selfcascade.loading.upscaler_files import find_upscaler
 from selfcascade.media.images import read_image
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError, shown
@@ -121,6 +122,11 @@ def _files(options: Options) -> Iterator[tuple[str, Path]]:
             if not any("lora" in name or "lokr" in name or "hada" in name for name in tensor_names("lora", path)):
                 raise OptionError("{lora} {found} holds no LoRA", found=repr(str(path)))
             yield "lora", path
+    if isinstance(options.pivot_upscaler, str):
+        path = find_upscaler(options.pivot_upscaler)
+        if path is not None:
+            tensor_names("pivot_upscaler", path)
+            yield "pivot_upscaler", path
     if options.controlnet is not None:
         find_folder_of("controlnet", options.controlnet)
     if options.ip_adapter is not None:

@@ -87,7 +87,7 @@ class Made:
             "Model": options.model,
             "Method": options.method,
             "Upsamplers": options.upsamplers if options.method == TUNED else None,
-            "Hires upscaler": options.upsampling if pivots else None,
+            "Hires upscaler": (options.pivot_upscaler or options.upsampling) if pivots else None,
             "Hires stages": sizes if pivots else None,
             "Hires pivot steps": pivots,
             "Hires prompt": _each(options.stage_prompt),
@@ -266,7 +266,12 @@ def _arguments(
 ) -> dict[str, Any]:
     import torch
 
+    from selfcascade.pipeline.named_upscalers import dtype_name, held_upscaler
+
     arguments: dict[str, Any] = group[0].keywords()
+    if isinstance(name := group[0].pivot_upscaler, str):  # loaded once for all pictures
+        device = str(cascade.pipe._execution_device)
+        arguments["pivot_upscaler"] = held_upscaler(name, device, dtype_name(cascade.family))
     if group[0].image is not None:  # the clip has its own length, and the cascade has the rest
         arguments = {name: value for name, value in arguments.items() if name not in OF_THE_CASCADE}
     # Drawn on the CPU, so that a seed means the same noise on every device.

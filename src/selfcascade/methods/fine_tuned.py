@@ -18,9 +18,11 @@ from selfcascade.base_models.family import denoiser
 from selfcascade.base_models.protocols import Pipeline
 from selfcascade.methods.direct import base_sample, sampled_at
 from selfcascade.methods.method import Method, MethodRequest
+from selfcascade.options import Options
 from selfcascade.options.methods import is_of_cascade
 from selfcascade.options.optional import install, is_installed
 from selfcascade.pipeline.calls import SelfCascadeOutput
+from selfcascade.pipeline.named_upscalers import dtype_name, load_upscaler
 
 ADAPTER = "selfcascade-fine-tuned"
 LAYER = re.compile(r"(?:unet|transformer)\.(.+)\.lora_A\.weight")
@@ -44,6 +46,12 @@ class FineTuned(Method):
             with self.lent(request.pipe, folder):
                 return sampled_at(request.pipe, request.prompt, request.target, arguments)
         base = {name: value for name, value in arguments.items() if not is_of_cascade(name)}
+        given = Options(**{name: value for name, value in arguments.items() if is_of_cascade(name)})
+        request.cascade.chosen_preset(given)
+        if isinstance(given.pivot_upscaler, str):  # refused, like the preset, before the base sample is made
+            family = request.cascade.family
+            device = str(request.pipe._execution_device)
+            arguments["pivot_upscaler"] = load_upscaler(given.pivot_upscaler, device, dtype_name(family))
         first = base_sample(request, base)
         pivot = first.stages[-1].latents
         with self.lent(request.pipe, folder):

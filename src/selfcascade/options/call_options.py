@@ -25,6 +25,7 @@ from selfcascade.options.checks import (
     Share,
     Steps,
     Text,
+    Upscaler,
     refusal,
 )
 from selfcascade.options.load_options import LoadOptions, SchedulerName, Weight
@@ -143,6 +144,14 @@ class Options(LoadOptions):
         of_own_stages("Strength of the LoRAs in stages with a pivot, times their own.", "1"),
     ] = None
     upsampling: Annotated[Upsampling | None, of_cascade("How pivots are enlarged.")] = None
+    pivot_upscaler: Annotated[
+        Upscaler | None,
+        of_own_stages(
+            "Super-resolution model that enlarges pivots: a .safetensors file, a folder, a Hub id, or 'bundled'.",
+            "Lanczos windows",
+            metavar="PATH",
+        ),
+    ] = None
     anchor: Annotated[
         Share | None, of_cascade("Share of a stage's steps, from the first, whose low band is held to the pivot's.")
     ] = None
@@ -232,6 +241,8 @@ class Options(LoadOptions):
             raise OptionError(f"{{{ratios[0]}}} cannot be given with {others}; leave one of them out")
         if self.strength is not None and self.pivot_step is not None:
             raise OptionError("{strength} cannot be given with {pivot_step}: K is the strength times T; leave one out")
+        if self.pivot_upscaler is not None and self.max_memory is not None:
+            raise OptionError("{pivot_upscaler} cannot be given with {max_memory}, as its memory is not counted")
         return self
 
     @property

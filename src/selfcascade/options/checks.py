@@ -8,9 +8,10 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard, TypeVar, Union, cast, get_args, get_origin
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 MAX_SIDE = 16_384
@@ -216,6 +217,18 @@ def _generators(value: object) -> object:
     return several if isinstance(value, list) else value
 
 
+def _upscaler(value: object) -> object:
+    if isinstance(value, (str, Path)):
+        return _text(str(value))
+    if not callable(value):
+        raise ValueError(f"must be a name, or a callable that enlarges pixels, not {shown(value)}")
+    return value
+
+
+def _named(value: object) -> str:
+    return value if isinstance(value, str) else type(value).__name__
+
+
 Item = TypeVar("Item")
 Text = Annotated[str, AfterValidator(_text)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -224,6 +237,8 @@ Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
 Guidance = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
 Sides = Annotated[tuple[Pixels, Pixels], BeforeValidator(_as_tuple), Allowed("HEIGHTxWIDTH in pixels, like 64x96")]
 Generators = Annotated[Any, AfterValidator(_generators), Allowed("a torch.Generator, or a list of them")]
+# A record has the name; of an object, which no record can hold, its class.
+Upscaler = Annotated[object, AfterValidator(_upscaler), PlainSerializer(_named, return_type=str), Allowed("text")]
 Latents = Annotated[object, Allowed("a tensor of latents")]
 # One or more texts; their number is unrelated to the number of stages.
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_as_several), Field(min_length=1), Allowed("text, or several")]

@@ -13,6 +13,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "pyarrow": ("parquet",),
     "ray": ("ray",),
     "scipy": ("schedulers",),
+    "spandrel": ("upscalers",),
     "tensorboard": ("train",),
     "torch_fidelity": ("eval",),
 }

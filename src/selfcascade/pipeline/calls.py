@@ -34,7 +34,14 @@ REPLACED = {
     "denoising_end": "a stage hands on clean latents; give the result to a refiner as its image instead",
 }
 
-FOR_PIVOTS = ("shared_noise", "stage_prompt", "stage_negative_prompt", "stage_scheduler", "stage_lora_scale")
+FOR_PIVOTS = (
+    "shared_noise",
+    "stage_prompt",
+    "stage_negative_prompt",
+    "stage_scheduler",
+    "stage_lora_scale",
+    "pivot_upscaler",
+)
 
 
 @dataclass

@@ -25,6 +25,7 @@ from selfcascade.cascade import Size, Stage, StageResult, self_cascade
 from selfcascade.cost.fitting import fitted
 from selfcascade.media.images import Clips, Pictures, clips_of, pixels_of
 from selfcascade.options import Options, OutputType
+from selfcascade.options.checks import Upscaler
 from selfcascade.options.presets import Attention, Preset, Upsampling
 from selfcascade.pipeline.calls import (
     SelfCascadeOutput,
@@ -36,6 +37,7 @@ from selfcascade.pipeline.calls import (
     signed_as_overloaded,
     warn_of_negative_prompt,
 )
+from selfcascade.pipeline.named_upscalers import upscaler_of
 from selfcascade.pipeline.planning import Planner, enlarged_size, sizes_from
 from selfcascade.upsamplers.skip_features import adding_skip_features, check_hookable
 
@@ -76,6 +78,7 @@ class SelfCascade(Planner):
         stage_lora_scale: float | Sequence[float] | None = None,
         preset: str | Preset | None = None,
         upsampling: Upsampling | None = None,
+        pivot_upscaler: Upscaler | None = None,
         anchor: float | None = None,
         energy: float | None = None,
         attention: Attention | None = None,
@@ -106,6 +109,8 @@ class SelfCascade(Planner):
             prompt: One text or several; None if `prompt_embeds` are given.
             height, width, scale, pixels, num_inference_steps, guidance_scale, stage_scheduler: See `plan`.
             pivot_step, strength, preset, upsampling, anchor, energy, attention: See `plan`.
+            pivot_upscaler: What enlarges pivots as pictures (docs/guides/upscaler.md): a callable from pixels (1, 3, H,
+                W) in [0, 1] to (1, 3, s H, s W), such as a spandrel model; a StableDiffusionUpscalePipeline; or a name.
             stage_prompt, stage_negative_prompt: Texts for stages with a pivot, one for all of them or one each; None
                 uses the base stage's. They apply to every prompt.
             stage_lora_scale: Factor for the strengths of the pipeline's LoRAs in stages with a pivot.
@@ -158,6 +163,7 @@ class SelfCascade(Planner):
         stage_lora_scale: float | Sequence[float] | None = None,
         preset: str | Preset | None = None,
         upsampling: Upsampling | None = None,
+        pivot_upscaler: Upscaler | None = None,
         anchor: float | None = None,
         energy: float | None = None,
         attention: Attention | None = None,
@@ -218,7 +224,8 @@ class SelfCascade(Planner):
         request = request.for_pictures(len(pixels), self.family.video)
         check_values(self.pipe, request, stages)
         base = self._base(request, options, stages)
-        pivot = functools.partial(image_pivot, self.family, request, pixels, sizes[0], before, self._tuned(options))
+        given_too = (sizes[0], before, self._tuned(options), base.settings.upscaler)
+        pivot = functools.partial(image_pivot, self.family, request, pixels, *given_too)
         return self._run(base, stages, pivot, options)
 
     def _base(self, request: Request, options: Options, stages: Sequence[Stage]) -> PipelineBaseModel:
@@ -228,7 +235,8 @@ class SelfCascade(Planner):
         warn_of_negative_prompt(preset, options, request, stages)
         check_clips(self.family, request.arguments.get("num_frames"), shared_noise)
         attention = attention_of(self.family, preset.attention, asked=options.attention is not None)
-        settings = PivotSettings(preset.upsampling, preset.anchor, preset.energy, shared_noise, attention)
+        upscaler = upscaler_of(self.family, request, options)
+        settings = PivotSettings(preset.upsampling, preset.anchor, preset.energy, shared_noise, attention, upscaler)
         contexts, measures = self._contexts(options, scale, attention), self._measures(request, options, stages)
         if measures != WHOLE:
             contexts.append(functools.partial(saving, self.family, measures, request.prompts * request.copies))

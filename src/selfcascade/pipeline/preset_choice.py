@@ -10,13 +10,23 @@ from selfcascade.base_models.last_timesteps import Schedules
 from selfcascade.base_models.pivot_controls import check_anchorable
 from selfcascade.base_models.protocols import Scheduler
 from selfcascade.options import Options
+from selfcascade.options.checks import OptionError
 from selfcascade.options.presets import PRESETS, UNANCHORED_PRESET, Preset
 
 
 def with_changes(preset: Preset, options: Options) -> Preset:
-    """The preset, with the settings that the options replace."""
+    """The preset, with the settings that the options replace.
+
+    Raises:
+        OptionError: An upscaler is given for pivots that are not enlarged as pictures.
+    """
     own = {field.name for field in fields(preset)} - {"name", "summary"}
-    return replace(preset, **{name: value for name, value in options.keywords("plan").items() if name in own})
+    changed = replace(preset, **{name: value for name, value in options.keywords("plan").items() if name in own})
+    if options.pivot_upscaler is not None and changed.upsampling != "rgb":
+        raise OptionError(
+            "{pivot_upscaler} enlarges pictures, so {upsampling} must be rgb, not {found}", found=changed.upsampling
+        )
+    return changed
 
 
 def anchorable_preset(name: str, scheduler: Scheduler) -> str:

@@ -66,4 +66,5 @@ picture so many times a side. A figure that a kind of damage does not move canno
 
 def _present_weights(result: dict[str, Any]) -> dict[str, str]:
     settings = result.get("settings", {})
-    return weight_files(settings.get("model", ""), settings.get("upsamplers"), result["sampling"].get("weights"))
+    given = (result["sampling"].get(name) for name in ("weights", "pivot_upscaler"))
+    return weight_files(settings.get("model", ""), settings.get("upsamplers"), *given)

@@ -19,7 +19,9 @@ MAX_TEXT, MAX_RECORD = 100_000, 1_000_000
 PAIR = re.compile(r'\s*([A-Za-z][\w \-/]*):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
 TAKEN = {"Steps": "num_inference_steps", "CFG scale": "guidance_scale", "Seed": "seed", "Size": "size"}
 # Options that decide a picture: no paths, and nothing that depends on the machine.
-LEFT_OUT = frozenset({"model", "device", "dtype", "native_size", "image", "image_sha256", "weights", "upsamplers"})
+LEFT_OUT = frozenset({"model", "device", "dtype", "native_size", "image", "image_sha256"}) | {
+    *("weights", "upsamplers", "pivot_upscaler")
+}
 
 
 def read_settings(file: Path, name: str) -> tuple[Options, str]:
