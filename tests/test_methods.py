@@ -183,6 +183,19 @@ def test_a_super_resolver_gets_the_base_sample_and_its_picture_the_target_size(s
     assert again.shape == pictures.shape and not torch.allclose(again, pictures)
 
 
+def test_a_super_resolver_reads_a_picture_without_dark_pixels_as_it_is() -> None:
+    pipe, resolver, side = SD.build(), quiet(super_resolver()), SMALL.native[0]
+    with torch.no_grad():
+        pipe.vae.decoder.conv_out.weight.mul_(0.1)
+        pipe.vae.decoder.conv_out.bias.fill_(0.5)
+    own: dict[str, Any] = {"num_inference_steps": 3, "generator": seeded()}
+    base = pipe(**SD.inputs, **own, height=side, width=side, output_type="pt").images
+    assert base.min() > 0.5
+    large = resolver(**SD.inputs, **own, image=base, noise_level=5, output_type="pt").images
+    size = {"height": 4 * side, "width": 4 * side, "output_type": "pt"}
+    assert torch.allclose(sampled("sr", pipe, SMALL, weights=resolver, noise_level=5, **size), large, atol=1e-5)
+
+
 def test_a_super_resolver_takes_what_a_cascade_takes(tmp_path: Path) -> None:
     pipe, resolver = SD.build(), quiet(super_resolver())
     resolver.save_pretrained(tmp_path)

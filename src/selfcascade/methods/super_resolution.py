@@ -52,8 +52,8 @@ class SuperResolution(Method, options="sr"):
         given = {name: first[name] for name in PASSED_ON if name in first}
         if "negative_prompt" in first:
             given["negative_prompt"] = _one_each("negative_prompt", first["negative_prompt"], len(base))
-        image = base.clamp(-1, 1)
-        image = image if enough == small else lanczos(image, enough).clamp(-1, 1)
+        image = base.clamp(-1, 1) / 2 + 0.5  # in [-1, 1] the pipeline takes pictures without dark pixels for [0, 1]
+        image = image if enough == small else lanczos(image, enough).clamp(0, 1)
         noise_level = request.arguments.get("noise_level", min(20, resolver.config.max_noise_level))
         given |= {"prompt": _one_each("prompt", prompt, len(base)), "image": image, "noise_level": noise_level}
         made = resolver(**given, output_type="pt").images
