@@ -17,7 +17,6 @@ from selfcascade.evaluation.true_pivots import against_truth
 from selfcascade.experiments.experiment import Experiment
 from selfcascade.experiments.prepared import Prepared
 from selfcascade.metrics.video import mean_estimate
-from selfcascade.upsamplers.model import FeatureUpsamplers
 
 
 def measured(
@@ -48,7 +47,7 @@ def _truths(prepared: Prepared, name: str, parts: Parts, count: int) -> dict[str
 
 
 def how_made(
-    experiment: Experiment, prepared: Prepared, name: str, upsamplers: FeatureUpsamplers | None, trained: list[str]
+    experiment: Experiment, prepared: Prepared, name: str, upsamplers: Any, trained: list[str]
 ) -> dict[str, Any]:
     """What a result says about how it was made.
 
@@ -56,7 +55,7 @@ def how_made(
         experiment: Names the model and weights.
         prepared: Holds the loaded model and weights.
         name: Name of the sampling.
-        upsamplers: Feature upsamplers that are used.
+        upsamplers: `FeatureUpsamplers` that are used; None without.
         trained: Digests of weights that were trained in this run and are in no file.
     """
     pipe, sampling = prepared.pipe, prepared.samplings[name]
