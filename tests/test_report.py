@@ -108,7 +108,7 @@ def test_every_committed_result_and_setting_is_read() -> None:
 def test_the_committed_settings_name_results_that_are_there() -> None:
     settings = read_config(COMMITTED)
     borrowed = [source for rows in settings.borrowed.values() for source in rows.values()]
-    assert len(borrowed) == 14
+    assert len(borrowed) == 11
     for source in borrowed:
         folders = list((COMMITTED / source.suite / "results" / source.experiment).glob("seed-*"))
         found = [
