@@ -8,6 +8,7 @@ Axis letters: R repeats of the captions, N captions, D dimensions, B bootstrap d
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
@@ -178,18 +179,23 @@ def _bootstrapped(
 
     Captions are drawn within each set, so `counts` captions stay in each.
     """
-    generator = np.random.default_rng(seed)
     value = float(statistic(np.ones((1, sum(counts))))[0])
-    drawn = []
+    values = np.concatenate([statistic(block.astype(np.float64)) for block in _drawn(tuple(counts), draws, seed)])
+    low, high = np.quantile(values, [0.025, 0.975])
+    beyond = 1 + min((values <= 0).sum(), (values >= 0).sum())
+    return Comparison(value, float(low), float(high), min(1.0, 2 * float(beyond) / (len(values) + 1)), sum(counts))
+
+
+@functools.lru_cache(maxsize=4)
+def _drawn(counts: tuple[int, ...], draws: int, seed: int) -> list[np.ndarray]:
+    """How often each caption is drawn, in blocks (B, N). All comparisons of as many captions have the same draws."""
+    generator, blocks = np.random.default_rng(seed), list[np.ndarray]()
     for begin in range(0, draws, BLOCK):
         size = min(BLOCK, draws - begin)
         sets = [generator.multinomial(count, np.full(count, 1 / count), size=size) for count in counts]
         some = np.all([(own > 0).sum(1) > 1 for own in sets], axis=0)  # a draw of one caption only has no pair
-        drawn.append(statistic(np.concatenate(sets, 1)[some].astype(np.float64)))
-    values = np.concatenate(drawn)
-    low, high = np.quantile(values, [0.025, 0.975])
-    beyond = 1 + min((values <= 0).sum(), (values >= 0).sum())
-    return Comparison(value, float(low), float(high), min(1.0, 2 * float(beyond) / (len(values) + 1)), sum(counts))
+        blocks.append(np.concatenate(sets, 1)[some].astype(np.int32))
+    return blocks
 
 
 def _sign_flip(differences: Sequence[int]) -> float:
