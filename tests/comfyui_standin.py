@@ -268,6 +268,7 @@ class VAE:
 def modules(folder: str) -> Iterator[ModuleType]:
     """The modules that the nodes import, with `models_dir` in this folder."""
     shown: list[tuple[int, int]] = []
+    freed: list[float] = []
     given: dict[str, dict[str, Any]] = {
         "comfy": {},
         "comfy.sample": {
@@ -283,6 +284,9 @@ def modules(folder: str) -> Iterator[ModuleType]:
         "comfy.model_management": {
             "throw_exception_if_processing_interrupted": throw_exception_if_processing_interrupted,
             "get_torch_device": lambda: torch.device("cpu"),
+            "module_size": lambda module: sum(weight.nbytes for weight in module.parameters()),
+            "freed": freed,
+            "free_memory": lambda memory, device: freed.append(memory),
         },
         "comfy.model_sampling": {"CONST": CONST},
         **{name: {} for name in ("comfy.ldm", "comfy.ldm.modules", "comfy.ldm.modules.diffusionmodules")},

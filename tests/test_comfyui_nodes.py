@@ -226,6 +226,10 @@ def test_an_upscale_model_enlarges_pivots_and_pictures_as_in_the_library(
     made = sampled(nodes, model, texts, pipe, upscale_model=upscaler)[0]
     assert close(made, pipe, library(pipe, pivot_upscaler=upscaler))
     assert not close(made, pipe, library(pipe))
+    (freed,) = sys.modules["comfy.model_management"].freed
+    assert freed > 512 * 512 * 3 * 4 * 2 * 384 + (2 * SIDE * pipe.vae_scale_factor) ** 2 * 3 * 4
+    with pytest.raises(ValueError, match="upscale_model is for stages above the base, and .* has none"):
+        sampled(nodes, model, texts, pipe, upscale_model=upscaler, scale=1.0)
     side = SIDE * pipe.vae_scale_factor
     pixels = torch.rand(1, side, side, 3, generator=torch.Generator().manual_seed(1))
     node, values = nodes.NODE_CLASS_MAPPINGS["SelfCascadeUpscale"](), {**VALUES, "native_size": side}

@@ -27,7 +27,7 @@ from selfcascade.evaluation import Sampling
 from selfcascade.evaluation.tflops import planned_tflops
 from selfcascade.options import Options
 from selfcascade.options.checks import OptionError
-from selfcascade.pipeline.named_upscalers import load_upscaler
+from selfcascade.pipeline.named_upscalers import held_upscaler, load_upscaler
 from spandrel_models import save_upscaler, spandrel
 from tiny import TINY
 from tiny.parts import quiet
@@ -316,7 +316,7 @@ def test_the_command_line_refuses_files_before_a_model_is_loaded(files: Path, mo
 
 
 def test_a_folder_of_another_pipeline_and_one_that_is_given_are_refused(models: Path) -> None:
-    with pytest.raises(OptionError, match=r"pivot_upscaler: weights .* not a StableDiffusionUpscalePipeline"):
+    with pytest.raises(OptionError, match=r"pivot_upscaler '.*' is a .*, not a StableDiffusionUpscalePipeline"):
         made(pivot_upscaler=str(models / "sd"))
     with pytest.raises(OptionError, match="of class StableDiffusionPipeline is a pipeline, but not a"):
         made(pivot_upscaler=QUICK.shared())
@@ -333,6 +333,8 @@ CALLS: dict[str, tuple[dict[str, Any], str]] = {
     "memory": ({"max_memory": "8GB"}, "pivot_upscaler cannot be given with max_memory"),
     "no pivot": ({"height": 64, "width": 64, "pivot_step": None}, "is for stages above the base, and 64x64 has none"),
     "number": ({"pivot_upscaler": 4}, "must be a name, or a callable that enlarges pixels, not 4"),
+    "class": ({"pivot_upscaler": nn.Identity}, "pivot_upscaler Identity is a class; give an object of it"),
+    "blank": ({"pivot_upscaler": " "}, "pivot_upscaler must be the name of a model, not ' '"),
 }
 
 
@@ -348,6 +350,8 @@ RESULTS: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "grey": (lambda pixels: nearest(pixels)[:, :1], r"made \[1, 1, 128, 128\]"),
     "one side": (lambda pixels: pixels.repeat_interleave(2, -1), r"made \[1, 3, 64, 128\]"),
     "no tensor": (lambda pixels: None, "made NoneType"),
+    "bytes": (lambda pixels: (255 * nearest(pixels)).byte(), r"made values from .*; they must be in \[0, 1\]"),
+    "from -1": (lambda pixels: 2 * nearest(pixels) - 1, "made values from -1"),
 }
 
 
@@ -356,6 +360,52 @@ def test_a_result_that_is_no_larger_picture_is_refused(case: str) -> None:
     function, words = RESULTS[case]
     with pytest.raises(OptionError, match=words):
         made(pivot_upscaler=function)
+
+
+class Learning(nn.Module):
+    """Doubles sides, and would learn in training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.frozen = nn.BatchNorm2d(3), nn.Dropout().eval()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return nearest(self.frozen(self.norm(pixels)))
+
+
+def test_a_network_runs_in_evaluation_mode_and_is_left_as_it_was() -> None:
+    own = Learning()
+    assert torch.equal(made(pivot_upscaler=own), made(pivot_upscaler=Learning().eval()))
+    assert own.training and own.norm.training and not own.frozen.training
+    assert own.norm.num_batches_tracked == 0 and not own.norm.running_mean.any()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("height", "width"), [(99, 150), (97, 131), (100, 100)])
+def test_rounding_to_the_models_multiple_is_no_reason_to_run_again(height: int, width: int) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def counted(pixels: Tensor) -> Tensor:
+        seen.append(tuple(pixels.shape[-2:]))
+        return nearest(pixels)
+
+    upscaler, picture = PixelUpscaler(counted, torch.device("cpu"), Request()), torch.rand(1, 3, height, width)
+    size = Size(*(-(-2 * side // 8) * 8 for side in (height, width)))
+    assert upscaler(picture, size).shape[-2:] == size and seen == [(height, width)]
+
+
+def test_a_factor_that_is_not_whole_is_rounded_to_pixels() -> None:
+    upscaler = PixelUpscaler(lambda pixels: interpolate(pixels, scale_factor=1.5), torch.device("cpu"), Request())
+    assert upscaler(torch.rand(1, 3, 60, 67), Size(88, 96)).shape[-2:] == (88, 96)
+
+
+def test_a_file_that_was_replaced_is_read_again(files: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes((files / "2x.safetensors").read_bytes())
+    first: Any = held_upscaler(str(path))
+    assert held_upscaler(str(path)) is first
+    path.write_bytes((files / "4x.safetensors").read_bytes())
+    second: Any = held_upscaler(str(path))
+    assert (first.scale, second.scale) == (2, 4)
 
 
 def test_values_that_are_not_finite_are_named() -> None:

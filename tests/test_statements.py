@@ -165,7 +165,5 @@ def test_points_that_say_otherwise_than_the_distances_tell_nothing(tmp_path: Pat
         path = write_method(tmp_path / "table1/validation", method, *METHODS[method])
         if method == "good":
             path.write_text(json.dumps({**json.loads(path.read_text()), "patch_kid": [0.9, 0, 1]}))
-    found = Rows.of(read_splits(tmp_path, ReportConfig())["table1/validation"]).told(
-        "good", "lanczos", "patch_kid"
-    )
+    found = Rows.of(read_splits(tmp_path, ReportConfig())["table1/validation"]).told("good", "lanczos", "patch_kid")
     assert found is not None and found.comparison.p < 0.001 and found.word == "level"

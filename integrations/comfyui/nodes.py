@@ -64,9 +64,12 @@ class Asked:
     def stages(self, latents: Tensor, finished: bool) -> tuple[Stage, ...]:
         """The stages from these latents on."""
         size = self.size(latents)
-        return told(
+        stages = told(
             lambda: stages_from_latents(size, self.multiple, finished, self.schedules, self.preset, self.options)
         )
+        if self.upscaler is not None and stages[-1].pivot_step is None:
+            raise ValueError(f"upscale_model is for stages above the base, and {stages[-1].size} has none")
+        return stages
 
     def size(self, latents: Tensor) -> Size:
         """Size of the latents' pictures."""

@@ -5,8 +5,10 @@ Axis letters: B pictures or clips, F frames, H, W pixels; s is the model's own f
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,6 +25,8 @@ from selfcascade.options.checks import OptionError, shown
 MOST_TIMES = 3  # one after the other for one stage
 STEPS = 25  # of a diffusion upscaler
 NOISE_LEVEL = 20  # as StableDiffusionUpscalePipeline has it
+ENOUGH = 0.95  # of a stage's side: what is missing is rounding, for which no model runs again
+RANGE = (-0.5, 1.5)  # of a result; networks go a little beyond [0, 1]
 
 Network = Callable[[Tensor], Tensor]
 
@@ -39,7 +43,9 @@ def check_upscaler(model: object, name: str | None = None) -> None:
         words = "is a pipeline, but not a StableDiffusionUpscalePipeline"
         raise OptionError("{pivot_upscaler} {found} {words}", found=found, words=words)
     given = (getattr(model, "input_channels", 3), getattr(model, "output_channels", 3))
-    if given != (3, 3) or getattr(model, "purpose", "SR") == "Inpainting":
+    if isinstance(model, type):
+        found, words = model.__name__, "is a class; give an object of it"
+    elif given != (3, 3) or getattr(model, "purpose", "SR") == "Inpainting":
         words = "is not a super-resolution model that makes pictures in RGB of pictures in RGB"
     elif getattr(model, "input_channels", None) is not None and not getattr(model, "scale", 0) > 1:
         words = f"has a scale of {getattr(model, 'scale', None)}, so it does not enlarge"
@@ -79,22 +85,23 @@ class PixelUpscaler:
     def __call__(self, pixels: Tensor, size: Size) -> Tensor:
         """Pixels of this size in [0, 1] and in float32, on the device where they came from.
 
-        The model runs while a picture is smaller than the size in a side, three times at most. Lanczos windows do the
-        rest.
+        The model runs while a picture is smaller than the size in a side, by more than rounding, and three times at
+        most. Lanczos windows do the rest.
 
         Args:
             pixels: (B, 3, H, W) or (B, 3, F, H, W), in [0, 1].
             size: The size wanted.
 
         Raises:
-            OptionError: The model's result is not larger in both sides by one factor.
+            OptionError: The model's result is not larger in both sides by one factor, or not in [0, 1].
             FloatingPointError: It has values that are not finite.
         """
         pictures, results = fold(pixels) if pixels.ndim == 5 else pixels, len(pixels)
         made: list[Tensor] = []
-        for index in range(len(pictures)):
-            network = self._network(index * results // len(pictures), results)
-            made.append(_enlarged(network, pictures[index : index + 1].to(self.device), size))
+        with _evaluating(self.model):
+            for index in range(len(pictures)):
+                network = self._network(index * results // len(pictures), results)
+                made.append(_enlarged(network, pictures[index : index + 1].to(self.device), size))
         larger = torch.cat(made).to(pixels.device)
         return unfold(larger, results) if pixels.ndim == 5 else larger
 
@@ -133,7 +140,7 @@ class PixelUpscaler:
 def _enlarged(network: Network, picture: Tensor, size: Size) -> Tensor:
     picture = picture.float().clamp(0, 1)
     for _ in range(MOST_TIMES):
-        if picture.shape[-2] >= size.height and picture.shape[-1] >= size.width:
+        if picture.shape[-2] >= ENOUGH * size.height and picture.shape[-1] >= ENOUGH * size.width:
             break
         larger = network(picture)
         _check_result(larger, picture)
@@ -152,8 +159,9 @@ def _dtype_of(model: object) -> torch.dtype:
 def _check_result(larger: object, picture: Tensor) -> None:
     height, width = picture.shape[-2:]
     shape = [*larger.shape] if isinstance(larger, Tensor) else []
-    as_wanted = shape[:2] == [1, 3] and len(shape) == 4 and shape[2] > height and shape[2] * width == shape[3] * height
-    if not as_wanted:
+    as_wanted = shape[:2] == [1, 3] and len(shape) == 4 and shape[2] > height and shape[3] > width
+    # Up to a pixel, to which a factor like 1.5 is rounded.
+    if not as_wanted or abs(shape[2] * width - shape[3] * height) > max(height, width):
         found = str(shape) if isinstance(larger, Tensor) else type(larger).__name__
         raise OptionError(
             "{pivot_upscaler} made {found} of [1, 3, {height}, {width}]; it must make both sides larger by one factor",
@@ -161,5 +169,25 @@ def _check_result(larger: object, picture: Tensor) -> None:
             height=height,
             width=width,
         )
-    if not torch.isfinite(cast("Tensor", larger)).all():
-        raise FloatingPointError("pivot_upscaler made values that are not finite; use it in float32 or bfloat16")
+    low, high = (float(value) for value in cast("Tensor", larger).aminmax())
+    if not math.isfinite(low + high):
+        raise FloatingPointError(f"pivot_upscaler made values that are not finite, in {cast('Tensor', larger).dtype}")
+    if low < RANGE[0] or high > RANGE[1]:
+        found = f"{low:.3g} to {high:.3g}"
+        raise OptionError(
+            "{pivot_upscaler} made values from {found}; they must be in [0, 1], as its input", found=found
+        )
+
+
+@contextlib.contextmanager
+def _evaluating(model: object) -> Generator[None]:
+    """A network in evaluation mode, in which it neither draws nor learns from pictures; each layer is then as before."""
+    network = model if isinstance(model, nn.Module) else getattr(model, "model", None)
+    training = [part for part in network.modules() if part.training] if isinstance(network, nn.Module) else []
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True

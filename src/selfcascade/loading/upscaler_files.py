@@ -21,6 +21,8 @@ def find_upscaler(name: str) -> Path | None:
         OptionError: There is no such file, it has another format, or the folder is not in diffusers' format.
     """
     path, found = Path(name).expanduser(), shown(name)
+    if not name.strip():
+        raise OptionError("{pivot_upscaler} must be the name of a model, not {found}", found=found)
     if name == BUNDLED_NAME:
         return None
     if path.suffix.lower() in PICKLES and not path.is_dir():
@@ -35,7 +37,7 @@ def find_upscaler(name: str) -> Path | None:
                 found=found,
             )
         return None
-    if path.suffix == WEIGHTS and path.is_file():
+    if path.suffix.lower() == WEIGHTS and path.is_file():
         return path
     if path.exists():
         raise OptionError("{pivot_upscaler} must be a .safetensors file or a folder, not {found}", found=found)

@@ -33,13 +33,22 @@ def load_upscaler(name: str, device: str = "cpu", dtype: str = "float32") -> obj
         try:
             model = load_super_resolver(name, device, dtype)
         except ValueError as error:
-            raise OptionError("{pivot_upscaler}: {reason}", reason=str(error)) from error
+            reason = str(error).removeprefix("weights ").replace(" are a ", " is a ")
+            raise OptionError("{pivot_upscaler} {reason}", reason=reason) from error
     check_upscaler(model, name)
     return model
 
 
-# For those who make picture after picture: the last one that was named stays loaded.
-held_upscaler = functools.lru_cache(maxsize=1)(load_upscaler)
+def held_upscaler(name: str, device: str = "cpu", dtype: str = "float32") -> object:
+    """Like `load_upscaler`, for those who make picture after picture: the last one stays loaded while its file does."""
+    path = find_upscaler(name)
+    stamp = None if path is None else (str(path.resolve()), path.stat().st_mtime_ns, path.stat().st_size)
+    return _held(name, device, dtype, stamp)
+
+
+@functools.lru_cache(maxsize=1)
+def _held(name: str, device: str, dtype: str, stamp: tuple[str, int, int] | None) -> object:
+    return load_upscaler(name, device, dtype)
 
 
 def upscaler_of(family: Family, request: Request, options: Options) -> PixelUpscaler | None:
