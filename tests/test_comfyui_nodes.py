@@ -228,7 +228,7 @@ def test_an_upscale_model_enlarges_pivots_and_pictures_as_in_the_library(
     assert not close(made, pipe, library(pipe))
     (freed,) = sys.modules["comfy.model_management"].freed
     assert freed > 512 * 512 * 3 * 4 * 2 * 384 + (2 * SIDE * pipe.vae_scale_factor) ** 2 * 3 * 4
-    with pytest.raises(ValueError, match="upscale_model is for stages above the base, and .* has none"):
+    with pytest.raises(ValueError, match=r"upscale_model is for stages above the base, and .* has none"):
         sampled(nodes, model, texts, pipe, upscale_model=upscaler, scale=1.0)
     side = SIDE * pipe.vae_scale_factor
     pixels = torch.rand(1, side, side, 3, generator=torch.Generator().manual_seed(1))

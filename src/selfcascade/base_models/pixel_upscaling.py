@@ -181,7 +181,7 @@ def _check_result(larger: object, picture: Tensor) -> None:
 
 @contextlib.contextmanager
 def _evaluating(model: object) -> Generator[None]:
-    """A network in evaluation mode, in which it neither draws nor learns from pictures; each layer is then as before."""
+    """A network in evaluation mode, in which it neither draws nor learns; afterwards each layer is as before."""
     network = model if isinstance(model, nn.Module) else getattr(model, "model", None)
     training = [part for part in network.modules() if part.training] if isinstance(network, nn.Module) else []
     for part in training:
