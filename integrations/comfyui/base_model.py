@@ -113,11 +113,7 @@ class ComfyBaseModel:
         comfy.model_management.throw_exception_if_processing_interrupted()
         if preset.upsampling == "rgb":
             pixels, upscaler = coder.decode(vae, z_0), self.setting.upscaler
-            if upscaler is None:
-                larger = lanczos(pixels, size)
-            else:
-                _make_room(upscaler, size)
-                larger = upscaler(pixels.float() / 2 + 0.5, size) * 2 - 1
+            larger = lanczos(pixels, size) if upscaler is None else upscaler(pixels.float() / 2 + 0.5, size) * 2 - 1
             z_up = coder.encode(vae, larger).to(z_0)
         else:
             z_up = resize_latents(z_0, target, preset.upsampling.removeprefix("latent-"))
@@ -196,15 +192,19 @@ def upscaler_of(upscale_model: Any) -> PixelUpscaler | None:
     if upscale_model is None:
         return None
     check_upscaler(upscale_model)
-    return PixelUpscaler(upscale_model, comfy.model_management.get_torch_device(), Request())
+    return ComfyUpscaler(upscale_model, comfy.model_management.get_torch_device(), Request())
 
 
-def _make_room(upscaler: PixelUpscaler, size: Size) -> None:
-    """Has ComfyUI unload other models, as it does not know of this one; memory as its own upscaling node counts it."""
-    model: Any = upscaler.model
-    side, share = 512, 384
-    needed = comfy.model_management.module_size(model.model) + side * side * 3 * 4 * max(model.scale, 1) * share
-    comfy.model_management.free_memory(needed + size.area * 3 * 4, upscaler.device)
+class ComfyUpscaler(PixelUpscaler):
+    """Has ComfyUI unload other models first, as it does not know of this one."""
+
+    def __call__(self, pixels: Tensor, size: Size) -> Tensor:
+        """As in the library; memory as ComfyUI's own upscaling node counts it."""
+        model: Any = self.model
+        side, share = 512, 384
+        needed = comfy.model_management.module_size(model.model) + side * side * 3 * 4 * max(model.scale, 1) * share
+        comfy.model_management.free_memory(needed + size.area * 3 * 4, self.device)
+        return super().__call__(pixels, size)
 
 
 def with_areas(conditioning: Conditioning, down: float, across: float) -> Conditioning:

@@ -41,7 +41,7 @@ def find_upscaler(name: str) -> Path | None:
         return path
     if path.exists():
         raise OptionError("{pivot_upscaler} must be a .safetensors file or a folder, not {found}", found=found)
-    if name.count("/") != 1 or name[0] in "./~" or path.suffix == WEIGHTS:
+    if name.count("/") != 1 or name[0] in "./~" or path.suffix.lower() == WEIGHTS:
         raise OptionError("{pivot_upscaler} {found} does not exist", found=found)
     return None
 
