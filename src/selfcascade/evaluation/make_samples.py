@@ -24,7 +24,7 @@ from selfcascade.evaluation.parts import in_parts
 from selfcascade.evaluation.prompts import GROUP, PromptSet
 from selfcascade.methods import METHODS
 from selfcascade.pipeline import SelfCascade
-from selfcascade.pipeline.named_upscalers import dtype_name, held_upscaler
+from selfcascade.pipeline.named_upscalers import held_for
 from selfcascade.processes import Processes
 from selfcascade.upsamplers.model import FeatureUpsamplers
 
@@ -221,7 +221,7 @@ def sample(
     settings = {name: value for name, value in named.items() if method.accepts(name)}
     settings |= {"upsamplers": upsamplers} if upsamplers is not None else {}
     if isinstance(name := settings.get("pivot_upscaler"), str):  # loaded once for all groups
-        settings["pivot_upscaler"] = held_upscaler(name, str(pipe._execution_device), dtype_name(family_of(pipe)))
+        settings["pivot_upscaler"] = held_for(family_of(pipe), name)
     preset = sampling.reference_preset(tuned)
     settings |= {"preset": preset} if preset is not None and method.accepts("preset") else {}
     made: list[Tensor] = []

@@ -266,12 +266,11 @@ def _arguments(
 ) -> dict[str, Any]:
     import torch
 
-    from selfcascade.pipeline.named_upscalers import dtype_name, held_upscaler
+    from selfcascade.pipeline.named_upscalers import held_for
 
     arguments: dict[str, Any] = group[0].keywords()
     if isinstance(name := group[0].pivot_upscaler, str):  # loaded once for all pictures
-        device = str(cascade.pipe._execution_device)
-        arguments["pivot_upscaler"] = held_upscaler(name, device, dtype_name(cascade.family))
+        arguments["pivot_upscaler"] = held_for(cascade.family, name)
     if group[0].image is not None:  # the clip has its own length, and the cascade has the rest
         arguments = {name: value for name, value in arguments.items() if name not in OF_THE_CASCADE}
     # Drawn on the CPU, so that a seed means the same noise on every device.

@@ -22,7 +22,7 @@ from selfcascade.options import Options
 from selfcascade.options.methods import is_of_cascade
 from selfcascade.options.optional import install, is_installed
 from selfcascade.pipeline.calls import SelfCascadeOutput
-from selfcascade.pipeline.named_upscalers import dtype_name, load_upscaler
+from selfcascade.pipeline.named_upscalers import held_for
 
 ADAPTER = "selfcascade-fine-tuned"
 LAYER = re.compile(r"(?:unet|transformer)\.(.+)\.lora_A\.weight")
@@ -49,9 +49,7 @@ class FineTuned(Method):
         given = Options(**{name: value for name, value in arguments.items() if is_of_cascade(name)})
         request.cascade.chosen_preset(given)
         if isinstance(given.pivot_upscaler, str):  # refused, like the preset, before the base sample is made
-            family = request.cascade.family
-            device = str(request.pipe._execution_device)
-            arguments["pivot_upscaler"] = load_upscaler(given.pivot_upscaler, device, dtype_name(family))
+            arguments["pivot_upscaler"] = held_for(request.cascade.family, given.pivot_upscaler)
         first = base_sample(request, base)
         pivot = first.stages[-1].latents
         with self.lent(request.pipe, folder):

@@ -51,6 +51,11 @@ def _held(name: str, device: str, dtype: str, stamp: tuple[str, int, int] | None
     return load_upscaler(name, device, dtype)
 
 
+def held_for(family: Family, name: str) -> object:
+    """`held_upscaler`, where a family's pipeline runs and in its precision."""
+    return held_upscaler(name, str(family.pipe._execution_device), dtype_name(family))
+
+
 def upscaler_of(family: Family, request: Request, options: Options) -> PixelUpscaler | None:
     """What enlarges the pivots of a call instead of Lanczos windows; None if nothing is given.
 
