@@ -14,7 +14,15 @@ from command_line import run
 from report_files import SIDE, cells, write_result, write_sheet
 from selfcascade.report import write_report
 from selfcascade.report.pictures import LABEL, grid, hardest, shown
-from selfcascade.report.results import Row, decimals_of, read_config, read_result, read_tables
+from selfcascade.report.results import (
+    ReportConfig,
+    Row,
+    decimals_of,
+    read_config,
+    read_result,
+    read_splits,
+    read_tables,
+)
 from selfcascade.report.tables import wilson
 
 COMMITTED = Path(__file__).parents[1] / "experiments"
@@ -82,6 +90,18 @@ def test_seeds_that_trained_unequally_long_are_not_averaged(experiments: Path) -
     write_result(folder / "seed-2", "direct", 0.6, 400)
     (row,) = read_tables(experiments, read_config(experiments))["training-curves"]
     assert row.steps == 400 and {result["step"] for result in row.results} == {400}
+
+
+def test_earlier_steps_have_rows_of_their_own_on_sets_of_captions(experiments: Path) -> None:
+    for seed, steps in ((0, (0, 400, 1000)), (1, (400, 1000))):
+        for step in steps:
+            write_result(experiments / f"table1/test/full-ft/seed-{seed}", "4x", step / 2000, step)
+    write_result(experiments / "table1/test/full-ft/seed-0", "4x", 0.9, 400, pictures=40)
+    rows = read_splits(experiments, ReportConfig())["table1/test"]
+    found = {row.method: (row.steps, [result["composition"]["all"] for result in row.results]) for row in rows}
+    assert found == {
+        "full-ft": (1000, [0.5, 0.5]), "full-ft, 400 steps": (400, [0.2, 0.2]), "full-ft, 0 steps": (0, [0.0]),
+    }  # fmt: skip
 
 
 def test_a_row_cannot_be_borrowed_twice_nor_from_nowhere(experiments: Path) -> None:

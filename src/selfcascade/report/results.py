@@ -18,6 +18,7 @@ from selfcascade.options.json_files import read_object
 from selfcascade.report.paper import by_title, paper_rows, place
 
 Figure = Callable[[dict[str, Any]], float]  # one number of a result; raises KeyError if it was not measured
+Reached = tuple[int, int]  # a training step, and how many pictures were measured there
 
 MOST_DECIMALS = 4
 NEEDED = {"experiment": str, "sampling": dict, "step": int, "pictures": int, "trained_parameters": int}
@@ -195,9 +196,9 @@ def _own_rows(suite: Path, settings: ReportConfig, place: str = "results") -> li
     """Each experiment's and sampling's results after as many training steps, of as many pictures, as most seeds have.
 
     Those that most seeds have are chosen, then the last step, then the most pictures. So a mean never joins seeds that
-    trained unequally long.
+    trained unequally long. On a set of captions, earlier steps have rows of their own.
     """
-    found: dict[tuple[str, str], dict[tuple[int, int], list[tuple[Path, dict[str, Any]]]]] = {}
+    found: dict[tuple[str, str], dict[Reached, list[tuple[Path, dict[str, Any]]]]] = {}
     for path in sorted((suite / place).glob("*/seed-*/*.json")):
         result = read_result(path)
         own = found.setdefault((path.parts[-3], result["sampling"]["name"]), {})
@@ -207,17 +208,34 @@ def _own_rows(suite: Path, settings: ReportConfig, place: str = "results") -> li
     usual = max(alone, key=lambda name: (alone[name], name), default=None)
     rows = []
     for (experiment, name), own in found.items():
-        step, pictures = max(own, key=lambda reached: (len(own[reached]), *reached))
-        row = Row(experiment if samplings[experiment] == 1 or name == usual else f"{experiment}, {name}")
-        row.steps = step or settings.training_steps.get(experiment, 0)
-        for path, result in own[step, pictures]:
-            row.results.append(result)
-            row.sheet = row.sheet or _sheet(path.parent, name, step)
-        kept = [record_of(path) for path, _ in own[step, pictures]]
-        if all(path.is_file() for path in kept):
-            row.records = [read_record(path) for path in kept]
-        rows.append(row)
+        method = experiment if samplings[experiment] == 1 or name == usual else f"{experiment}, {name}"
+        last, *earlier = _shown_steps(own)
+        rows.append(_row_of(method, own[last]))
+        rows[-1].steps = last[0] or settings.training_steps.get(experiment, 0)
+        if place != "results":
+            rows += [_row_of(f"{method}, {reached[0]} steps", own[reached]) for reached in earlier]
     return rows
+
+
+def _shown_steps(measured: dict[Reached, list[Any]]) -> list[Reached]:
+    """What most seeds have measured at each step; first the step that most have, and the last of these."""
+    shown: dict[int, Reached] = {}
+    for reached in sorted(measured, key=lambda reached: (len(measured[reached]), *reached), reverse=True):
+        shown.setdefault(reached[0], reached)
+    return list(shown.values())
+
+
+def _row_of(method: str, measured: list[tuple[Path, dict[str, Any]]]) -> Row:
+    """The row of a method with these results, one a seed."""
+    row = Row(method)
+    for path, result in measured:
+        row.results.append(result)
+        row.steps = result["step"]
+        row.sheet = row.sheet or _sheet(path.parent, result["sampling"]["name"], result["step"])
+    kept = [record_of(path) for path, _ in measured]
+    if all(path.is_file() for path in kept):
+        row.records = [read_record(path) for path in kept]
+    return row
 
 
 def _borrowed_row(experiments: Path, name: str, source: Borrowed) -> Row | None:
