@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from selfcascade import METHODS, SelfCascade
+from selfcascade import METHODS, FeatureUpsamplers, SelfCascade
 from tiny import TINY, TinyPipeline
 from tiny.unets import stable_diffusion, unet_2d
 
@@ -50,3 +50,12 @@ def sampled(name: str, pipe: Any, family: TinyPipeline = SD, **options: Any) -> 
     inputs = {key: value for key, value in family.inputs.items() if key != "prompt"}
     output = METHODS[name](pipe, family.inputs["prompt"], **{**inputs, **settings, **options})
     return output.images if output.frames is None else output.frames
+
+
+def shaken(upsamplers: FeatureUpsamplers, seed: int = 0, size: float = 0.2) -> FeatureUpsamplers:
+    """The same with random weights, so that they do change the picture."""
+    generator = seeded(seed)
+    with torch.no_grad():
+        for parameter in upsamplers.parameters():
+            parameter.add_(size * torch.randn(parameter.shape, generator=generator))
+    return upsamplers

@@ -106,7 +106,17 @@ def test_level_methods_are_seldom_told_apart_and_others_are() -> None:
     assert np.mean(told) <= 0.15  # 5 % are expected; 15 % of 60 has a chance of 0.1 %
     worse = paired_distances([normal(1, 30, 8) + 1], [normal(1, 30, 8)])
     assert worse.difference > 7 and worse.p < 0.001
-    assert spread_of_distance([normal(1, 30, 8)]) < 1
+
+
+def test_the_spread_is_that_of_fresh_samples_of_the_same() -> None:
+    fresh = [mmd_by_loops(normal(40, 8, seed=k), tuple(range(40))) for k in range(300)]
+    low, high = np.quantile(fresh, [0.025, 0.975])
+    found = [spread_of_distance([normal(1, 40, 8, seed=k)], draws=1000) for k in range(20)]
+    assert np.mean(found) == pytest.approx((high - low) / 2, rel=0.15)
+    shifted = normal(1, 40, 8) + 5.0  # the spread is that of a distance of 0
+    assert spread_of_distance([shifted], draws=1000) == pytest.approx(found[0], rel=1e-9)
+    two = spread_of_distance([normal(1, 40, 8), normal(1, 40, 8, seed=1)], draws=4000)
+    assert two == pytest.approx(np.mean(found) / math.sqrt(2), rel=0.2)
 
 
 def test_paired_means_are_of_captions_that_both_have() -> None:

@@ -14,7 +14,7 @@ from cascade_runs import QUICK
 from command_line import run, succeed
 from selfcascade.cascade import Size
 from selfcascade.data.scenes import render, sample_scene
-from selfcascade.evaluation import SPLITS, open_benchmark, provenance
+from selfcascade.evaluation import SPLITS, open_benchmark, revisions
 from selfcascade.evaluation.per_picture import PerPicture, read_record, record_of, write_record
 from selfcascade.evaluation.prompts import SEED_STEP
 from selfcascade.evaluation.provenance import noise_levels, protocol_of, unlike, weight_files
@@ -114,6 +114,11 @@ def test_a_set_of_captions_may_have_its_own_number_of_pictures(tmp_path: Path) -
         runs = list(runs_of(suite, [], tmp_path, {"split": split}))
         assert [run.name for run in runs] == ["rgb", "real", "lanczos"]
         assert [set(map(tuple, run.missing().values())) for run in runs] == [{(count,)}] * 3
+    (suite / "slow.json").write_text(json.dumps({**SETTINGS, "samples_of": {"validation": 0, "test": 1}}))
+    for split, counts in (("validation", [2, 0, 2, 2]), ("test", [3, 1, 3, 3])):  # the floors have as many as any row
+        left = [run.missing() for run in runs_of(suite, [], tmp_path, {"split": split})]
+        assert [sum(map(sum, missing.values())) for missing in left] == counts
+    (suite / "slow.json").unlink()
     before = run("evaluate", str(suite), "--split", "test", "--runs", str(tmp_path), "--dry-run")
     assert "split test comes after validation" in before.stderr
     (suite / "rgb.json").write_text(json.dumps({**SETTINGS, "samples_of": {"validation": 0}}))
@@ -160,7 +165,8 @@ def test_a_result_made_again_is_the_same(suite: Path) -> None:
 
 def test_a_result_says_how_it_was_made(suite: Path, quick_model: str) -> None:
     made = json.loads(result_of(suite, "rgb").read_text())["made_by"]
-    assert (made["protocol"], made["revision"], made["dtype"]) == (provenance.PROTOCOL, 1, "float32")
+    assert (made["protocol"], made["method"], made["revision"]) == (revisions.PROTOCOL, "self-cascade", 1)
+    assert made["dtype"] == "float32" and made["preset"] == {"name": "rgb", "revision": 1}
     assert made["threads"] == torch.get_num_threads() and made["versions"]["torch"] == torch.__version__
     assert made["weights"] == weight_files(quick_model, None, None)
     assert any("unet" in place for place in made["weights"])
@@ -180,7 +186,7 @@ def test_results_that_would_be_made_otherwise_are_refused(
 ) -> None:
     asked = ("evaluate", str(suite), "rgb", "--split", "validation", "--runs", str(tmp_path), "--dry-run")
     assert "rgb seed 0: 0 results missing" in run(*asked).stderr
-    monkeypatch.setattr(provenance, "REVISIONS", {"self-cascade": 2})
+    monkeypatch.setattr(revisions, "REVISIONS", {"self-cascade": 2})
     assert "was made with revision 1 of self-cascade, not 2; delete it" in run(*asked).stderr
     monkeypatch.undo()
     result = json.loads(result_of(suite, "rgb").read_text())
@@ -188,7 +194,18 @@ def test_results_that_would_be_made_otherwise_are_refused(
     assert unlike(result, weights) is None
     place = next(iter(weights))
     assert unlike(result, {**weights, place: "0" * 16}) == f"other weights, {place}"
-    assert protocol_of(result) == f"protocol {provenance.PROTOCOL}"
+    assert protocol_of(result) == f"protocol {revisions.PROTOCOL}"
+    made = result["made_by"]
+    earlier = {**made, "method": None, "preset": 1}  # names of neither, and tuned
+    del earlier["method"]
+    result |= {"made_by": earlier, "settings": {**result["settings"], "upsamplers": "micro"}}
+    monkeypatch.setattr(revisions, "REVISIONS", {"self-cascade-tuned": 2})
+    assert unlike(result, {}) == "revision 1 of self-cascade-tuned, not 2"
+    monkeypatch.setattr(revisions, "REVISIONS", {"self-cascade": 2})
+    assert unlike(result, {}) == "revision 1 of self-cascade-tuned, not 2"
+    monkeypatch.undo()
+    result["made_by"] = {**made, "method": "self-cascade-tuned", "preset": {"name": "quality", "revision": 1}}
+    assert unlike(result, {}) == "an earlier preset 'quality'"  # which the upsamplers brought
     del result["made_by"]  # as results were before they said so
     assert unlike(result, {}) is None and protocol_of(result) == "protocol 1"
     result["sampling"]["preset"] = "quality"  # whose values have changed since then

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 import selfcascade
-from cascade_runs import SD, SMALL, run, seeded
+from cascade_runs import SD, SMALL, run, seeded, shaken
 from selfcascade import FeatureUpsamplers, SelfCascade
 from selfcascade.upsamplers.base_unet import skip_channels
 from selfcascade.upsamplers.skip_features import adding_skip_features, read_skip_features
@@ -23,15 +23,6 @@ from tiny.parts import TEXT_DIM
 
 UNET_FAMILIES = ("stable-diffusion", "stable-diffusion-xl", "animatediff", "text-to-video-synthesis")
 PRESETS = ("micro", "full")
-
-
-def shaken(upsamplers: FeatureUpsamplers, seed: int = 0, size: float = 0.2) -> FeatureUpsamplers:
-    """The same with random weights, so that they do change the picture."""
-    generator = seeded(seed)
-    with torch.no_grad():
-        for parameter in upsamplers.parameters():
-            parameter.add_(size * torch.randn(parameter.shape, generator=generator))
-    return upsamplers
 
 
 @pytest.fixture

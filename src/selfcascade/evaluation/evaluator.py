@@ -18,6 +18,7 @@ from selfcascade.evaluation.feature_files import Features, Rows
 from selfcascade.evaluation.large_sets import figure, is_large, sample_kernel_in_blocks
 from selfcascade.evaluation.parts import cached
 from selfcascade.evaluation.prompts import PromptSet
+from selfcascade.evaluation.revisions import PROTOCOL
 from selfcascade.metrics.kernels import distance_with_interval
 from selfcascade.metrics.registry import Metric
 
@@ -187,7 +188,7 @@ class Evaluator(ABC):
             def make() -> Iterator[dict[str, Tensor]]:
                 return (self.features(part, corners) for part in self.real())
 
-            path = self.cache if self.protocol == 1 else self.cache.with_stem(f"{self.cache.stem}-own-places")
+            path = self.cache if self.protocol == 1 else self.cache.with_stem(f"{self.cache.stem}-protocol-{PROTOCOL}")
             self._reference = cached(path, make, self.real_count, like)
         return self._reference
 

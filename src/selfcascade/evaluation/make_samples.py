@@ -22,6 +22,7 @@ from selfcascade.base_models.family import denoiser
 from selfcascade.cascade import Size
 from selfcascade.evaluation.parts import in_parts
 from selfcascade.evaluation.prompts import GROUP, PromptSet
+from selfcascade.evaluation.revisions import PROTOCOL
 from selfcascade.methods import METHODS
 from selfcascade.pipeline import SelfCascade
 from selfcascade.pipeline.named_upscalers import held_for
@@ -163,7 +164,8 @@ class BaseSamples:
         folder: Path,
         processes: Processes | None = None,
     ) -> None:
-        own = [*prompts.prompts, prompts.first_seed, *size, *sampling.of_base.values(), *prompts.length.values()]
+        own = [PROTOCOL, *prompts.prompts, prompts.first_seed, *size]
+        own += [*sampling.of_base.values(), *prompts.length.values()]
         digest = hashlib.sha256(json.dumps([*own, model_digest(pipe)]).encode()).hexdigest()
         self.name, title, processes = digest[:12], "base samples", processes or Processes()
         processes.check_agreement({"the base samples' model, prompts or settings": digest[:12]})

@@ -1,10 +1,6 @@
 """How a result was made, and whether the present code and weights would make the same.
 
-"The same code" is a number, `PROTOCOL`, and a number for each method in `REVISIONS`. A digest of the source would
-change with every comment and make all results old at once, so nobody would heed it.
-
-The numbers are raised by hand. `tests/test_canaries.py` says when: it compares small pictures of every method, their
-features and their figures with stored ones.
+"The same code" means the same numbers in `revisions.py`.
 """
 
 from __future__ import annotations
@@ -22,14 +18,12 @@ import torch
 
 from selfcascade.cascade import Size
 from selfcascade.evaluation.make_samples import Sampling
+from selfcascade.evaluation.revisions import CASCADE, PROTOCOL, TUNED, preset_revision, revision_of
 from selfcascade.media.images import file_sha256
 from selfcascade.models import BUNDLED, BUNDLED_MODELS, BUNDLED_SUPER_RESOLVER, BUNDLED_UPSAMPLERS
 from selfcascade.pipeline import SelfCascade
 from selfcascade.upsamplers.model import FeatureUpsamplers
 
-PROTOCOL = 2  # raised when captions, seeds, sampling or figures of all methods change
-REVISIONS: dict[str, int] = {}  # by method, if only its samples changed; other methods are at 1
-PRESET_REVISIONS = {"quality": 2, "fast": 2}  # by preset, raised when its values change; other presets are at 1
 OLD = "protocol 1"
 PACKAGES = ("selfcascade", "torch", "diffusers", "transformers", "accelerate", "peft", "numpy", "pillow")
 ROOT = Path(__file__).parents[3]
@@ -41,16 +35,17 @@ def made_by(
     """What a result says about how it was made.
 
     Args:
-        method: Name of the method.
-        preset: Name of the preset; None if the sampling names none.
+        method: Name of the method; with feature upsamplers, "self-cascade-tuned".
+        preset: Name of the preset that supplies what the sampling does not say; None for other methods than a cascade.
         weights: Digests by network or file, as `weight_files` returns them.
         device, dtype: Device and precision of the model.
         autocast: Whether the denoiser ran in bfloat16 by autocast.
     """
     return {
         "protocol": PROTOCOL,
-        "revision": REVISIONS.get(method, 1),
-        **({} if preset is None else {"preset": _preset_revision(preset)}),
+        "method": method,
+        "revision": revision_of(method),
+        **({} if preset is None else {"preset": {"name": preset, "revision": preset_revision(preset)}}),
         "commit": commit(),
         "versions": {"Python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "device": torch.cuda.get_device_name(device)
@@ -152,17 +147,17 @@ def unlike(result: Mapping[str, Any], weights: Mapping[str, str]) -> str | None:
         result: Content of a result file.
         weights: The present `weight_files` of the model it was made with.
     """
-    made, sampling = result.get("made_by"), result.get("sampling", {})
+    made = result.get("made_by")
     told = made if isinstance(made, Mapping) else {}
-    preset = sampling.get("preset")
-    if preset is not None and told.get("preset", 1) != _preset_revision(preset):
-        return f"an earlier preset {preset!r}"
+    name, revision = _preset_of(result, told)
+    if name is not None and revision != preset_revision(name):
+        return f"an earlier preset {name!r}"
     if not told:
         return None
-    method = str(sampling.get("method"))
-    for name, now in (("protocol", PROTOCOL), ("revision", REVISIONS.get(method, 1))):
-        if told.get(name) != now:
-            return f"{name} {told.get(name)!r} of {method}, not {now!r}"
+    method = _method_of(result, told)
+    for word, now in (("protocol", PROTOCOL), ("revision", revision_of(method))):
+        if told.get(word) != now:
+            return f"{word} {told.get(word)!r} of {method}, not {now!r}"
     held = told.get("weights", {})
     for place in sorted(set(held) & set(weights)):
         if held[place] != weights[place]:
@@ -176,19 +171,31 @@ def protocol_of(result: Mapping[str, Any]) -> str:
     return f"protocol {made.get('protocol')}" if isinstance(made, Mapping) else OLD
 
 
-def _preset_revision(name: str) -> int:
-    return PRESET_REVISIONS.get(name, 1)
+def _method_of(result: Mapping[str, Any], told: Mapping[str, Any]) -> str:
+    """The method that the revision is of; earlier results only say it in other words."""
+    method, settings = str(result.get("sampling", {}).get("method")), result.get("settings", {})
+    trained = (settings.get("training") or {}).get("method")
+    tuned = settings.get("upsamplers") is not None or trained == "upsamplers"
+    return str(told.get("method", TUNED if tuned and method == CASCADE else method))
+
+
+def _preset_of(result: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[str | None, int]:
+    """Name and revision of the preset; earlier results only have a revision, of the preset that the sampling names."""
+    held = told.get("preset", 1)
+    if isinstance(held, Mapping):
+        return str(held["name"]), int(held["revision"])
+    return result.get("sampling", {}).get("preset"), int(held)
 
 
 @functools.cache
 def commit() -> str:
-    """The commit of this checkout, with "+" if files differ from it. "" outside of a checkout."""
+    """The commit of this checkout, with "+" if the package's files differ from it. "" outside of a checkout."""
     if not (ROOT / "src/selfcascade").is_dir():  # installed elsewhere
         return ""
     try:
         ran = [
             subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
-            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "src"))
         ]
     except (OSError, subprocess.CalledProcessError):
         return ""

@@ -173,7 +173,9 @@ class Run:
         """Samples in parts that are kept on disk until they are evaluated; returns the headline figures."""
         sampling, base = self.prepared.samplings[name], self.prepared.base_samples[name]
         prompts = self.prepared.prompts.head(max(counts))
+        made = how_made(self.experiment, self.prepared, name, upsamplers, trained)
         key = [sampling.as_record(), base.name, digests_of(sampling.weights), weights_digest(upsamplers), *trained]
+        key += [made.get(word) for word in ("protocol", "method", "revision", "preset")]
         key += [] if sampling.pivot_upscaler is None else digests_of(sampling.pivot_upscaler)
         own = {} if upsamplers is None else {**upsamplers.config}  # it says how they are sampled
         key += [{name: value for name, value in own.items() if not name.startswith("_")}]
@@ -191,7 +193,6 @@ class Run:
             return {"pictures": pictures.mul(255).round().byte(), "seconds": seconds}
 
         def finish(parts: Parts) -> dict[str, float]:
-            made = how_made(self.experiment, self.prepared, name, upsamplers, trained)
             headlines = self._evaluate(step, name, counts, parts, made, upsamplers is not None)
             shutil.rmtree(folder)
             return headlines

@@ -36,12 +36,12 @@ HIGHER_IS_BETTER = (COMPOSITION, "psnr", "ssim")
 
 
 class Told(NamedTuple):
-    """What may be said of a first row against a second.
+    """What may be said of a first row against a second, on the captions that both have.
 
     Attributes:
         figure: Name of the figure in results.
         comparison: Difference, interval, p and number of captions.
-        spread: Spread of real samples. A smaller difference counts as level.
+        spread: Spread of as many real samples. A smaller difference counts as level.
         word: Word for the first row.
     """
 
@@ -89,12 +89,14 @@ class Rows:
             return None
         own, other, real = (self.records[name] for name in (first, second, REAL))
         if figure in KERNELS:
-            comparison = paired_distances(*_points(own, other, figure))
-            spread = spread_of_distance(_points(real, real, figure)[0])
+            comparison = paired_distances(*_points(figure, own, other))
+            spread = spread_of_distance(_points(figure, real, own, other)[0])
         elif figure == COMPOSITION:
             values = _by_caption(own, lambda record: record.all_right)
             comparison = paired_shares(values, _by_caption(other, lambda record: record.all_right))
-            spread = spread_of_mean(_by_caption(real, lambda record: record.all_right))
+            both = _numbers(own) & _numbers(other)
+            right = _by_caption(real, lambda record: record.all_right)
+            spread = spread_of_mean({number: value for number, value in right.items() if number in both} or right)
         else:
             values = _by_caption(own, lambda record: record.values[figure])
             comparison = paired_means(values, _by_caption(other, lambda record: record.values[figure]))
@@ -105,7 +107,12 @@ class Rows:
         return Told(figure, comparison, spread, word)
 
     def _is_close(self, first: str, second: str, figure: str, difference: float, spread: float) -> bool:
-        """Whether the distances themselves are nearer than the spread, or in the other order than by their points."""
+        """Whether the distances themselves are nearer than the spread, or in the other order than by their points.
+
+        Distances of different captions are not compared.
+        """
+        if sorted(map(len, self.records[first])) != sorted(map(len, self.records[second])):
+            return False
         own, other = (self.distances.get(name, {}).get(figure) for name in (first, second))
         return own is not None and other is not None and (abs(own - other) <= spread or (own - other) * difference < 0)
 
@@ -140,14 +147,18 @@ def _by_caption(records: list[PerPicture], values: Callable[[PerPicture], np.nda
     return found
 
 
-def _points(first: list[PerPicture], second: list[PerPicture], name: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Points (R, N, D) of each set of captions that both have, of the first and of the second."""
-    shared = sorted({record.first for record in first} & {record.first for record in second})
-    count = min((len(record) for record in (*first, *second)), default=0)
+def _numbers(records: list[PerPicture]) -> set[int]:
+    return {number for record in records for number in record.numbers}
+
+
+def _points(name: str, *methods: list[PerPicture]) -> list[list[np.ndarray]]:
+    """Of each method, points (R, N, D) of each set of captions, for the captions that all of them have."""
+    shared = sorted(set.intersection(*({record.first for record in records} for records in methods)))
+    count = min((len(record) for records in methods for record in records), default=0)
 
     def stacked(records: list[PerPicture], start: int) -> np.ndarray:
         own = [record.points[name][:count].astype(np.float64) for record in records if record.first == start]
         width = max(points.shape[1] for points in own)
         return np.stack([np.pad(points, ((0, 0), (0, width - points.shape[1]))) for points in own])
 
-    return [stacked(first, start) for start in shared], [stacked(second, start) for start in shared]
+    return [[stacked(records, start) for start in shared] for records in methods]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from selfcascade.evaluation.provenance import OLD, PROTOCOL, protocol_of, unlike, weight_files
+from selfcascade.evaluation.provenance import OLD, protocol_of, unlike, weight_files
+from selfcascade.evaluation.revisions import PROTOCOL
 from selfcascade.options.json_files import read_object
 from selfcascade.report.results import read_result
 from selfcascade.report.tables import markdown
@@ -36,8 +37,8 @@ def conditions(experiments: Path) -> str:
 
 
 WHICH = """Results of {old} are from before there were sets of captions. Presets were chosen on the captions that they
-are of, no real samples stand beside them, and nothing is kept of single pictures, so no test can be made. The tables
-under "Tables" are of these. Those of protocol {now} are above.
+are of, no real samples stand beside them, and nothing is kept of single pictures, so no test can be made. Under
+"Tables", those without a row of real samples are of these. Those of protocol {now} are above.
 """
 
 

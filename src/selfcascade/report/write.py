@@ -71,7 +71,7 @@ def write_report(experiments: Path, output: Path, costs: Path | None = None) -> 
         else:
             lines += _grids(suite, pictures.get(suite, []), output, written)
     beside = output / "quality-beside-cost.webp"
-    found = quality_beside_cost({**tables, **splits}, measured, beside)
+    found = quality_beside_cost(splits or tables, measured, beside)
     written += [beside] if found else []
     lines += found
     if measured is not None:
