@@ -2,7 +2,9 @@
 
 # pyright: reportPrivateImportUsage=false
 
+import importlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ import selfcascade
 from cascade_runs import SD, SMALL, run, seeded, shaken
 from selfcascade import FeatureUpsamplers, SelfCascade
 from selfcascade.upsamplers.base_unet import skip_channels
+from selfcascade.upsamplers.levels import FullLevel, enlarged
 from selfcascade.upsamplers.skip_features import adding_skip_features, read_skip_features
 from tiny import TINY, add_tiny_lora, tiny_controlnet
 from tiny.parts import TEXT_DIM
@@ -417,3 +420,22 @@ def test_later_stages_of_the_tuned_version_start_at_a_lower_k() -> None:
         assert [stage.pivot_step for stage in stages] == expected
         own = SelfCascade(pipe, upsamplers=upsamplers).plan(4 * side, 4 * side, pivot_step=600)
         assert [stage.pivot_step for stage in own] == [None, 600, 600]
+
+
+def test_the_papers_order_of_full_enlarges_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "experiments"))
+    tried = importlib.import_module("designs").FullAtStage([8, 8], 12)
+    level = FullLevel([8, 8], 12)
+    with torch.no_grad():
+        for parameter in level.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=seeded()))
+    tried.load_state_dict(level.state_dict())
+    pivot = list(torch.randn(2, 2, 8, 4, 4, generator=seeded(1)))
+    temb, timestep = torch.randn(2, 12, generator=seeded(2)), torch.tensor([5, 9])
+    for same, other in zip(tried(pivot, pivot, timestep, temb), level(pivot, pivot, timestep, temb), strict=True):
+        torch.testing.assert_close(same, other)  # nothing is enlarged
+    own = [torch.zeros(2, 8, 8, 8)] * 2
+    first = level([enlarged(one, own[0]) for one in pivot], own, timestep, temb)
+    for found, expected in zip(tried(pivot, own, timestep, temb), first, strict=True):
+        torch.testing.assert_close(found, expected)
+    assert not torch.allclose(first[0], level(pivot, own, timestep, temb)[0], atol=1e-2)

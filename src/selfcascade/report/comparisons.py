@@ -89,7 +89,8 @@ class Rows:
             return None
         own, other, real = (self.records[name] for name in (first, second, REAL))
         if figure in KERNELS:
-            comparison = paired_distances(*_points(figure, own, other))
+            points, others = _points(figure, own, other)
+            comparison = paired_distances(points, others)
             spread = spread_of_distance(_points(figure, real, own, other)[0])
         elif figure == COMPOSITION:
             values = _by_caption(own, lambda record: record.all_right)

@@ -92,6 +92,7 @@ TITLES = {
     "tuning-free": "Pivots and K without training",
     "levers": "What was tried at 16x and at 4x the pixels, without training",
     "micro-designs": "Designs of `micro`",
+    "full-designs": "Designs of `full`",
 }
 
 

@@ -38,7 +38,14 @@ class FullLevel(nn.Module):
 
     def prepared(self, pivot: Sequence[Tensor], timestep: Tensor, temb: Tensor) -> Tensor:
         """The part that all skips' residuals share: the residual blocks' result, at the pivot's size."""
-        x = torch.stack([join(h) for join, h in zip(self.joins, pivot, strict=True)]).sum(0)
+        return self.through_blocks(self.joined(pivot), temb)
+
+    def joined(self, pivot: Sequence[Tensor]) -> Tensor:
+        """The pivot's skips of this level, as the one input of the residual blocks."""
+        return torch.stack([join(h) for join, h in zip(self.joins, pivot, strict=True)]).sum(0)
+
+    def through_blocks(self, x: Tensor, temb: Tensor) -> Tensor:
+        """The residual blocks' result."""
         for block in self.blocks:
             x = block(x, temb)
         return x
@@ -94,8 +101,9 @@ class MicroLevel(nn.Module):
         return b * enlarged(depthwise(x, self.kernels[1]), h) + c * depthwise(h - enlarged(low, h), self.kernels[2])
 
 
-# Presets other than "full"; a search for better ones adds its own here.
+# The presets; a search for better ones adds its own here.
 DESIGNS: dict[str, type[MicroLevel]] = {"micro": MicroLevel}
+FULL_DESIGNS: dict[str, type[FullLevel]] = {"full": FullLevel}
 
 
 class FrameKernels(nn.Module):

@@ -23,7 +23,7 @@ from selfcascade.options.checks import is_whole, shown
 from selfcascade.options.presets import PRESETS, Attention, Upsampling
 from selfcascade.upsamplers.base_unet import fingerprint, skip_channels
 from selfcascade.upsamplers.ldm import is_ldm
-from selfcascade.upsamplers.levels import DESIGNS, FrameKernels, FullLevel
+from selfcascade.upsamplers.levels import DESIGNS, FULL_DESIGNS, FrameKernels
 from selfcascade.upsamplers.low_rank import LowRank, check_decoder, decoder_layers, layer_of
 from selfcascade.upsamplers.shared_card import loading_from, upsamplers_card
 
@@ -73,8 +73,8 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
         sampling_preset: str = "paper",
     ) -> None:
         super().__init__()
-        if preset != "full" and preset not in DESIGNS:
-            raise ValueError(f"preset must be one of {', '.join(DESIGNS)}, full, not {preset!r}")
+        if preset not in (names := (*DESIGNS, *FULL_DESIGNS)):
+            raise ValueError(f"preset must be one of {', '.join(names)}, not {preset!r}")
         if upsampling not in UPSAMPLINGS:
             raise ValueError(f"upsampling must be one of {', '.join(UPSAMPLINGS)}, not {upsampling!r}")
         if attention not in ATTENTIONS:
@@ -94,8 +94,8 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
             if not is_whole(value):
                 raise ValueError(f"{name} must be a training timestep from 1, not {value!r}")
         self.phi: Any = nn.ModuleList(
-            FullLevel(channels, time_channels)
-            if preset == "full"
+            FULL_DESIGNS[preset](channels, time_channels)
+            if preset in FULL_DESIGNS
             else DESIGNS[preset](channels, groups, knots, pivot_step)
             for channels in levels
         )
@@ -119,7 +119,7 @@ class FeatureUpsamplers(ModelMixin, ConfigMixin):
             ValueError: The network has no skip features, or an argument is not allowed.
         """
         levels = skip_channels(unet)
-        if preset != "full" and "groups" not in settings:
+        if preset in DESIGNS and "groups" not in settings:
             divides = (g for g in (16, 8, 4, 2, 1) if not any(count % g for level in levels for count in level))
             settings["groups"] = next(divides)
         if settings.get("decoder_rank"):

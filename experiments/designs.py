@@ -1,6 +1,6 @@
-"""Alternative designs of `micro`; trains and measures those whose results are missing.
+"""Alternative designs of the feature upsamplers; trains and measures those whose results are missing.
 
-python experiments/micro_designs.py [NAME ...]      designs in experiments/micro-designs/ (default: all)
+python experiments/designs.py SUITE [NAME ...]      SUITE: micro-designs or full-designs; NAME: default all of it
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate, silu
 
 from selfcascade.experiments import runs_of
-from selfcascade.upsamplers.levels import DESIGNS, MicroLevel, depthwise, enlarged
+from selfcascade.upsamplers.levels import DESIGNS, FULL_DESIGNS, FullLevel, MicroLevel, depthwise, enlarged
 
-SUITE = Path(__file__).parent / "micro-designs"
+SUITES = Path(__file__).parent
 RUNS = Path("runs/experiments")
 
 
@@ -104,6 +104,19 @@ class BandsMatched(MicroLevel):
         return b * enlarged(depthwise(d, self.kernels[1]), h) + c * depthwise(h - enlarged(low, h), self.kernels[2])
 
 
+class FullAtStage(FullLevel):
+    """As `full`, in the paper's order: the pivot's features are enlarged first, and the blocks see the stage's size."""
+
+    def prepared(self, pivot: Sequence[Tensor], timestep: Tensor, temb: Tensor) -> Tensor:
+        """See the class."""
+        self.temb = temb  # the stage's size is first known in `one`
+        return self.joined(pivot)
+
+    def one(self, made: Tensor, index: int, u: Tensor, h: Tensor) -> Tensor:
+        """See the class."""
+        return self.outs[index](self.through_blocks(enlarged(made, h), self.temb))
+
+
 TRIED = {
     "micro-sum": Sum,
     "micro-pivot-only": PivotOnly,
@@ -119,7 +132,9 @@ TRIED = {
 def main() -> None:
     """Makes the missing results."""
     DESIGNS.update(TRIED)
-    for run in runs_of(SUITE, sys.argv[1:], RUNS):
+    FULL_DESIGNS["full-at-stage"] = FullAtStage
+    suite, *names = sys.argv[1:]
+    for run in runs_of(SUITES / suite, names, RUNS):
         run.make()
 
 
