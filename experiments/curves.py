@@ -93,34 +93,57 @@ def designs(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def sixteen() -> str:
-    """The methods at 16x the pixels, on test captions or, until these are measured, on validation captions."""
-    names = {
-        "self-cascade-paper": "tuning-free, `paper`",
-        "self-cascade-rgb": "tuning-free, `rgb`",
-        "self-cascade-quality": "tuning-free, `quality`",
-        "tuned-micro": "`micro`",
-        "tuned-full": "`full`",
-        "lanczos": "base samples, enlarged",
-        "real": "real renders",
-    }
+def compared(suite: str, names: dict[str, str], other: str) -> str:
+    """Rows of a suite on test captions, or until these are measured on validation captions, each against one of them.
+
+    Args:
+        suite: Its name.
+        names: The rows, and what the page calls them.
+        other: The row that they are compared with.
+    """
     tables = read_splits(HERE, ReportConfig())
-    split = next((split for split in ("test", "validation") if f"table2/{split}" in tables), None)
-    found = {row.method: row for row in tables.get(f"table2/{split}", [])}
+    split = next((split for split in ("test", "validation") if f"{suite}/{split}" in tables), None)
+    found = {row.method: row for row in tables.get(f"{suite}/{split}", [])}
     records = Rows.of(list(found.values()))
-    lines = [f"| method | {split} captions | all right | KID | patch KID | against `quality` |", "|---" * 6 + "|"]
+    against = next(word for word in names[other].split(", ") if "`" in word)
+    lines = [f"| method | {split} captions | all right | KID | patch KID | against {against} |", "|---" * 6 + "|"]
     for name, title in names.items():
         if name not in found:
             continue
-        (own,), other = found[name].results, "self-cascade-quality"
-        compared = [] if name in (other, "real") else [COMPOSITION, "patch_kid"]
-        told = [records.told(name, other, figure) for figure in compared]
+        (own,) = found[name].results
+        told = [] if name in (other, "real") else [records.told(name, other, one) for one in (COMPOSITION, "patch_kid")]
         words = [f"{NAMES[one.figure]} {one.word} (p {p_of(one.comparison)})" for one in told if one is not None]
         lines.append(
             f"| {title} | {own['pictures']} | {100 * own['composition']['all']:.1f} % | {own['kid'][0]:.4f} "
             f"| {own['patch_kid'][0]:.3f} | {', '.join(words)} |"
         )
     return "\n".join(lines)
+
+
+FLOORS = {"lanczos": "base samples, enlarged", "real": "real renders"}
+SIXTEEN = {
+    "self-cascade-paper": "tuning-free, `paper`",
+    "self-cascade-rgb": "tuning-free, `rgb`",
+    "self-cascade-quality": "tuning-free, `quality`",
+    "tuned-micro": "`micro`",
+    "tuned-full": "`full`",
+    "sr": "super-resolver",
+    **FLOORS,
+}
+TRAINED = {
+    "tuned-micro": "`micro`, 1,000 steps",
+    "tuned-full": "`full`, 1,000 steps",
+    "tuned-micro-200": "`micro`, 200 steps",
+    "lora-r4, cascade, 400 steps": "LoRA r4 in the cascade, 400 steps",
+    "lora-r4, cascade": "LoRA r4 in the cascade, 1,000 steps",
+    "full-ft, cascade, 400 steps": "whole U-Net in the cascade, 400 steps",
+    "full-ft, cascade": "whole U-Net in the cascade, 1,000 steps",
+    "lora-r4": "LoRA r4 sampled directly, 1,000 steps",
+    "full-ft": "whole U-Net sampled directly, 1,000 steps",
+    "self-cascade-quality-K850": "not trained, `quality` at K = 850",
+    "self-cascade-quality": "not trained, `quality`",
+    **FLOORS,
+}
 
 
 def between(page: str, mark: str, text: str) -> str:
@@ -138,7 +161,8 @@ def blocks() -> dict[str, str]:
         "figures": end_points(curves + free),
         "seeds": seeds(curves),
         "pivot-steps": pivot_steps([row for row in ablation if row["sampling"]["upsampling"] == "rgb"]),
-        "sixteen": sixteen(),
+        "trained": compared("table1", TRAINED, "tuned-micro"),
+        "sixteen": compared("table2", SIXTEEN, "self-cascade-quality"),
     }
 
 
