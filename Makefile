@@ -71,7 +71,9 @@ docs: $(READY) ## Build the documentation site, build/site; warnings are errors
 
 experiments: $(READY) ## Make the missing results of all experiment suites (hours; resumable)
 	for suite in training-curves tuning-free table3 ratios ablation levers; do $(BIN)/selfcascade evaluate experiments/$$suite || exit; done
-	$(BIN)/python experiments/micro_designs.py
+	$(BIN)/selfcascade evaluate experiments/learning-rates --split tuning
+	$(BIN)/python experiments/designs.py micro-designs
+	$(BIN)/python experiments/designs.py full-designs
 	$(BIN)/python experiments/curves.py
 	$(BIN)/python experiments/levers.py
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from selfcascade.media.whole_files import write_whole
 from selfcascade.report.comparisons import COMPOSITION, NAMES, Rows, p_of
-from selfcascade.report.results import ReportConfig, read_splits
+from selfcascade.report.results import read_config, read_splits
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
@@ -101,21 +101,28 @@ def compared(suite: str, names: dict[str, str], other: str) -> str:
         names: The rows, and what the page calls them.
         other: The row that they are compared with.
     """
-    tables = read_splits(HERE, ReportConfig())
+    tables = read_splits(HERE, read_config(HERE))
     split = next((split for split in ("test", "validation") if f"{suite}/{split}" in tables), None)
     found = {row.method: row for row in tables.get(f"{suite}/{split}", [])}
     records = Rows.of(list(found.values()))
+    if split is None:
+        return "Not measured yet."
     against = next(word for word in names[other].split(", ") if "`" in word)
     lines = [f"| method | {split} captions | all right | KID | patch KID | against {against} |", "|---" * 6 + "|"]
     for name, title in names.items():
         if name not in found:
             continue
-        (own,) = found[name].results
+        row = found[name]
+        right, kid, patch_kid = (
+            row.figure(lambda result: 100 * result["composition"]["all"]),
+            row.figure(lambda result: result["kid"][0], 2),
+            row.figure(lambda result: result["patch_kid"][0]),
+        )
+        steps = f", {row.steps:,} steps" if row.steps else ""
         told = [] if name in (other, "real") else [records.told(name, other, one) for one in (COMPOSITION, "patch_kid")]
         words = [f"{NAMES[one.figure]} {one.word} (p {p_of(one.comparison)})" for one in told if one is not None]
         lines.append(
-            f"| {title} | {own['pictures']} | {100 * own['composition']['all']:.1f} % | {own['kid'][0]:.4f} "
-            f"| {own['patch_kid'][0]:.3f} | {', '.join(words)} |"
+            f"| {title}{steps} | {row.results[0]['pictures']} | {right} % | {kid} | {patch_kid} | {', '.join(words)} |"
         )
     return "\n".join(lines)
 
@@ -131,15 +138,15 @@ SIXTEEN = {
     **FLOORS,
 }
 TRAINED = {
-    "tuned-micro": "`micro`, 1,000 steps",
-    "tuned-full": "`full`, 1,000 steps",
-    "tuned-micro-200": "`micro`, 200 steps",
-    "lora-r4, cascade, 400 steps": "LoRA r4 in the cascade, 400 steps",
-    "lora-r4, cascade": "LoRA r4 in the cascade, 1,000 steps",
-    "full-ft, cascade, 400 steps": "whole U-Net in the cascade, 400 steps",
-    "full-ft, cascade": "whole U-Net in the cascade, 1,000 steps",
-    "lora-r4": "LoRA r4 sampled directly, 1,000 steps",
-    "full-ft": "whole U-Net sampled directly, 1,000 steps",
+    "tuned-micro": "`micro`",
+    "tuned-full": "`full`",
+    "tuned-micro-200": "`micro`",
+    "lora-r4, cascade, 400 steps": "LoRA r4 in the cascade",
+    "lora-r4, cascade": "LoRA r4 in the cascade",
+    "full-ft, cascade, 400 steps": "whole U-Net in the cascade",
+    "full-ft, cascade": "whole U-Net in the cascade",
+    "lora-r4": "LoRA r4 sampled directly",
+    "full-ft": "whole U-Net sampled directly",
     "self-cascade-quality-K850": "not trained, `quality` at K = 850",
     "self-cascade-quality": "not trained, `quality`",
     **FLOORS,

@@ -133,6 +133,8 @@ def main() -> None:
     """Makes the missing results."""
     DESIGNS.update(TRIED)
     FULL_DESIGNS["full-at-stage"] = FullAtStage
+    if not sys.argv[1:]:
+        sys.exit("a suite must be given: micro-designs or full-designs")
     suite, *names = sys.argv[1:]
     for run in runs_of(SUITES / suite, names, RUNS):
         run.make()

@@ -37,9 +37,10 @@ def of_method(name: str) -> list[float]:
     own: dict[str, Any] = (
         {"preset": "rgb"} if name.startswith("self-cascade") else {}
     )  # presets have their own revisions
-    if name == "self-cascade-tuned":
-        own["upsamplers"] = shaken(FeatureUpsamplers.from_unet(pipe.unet, "micro"))
-    return numbers(sampled(name, pipe, QUICK, **own))
+    if name != "self-cascade-tuned":
+        return numbers(sampled(name, pipe, QUICK, **own))
+    both = [shaken(FeatureUpsamplers.from_unet(pipe.unet, preset)) for preset in ("micro", "full")]
+    return [one for upsamplers in both for one in numbers(sampled(name, pipe, QUICK, upsamplers=upsamplers, **own))]
 
 
 def of_preset(name: str) -> list[float]:

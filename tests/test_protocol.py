@@ -196,8 +196,7 @@ def test_results_that_would_be_made_otherwise_are_refused(
     assert unlike(result, {**weights, place: "0" * 16}) == f"other weights, {place}"
     assert protocol_of(result) == f"protocol {revisions.PROTOCOL}"
     made = result["made_by"]
-    earlier = {**made, "method": None, "preset": 1}  # names of neither, and tuned
-    del earlier["method"]
+    earlier = {**{name: value for name, value in made.items() if name != "method"}, "preset": 1}  # of the tuned version
     result |= {"made_by": earlier, "settings": {**result["settings"], "upsamplers": "micro"}}
     monkeypatch.setattr(revisions, "REVISIONS", {"self-cascade-tuned": 2})
     assert unlike(result, {}) == "revision 1 of self-cascade-tuned, not 2"

@@ -18,8 +18,9 @@ from torch.nn.functional import interpolate
 import selfcascade
 from cascade_runs import SD, SMALL, run, seeded, shaken
 from selfcascade import FeatureUpsamplers, SelfCascade
+from selfcascade.training import TrainingConfig
 from selfcascade.upsamplers.base_unet import skip_channels
-from selfcascade.upsamplers.levels import FullLevel, enlarged
+from selfcascade.upsamplers.levels import FULL_DESIGNS, FullLevel, enlarged
 from selfcascade.upsamplers.skip_features import adding_skip_features, read_skip_features
 from tiny import TINY, add_tiny_lora, tiny_controlnet
 from tiny.parts import TEXT_DIM
@@ -422,9 +423,14 @@ def test_later_stages_of_the_tuned_version_start_at_a_lower_k() -> None:
         assert [stage.pivot_step for stage in own] == [None, 600, 600]
 
 
-def test_the_papers_order_of_full_enlarges_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_papers_order_of_full_enlarges_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "experiments"))
-    tried = importlib.import_module("designs").FullAtStage([8, 8], 12)
+    designs = importlib.import_module("designs")
+    monkeypatch.setitem(FULL_DESIGNS, "full-at-stage", designs.FullAtStage)
+    config = TrainingConfig(method="upsamplers", preset="full-at-stage", train_data="scenes", output_dir=str(tmp_path))
+    made = FeatureUpsamplers.from_unet(SD.build().unet, config.preset)
+    assert {type(level) for level in made.phi} == {designs.FullAtStage}
+    tried = designs.FullAtStage([8, 8], 12)
     level = FullLevel([8, 8], 12)
     with torch.no_grad():
         for parameter in level.parameters():

@@ -188,7 +188,8 @@ class Evaluator(ABC):
             def make() -> Iterator[dict[str, Tensor]]:
                 return (self.features(part, corners) for part in self.real())
 
-            path = self.cache if self.protocol == 1 else self.cache.with_stem(f"{self.cache.stem}-protocol-{PROTOCOL}")
+            places = "" if self.protocol == 1 else "-own-places"
+            path = self.cache.with_stem(f"{self.cache.stem}{places}-protocol-{PROTOCOL}")
             self._reference = cached(path, make, self.real_count, like)
         return self._reference
 

@@ -24,7 +24,7 @@ from pydantic import (
 
 from selfcascade.evaluation import COLLAGES, MOVING, STILL, Sampling, Split, check_detector
 from selfcascade.evaluation.make_samples import REAL
-from selfcascade.experiments.floors import FLOORS, floor_settings
+from selfcascade.experiments.floors import FLOORS, SAMPLES, SAMPLES_AT_LAST, floor_settings
 from selfcascade.media.frame_rates import DEFAULT_FPS
 from selfcascade.options import uses
 from selfcascade.options.checks import no_truth_in
@@ -69,12 +69,12 @@ class Experiment(BaseModel):
     more_seeds: tuple[Seed, ...] = Field((), description="More of them, trained to one step and measured there.")
     more_seeds_at: int | None = Field(None, description="That step; the last unless given.")
     samples: Counts = Field(
-        (100,),
+        SAMPLES,
         description="Pictures or clips at each step, one result for each count.",
         validation_alias=AliasChoices("samples", "questions"),  # files up to version 0.1 say questions
     )
     samples_at_last: Counts = Field(
-        (100, 300),
+        SAMPLES_AT_LAST,
         description="The same at the last step.",
         validation_alias=AliasChoices("samples_at_last", "questions_at_last"),
     )

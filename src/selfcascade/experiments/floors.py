@@ -15,6 +15,7 @@ from selfcascade.evaluation.make_samples import REAL
 OF_A_SUITE = (
     "model", "dtype", "frames", "fps", "data", "detector", "split", "real_pictures", "base_pictures", "shared",
 )  # fmt: skip
+SAMPLES, SAMPLES_AT_LAST = (100,), (100, 300)  # of an experiment that says nothing
 FLOORS = {"real": REAL, "lanczos": "lanczos"}  # names of the rows, and their methods
 
 
@@ -51,6 +52,6 @@ def _of_the_most(most: Mapping[str, int], suite: Sequence[Mapping[str, Any]]) ->
     found = {}
     for split, count in most.items():
         others = [one for one in suite if split not in one.get("samples_of", {})]
-        usual = [max((*one.get("samples", (0,)), *one.get("samples_at_last", (0,)))) for one in others]
-        found[split] = max(count, *usual, 0)
+        usual = [(*one.get("samples", SAMPLES), *one.get("samples_at_last", SAMPLES_AT_LAST)) for one in others]
+        found[split] = max(count, *map(max, usual), 0)
     return found

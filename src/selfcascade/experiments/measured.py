@@ -18,6 +18,7 @@ from selfcascade.evaluation.true_pivots import against_truth
 from selfcascade.experiments.experiment import Experiment
 from selfcascade.experiments.prepared import Prepared
 from selfcascade.metrics.video import mean_estimate
+from selfcascade.pipeline.preset_choice import anchorable_preset
 
 
 def measured(
@@ -67,7 +68,7 @@ def how_made(
     method, preset = sampling.method, None
     if method == CASCADE:
         brought = "paper" if upsamplers is None else upsamplers.config.get("sampling_preset", "paper")
-        preset = sampling.reference_preset(upsamplers is not None) or brought
+        preset = sampling.reference_preset(upsamplers is not None) or anchorable_preset(brought, pipe.scheduler)
         method = CASCADE if upsamplers is None else TUNED
     made = made_by(method, preset, weights, torch.device(pipe.device), dtype, samples_in_bfloat16(pipe))
     levels = levels_of(pipe, sampling, upsamplers)

@@ -84,14 +84,16 @@ class Rows:
         return [method for method in methods if method not in self.records]
 
     def told(self, first: str, second: str, figure: str) -> Told | None:
-        """Compares the first row with the second. None if a record is missing or lacks the figure."""
+        """Compares the first row with the second. None if a record is missing or lacks the figure, or no captions are shared."""
         if self.missing(first, second, REAL) or not _has(self.records, (first, second, REAL), figure):
             return None
         own, other, real = (self.records[name] for name in (first, second, REAL))
         if figure in KERNELS:
             points, others = _points(figure, own, other)
-            comparison = paired_distances(points, others)
-            spread = spread_of_distance(_points(figure, real, own, other)[0])
+            floor = _points(figure, real, own, other)[0]
+            if not floor:
+                return None
+            comparison, spread = paired_distances(points, others), spread_of_distance(floor)
         elif figure == COMPOSITION:
             values = _by_caption(own, lambda record: record.all_right)
             comparison = paired_shares(values, _by_caption(other, lambda record: record.all_right))
@@ -112,7 +114,8 @@ class Rows:
 
         Distances of different captions are not compared.
         """
-        if sorted(map(len, self.records[first])) != sorted(map(len, self.records[second])):
+        sets = [{(record.first, len(record)) for record in self.records[name]} for name in (first, second)]
+        if sets[0] != sets[1]:
             return False
         own, other = (self.distances.get(name, {}).get(figure) for name in (first, second))
         return own is not None and other is not None and (abs(own - other) <= spread or (own - other) * difference < 0)

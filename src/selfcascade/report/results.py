@@ -196,7 +196,7 @@ def _own_rows(suite: Path, settings: ReportConfig, place: str = "results") -> li
     """Each experiment's and sampling's results after as many training steps, of as many pictures, as most seeds have.
 
     Those that most seeds have are chosen, then the last step, then the most pictures. So a mean never joins seeds that
-    trained unequally long. On a set of captions, earlier steps have rows of their own.
+    trained unequally long. On a set of captions, other steps have rows of their own.
     """
     found: dict[tuple[str, str], dict[Reached, list[tuple[Path, dict[str, Any]]]]] = {}
     for path in sorted((suite / place).glob("*/seed-*/*.json")):
@@ -209,11 +209,11 @@ def _own_rows(suite: Path, settings: ReportConfig, place: str = "results") -> li
     rows = []
     for (experiment, name), own in found.items():
         method = experiment if samplings[experiment] == 1 or name == usual else f"{experiment}, {name}"
-        last, *earlier = _shown_steps(own)
+        last, *others = _shown_steps(own)
         rows.append(_row_of(method, own[last]))
         rows[-1].steps = last[0] or settings.training_steps.get(experiment, 0)
         if place != "results":
-            rows += [_row_of(f"{method}, {reached[0]} steps", own[reached]) for reached in earlier]
+            rows += [_row_of(f"{method}, {reached[0]} steps", own[reached]) for reached in others]
     return rows
 
 

@@ -9,10 +9,9 @@ from selfcascade.report.results import Row, Statement
 from selfcascade.report.tables import markdown, wilson
 
 HOW = """A method is *ahead* or *behind* only if a two-sided test over the captions that both have gives p < 0.05, and
-the difference is larger than the spread of real samples: half the width of the middle 95 % of their figure over draws
-of captions. Else the two are *level*. Right or wrong: exact McNemar test. Distances: paired bootstrap, 10,000 draws.
-The test of distances is of points that hold nearly all their kernel; where the distances themselves are nearer than the
-spread, or in the other order, it tells nothing.
+the difference is larger than the spread of real samples of the same captions. Else the two are *level*. Right or wrong:
+exact McNemar test. Distances: paired bootstrap, 10,000 draws; the spread is half the middle 95 % of a distance of 0 (wild
+bootstrap). [Evaluation](../evaluation.md#sets-of-captions-floors-and-tests) says what the tests leave out.
 """
 
 

@@ -205,10 +205,11 @@ class TrainingConfig(BaseModel):
     @field_validator("preset")
     @classmethod
     def _known(cls, preset: str) -> str:
-        from selfcascade.upsamplers.levels import DESIGNS  # the command line reads its options without torch
+        # The command line reads its options without torch.
+        from selfcascade.upsamplers.levels import DESIGNS, FULL_DESIGNS
 
-        if preset != "full" and preset not in DESIGNS:
-            raise ValueError(f"must be one of {', '.join(DESIGNS)}, full, not {preset!r}")
+        if preset not in (names := (*DESIGNS, *FULL_DESIGNS)):
+            raise ValueError(f"must be one of {', '.join(names)}, not {preset!r}")
         return preset
 
     @property
