@@ -167,6 +167,25 @@ def test_rows_of_unequal_captions_are_compared_on_those_that_both_have(tmp_path:
     assert few.spread > 2 * many.spread  # a distance of 0 of 10 samples moves four times as far as one of 40
 
 
+def test_without_a_floor_of_the_same_captions_nothing_is_told(tmp_path: Path) -> None:
+    for method, seed in (("real", 0), ("good", 1), ("direct", 1)):
+        write_method(tmp_path / "table1/test", method, 1.0, 0.1 * seed * len(method), seed=seed)
+    rows = Rows.of(read_splits(tmp_path, ReportConfig())["table1/test"])
+    assert rows.told("good", "direct", "patch_kid") is None
+    assert rows.told("good", "direct", "composition") is not None
+
+
+def test_distances_of_the_same_captions_are_compared_whatever_the_number_of_seeds(suites: Path) -> None:
+    held = Rows.of(read_splits(suites, ReportConfig())["table1/validation"]).records
+    records = {"real": held["real"][:1], "one": held["direct"][:1], "two": [*held["good"][:1], *held["good"][:1]]}
+    apart = Rows(records, {"one": {"patch_kid": 2.0}, "two": {"patch_kid": 0.0}})
+    near = Rows(records, {"one": {"patch_kid": 0.0}, "two": {"patch_kid": 0.0}})
+    other = Rows({**records, "two": held["good"][1:]}, {"one": {"patch_kid": 0.0}, "two": {"patch_kid": 0.0}})
+    words = [one.word for rows in (apart, near) if (one := rows.told("one", "two", "patch_kid"))]
+    assert words == ["behind", "level"]
+    assert other.told("one", "two", "patch_kid") is None  # no captions are shared
+
+
 def test_results_that_would_be_made_otherwise_are_listed_and_older_ones_named(suites: Path, tmp_path: Path) -> None:
     path = write_method(tmp_path / "table1/validation", "good", 1.0, 0.0)
     write_result(tmp_path / "table1/results/direct/seed-0", "table1", 0.5)

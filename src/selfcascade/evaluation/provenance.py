@@ -22,6 +22,7 @@ from selfcascade.evaluation.revisions import CASCADE, PROTOCOL, TUNED, preset_re
 from selfcascade.media.images import file_sha256
 from selfcascade.models import BUNDLED, BUNDLED_MODELS, BUNDLED_SUPER_RESOLVER, BUNDLED_UPSAMPLERS
 from selfcascade.pipeline import SelfCascade
+from selfcascade.pipeline.preset_choice import anchorable_preset
 from selfcascade.upsamplers.model import FeatureUpsamplers
 
 OLD = "protocol 1"
@@ -101,6 +102,20 @@ def levels_of(pipe: Any, sampling: Sampling, upsamplers: FeatureUpsamplers | Non
     native = Size(*cascade.native_size)
     held = [(stage.pivot_step, stage.size.area / native.area) for stage in stages if stage.pivot_step is not None]
     return noise_levels([step for step, _ in held], pipe.scheduler, [ratio for _, ratio in held])
+
+
+def preset_name(pipe: Any, sampling: Sampling, upsamplers: FeatureUpsamplers | None = None) -> str | None:
+    """The preset that supplies what a cascade's settings do not say. None for other methods.
+
+    Args:
+        pipe, sampling, upsamplers: See `levels_of`.
+    """
+    if sampling.method != CASCADE:
+        return None
+    named = sampling.reference_preset(upsamplers is not None)
+    if named is not None or upsamplers is None:
+        return named
+    return anchorable_preset(upsamplers.config.get("sampling_preset", "paper"), pipe.scheduler)
 
 
 def weight_files(

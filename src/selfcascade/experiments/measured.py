@@ -12,13 +12,12 @@ from selfcascade.cascade import Size
 from selfcascade.evaluation.make_samples import samples_in_bfloat16
 from selfcascade.evaluation.parts import Parts
 from selfcascade.evaluation.per_picture import PerPicture, per_picture
-from selfcascade.evaluation.provenance import levels_of, made_by, weight_files
+from selfcascade.evaluation.provenance import levels_of, made_by, preset_name, weight_files
 from selfcascade.evaluation.revisions import CASCADE, TUNED
 from selfcascade.evaluation.true_pivots import against_truth
 from selfcascade.experiments.experiment import Experiment
 from selfcascade.experiments.prepared import Prepared
 from selfcascade.metrics.video import mean_estimate
-from selfcascade.pipeline.preset_choice import anchorable_preset
 
 
 def measured(
@@ -65,11 +64,8 @@ def how_made(
     if trained:
         weights["trained"] = trained[0][:16]
     dtype = str(denoiser(pipe).dtype).removeprefix("torch.")
-    method, preset = sampling.method, None
-    if method == CASCADE:
-        brought = "paper" if upsamplers is None else upsamplers.config.get("sampling_preset", "paper")
-        preset = sampling.reference_preset(upsamplers is not None) or anchorable_preset(brought, pipe.scheduler)
-        method = CASCADE if upsamplers is None else TUNED
+    method = TUNED if upsamplers is not None and sampling.method == CASCADE else sampling.method
+    preset = preset_name(pipe, sampling, upsamplers)
     made = made_by(method, preset, weights, torch.device(pipe.device), dtype, samples_in_bfloat16(pipe))
     levels = levels_of(pipe, sampling, upsamplers)
     return {**made, **({"K": levels} if levels else {})}

@@ -84,7 +84,7 @@ class Rows:
         return [method for method in methods if method not in self.records]
 
     def told(self, first: str, second: str, figure: str) -> Told | None:
-        """Compares the first row with the second. None if a record is missing or lacks the figure, or no captions are shared."""
+        """Compares the first row with the second. None if a record or figure is missing, or no captions are shared."""
         if self.missing(first, second, REAL) or not _has(self.records, (first, second, REAL), figure):
             return None
         own, other, real = (self.records[name] for name in (first, second, REAL))

@@ -10,8 +10,8 @@ from selfcascade.report.tables import markdown, wilson
 
 HOW = """A method is *ahead* or *behind* only if a two-sided test over the captions that both have gives p < 0.05, and
 the difference is larger than the spread of real samples of the same captions. Else the two are *level*. Right or wrong:
-exact McNemar test. Distances: paired bootstrap, 10,000 draws; the spread is half the middle 95 % of a distance of 0 (wild
-bootstrap). [Evaluation](../evaluation.md#sets-of-captions-floors-and-tests) says what the tests leave out.
+exact McNemar test. Distances: paired bootstrap, 10,000 draws; the spread is half the middle 95 % of a distance of 0
+(wild bootstrap). [Evaluation](../evaluation.md#sets-of-captions-floors-and-tests) says what the tests leave out.
 """
 
 
