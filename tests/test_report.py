@@ -125,16 +125,16 @@ def test_every_committed_result_and_setting_is_read() -> None:
     assert all(row.results for row in rows)
 
 
-def test_the_committed_settings_name_results_that_are_there() -> None:
+def test_the_committed_statements_are_of_rows_that_are_there() -> None:
     settings = read_config(COMMITTED)
-    borrowed = [source for rows in settings.borrowed.values() for source in rows.values()]
-    assert len(borrowed) == 11
-    for source in borrowed:
-        folders = list((COMMITTED / source.suite / "results" / source.experiment).glob("seed-*"))
-        found = [
-            list(folder.glob(f"{source.sampling}-step{source.step:06d}-n{source.pictures}.json")) for folder in folders
-        ]
-        assert len(found) == (3 if source.step else 1) and all(found)
+    tables = {
+        name: {row.method for row in rows if row.records} for name, rows in read_splits(COMMITTED, settings).items()
+    }
+    assert len(settings.statements) >= 10
+    for one in settings.statements:
+        assert {one.first, one.second, "real"} <= tables[one.table], one
+    for suite in settings.page:
+        assert (COMMITTED / suite).is_dir()
 
 
 def test_pictures_are_read_for_what_is_wrong_in_them(experiments: Path) -> None:
