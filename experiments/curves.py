@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from selfcascade.media.whole_files import write_whole
 from selfcascade.report.comparisons import COMPOSITION, NAMES, Rows, p_of
-from selfcascade.report.results import read_config, read_splits
+from selfcascade.report.results import Row, read_config, read_splits
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
@@ -93,31 +94,29 @@ def designs(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def compared(suite: str, names: dict[str, str], other: str) -> str:
+def compared(tables: Mapping[str, list[Row]], suite: str, names: dict[str, str], other: str) -> str:
     """Rows of a suite on test captions, or until these are measured on validation captions, each against one of them.
 
     Args:
+        tables: Rows by "SUITE/SPLIT".
         suite: Its name.
         names: The rows, and what the page calls them.
         other: The row that they are compared with.
     """
-    tables = read_splits(HERE, read_config(HERE))
     split = next((split for split in ("test", "validation") if f"{suite}/{split}" in tables), None)
-    found = {row.method: row for row in tables.get(f"{suite}/{split}", [])}
-    records = Rows.of(list(found.values()))
     if split is None:
         return "Not measured yet."
+    found = {row.method: row for row in tables[f"{suite}/{split}"]}
+    records = Rows.of(list(found.values()))
     against = next(word for word in names[other].split(", ") if "`" in word)
     lines = [f"| method | {split} captions | all right | KID | patch KID | against {against} |", "|---" * 6 + "|"]
     for name, title in names.items():
         if name not in found:
             continue
         row = found[name]
-        right, kid, patch_kid = (
-            row.figure(lambda result: 100 * result["composition"]["all"]),
-            row.figure(lambda result: result["kid"][0], 2),
-            row.figure(lambda result: result["patch_kid"][0]),
-        )
+        right = row.figure(lambda result: 100 * result["composition"]["all"])
+        kid = row.figure(lambda result: result["kid"][0], 2)
+        patch_kid = row.figure(lambda result: result["patch_kid"][0])
         steps = f", {row.steps:,} steps" if row.steps else ""
         told = [] if name in (other, "real") else [records.told(name, other, one) for one in (COMPOSITION, "patch_kid")]
         words = [f"{NAMES[one.figure]} {one.word} (p {p_of(one.comparison)})" for one in told if one is not None]
@@ -162,14 +161,15 @@ def between(page: str, mark: str, text: str) -> str:
 def blocks() -> dict[str, str]:
     """All tables by their marks."""
     curves, free = results("training-curves"), results("tuning-free")
+    tables = read_splits(HERE, read_config(HERE))
     ablation = [row for row in results("ablation") if isinstance(row["sampling"]["pivot_step"], int)]
     return {
         "designs": designs(results("micro-designs")),
         "figures": end_points(curves + free),
         "seeds": seeds(curves),
         "pivot-steps": pivot_steps([row for row in ablation if row["sampling"]["upsampling"] == "rgb"]),
-        "trained": compared("table1", TRAINED, "tuned-micro"),
-        "sixteen": compared("table2", SIXTEEN, "self-cascade-quality"),
+        "trained": compared(tables, "table1", TRAINED, "tuned-micro"),
+        "sixteen": compared(tables, "table2", SIXTEEN, "self-cascade-quality"),
     }
 
 

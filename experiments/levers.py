@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from curves import FLOORS
+
 from selfcascade import SelfCascade, load_bundled
 from selfcascade.evaluation import Sampling
 from selfcascade.evaluation.tflops import planned_tflops
@@ -37,8 +39,7 @@ CHOSEN = {
     "tuned-micro-700": "`micro` in `quality`, K = 700",
     "tuned-micro-850": "`micro` in `quality`, K = 850",
     "tuned-full-850": "`full` in `quality`, K = 850",
-    "lanczos": "base samples, enlarged",
-    "real": "real renders",
+    **FLOORS,
 }
 CHOSEN_HEAD = (
     "| | all right | patch KID | detail | TFLOPs | against `quality` | against `quality` before "

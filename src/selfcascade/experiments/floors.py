@@ -53,5 +53,5 @@ def _of_the_most(most: Mapping[str, int], suite: Sequence[Mapping[str, Any]]) ->
     for split, count in most.items():
         others = [one for one in suite if split not in one.get("samples_of", {})]
         usual = [(*one.get("samples", SAMPLES), *one.get("samples_at_last", SAMPLES_AT_LAST)) for one in others]
-        found[split] = max(count, *map(max, usual), 0)
+        found[split] = max([count, *map(max, usual)])
     return found
