@@ -142,7 +142,7 @@ def paired_distances(
 def spread_of_distance(points: Sequence[np.ndarray], draws: int = DRAWS, seed: int = 0) -> float:
     """Half the width of the middle 95 % of a distance whose true value is 0, by chance. For real samples: the floor's.
 
-    There, draws of captions would move the distance up to 1.7 times too far: it is quadratic in the points alone. So
+    There, draws of captions would move the distance about 1.8 times too far: it is quadratic in the points alone. So
     the wild bootstrap draws a sign for each caption (Chwialkowski, Sejdinovic and Gretton 2014).
 
     Args:
