@@ -1,24 +1,26 @@
 """What the recipe's base model and autoencoder are trained on."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from torch.nn.functional import avg_pool2d, interpolate
 from transformers import CLIPTokenizer
 
 import base_batches
 import pictures
 from autoencoder import decibels, enlarged_window, wake_unused_channels
-from base import hearing_loss
+from base import Base, hearing_loss, start_from_bundled
 from base_batches import SETTINGS, Batches, draw_timesteps, loss_weights
-from common import CONFIG, as_images, write_array
+from common import BUNDLED, CONFIG, HERE, as_images, merged, write_array
 from loop import Draw
 from pictures import GROUP_STRIDE, load_said, path_of, picture, shards
 from schedules import build_scheduler
 from selfcascade import load_bundled
-from texts import NOT_SAID, build_tokenizer, told_attributes, with_world
+from texts import NOT_SAID, build_tokenizer, token_ids, told_attributes, with_world
 from worlds import WORLDS, draw_window, labels
 
 GROUPS = CONFIG["pictures"]["groups"]
@@ -89,6 +91,30 @@ def test_each_word_of_the_worlds_is_one_token(tokenizer: CLIPTokenizer) -> None:
     world = WORLDS["scene"]
     line = with_world(world, world.caption(world.sample(1), 1, False))
     assert tokenizer.decode(tokenizer(line).input_ids, skip_special_tokens=True).replace(" ,", ",").strip() == line
+
+
+def test_a_base_can_start_from_the_bundled_one(tokenizer: CLIPTokenizer) -> None:
+    bundled, base = load_bundled("cpu"), Base(tokenizer)
+    start_from_bundled(base, tokenizer)
+    for name, weight in bundled.unet.state_dict().items():
+        assert torch.equal(base.unet.state_dict()[name], weight.float())
+    world = WORLDS["scene"]
+    line = world.caption(world.sample(1), 1, False)
+    with torch.no_grad():
+        own = base.text_encoder(token_ids(tokenizer, [line]).long())[0]
+        expected = bundled.text_encoder.float()(token_ids(bundled.tokenizer, [line]).long())[0]
+    torch.testing.assert_close(own, expected, rtol=0, atol=1e-4)
+
+
+def test_a_recipe_changes_settings_at_any_depth_and_removes_those_that_are_null() -> None:
+    changes = {"a": {"b": {"c": 5}, "gone": None}, "new": 1}
+    assert merged({"a": {"b": {"c": 1, "d": 2}, "gone": 3}, "e": 4}, changes) == {
+        "a": {"b": {"c": 5, "d": 2}}, "e": 4, "new": 1,
+    }  # fmt: skip
+    collages = merged(CONFIG, json.loads((HERE / "collages.json").read_text()))
+    assert collages["pictures"]["groups"].keys() == collages["base"]["shares"]["groups"].keys()
+    shipped = DDIMScheduler.from_pretrained(BUNDLED / "image/scheduler")
+    torch.testing.assert_close(build_scheduler(collages["scheduler"]).alphas_cumprod, shipped.alphas_cumprod)
 
 
 def test_truths_become_numbers_of_their_words() -> None:

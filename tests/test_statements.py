@@ -14,7 +14,7 @@ from selfcascade.report.claims import CLAIMS, NOT, REPRODUCED, UNKNOWN, verdicts
 from selfcascade.report.comparisons import Rows
 from selfcascade.report.made_how import conditions
 from selfcascade.report.results import ReportConfig, Statement, read_splits, read_tables
-from selfcascade.report.statements import split_table, statements, truth_table
+from selfcascade.report.statements import in_worlds, split_table, statements, truth_table
 from selfcascade.report.tables import Costs
 
 COUNT = 40
@@ -22,7 +22,9 @@ COUNT = 40
 METHODS = {"real": (1.0, 0.0), "lanczos": (0.9, 0.5), "good": (0.9, 0.05), "direct": (0.1, 1.5), "same": (0.9, 0.5)}
 
 
-def write_method(suite: Path, method: str, right: float, away: float, seed: int = 0, **values: float) -> Path:
+def write_method(
+    suite: Path, method: str, right: float, away: float, seed: int = 0, data: str = "scenes", **values: float
+) -> Path:
     """A result with its record; methods of one seed share their captions' noise."""
     noise = np.random.default_rng(1000 + seed).normal(size=(COUNT, 8))
     own = np.random.default_rng(len(method) + seed).normal(size=(COUNT, 8))
@@ -32,7 +34,7 @@ def write_method(suite: Path, method: str, right: float, away: float, seed: int 
     kid = float(away**2)
     path = write_result(
         suite / method / f"seed-{seed}", "4x", float(shares.mean()), pictures=COUNT, made_by=made,
-        patch_kid=[kid, 0, 1], settings={"data": "scenes"}, **{name: [value] * 3 for name, value in values.items()},
+        patch_kid=[kid, 0, 1], settings={"data": data}, **{name: [value] * 3 for name, value in values.items()},
     )  # fmt: skip
     kept = {name: np.full(COUNT, value, np.float32) + noise[:, 0].astype(np.float32) for name, value in values.items()}
     record = PerPicture(
@@ -66,6 +68,23 @@ def test_words_follow_from_the_tests(suites: Path) -> None:
     assert "**same is level with lanczos** in composition" in told(suites, "same", "lanczos", "composition")
     assert "good against nobody in composition: not measured" in told(suites, "good", "nobody", "composition")
     assert "good against lanczos in kvd: not measured" in told(suites, "good", "lanczos", "kvd").replace("KVD", "kvd")
+
+
+def test_statements_are_compared_between_worlds(suites: Path, tmp_path: Path) -> None:
+    swapped = {**METHODS, "good": METHODS["direct"], "direct": METHODS["good"]}
+    for method, own in swapped.items():
+        write_method(tmp_path / "collages-4x/validation", method, *own, data="collages")
+    tables = {**read_splits(suites, ReportConfig()), **read_splits(tmp_path, ReportConfig())}
+    pairs = ("good", "direct", "patch_kid"), ("same", "lanczos", "composition"), ("good", "lanczos", "patch_kid")
+    wanted = [Statement(table="table1/validation", first=a, second=b, figure=c) for a, b, c in pairs]
+    lines = in_worlds(wanted, tables, {"table1": "collages-4x"}).splitlines()[2:]
+    assert [line.split(" | ")[-1] for line in lines] == [
+        "no, ahead in scenes and behind in collages |", "yes, level |", "no, ahead in scenes and behind in collages |",
+    ]  # fmt: skip
+    assert "| scenes: ahead, p < 0.001, 80 captions | collages: behind, p < 0.001, 40 captions |" in lines[0]
+    wanted[0] = wanted[0].model_copy(update={"first": "nobody"})
+    assert len(in_worlds(wanted, tables, {"table1": "collages-4x"}).splitlines()) == 4
+    assert in_worlds(wanted, tables, {}) == ""
 
 
 def test_a_difference_within_the_floors_spread_is_not_told(suites: Path) -> None:

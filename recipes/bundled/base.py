@@ -23,9 +23,10 @@ from transformers import CLIPTokenizer
 
 from averages import TRACKED, averaged_weights
 from base_batches import Batch, Batches, draw_timesteps, loss_weights
-from common import CONFIG, DEVICE, NATIVE, RUNS, training_of
+from common import BUNDLED, CONFIG, DEVICE, NATIVE, RUNS, training_of
 from latents import load_autoencoder
 from loop import Draw
+from optimizers import has_bfloat16
 from schedules import build_scheduler
 from texts import NOT_SAID, build_text_encoder, build_tokenizer, with_world
 from worlds import WORLDS, labels
@@ -42,7 +43,7 @@ class Base(nn.Module):
         super().__init__()
         self.text_encoder = build_text_encoder(tokenizer)
         self.unet = UNet2DConditionModel.from_config(CONFIG["unet"])
-        if DEVICE.type == "cpu":
+        if DEVICE.type == "cpu" and has_bfloat16():
             self.unet.set_attn_processor(AttnProcessor())  # for the same reason as in the text encoder
         self.sizes = {name: len(words) for name, words in labels().items()}
         self.head = nn.Linear(CONFIG["text_encoder"]["hidden_size"], sum(self.sizes.values()))
@@ -52,7 +53,23 @@ class Base(nn.Module):
         states = self.text_encoder(ids)[0]
         last, first = (self.head(states[:, slot]).split(list(self.sizes.values()), 1) for slot in (-2, -1))
         logits = [last[k] if name.startswith("last") else first[k] for k, name in enumerate(self.sizes)]
+        z_t = z_t.contiguous(memory_format=torch.channels_last)  # a sixth less time on CPUs
         return self.unet(z_t, timestep, states).sample, tuple(logits)
+
+
+@torch.no_grad()
+def start_from_bundled(base: Base, tokenizer: CLIPTokenizer) -> None:
+    """Gives a base the bundled one's weights; words that the bundled one does not know keep fresh embeddings."""
+    bundled = StableDiffusionPipeline.from_pretrained(BUNDLED / "image", dtype=torch.float32, local_files_only=True)
+    base.unet.load_state_dict(bundled.unet.state_dict())
+    weights, name = bundled.text_encoder.state_dict(), "embeddings.token_embedding.weight"
+    name = next(own for own in weights if own.endswith(name))
+    table = base.text_encoder.state_dict()[name].clone()
+    known = bundled.tokenizer.get_vocab()
+    for word, index in tokenizer.get_vocab().items():
+        if word in known:
+            table[index] = weights[name][known[word]]
+    base.text_encoder.load_state_dict({**weights, name: table})
 
 
 def hearing_loss(logits: tuple[Tensor, ...], told: Tensor) -> Tensor:
@@ -121,6 +138,8 @@ def main(what: str = "train", width: str = str(TRACKED[0])) -> None:
     if what == "average":
         save_model(base, averaged_weights(FOLDER / "averages", float(width)), tokenizer)
         return
+    if SETTINGS["from_bundled"]:
+        start_from_bundled(base, tokenizer)
     batches, scheduler = Batches(tokenizer), build_scheduler(CONFIG["scheduler"])
 
     def loss_of(module: nn.Module, draw: Draw) -> dict[str, Tensor]:

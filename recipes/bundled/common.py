@@ -25,7 +25,28 @@ RUNS = Path(os.environ.get("SELFCASCADE_RUNS", "runs/bundled"))
 # Directions in a mirror image, and in a reversed clip.
 MIRRORED = {"left": "right", "right": "left"}
 REVERSED = MIRRORED | {"up": "down", "down": "up"}
-CONFIG = json.loads((HERE / "config.json").read_text())
+
+
+def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with changes at any depth; a change to null removes a setting."""
+    found = dict(settings)
+    for name, value in changes.items():
+        if value is None:
+            found.pop(name, None)
+        elif isinstance(value, dict) and isinstance(found.get(name), dict):
+            found[name] = merged(found[name], value)
+        else:
+            found[name] = value
+    return found
+
+
+def read_config() -> dict[str, Any]:
+    """config.json, with the changes in the file that SELFCASCADE_RECIPE names, if any."""
+    config, changes = json.loads((HERE / "config.json").read_text()), os.environ.get("SELFCASCADE_RECIPE")
+    return merged(config, json.loads((HERE / changes).read_text())) if changes else config
+
+
+CONFIG = read_config()
 NATIVE = CONFIG["native_size"]
 DEVICE = (
     torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
-from common import CONFIG, DEVICE, RUNS, as_images, write_array
+from common import BUNDLED, CONFIG, DEVICE, RUNS, as_images, write_array
+from optimizers import has_bfloat16
 from pictures import load, path_of, shards
 from selfcascade.media.images import file_sha256
 
 GROUPS = list(CONFIG["base"]["shares"]["groups"])
-MODEL = RUNS / "autoencoder/model"
+MODEL = BUNDLED / "image/vae" if CONFIG["base"]["from_bundled"] else RUNS / "autoencoder/model"
 BATCH_PIXELS = 200 * 64**2
 
 
@@ -44,7 +45,7 @@ def load_autoencoder() -> AutoencoderKL:
 def encode(vae: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
     """Latents (N, C, h, w) float16, of unit variance, of pictures (N, H, W, 3) uint8."""
     rows, count = [], max(1, BATCH_PIXELS // pictures[0, ..., 0].size)
-    with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
+    with torch.autocast(DEVICE.type, dtype=torch.bfloat16, enabled=has_bfloat16()):
         for start in range(0, len(pictures), count):
             batch = as_images(pictures[start : start + count]).to(DEVICE)
             mode = vae.encode(batch).latent_dist.mode().float()

@@ -20,7 +20,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from averages import TRACKED, PowerAverage
-from optimizers import restore_state, state_tensors
+from optimizers import has_bfloat16, restore_state, state_tensors
 from selfcascade.training.checkpoints import (
     Checkpoint,
     CheckpointError,
@@ -105,7 +105,7 @@ class Training:
         loss_of: Computes losses by name from the (wrapped) module and a draw; "loss" is minimised.
         validate: Called by the main process after each checkpoint with the step and the module with averaged weights;
             its figures are added to the curve.
-        mixed_precision: "bf16" or "no".
+        mixed_precision: "bf16" or "no"; None: "bf16" where the device computes in it.
     """
 
     def __init__(
@@ -116,13 +116,14 @@ class Training:
         schedule: Schedule,
         loss_of: LossOf,
         validate: Validate | None = None,
-        mixed_precision: str = "bf16",
+        mixed_precision: str | None = None,
     ) -> None:
         # A loss may not use every part of a module in every step.
         kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
         # Stated explicitly, since otherwise several processes on CPUs do not form a group.
         only_cpu = not torch.cuda.is_available()
-        self.accelerator = Accelerator(cpu=only_cpu, mixed_precision=mixed_precision, kwargs_handlers=[kwargs])
+        precision = mixed_precision or ("bf16" if has_bfloat16() else "no")
+        self.accelerator = Accelerator(cpu=only_cpu, mixed_precision=precision, kwargs_handlers=[kwargs])
         world = self.accelerator.num_processes
         if schedule.batch_size % world or world > SEEDS_PER_STEP:
             raise ValueError(f"batch_size {schedule.batch_size} cannot be shared by {world} processes")

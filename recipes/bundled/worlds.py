@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from common import CONFIG
 from selfcascade.data import collages, scenes
 
 TRUTHS = (
@@ -78,7 +79,7 @@ COLLAGES = World(
         **_both(collages.bundled_assets().kinds, collages.SIZES),
     },
 )
-WORLDS = {world.name: world for world in (SCENES, COLLAGES)}
+WORLDS = {world.name: world for world in (SCENES, COLLAGES) if world.name in CONFIG["worlds"]}
 
 
 def labels() -> dict[str, list[str]]:

@@ -68,6 +68,7 @@ class ReportConfig(BaseModel):
     titles: dict[str, str] = {}  # of tables that no suite has
     training_steps: dict[str, int] = {}  # of weights that ship with the package, by row
     statements: tuple[Statement, ...] = ()
+    worlds: dict[str, str] = {}  # suite: the suite that has the same rows in another world
     page: tuple[str, ...] = ()  # suites whose pictures are shown; all unless given
 
 

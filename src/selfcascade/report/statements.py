@@ -25,7 +25,7 @@ def statements(wanted: Sequence[Statement], tables: Mapping[str, Sequence[Row]])
     lines = []
     for one in wanted:
         rows = tables.get(one.table)
-        told = None if rows is None else Rows.of(list(rows)).told(one.first, one.second, one.figure)
+        told = _told(one, rows)
         figure = NAMES.get(one.figure, one.figure)
         if told is None or rows is None:
             sentence = f"{one.first} against {one.second} in {figure}: not measured"
@@ -39,6 +39,30 @@ def statements(wanted: Sequence[Statement], tables: Mapping[str, Sequence[Row]])
         lines.append([sentence, place, *numbers])
     head = ["statement", "measured in", "captions", "difference (95 %)", "spread of real", "test", "p"]
     return f"{HOW}\n{markdown(head, lines)}\n"
+
+
+def in_worlds(wanted: Sequence[Statement], tables: Mapping[str, Sequence[Row]], worlds: Mapping[str, str]) -> str:
+    """A table of the statements that two worlds can tell, and of where each holds; "" if there are none.
+
+    Args:
+        wanted: The comparisons to make.
+        tables: Rows by suite and set of captions, "SUITE/SPLIT".
+        worlds: By suite, the one that has the same rows in another world.
+    """
+    lines = []
+    for one in wanted:
+        suite, _, split = one.table.partition("/")
+        places = [one.table, f"{worlds.get(suite)}/{split}"]
+        held = [(rows, told) for place in places if (rows := tables.get(place)) and (told := _told(one, rows))]
+        if len(held) < len(places):
+            continue
+        names, told = [world_of(rows) for rows, _ in held], [told for _, told in held]
+        what = f"{one.first} against {one.second} in {NAMES[one.figure]}"
+        cells = [f"{name}: {own.word}, p {p_of(own.comparison)}, {own.comparison.captions} captions"
+                 for name, own in zip(names, told, strict=True)]  # fmt: skip
+        lines.append([what, suite, *cells, _where(names, [own.word for own in told])])
+    head = ["statement", "table", "first world", "second world", "same in both"]
+    return f"{markdown(head, lines)}\n" if lines else ""
 
 
 def split_table(rows: Sequence[Row]) -> str:
@@ -76,6 +100,17 @@ def truth_table(rows: Sequence[Row]) -> str:
 def world_of(rows: Sequence[Row]) -> str:
     """The data that a table was measured on."""
     return str(rows[0].results[0].get("settings", {}).get("data", "scenes"))
+
+
+def _told(one: Statement, rows: Sequence[Row] | None) -> Told | None:
+    return None if rows is None else Rows.of(list(rows)).told(one.first, one.second, one.figure)
+
+
+def _where(worlds: Sequence[str], words: Sequence[str]) -> str:
+    if words[0] == words[1]:
+        return f"yes, {words[0]}"
+    told = [f"{word} in {world}" for world, word in zip(worlds, words, strict=True) if word != "level"]
+    return f"no, {' and '.join(told)}{'' if len(told) > 1 else ' only'}"
 
 
 def _octaves() -> list[str]:

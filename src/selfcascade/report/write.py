@@ -18,7 +18,7 @@ from selfcascade.report.paper import PAPER, TITLES, paper_rows
 from selfcascade.report.pictures import Shown, grid, hardest, moments, of_one_size, shown
 from selfcascade.report.plots import clips_against_training, quality_against_cost, quality_against_training
 from selfcascade.report.results import ReportConfig, Row, read_config, read_result, read_splits, read_tables
-from selfcascade.report.statements import split_table, statements, truth_table
+from selfcascade.report.statements import in_worlds, split_table, statements, truth_table
 from selfcascade.report.tables import Costs, read_costs, seeds_table, table
 
 GRID_WIDTH, FEWEST, MOST = 1100, 4, 6  # approximate width of a grid in pixels, and range of its number of pictures
@@ -93,6 +93,8 @@ def _first_page(
     lines: list[str] = []
     if settings.statements:
         lines += ["## Statements\n", statements(settings.statements, splits)]
+        repeated = in_worlds(settings.statements, splits, settings.worlds)
+        lines += ["## Which statements hold in which world\n", repeated] if repeated else []
         lines += ["## The paper's claims\n", verdicts(splits, costs), ""]
     for name, rows in splits.items():
         true = any("psnr" in result for result in rows[0].results)
