@@ -14,7 +14,7 @@ from selfcascade.report.claims import CLAIMS, NOT, REPRODUCED, UNKNOWN, verdicts
 from selfcascade.report.comparisons import Rows
 from selfcascade.report.made_how import conditions
 from selfcascade.report.results import ReportConfig, Statement, read_splits, read_tables
-from selfcascade.report.statements import in_worlds, split_table, statements, truth_table
+from selfcascade.report.statements import compare_all, holm, in_worlds, split_table, statements, truth_table
 from selfcascade.report.tables import Costs
 
 COUNT = 40
@@ -56,13 +56,13 @@ def suites(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def told(suites: Path, first: str, second: str, figure: str) -> str:
     wanted = [Statement(table="table1/validation", first=first, second=second, figure=figure)]
-    return statements(wanted, read_splits(suites, ReportConfig())).splitlines()[-1]
+    return statements(compare_all(wanted, read_splits(suites, ReportConfig()))).splitlines()[-1]
 
 
 def test_words_follow_from_the_tests(suites: Path) -> None:
     line = told(suites, "good", "lanczos", "patch_kid")
     assert line.startswith("| **good is ahead of lanczos** in patch KID | table1/validation (scenes) | 80 |")
-    assert line.endswith("| paired bootstrap | < 0.001 |")
+    assert line.endswith("| paired bootstrap | < 0.001 | < 0.001 | - |")
     line = told(suites, "direct", "good", "composition")
     assert "**direct is behind good** in composition" in line and "| exact McNemar | < 0.001 |" in line
     assert "**same is level with lanczos** in composition" in told(suites, "same", "lanczos", "composition")
@@ -77,14 +77,21 @@ def test_statements_are_compared_between_worlds(suites: Path, tmp_path: Path) ->
     tables = {**read_splits(suites, ReportConfig()), **read_splits(tmp_path, ReportConfig())}
     pairs = ("good", "direct", "patch_kid"), ("same", "lanczos", "composition"), ("good", "lanczos", "patch_kid")
     wanted = [Statement(table="table1/validation", first=a, second=b, figure=c) for a, b, c in pairs]
-    lines = in_worlds(wanted, tables, {"table1": "collages-4x"}).splitlines()[2:]
+    lines = in_worlds(compare_all(wanted, tables, {"table1": "collages-4x"})).splitlines()[2:]
     assert [line.split(" | ")[-1] for line in lines] == [
         "no, ahead in scenes and behind in collages |", "yes, level |", "no, ahead in scenes and behind in collages |",
     ]  # fmt: skip
     assert "| scenes: ahead, p < 0.001, 80 captions | collages: behind, p < 0.001, 40 captions |" in lines[0]
+    page = statements(compare_all(wanted, tables, {"table1": "collages-4x"}))
+    assert page.splitlines()[2].endswith("| < 0.001 | < 0.001 | collages: behind, p < 0.001, 40 captions |")
     wanted[0] = wanted[0].model_copy(update={"first": "nobody"})
-    assert len(in_worlds(wanted, tables, {"table1": "collages-4x"}).splitlines()) == 4
-    assert in_worlds(wanted, tables, {}) == ""
+    assert len(in_worlds(compare_all(wanted, tables, {"table1": "collages-4x"})).splitlines()) == 4
+    assert in_worlds(compare_all(wanted, tables)) == ""
+
+
+def test_p_values_are_corrected_for_their_number() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # as statsmodels has it
+    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []
 
 
 def test_a_difference_within_the_floors_spread_is_not_told(suites: Path) -> None:

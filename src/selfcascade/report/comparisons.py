@@ -127,8 +127,13 @@ def signed(value: float) -> str:
 
 
 def p_of(comparison: Comparison) -> str:
-    """The p-value as text, "< 0.001" if it is that small."""
-    return "< 0.001" if comparison.p < 0.001 else f"{comparison.p:.3f}"
+    """The p-value of a comparison as text."""
+    return p_text(comparison.p)
+
+
+def p_text(p: float) -> str:
+    """A p-value to three decimals."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _has(records: dict[str, list[PerPicture]], methods: tuple[str, ...], figure: str) -> bool:

@@ -3,64 +3,102 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from selfcascade.report.comparisons import ENLARGED, KERNELS, NAMES, REAL, Rows, Told, p_of, signed
+from selfcascade.report.comparisons import ENLARGED, KERNELS, NAMES, REAL, Rows, Told, p_of, p_text, signed
 from selfcascade.report.results import Row, Statement
 from selfcascade.report.tables import markdown, wilson
 
 HOW = """A method is *ahead* or *behind* only if a two-sided test over the captions that both have gives p < 0.05, and
 the difference is larger than the spread of real samples of the same captions. Else the two are *level*. Right or wrong:
 exact McNemar test. Distances: paired bootstrap, 10,000 draws; the spread is half the middle 95 % of a distance of 0
-(wild bootstrap). [Evaluation](../evaluation.md#sets-of-captions-floors-and-tests) says what the tests leave out.
+(wild bootstrap). "p, Holm" is corrected for all statements of this page.
+[Evaluation](../evaluation.md#sets-of-captions-floors-and-tests) says what the tests leave out.
 """
 
 
-def statements(wanted: Sequence[Statement], tables: Mapping[str, Sequence[Row]]) -> str:
-    """A table of the statements: what was found, on which data, by which test.
+class Tested(NamedTuple):
+    """A statement with its test.
 
-    Args:
-        wanted: The comparisons to make.
-        tables: Rows by suite and set of captions, "SUITE/SPLIT".
+    Attributes:
+        statement: The rows and the figure.
+        told: What may be said; None if it was not measured.
+        world: The data that it was measured on.
+        elsewhere: The same rows in another world: its data, and what may be said there.
+        adjusted: p after Holm's correction for all statements that are tested together.
     """
-    lines = []
-    for one in wanted:
-        rows = tables.get(one.table)
-        told = _told(one, rows)
-        figure = NAMES.get(one.figure, one.figure)
-        if told is None or rows is None:
-            sentence = f"{one.first} against {one.second} in {figure}: not measured"
-            lines.append([sentence, one.table, *["-"] * 5])
-            continue
-        sentence = f"**{one.first} is {_words(told)} {one.second}** in {figure}"
-        low, high = (signed(value) for value in (told.comparison.low, told.comparison.high))
-        difference = f"{signed(told.comparison.difference)} ({low} to {high})"
-        place = f"{one.table} ({world_of(rows)})"
-        numbers = [str(told.comparison.captions), difference, f"{told.spread:.2g}", told.test, p_of(told.comparison)]
-        lines.append([sentence, place, *numbers])
-    head = ["statement", "measured in", "captions", "difference (95 %)", "spread of real", "test", "p"]
-    return f"{HOW}\n{markdown(head, lines)}\n"
+
+    statement: Statement
+    told: Told | None
+    world: str = ""
+    elsewhere: tuple[str, Told] | None = None
+    adjusted: float = 1.0
+
+    @property
+    def figure(self) -> str:
+        """The figure's name in words."""
+        return NAMES.get(self.statement.figure, self.statement.figure)
 
 
-def in_worlds(wanted: Sequence[Statement], tables: Mapping[str, Sequence[Row]], worlds: Mapping[str, str]) -> str:
-    """A table of the statements that two worlds can tell, and of where each holds; "" if there are none.
+def compare_all(
+    wanted: Sequence[Statement], tables: Mapping[str, Sequence[Row]], worlds: Mapping[str, str] | None = None
+) -> list[Tested]:
+    """Tests all statements.
 
     Args:
         wanted: The comparisons to make.
         tables: Rows by suite and set of captions, "SUITE/SPLIT".
         worlds: By suite, the one that has the same rows in another world.
     """
-    lines = []
+    held: list[Tested] = []
     for one in wanted:
         suite, _, split = one.table.partition("/")
-        places = [one.table, f"{worlds.get(suite)}/{split}"]
-        held = [(rows, told) for place in places if (rows := tables.get(place)) and (told := _told(one, rows))]
-        if len(held) < len(places):
+        rows, others = tables.get(one.table), tables.get(f"{(worlds or {}).get(suite)}/{split}")
+        other = _told(one, others)
+        elsewhere = None if other is None or not others else (world_of(others), other)
+        held.append(Tested(one, _told(one, rows), world_of(rows) if rows else "", elsewhere))
+    values = iter(holm([own.told.comparison.p for own in held if own.told is not None]))
+    return [own if own.told is None else own._replace(adjusted=next(values)) for own in held]
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """p-values after Holm's correction (1979): below a level with that chance if all null hypotheses are true."""
+    found, highest = [1.0] * len(values), 0.0
+    for rank, index in enumerate(sorted(range(len(values)), key=lambda index: values[index])):
+        highest = max(highest, min(1.0, (len(values) - rank) * values[index]))
+        found[index] = highest
+    return found
+
+
+def statements(found: Sequence[Tested]) -> str:
+    """A table of the statements: what was found, on which data, by which test."""
+    lines = []
+    for own in found:
+        one, told = own.statement, own.told
+        if told is None:
+            lines.append([f"{one.first} against {one.second} in {own.figure}: not measured", one.table, *["-"] * 7])
             continue
-        names, told = [world_of(rows) for rows, _ in held], [told for _, told in held]
-        what = f"{one.first} against {one.second} in {NAMES[one.figure]}"
-        cells = [f"{name}: {own.word}, p {p_of(own.comparison)}, {own.comparison.captions} captions"
-                 for name, own in zip(names, told, strict=True)]  # fmt: skip
-        lines.append([what, suite, *cells, _where(names, [own.word for own in told])])
+        sentence = f"**{one.first} is {_words(told)} {one.second}** in {own.figure}"
+        low, high = (signed(value) for value in (told.comparison.low, told.comparison.high))
+        difference = f"{signed(told.comparison.difference)} ({low} to {high})"
+        place = f"{one.table} ({own.world})"
+        numbers = [str(told.comparison.captions), difference, f"{told.spread:.2g}", told.test]
+        elsewhere = "-" if own.elsewhere is None else _in_world(*own.elsewhere)
+        lines.append([sentence, place, *numbers, p_text(told.comparison.p), p_text(own.adjusted), elsewhere])
+    head = ["statement", "measured in", "captions", "difference (95 %)", "spread of real", "test", "p", "p, Holm"]
+    return f"{markdown([*head, 'in the other world'], lines)}\n"
+
+
+def in_worlds(found: Sequence[Tested]) -> str:
+    """A table of the statements that two worlds can tell, and of where each holds; "" if there are none."""
+    lines = []
+    for own in found:
+        if own.told is None or own.elsewhere is None:
+            continue
+        what = f"{own.statement.first} against {own.statement.second} in {own.figure}"
+        held = {own.world: own.told, own.elsewhere[0]: own.elsewhere[1]}
+        cells = [_in_world(world, told) for world, told in held.items()]
+        lines.append([what, own.statement.table, *cells, _where({world: told.word for world, told in held.items()})])
     head = ["statement", "table", "first world", "second world", "same in both"]
     return f"{markdown(head, lines)}\n" if lines else ""
 
@@ -106,10 +144,14 @@ def _told(one: Statement, rows: Sequence[Row] | None) -> Told | None:
     return None if rows is None else Rows.of(list(rows)).told(one.first, one.second, one.figure)
 
 
-def _where(worlds: Sequence[str], words: Sequence[str]) -> str:
-    if words[0] == words[1]:
-        return f"yes, {words[0]}"
-    told = [f"{word} in {world}" for world, word in zip(worlds, words, strict=True) if word != "level"]
+def _in_world(world: str, told: Told) -> str:
+    return f"{world}: {told.word}, p {p_of(told.comparison)}, {told.comparison.captions} captions"
+
+
+def _where(words: Mapping[str, str]) -> str:
+    if len(set(words.values())) == 1:
+        return f"yes, {next(iter(words.values()))}"
+    told = [f"{word} in {world}" for world, word in words.items() if word != "level"]
     return f"no, {' and '.join(told)}{'' if len(told) > 1 else ' only'}"
 
 

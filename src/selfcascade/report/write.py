@@ -18,10 +18,12 @@ from selfcascade.report.paper import PAPER, TITLES, paper_rows
 from selfcascade.report.pictures import Shown, grid, hardest, moments, of_one_size, shown
 from selfcascade.report.plots import clips_against_training, quality_against_cost, quality_against_training
 from selfcascade.report.results import ReportConfig, Row, read_config, read_result, read_splits, read_tables
-from selfcascade.report.statements import in_worlds, split_table, statements, truth_table
+from selfcascade.report.statements import HOW as HOW_TOLD
+from selfcascade.report.statements import compare_all, in_worlds, split_table, statements, truth_table
 from selfcascade.report.tables import Costs, read_costs, seeds_table, table
 
 GRID_WIDTH, FEWEST, MOST = 1100, 4, 6  # approximate width of a grid in pixels, and range of its number of pictures
+FIRST = 10  # statements that are not folded
 CURVES, FREE = "training-curves", ("tuning-free", "K600-rgb")
 FREE_OF_CLIPS, CLIPS_SHOWN = "self-cascade-rgb", 2
 HEAD = """# Results
@@ -92,8 +94,11 @@ def _first_page(
     """Statements, verdicts, how results were made, and tables of sets of captions; nothing of what there is none of."""
     lines: list[str] = []
     if settings.statements:
-        lines += ["## Statements\n", statements(settings.statements, splits)]
-        repeated = in_worlds(settings.statements, splits, settings.worlds)
+        found = compare_all(settings.statements, splits, settings.worlds)
+        lines += [f"## Statements\n\n{HOW_TOLD}", statements(found[:FIRST])]
+        if found[FIRST:]:
+            lines += [_folded("More comparisons", statements(found[FIRST:])), ""]
+        repeated = in_worlds(found)
         lines += ["## Which statements hold in which world\n", repeated] if repeated else []
         lines += ["## The paper's claims\n", verdicts(splits, costs), ""]
     for name, rows in splits.items():
