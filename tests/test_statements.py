@@ -123,6 +123,44 @@ def test_tables_of_sets_have_floors_first_and_a_word_in_each_row(suites: Path) -
     assert cells(text, "*base samples, enlarged*")[-1] == "-"
 
 
+def test_where_nothing_reads_the_composition_repetition_is_compared(tmp_path: Path) -> None:
+    suite = tmp_path / "ratios/test"
+    scores = {"real": 0.74, "lanczos": 0.9, "good": 0.9001, "direct": 6.0}  # a sample's varies by 1
+    for method, score in scores.items():
+        path = write_method(suite, method, *METHODS[method], repetition=score)
+        result = json.loads(path.read_text())
+        del result["composition"]
+        path.write_text(json.dumps({**result, "repetition": {"share_over_real": score / 10}}))
+    rows = read_splits(tmp_path, ReportConfig())["ratios/test"]
+    text = split_table(rows)
+    assert cells(text, "method")[2] == "repeats, %" and cells(text, "direct")[2].startswith("60")
+    assert cells(text, "direct")[-1].startswith("repetition behind (p < 0.001), patch KID behind")
+    assert cells(text, "good")[-1].startswith("repetition level")  # nearer than the spread of real samples
+
+
+def test_rows_of_several_samplings_are_compared_with_floors_of_their_own(tmp_path: Path) -> None:
+    for method, own in METHODS.items():
+        path = write_method(tmp_path / "ratios/test", method, *own)
+        record, result = read_record(record_of(path)), json.loads(path.read_text())
+        shifted = {
+            name: points + np.float16(1) * np.eye(8, dtype=np.float16)[1] for name, points in record.points.items()
+        }
+        other = path.with_name(path.name.replace("4x", "tall"))
+        other.write_text(json.dumps({**result, "sampling": {**result["sampling"], "name": "tall"}}))
+        write_record(record_of(other), replace(record, points=shifted, real={"patch_kid": "real, tall"}))
+    rows = Rows.of(read_splits(tmp_path, ReportConfig())["ratios/test"])
+    assert {rows.beside(name, "real") for name in ("good, 4x", "good, tall")} == {"real, 4x", "real, tall"}
+    found = rows.told("good, tall", "lanczos, tall", "patch_kid")
+    assert found is not None and found.word == "ahead"
+    assert rows.told("good, tall", "lanczos, 4x", "patch_kid") is None  # from other real samples
+    text = split_table(read_splits(tmp_path, ReportConfig())["ratios/test"])
+    assert (
+        cells(text, "good, tall")[-1].startswith("composition level")
+        and "patch KID ahead" in cells(text, "good, tall")[-1]
+    )
+    assert cells(text, "*real samples*, tall")[-1] == "-"
+
+
 def test_truth_tables_compare_pictures_by_their_values(tmp_path: Path) -> None:
     suite = tmp_path / "truth-4x/validation"
     for method, psnr in (("real", 100.0), ("lanczos", 25.0), ("quality", 26.0)):

@@ -25,13 +25,13 @@ from selfcascade.metrics.paired import (
 )
 from selfcascade.report.results import Row
 
-COMPOSITION, REAL, ENLARGED = "composition", "real", "lanczos"
+COMPOSITION, REPETITION, REAL, ENLARGED = "composition", "repetition", "real", "lanczos"
 KERNELS = {"kid": "KID", "patch_kid": "patch KID", "kid_b": "KID to base samples", "kvd": "KVD"}
 TRUTHS = {
     "psnr": "PSNR", "ssim": "SSIM", "detector_distance": "detector distance", "octave_error_1": "error of octave 1",
     "octave_error_2": "error of octave 2", "octave_error_3": "error of octave 3",
 }  # fmt: skip
-NAMES = {COMPOSITION: "composition", **KERNELS, **TRUTHS}
+NAMES = {COMPOSITION: "composition", REPETITION: "repetition", **KERNELS, **TRUTHS}
 HIGHER_IS_BETTER = (COMPOSITION, "psnr", "ssim")
 
 
@@ -83,27 +83,32 @@ class Rows:
         """Those of the methods that have no records."""
         return [method for method in methods if method not in self.records]
 
+    def beside(self, method: str, floor: str) -> str:
+        """The row of real or enlarged samples that a method is compared with: of its own sampling, if there is one."""
+        own = f"{floor}, {method.partition(', ')[2]}"
+        return own if own in self.records else floor
+
     def told(self, first: str, second: str, figure: str) -> Told | None:
         """Compares the first row with the second. None if a record or figure is missing, or no captions are shared."""
-        if self.missing(first, second, REAL) or not _has(self.records, (first, second, REAL), figure):
+        floor = self.beside(first, REAL)
+        if self.missing(first, second, floor) or not _has(self.records, (first, second, floor), figure):
             return None
-        own, other, real = (self.records[name] for name in (first, second, REAL))
+        own, other, real = (self.records[name] for name in (first, second, floor))
         if figure in KERNELS:
             points, others = _points(figure, own, other)
-            floor = _points(figure, real, own, other)[0]
-            if not floor:
+            least = _points(figure, real, own, other)[0]
+            if not least:
                 return None
-            comparison, spread = paired_distances(points, others), spread_of_distance(floor)
+            comparison, spread = paired_distances(points, others), spread_of_distance(least)
         elif figure == COMPOSITION:
             values = _by_caption(own, lambda record: record.all_right)
             comparison = paired_shares(values, _by_caption(other, lambda record: record.all_right))
-            both = _numbers(own) & _numbers(other)
-            right = _by_caption(real, lambda record: record.all_right)
-            spread = spread_of_mean({number: value for number, value in right.items() if number in both} or right)
+            spread = _spread(lambda record: record.all_right, real, own, other)
         else:
             values = _by_caption(own, lambda record: record.values[figure])
             comparison = paired_means(values, _by_caption(other, lambda record: record.values[figure]))
-            spread = 0.0  # real samples are the truth itself
+            # For the others real samples are the truth itself.
+            spread = _spread(lambda record: record.values[figure], real, own, other) if figure == REPETITION else 0.0
         word = verdict(comparison, spread, figure not in HIGHER_IS_BETTER)
         if figure in KERNELS and self._is_close(first, second, figure, comparison.difference, spread):
             word = "level"
@@ -146,6 +151,14 @@ def _has(records: dict[str, list[PerPicture]], methods: tuple[str, ...], figure:
         return False
     real = {record.real.get(figure) for method in methods for record in records[method]}
     return len(real) == 1 or figure not in KERNELS
+
+
+def _spread(
+    values: Callable[[PerPicture], np.ndarray], real: list[PerPicture], own: list[PerPicture], other: list[PerPicture]
+) -> float:
+    """The spread of the real samples' mean, on the captions that both rows have."""
+    both, floor = _numbers(own) & _numbers(other), _by_caption(real, values)
+    return spread_of_mean({number: value for number, value in floor.items() if number in both} or floor)
 
 
 def _by_caption(records: list[PerPicture], values: Callable[[PerPicture], np.ndarray]) -> dict[int, list[float]]:

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from selfcascade.report.comparisons import ENLARGED, KERNELS, NAMES, REAL, Rows, Told, p_of, p_text, signed
+from selfcascade.report.comparisons import (
+    COMPOSITION,
+    ENLARGED,
+    KERNELS,
+    NAMES,
+    REAL,
+    REPETITION,
+    Rows,
+    Told,
+    p_of,
+    p_text,
+    signed,
+)
 from selfcascade.report.results import Row, Statement
 from selfcascade.report.tables import markdown, wilson
 
@@ -108,16 +120,20 @@ def split_table(rows: Sequence[Row]) -> str:
     records = Rows.of(list(rows))
     figures = [name for name in KERNELS if any(name in result for row in rows for result in row.results)]
     read = any("composition" in result for row in rows for result in row.results) and not rows[0].clips
-    head = ["method", "samples", *(["all right, %"] if read else []), *(NAMES[name] for name in figures)]
+    repeats = any(REPETITION in result for row in rows for result in row.results) and not read
+    head = ["method", "samples", *(["all right, %"] if read else ["repeats, %"] if repeats else [])]
+    head += [NAMES[name] for name in figures]
     lines = []
     for row in rows:
         cells = [_name(row.method), f"{row.results[0]['pictures']} x {len(row.results)}"]
+        if repeats:
+            cells.append(row.figure(lambda result: 100 * result[REPETITION]["share_over_real"]))
         if read:
             cells.append(f"{row.figure(lambda result: 100 * result['composition']['all'])}{_range(row)}")
         cells += [row.figure(lambda result, name=name: result[name][0]) for name in figures]
-        own = [] if row.method in (REAL, ENLARGED) else [records.told(row.method, ENLARGED, name) for name in figures]
-        if read and own:
-            own.insert(0, records.told(row.method, ENLARGED, "composition"))
+        compared = [*([COMPOSITION] if read else [REPETITION] if repeats else []), *figures]
+        enlarged = records.beside(row.method, ENLARGED)
+        own = [] if _is_floor(row.method) else [records.told(row.method, enlarged, name) for name in compared]
         lines.append([*cells, ", ".join(_short(told) for told in own if told is not None) or "-"])
     return markdown([*head, "against enlarged base samples"], lines)
 
@@ -130,7 +146,7 @@ def truth_table(rows: Sequence[Row]) -> str:
     for row in rows:
         cells = [_name(row.method), f"{row.results[0]['pictures']} x {len(row.results)}"]
         cells += [row.figure(lambda result, name=name: result[name][0]) for name in names]
-        told = [] if row.method in (REAL, ENLARGED) else [records.told(row.method, ENLARGED, name) for name in names]
+        told = [] if _is_floor(row.method) else [records.told(row.method, ENLARGED, name) for name in names]
         lines.append([*cells, ", ".join(_short(one) for one in told if one is not None) or "-"])
     return markdown(head, lines)
 
@@ -167,8 +183,14 @@ def _short(told: Told) -> str:
     return f"{NAMES[told.figure]} {told.word} (p {'' if told.comparison.p < 0.001 else '= '}{p_of(told.comparison)})"
 
 
+def _is_floor(method: str) -> bool:
+    return method.partition(", ")[0] in (REAL, ENLARGED)
+
+
 def _name(method: str) -> str:
-    return {REAL: "*real samples*", ENLARGED: "*base samples, enlarged*"}.get(method, method)
+    name, comma, sampling = method.partition(", ")
+    shown = {REAL: "*real samples*", ENLARGED: "*base samples, enlarged*"}.get(name, name)
+    return f"{shown}{comma}{sampling}"
 
 
 def _range(row: Row) -> str:
