@@ -13,7 +13,7 @@ from transformers import CLIPTokenizer
 import base_batches
 import pictures
 from autoencoder import decibels, enlarged_window, wake_unused_channels
-from base import Base, hearing_loss, start_from_bundled
+from base import Base, hearing_loss, learn_words, start_from_bundled
 from base_batches import SETTINGS, Batches, draw_timesteps, loss_weights
 from common import BUNDLED, CONFIG, HERE, as_images, merged, write_array
 from loop import Draw
@@ -237,3 +237,26 @@ def test_every_eighth_step_sees_fewer_and_larger_windows(
 ) -> None:
     batch = Batches(tokenizer).draw(Draw(7, 8, 0, torch.Generator().manual_seed(0)))
     assert batch.latents.shape == (2, 20, 32, 32) and (batch.told == NOT_SAID).all()
+
+
+def test_words_can_be_learnt_before_the_unet_sees_them(
+    few_pictures: dict[str, int], tokenizer: CLIPTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collages = json.loads((HERE / "collages.json").read_text())
+    few = {"steps": 12, "decay": 4, "batch_size": 32, "warmup": 1, "checkpoint_every": 12}
+    monkeypatch.setitem(CONFIG, "words", {**collages["words"], **few})
+    monkeypatch.setattr("common.RUNS", tmp_path)
+    torch.manual_seed(0)
+    base, batches = Base(tokenizer), Batches(tokenizer)
+    batch = batches.draw(Draw(0, 64, 0, torch.Generator().manual_seed(5)))
+    unet = {name: weight.clone() for name, weight in base.unet.state_dict().items()}
+
+    def lost(model: Base) -> float:
+        with torch.no_grad():
+            return float(hearing_loss(model.hear(batch.ids)[1], batch.told))
+
+    before = lost(base)
+    assert learn_words(base, batches) and lost(base) < 0.8 * before
+    assert all(torch.equal(weight, unet[name]) for name, weight in base.unet.state_dict().items())
+    again = Base(tokenizer)
+    assert learn_words(again, batches) and lost(again) == lost(base)  # a finished training is read
