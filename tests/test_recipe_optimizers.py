@@ -38,7 +38,9 @@ def test_a_convolution_steps_as_its_matrix_does(native: bool, monkeypatch: pytes
     assert torch.equal(found, matrix) if native else torch.allclose(found, matrix, rtol=0, atol=1e-3)  # steps are 0.02
 
 
-def test_a_step_is_near_the_nearest_orthogonal_matrix() -> None:
+@pytest.mark.parametrize("native", [True, False])
+def test_a_step_is_near_the_nearest_orthogonal_matrix(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optimizers.has_bfloat16", lambda: native)
     for shape in ((16, 40), (40, 16), (12, 12)):
         weight = nn.Parameter(torch.zeros(shape))
         weight.grad = torch.randn(shape, generator=torch.Generator().manual_seed(0))

@@ -108,7 +108,9 @@ def test_a_base_can_start_from_the_bundled_one(tokenizer: CLIPTokenizer) -> None
 
 def test_a_recipe_changes_settings_at_any_depth_and_removes_those_that_are_null() -> None:
     changes = {"a": {"b": {"c": 5}, "gone": None}, "new": 1}
-    assert merged({"a": {"b": {"c": 1, "d": 2}, "gone": 3}, "e": 4}, changes) == {
+    with pytest.raises(ValueError, match="a recipe cannot change 'new', which is not among a, e"):
+        merged({"a": {"b": {"c": 1}, "gone": 3}, "e": 4}, changes)
+    assert merged({"a": {"b": {"c": 1, "d": 2}, "gone": 3}, "e": 4, "new": 0}, changes) == {
         "a": {"b": {"c": 5, "d": 2}}, "e": 4, "new": 1,
     }  # fmt: skip
     collages = merged(CONFIG, json.loads((HERE / "collages.json").read_text()))
@@ -242,9 +244,8 @@ def test_every_eighth_step_sees_fewer_and_larger_windows(
 def test_words_can_be_learnt_before_the_unet_sees_them(
     few_pictures: dict[str, int], tokenizer: CLIPTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    collages = json.loads((HERE / "collages.json").read_text())
     few = {"steps": 12, "decay": 4, "batch_size": 32, "warmup": 1, "checkpoint_every": 12}
-    monkeypatch.setitem(CONFIG, "words", {**collages["words"], **few})
+    monkeypatch.setitem(CONFIG, "words", {**CONFIG["words"], **few})
     monkeypatch.setattr("common.RUNS", tmp_path)
     torch.manual_seed(0)
     base, batches = Base(tokenizer), Batches(tokenizer)

@@ -62,7 +62,7 @@ def told(suites: Path, first: str, second: str, figure: str) -> str:
 def test_words_follow_from_the_tests(suites: Path) -> None:
     line = told(suites, "good", "lanczos", "patch_kid")
     assert line.startswith("| **good is ahead of lanczos** in patch KID | table1/validation (scenes) | 80 |")
-    assert line.endswith("| paired bootstrap | < 0.001 | < 0.001 | - |")
+    assert line.endswith("| paired bootstrap | < 0.001 | - |")
     line = told(suites, "direct", "good", "composition")
     assert "**direct is behind good** in composition" in line and "| exact McNemar | < 0.001 |" in line
     assert "**same is level with lanczos** in composition" in told(suites, "same", "lanczos", "composition")
@@ -75,23 +75,41 @@ def test_statements_are_compared_between_worlds(suites: Path, tmp_path: Path) ->
     for method, own in swapped.items():
         write_method(tmp_path / "collages-4x/validation", method, *own, data="collages")
     tables = {**read_splits(suites, ReportConfig()), **read_splits(tmp_path, ReportConfig())}
-    pairs = ("good", "direct", "patch_kid"), ("same", "lanczos", "composition"), ("good", "lanczos", "patch_kid")
+    pairs = ("good", "direct", "patch_kid"), ("same", "lanczos", "composition"), ("real", "lanczos", "patch_kid")
     wanted = [Statement(table="table1/validation", first=a, second=b, figure=c) for a, b, c in pairs]
-    lines = in_worlds(compare_all(wanted, tables, {"table1": "collages-4x"})).splitlines()[2:]
-    assert [line.split(" | ")[-1] for line in lines] == [
-        "no, ahead in scenes and behind in collages |", "yes, level |", "no, ahead in scenes and behind in collages |",
-    ]  # fmt: skip
-    assert "| scenes: ahead, p < 0.001, 80 captions | collages: behind, p < 0.001, 40 captions |" in lines[0]
+    lines = in_worlds(compare_all(wanted, tables, {"table1": "collages-4x"})).splitlines()[-3:]
+    assert [line.split(" | ")[-1] for line in lines] == ["contradicted |", "open |", "yes, ahead |"]
+    begins = "| good against direct in patch KID | table1/validation | scenes: ahead by \N{MINUS SIGN}2."
+    assert lines[0].startswith(begins)
+    assert "p 0.001, 80 captions | collages: behind by +2." in lines[0]  # six times 0.0002
     page = statements(compare_all(wanted, tables, {"table1": "collages-4x"}))
-    assert page.splitlines()[2].endswith("| < 0.001 | < 0.001 | collages: behind, p < 0.001, 40 captions |")
+    assert (
+        "collages: behind by +2." in page.splitlines()[2] and len({line.count("|") for line in page.splitlines()}) == 1
+    )
     wanted[0] = wanted[0].model_copy(update={"first": "nobody"})
-    assert len(in_worlds(compare_all(wanted, tables, {"table1": "collages-4x"})).splitlines()) == 4
+    page = statements(compare_all(wanted, tables, {"table1": "collages-4x"}))
+    assert "not measured" in page and len({line.count("|") for line in page.splitlines()}) == 1
+    assert len(in_worlds(compare_all(wanted, tables, {"table1": "collages-4x"})).splitlines()) == 7
     assert in_worlds(compare_all(wanted, tables)) == ""
 
 
 def test_p_values_are_corrected_for_their_number() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # as statsmodels has it
     assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_a_word_needs_the_corrected_p(suites: Path) -> None:
+    wanted = [Statement(table="table1/validation", first="good", second="direct", figure="patch_kid")] * 300
+    found = compare_all(wanted, read_splits(suites, ReportConfig()))
+    assert {own.told.word for own in found if own.told} == {"level"}  # 300 times 0.0002 is 0.06
+    assert all(own.told is not None and own.told.comparison.p > 0.05 for own in found)
+
+
+def test_captions_that_no_two_rows_share_tell_nothing(tmp_path: Path) -> None:
+    for method, own in METHODS.items():
+        write_method(tmp_path / "ratios/test", method, *own, seed=1 if method == "good" else 0, repetition=0.8)
+    rows = Rows.of(read_splits(tmp_path, ReportConfig())["ratios/test"])
+    assert rows.told("good", "lanczos", "repetition") is None and rows.told("good", "lanczos", "composition") is None
 
 
 def test_a_difference_within_the_floors_spread_is_not_told(suites: Path) -> None:
@@ -130,10 +148,10 @@ def test_where_nothing_reads_the_composition_repetition_is_compared(tmp_path: Pa
         path = write_method(suite, method, *METHODS[method], repetition=score)
         result = json.loads(path.read_text())
         del result["composition"]
-        path.write_text(json.dumps({**result, "repetition": {"share_over_real": score / 10}}))
+        path.write_text(json.dumps({**result, "repetition": {"mean": score}}))
     rows = read_splits(tmp_path, ReportConfig())["ratios/test"]
     text = split_table(rows)
-    assert cells(text, "method")[2] == "repeats, %" and cells(text, "direct")[2].startswith("60")
+    assert cells(text, "method")[2] == "repetition" and cells(text, "direct")[2] == "6.00"
     assert cells(text, "direct")[-1].startswith("repetition behind (p < 0.001), patch KID behind")
     assert cells(text, "good")[-1].startswith("repetition level")  # nearer than the spread of real samples
 
@@ -152,7 +170,9 @@ def test_rows_of_several_samplings_are_compared_with_floors_of_their_own(tmp_pat
     assert {rows.beside(name, "real") for name in ("good, 4x", "good, tall")} == {"real, 4x", "real, tall"}
     found = rows.told("good, tall", "lanczos, tall", "patch_kid")
     assert found is not None and found.word == "ahead"
-    assert rows.told("good, tall", "lanczos, 4x", "patch_kid") is None  # from other real samples
+    for figure in ("patch_kid", "composition"):  # other real samples are theirs
+        assert rows.told("good, tall", "lanczos, 4x", figure) is None
+    assert rows.beside("good, tall, 400 steps", "real") == "real, tall"
     text = split_table(read_splits(tmp_path, ReportConfig())["ratios/test"])
     assert (
         cells(text, "good, tall")[-1].startswith("composition level")
@@ -254,8 +274,11 @@ def test_results_that_would_be_made_otherwise_are_listed_and_older_ones_named(su
     path = write_method(tmp_path / "table1/validation", "good", 1.0, 0.0)
     write_result(tmp_path / "table1/results/direct/seed-0", "table1", 0.5)
     text = conditions(tmp_path)
-    assert text.startswith(f"1 of protocol 1, 1 of protocol {PROTOCOL}.") and "would make all that say" in text
+    assert text.startswith(f"1 of protocol 1, 1 of protocol {PROTOCOL}.") and "No result is known to differ" in text
     result = json.loads(path.read_text())
+    made = {**result["made_by"], "weights": {"model: unet.safetensors": "0f", "trained": "1e"}}
+    path.write_text(json.dumps({**result, "made_by": made}))
+    assert "The weights of 1 results are not here, and were not compared." in conditions(tmp_path)
     path.write_text(json.dumps({**result, "made_by": {**result["made_by"], "protocol": PROTOCOL - 1}}))
     expected = f"| `table1/validation/good/seed-0/{path.name}` | protocol {PROTOCOL - 1} of None, not {PROTOCOL} |"
     assert expected in conditions(tmp_path)

@@ -122,8 +122,8 @@ def learn_words(base: Base, batches: Batches) -> bool:
     """
 
     def loss_of(module: nn.Module, draw: Draw) -> dict[str, Tensor]:
-        batch = batches.draw(draw)
-        return {"loss": hearing_loss(module(batch.ids.to(DEVICE)), batch.told.to(DEVICE))}
+        ids, told = batches.captions(draw)
+        return {"loss": hearing_loss(module(ids.to(DEVICE)), told.to(DEVICE))}
 
     return training_of("words", Listener(base), ("embedding.weight", "head"), loss_of).run()
 
@@ -144,7 +144,9 @@ def sample_sheet(pipe: StableDiffusionPipeline, path: str, columns: int = 6) -> 
     rows = []
     for world in WORLDS.values():
         numbers = range(30_000_000, 30_000_000 + columns)
-        prompts = [with_world(world, world.caption(world.held_out(k), k, False)) for k in numbers]
+        prompts = [world.caption(world.held_out(k), k, False) for k in numbers]
+        if SETTINGS["world_named"]:
+            prompts = [with_world(world, prompt) for prompt in prompts]
         generator = [torch.Generator().manual_seed(k) for k in numbers]
         size = {"height": NATIVE, "width": NATIVE}
         out = pipe(prompts, generator=generator, output_type="np", num_inference_steps=25, guidance_scale=3.0, **size)

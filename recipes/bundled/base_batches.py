@@ -91,18 +91,31 @@ class Batches:
         rows = [self._sample(groups[int(group)], draw.generator) for group in chosen]
         return Batch(*(torch.stack(parts) for parts in zip(*rows, strict=True)))
 
+    def captions(self, draw: Draw) -> tuple[Tensor, Tensor]:
+        """Token ids (B, length) of whole pictures' captions, and the attributes in them (B, attributes)."""
+        rows = [self._captioned(*self._chosen("native", draw.generator), draw.generator) for _ in range(draw.count)]
+        ids, told = (torch.stack(parts) for parts in zip(*rows, strict=True))
+        return ids, told
+
     def _sample(self, group: str, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        pool, index = self._chosen(group, generator)
+        shard, row = divmod(index, CONFIG["pictures"]["shard"])
+        latents = torch.from_numpy(np.array(pool.latents[shard][row])).float()
+        ids, told = self._captioned(pool, index, generator)
+        if torch.rand((), generator=generator) < SETTINGS["prompt_dropout"]:
+            return latents, self.empty, torch.full_like(told, NOT_SAID)
+        return latents, ids, told
+
+    def _chosen(self, group: str, generator: torch.Generator) -> tuple[Pool, int]:
         worlds = self.pools[group]
         pool = worlds[int(torch.randint(len(worlds), (), generator=generator))]
         place = torch.rand((), generator=generator, dtype=torch.float64) * pool.odds[-1]
-        index = min(int(torch.searchsorted(pool.odds, place, right=True)), len(pool.odds) - 1)
-        shard, row = divmod(index, CONFIG["pictures"]["shard"])
-        latents = torch.from_numpy(np.array(pool.latents[shard][row])).float()
+        return pool, min(int(torch.searchsorted(pool.odds, place, right=True)), len(pool.odds) - 1)
+
+    def _captioned(self, pool: Pool, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         named = int(torch.rand((), generator=generator) < SETTINGS["world_named"])
         phrasing = int(torch.randint(PHRASINGS, (), generator=generator))
-        if torch.rand((), generator=generator) < SETTINGS["prompt_dropout"]:
-            return latents, self.empty, torch.full_like(pool.told[index], NOT_SAID)
-        return latents, pool.ids[index, named, phrasing].long(), pool.told[index]
+        return pool.ids[index, named, phrasing].long(), pool.told[index]
 
 
 def draw_timesteps(count: int, steps: int, generator: torch.Generator) -> Tensor:

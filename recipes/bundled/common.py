@@ -21,22 +21,28 @@ from selfcascade.media.whole_files import write_whole
 
 HERE = Path(__file__).parent
 BUNDLED = HERE.parents[1] / "src/selfcascade/bundled"
-RUNS = Path(os.environ.get("SELFCASCADE_RUNS", "runs/bundled"))
+RUNS = Path(
+    os.environ.get("SELFCASCADE_RUNS") or f"runs/{Path(os.environ.get('SELFCASCADE_RECIPE') or 'bundled').stem}"
+)
 # Directions in a mirror image, and in a reversed clip.
 MIRRORED = {"left": "right", "right": "left"}
 REVERSED = MIRRORED | {"up": "down", "down": "up"}
 
 
 def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with changes at any depth; a change to null removes a setting."""
+    """Settings with changes at any depth; a change to null removes a setting.
+
+    Raises:
+        ValueError: There is no such setting.
+    """
     found = dict(settings)
     for name, value in changes.items():
+        if name not in found:
+            raise ValueError(f"a recipe cannot change {name!r}, which is not among {', '.join(found)}")
         if value is None:
-            found.pop(name, None)
-        elif isinstance(value, dict) and isinstance(found.get(name), dict):
-            found[name] = merged(found[name], value)
+            del found[name]
         else:
-            found[name] = value
+            found[name] = merged(found[name], value) if isinstance(value, dict) else value
     return found
 
 

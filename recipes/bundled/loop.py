@@ -200,6 +200,9 @@ class Training:
                 average.save_snapshot(self.folder / "averages", self.step)
         return values
 
+    def _made_by(self) -> dict[str, int | str]:
+        return {"processes": self.accelerator.num_processes, "mixed precision": self.accelerator.mixed_precision}
+
     def _weights(self) -> dict[str, Tensor]:
         return {name: value for name, value in self.module.named_parameters() if value.requires_grad}
 
@@ -210,7 +213,7 @@ class Training:
                 "optimizer": state_tensors(self.optimizers),
                 **{f"average-{average.width:g}": average.tensors for average in self.averages},
             }
-            state = {"processes": self.accelerator.num_processes, "schedule": vars(self.schedule)}
+            state = {**self._made_by(), "schedule": vars(self.schedule)}
             save_checkpoint(self.folder, Checkpoint(self.step, tensors, state), self.schedule.keep)
             if self.validate is not None:
                 self._validate(self.validate)
@@ -244,11 +247,10 @@ class Training:
                 for name, value in checkpoint.tensors[f"average-{average.width:g}"].items():
                     average.tensors[name].copy_(value)
             self.step = checkpoint.step
-            made_by = checkpoint.state["processes"]
-            if made_by != self.accelerator.num_processes:
-                self.accelerator.print(
-                    f"{place.name} was made by {made_by} processes: this run will differ from one that was never cut"
-                )
+            for name, own in self._made_by().items():
+                if checkpoint.state.get(name, own) != own:
+                    words = f"{place.name} was made with {checkpoint.state[name]} {name}, not {own}"
+                    self.accelerator.print(f"{words}: this run will differ from one that was never cut")
             self.accelerator.print(f"resumed {place} at step {self.step}", flush=True)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:

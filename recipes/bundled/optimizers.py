@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 
 def has_bfloat16() -> bool:
-    """Whether the device computes in bfloat16. Processors that emulate it take ten times as long as in float32."""
-    return torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
+    """Whether the device computes in bfloat16. Those that emulate it are several times slower than in float32."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported()
 
 
 def orthogonalized(grad: Tensor, coefficients: Sequence[float], steps: int, eps: float) -> Tensor:

@@ -79,7 +79,7 @@ COLLAGES = World(
         **_both(collages.bundled_assets().kinds, collages.SIZES),
     },
 )
-WORLDS = {world.name: world for world in (SCENES, COLLAGES) if world.name in CONFIG["worlds"]}
+WORLDS = {name: {"scene": SCENES, "collage": COLLAGES}[name] for name in CONFIG["worlds"]}
 
 
 def labels() -> dict[str, list[str]]:

@@ -85,7 +85,8 @@ class Rows:
 
     def beside(self, method: str, floor: str) -> str:
         """The row of real or enlarged samples that a method is compared with: of its own sampling, if there is one."""
-        own = f"{floor}, {method.partition(', ')[2]}"
+        sampling = method.removesuffix(" steps").split(", ")[1:2]
+        own = ", ".join([floor, *sampling])
         return own if own in self.records else floor
 
     def told(self, first: str, second: str, figure: str) -> Told | None:
@@ -94,6 +95,8 @@ class Rows:
         if self.missing(first, second, floor) or not _has(self.records, (first, second, floor), figure):
             return None
         own, other, real = (self.records[name] for name in (first, second, floor))
+        if self.beside(second, REAL) != floor or not _numbers(own) & _numbers(other):
+            return None
         if figure in KERNELS:
             points, others = _points(figure, own, other)
             least = _points(figure, real, own, other)[0]
@@ -132,13 +135,8 @@ def signed(value: float) -> str:
 
 
 def p_of(comparison: Comparison) -> str:
-    """The p-value of a comparison as text."""
-    return p_text(comparison.p)
-
-
-def p_text(p: float) -> str:
-    """A p-value to three decimals."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    """The p-value as text, "< 0.001" if it is that small."""
+    return "< 0.001" if comparison.p < 0.001 else f"{comparison.p:.3f}"
 
 
 def _has(records: dict[str, list[PerPicture]], methods: tuple[str, ...], figure: str) -> bool:

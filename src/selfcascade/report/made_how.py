@@ -22,17 +22,21 @@ def conditions(experiments: Path) -> str:
         ValueError: A result cannot be read.
     """
     counts: dict[str, int] = {}
-    lines = []
+    lines, unknown = [], 0
     for path in sorted(path for place in PLACES for path in experiments.glob(f"*/{place}/*/seed-*/*.json")):
         result = read_result(path)
         counts[protocol_of(result)] = counts.get(protocol_of(result), 0) + 1
-        differs = unlike(result, _present_weights(result))
+        present = _present_weights(result)
+        unknown += bool(_weights_of(result) - set(present))
+        differs = unlike(result, present)
         if differs is not None:
             lines.append([f"`{path.relative_to(experiments)}`", differs])
     words = ", ".join(f"{count} of {name}" for name, count in sorted(counts.items()))
     text = f"{words}. {WHICH.format(old=OLD, now=PROTOCOL)}"
+    if unknown:
+        text += f"\nThe weights of {unknown} results are not here, and were not compared.\n"
     if not lines:
-        return f"{text}\nThe present code and weights would make all that say how they were made.\n"
+        return f"{text}\nNo result is known to differ from what the present code and weights would make.\n"
     return f"{text}\n\n{markdown(['made otherwise than now; delete it and make it again', 'by'], lines)}\n"
 
 
@@ -63,6 +67,11 @@ LADDER = """{pictures} real renders of {side} pixels, damaged (`python experimen
 Noise and mesh: standard deviation and amplitude, of 1. Shreds: strips moved by that share of the width. Repeats: the
 picture so many times a side. A figure that a kind of damage does not move cannot see that flaw.
 """
+
+
+def _weights_of(result: dict[str, Any]) -> set[str]:
+    """Files that the result names; weights that it was trained with are in none."""
+    return set((result.get("made_by") or {}).get("weights", {})) - {"trained"}
 
 
 def _present_weights(result: dict[str, Any]) -> dict[str, str]:

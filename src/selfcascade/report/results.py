@@ -159,7 +159,7 @@ def read_tables(experiments: Path, settings: ReportConfig, may_lack: bool = Fals
     """
     suites = {path.parent.name for path in experiments.glob("*/results")}
     tables = {suite: _own_rows(experiments / suite, settings) for suite in suites}
-    tested = {path.parent for path in experiments.glob("*/test") if paper_rows(path.parent.name)}
+    tested = {path.parent for path in experiments.glob("*/test") if _is_shown(path.parent.name, settings)}
     tables |= {suite.name: rows for suite in tested if (rows := _own_rows(suite, settings, "test"))}
     for table, borrowed in settings.borrowed.items():
         rows = tables.setdefault(table, [])
@@ -176,6 +176,11 @@ def read_tables(experiments: Path, settings: ReportConfig, may_lack: bool = Fals
     if not shown and not may_lack:
         raise ValueError(f"experiments {str(experiments)!r} hold no results; make them with `selfcascade evaluate`")
     return shown
+
+
+def _is_shown(suite: str, settings: ReportConfig) -> bool:
+    """Whether results on test captions stand among the tables too, with their pictures."""
+    return bool(paper_rows(suite)) or suite in settings.page
 
 
 def read_splits(experiments: Path, settings: ReportConfig) -> dict[str, list[Row]]:
