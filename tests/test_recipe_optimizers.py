@@ -25,7 +25,7 @@ def train(model: nn.Module, optimizers: list[torch.optim.Optimizer], steps: int,
 
 @pytest.mark.parametrize("native", [True, False])
 def test_a_convolution_steps_as_its_matrix_does(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("optimizers.has_bfloat16", lambda: native)
+    monkeypatch.setattr("optimizers.has_bfloat16", lambda device: native)
     convolution, matrix = nn.Parameter(torch.randn(6, 4, 3, 3)), nn.Parameter(torch.empty(6, 36))
     matrix.data.copy_(convolution.data.reshape(6, 36))
     ours, theirs = Muon([convolution], 0.02, 0.1), torch.optim.Muon([matrix], lr=0.02, weight_decay=0.1)
@@ -40,7 +40,7 @@ def test_a_convolution_steps_as_its_matrix_does(native: bool, monkeypatch: pytes
 
 @pytest.mark.parametrize("native", [True, False])
 def test_a_step_is_near_the_nearest_orthogonal_matrix(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("optimizers.has_bfloat16", lambda: native)
+    monkeypatch.setattr("optimizers.has_bfloat16", lambda device: native)
     for shape in ((16, 40), (40, 16), (12, 12)):
         weight = nn.Parameter(torch.zeros(shape))
         weight.grad = torch.randn(shape, generator=torch.Generator().manual_seed(0))

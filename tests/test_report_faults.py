@@ -100,3 +100,12 @@ def test_a_share_of_all_or_no_clips_has_an_interval() -> None:
     lines = seeds_table([Row("direct", [result, none])]).splitlines()
     assert lines[-2].startswith("| direct | 0 | 20 | 100 (84 to 100) |")
     assert lines[-1].startswith("| direct | 1 | 20 | 0 (0 to 16) |")
+
+
+def test_worlds_pair_suites_that_exist(tmp_path: Path) -> None:
+    (tmp_path / "table1").mkdir()
+    (tmp_path / "report.json").write_text(json.dumps({"worlds": {"table1": "colages-4x"}}))
+    with pytest.raises(ValueError, match=r"worlds in .*report\.json must pair suites in .*, and has colages-4x"):
+        read_config(tmp_path)
+    (tmp_path / "colages-4x").mkdir()
+    assert read_config(tmp_path).worlds == {"table1": "colages-4x"}

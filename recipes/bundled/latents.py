@@ -15,8 +15,8 @@ import torch
 from diffusers import AutoencoderKL
 
 from common import BUNDLED, CONFIG, DEVICE, RUNS, as_images, write_array
-from optimizers import has_bfloat16
 from pictures import load, path_of, shards
+from selfcascade.base_models.precision import has_bfloat16
 from selfcascade.media.images import file_sha256
 
 GROUPS = list(CONFIG["base"]["shares"]["groups"])
@@ -45,7 +45,7 @@ def load_autoencoder() -> AutoencoderKL:
 def encode(vae: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
     """Latents (N, C, h, w) float16, of unit variance, of pictures (N, H, W, 3) uint8."""
     rows, count = [], max(1, BATCH_PIXELS // pictures[0, ..., 0].size)
-    with torch.autocast(DEVICE.type, dtype=torch.bfloat16, enabled=has_bfloat16()):
+    with torch.autocast(DEVICE.type, dtype=torch.bfloat16, enabled=has_bfloat16(str(DEVICE))):
         for start in range(0, len(pictures), count):
             batch = as_images(pictures[start : start + count]).to(DEVICE)
             mode = vae.encode(batch).latent_dist.mode().float()

@@ -20,7 +20,8 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from averages import TRACKED, PowerAverage
-from optimizers import has_bfloat16, restore_state, state_tensors
+from optimizers import restore_state, state_tensors
+from selfcascade.base_models.precision import has_bfloat16
 from selfcascade.training.checkpoints import (
     Checkpoint,
     CheckpointError,
@@ -122,7 +123,7 @@ class Training:
         kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
         # Stated explicitly, since otherwise several processes on CPUs do not form a group.
         only_cpu = not torch.cuda.is_available()
-        precision = mixed_precision or ("bf16" if has_bfloat16() else "no")
+        precision = mixed_precision or ("bf16" if has_bfloat16("cpu" if only_cpu else "cuda") else "no")
         self.accelerator = Accelerator(cpu=only_cpu, mixed_precision=precision, kwargs_handlers=[kwargs])
         world = self.accelerator.num_processes
         if schedule.batch_size % world or world > SEEDS_PER_STEP:

@@ -13,12 +13,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-
-def has_bfloat16() -> bool:
-    """Whether the device computes in bfloat16. Those that emulate it are several times slower than in float32."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported()
+from selfcascade.base_models.precision import has_bfloat16
 
 
 def orthogonalized(grad: Tensor, coefficients: Sequence[float], steps: int, eps: float) -> Tensor:
@@ -59,7 +54,7 @@ class Muon(torch.optim.Muon):
         """Runs a step on the weights' gradients."""
         for weight, matrix in zip(self.weights, self.matrices, strict=True):
             matrix.grad = None if weight.grad is None else weight.grad.reshape(matrix.shape)
-        if has_bfloat16():
+        if has_bfloat16(str(self.weights[0].device)):
             return super().step(closure)
         with patch("torch.optim._muon._zeropower_via_newtonschulz", orthogonalized):
             return super().step(closure)

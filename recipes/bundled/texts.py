@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from common import CONFIG, DEVICE
-from optimizers import has_bfloat16
+from selfcascade.base_models.precision import has_bfloat16
 from worlds import WORLDS, World, labels
 
 EXTRA_WORDS = ", . a picture photo of"
@@ -51,7 +51,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """The text encoder with fresh weights."""
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     config = CLIPTextConfig(vocab_size=len(tokenizer), **special, **CONFIG["text_encoder"])
-    if DEVICE.type == "cpu" and has_bfloat16():
+    if DEVICE.type == "cpu" and has_bfloat16("cpu"):
         config._attn_implementation = "eager"  # its backward pass in bfloat16 is far slower fused, on CPUs
     return CLIPTextModel(config)
 

@@ -85,8 +85,7 @@ class Rows:
 
     def beside(self, method: str, floor: str) -> str:
         """The row of real or enlarged samples that a method is compared with: of its own sampling, if there is one."""
-        sampling = method.removesuffix(" steps").split(", ")[1:2]
-        own = ", ".join([floor, *sampling])
+        own = ", ".join([floor, *method.split(", ")[1:2]])
         return own if own in self.records else floor
 
     def told(self, first: str, second: str, figure: str) -> Told | None:

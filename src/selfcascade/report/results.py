@@ -134,13 +134,17 @@ def read_config(experiments: Path) -> ReportConfig:
     """Reads the settings from `report.json` in the folder of suites; defaults if there is none.
 
     Raises:
-        ValueError: The file cannot be read.
+        ValueError: The file cannot be read, or pairs suites that do not exist.
     """
     path = experiments / "report.json"
     try:
-        return ReportConfig(**read_object(path, "settings")) if path.is_file() else ReportConfig()
+        settings = ReportConfig(**read_object(path, "settings")) if path.is_file() else ReportConfig()
     except (ValidationError, TypeError) as error:
         raise ValueError(f"settings {path} cannot be read: {error}") from error
+    unknown = [suite for pair in settings.worlds.items() for suite in pair if not (experiments / suite).is_dir()]
+    if unknown:
+        raise ValueError(f"worlds in {path} must pair suites in {experiments}, and has {', '.join(unknown)}")
+    return settings
 
 
 def read_tables(experiments: Path, settings: ReportConfig, may_lack: bool = False) -> dict[str, list[Row]]:

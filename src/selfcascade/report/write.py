@@ -28,7 +28,7 @@ CURVES, FREE = "training-curves", ("tuning-free", "K600-rgb")
 FREE_OF_CLIPS, CLIPS_SHOWN = "self-cascade-rgb", 2
 HEAD = """# Results
 
-`make report` writes this page from the JSON files in `experiments/*/results`. [Evaluation](../evaluation.md) defines
+`make report` writes this page from the results in `experiments`. [Evaluation](../evaluation.md) defines
 the figures. **Ours are for the bundled model on procedural scenes. The paper's, in italics below ours, are for Stable
 Diffusion 2.1 on LAION-5B: another model, other data, other detectors.** Compare only the *order* of the methods.
 [index.html](index.html) shows the pictures of all methods side by side, and enlarges them.
