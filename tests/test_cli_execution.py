@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from command_line import record, refuse, succeed
+from selfcascade.base_models.precision import has_bfloat16
 
 pytestmark = pytest.mark.usefixtures("workplace")
 SMALL = ["--steps", "3", "--preset", "paper", "--scale", "2"]
@@ -26,7 +27,7 @@ def test_channels_last_differs_by_rounding(quick_model: str) -> None:
 
 
 def test_autocast_differs_by_the_rounding_of_bfloat16(quick_model: str) -> None:
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if not has_bfloat16("cpu"):
         pytest.skip("this CPU does not compute in bfloat16")
     distance = abs(picture(quick_model, "--autocast") - picture(quick_model))
     assert 0 < distance.mean() < 1 and distance.max() <= 16  # its numbers have 8 bits, and the steps add up

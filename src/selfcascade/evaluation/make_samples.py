@@ -19,6 +19,7 @@ from torch import Tensor
 
 from selfcascade.base_models import family_of
 from selfcascade.base_models.family import denoiser
+from selfcascade.base_models.precision import has_bfloat16
 from selfcascade.cascade import Size
 from selfcascade.evaluation.parts import in_parts
 from selfcascade.evaluation.prompts import GROUP, PromptSet
@@ -256,19 +257,14 @@ def weights_digest(module: torch.nn.Module | None) -> str:
     return digest.hexdigest()
 
 
-def samples_in_bfloat16(pipe: Any) -> bool:
-    """Whether `reduced_precision` changes anything on the pipeline's device."""
-    return torch.device(pipe.device).type != "cpu" or torch.cpu._is_avx512_bf16_supported()
-
-
 @contextlib.contextmanager
 def reduced_precision(pipe: Any) -> Iterator[None]:
     """Runs the U-Net in bfloat16 by autocast within this context: half the time; figures stay within their error.
 
-    Processors without bfloat16 arithmetic would emulate it at twice the time of float32; there nothing changes.
+    Nothing changes where bfloat16 would be emulated; on processors that takes twice the time of float32.
     """
     unet = denoiser(pipe)
-    if not samples_in_bfloat16(pipe):
+    if not has_bfloat16(str(pipe.device)):
         yield
         return
     held = vars(unet).get("forward")

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from selfcascade.base_models.family import denoiser
+from selfcascade.base_models.precision import has_bfloat16
 from selfcascade.cascade import Size
-from selfcascade.evaluation.make_samples import samples_in_bfloat16
 from selfcascade.evaluation.parts import Parts
 from selfcascade.evaluation.per_picture import PerPicture, per_picture
 from selfcascade.evaluation.provenance import levels_of, made_by, preset_name, weight_files
@@ -66,6 +66,6 @@ def how_made(
     dtype = str(denoiser(pipe).dtype).removeprefix("torch.")
     method = TUNED if upsamplers is not None and sampling.method == CASCADE else sampling.method
     preset = preset_name(pipe, sampling, upsamplers)
-    made = made_by(method, preset, weights, torch.device(pipe.device), dtype, samples_in_bfloat16(pipe))
+    made = made_by(method, preset, weights, torch.device(pipe.device), dtype, has_bfloat16(str(pipe.device)))
     levels = levels_of(pipe, sampling, upsamplers)
     return {**made, **({"K": levels} if levels else {})}
