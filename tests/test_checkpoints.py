@@ -34,6 +34,14 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("keep", range(1, 8))
+def test_as_many_are_kept_as_asked_for(tmp_path: Path, keep: int) -> None:
+    for step in range(1, 11):
+        save_checkpoint(tmp_path, checkpoint_at(step), keep=keep)
+        expected = [f"checkpoint-{one:06d}" for one in range(max(1, step - keep + 1), step + 1)]
+        assert [path.name for path in list_checkpoints(tmp_path)] == expected
+
+
 def test_the_newest_are_kept_and_the_same_step_can_be_saved_again(tmp_path: Path) -> None:
     for step in (1, 2, 10, 9):
         save_checkpoint(tmp_path, checkpoint_at(step), keep=2)

@@ -2,17 +2,21 @@
 
 # pyright: reportPrivateImportUsage=false
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import ControlNetModel
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from cascade_runs import SD
 from command_line import WITH_MODEL, record, refuse, run, succeed
 from selfcascade import load_model
+from selfcascade.loading.additions import call_keywords, with_controlnet
+from selfcascade.loading.named_files import check_files
+from selfcascade.options import Options
 from tiny.saved_plugins import save_plugins
 from tiny.single_files import save_single_file
 
@@ -118,3 +122,31 @@ def test_a_file_that_changed_or_is_gone_is_said_before_a_model_is_loaded(additio
 def test_what_cannot_be_used_is_refused_in_a_line(options: list[str], words: str, additions: Path) -> None:
     given = [one.format(additions) for one in options]
     assert words in refuse("generate", "a house", "--model", "owner/missing", *given)
+
+
+@pytest.mark.parametrize("kind", ["lora", "controlnet", "ip-adapter"])
+def test_a_batch_does_not_go_on_with_another_file_of_the_same_name(kind: str, additions: Path) -> None:
+    changed = {"lora": "style.safetensors", "controlnet": "shown.png", "ip-adapter": "shown.png"}[kind]
+    for place in additions.iterdir():
+        (shutil.copytree if place.is_dir() else shutil.copy)(place, place.name)
+    Path("rows.jsonl").write_text('{"prompt": "a house"}\n')
+    command = ["batch", "rows.jsonl", "--output", "out", *WITH_MODEL, *SMALL, *(one.format(".") for one in ADDED[kind])]
+    succeed(*command)
+    succeed(*command)
+    if changed == "shown.png":
+        Image.new("RGB", (128, 128), "red").save(changed)
+    else:
+        state = load_file(changed)
+        save_file({name: 2 * value for name, value in state.items()}, changed)
+    assert f"'{changed}' is another file than it was (its SHA-256 differs)" in refuse(*command)
+
+
+def test_a_control_picture_that_changes_during_a_run_is_refused(additions: Path) -> None:
+    shutil.copy(additions / "shown.png", "shown.png")
+    pipe = with_controlnet(SD.build(), str(additions / "controlnet"))
+    options = Options(model="sd", controlnet=str(additions / "controlnet"), control_image="shown.png")
+    options = check_files(options)
+    assert set(call_keywords(pipe, options)) == {"image"}
+    Image.new("RGB", (128, 128), "red").save("shown.png")
+    with pytest.raises(ValueError, match="is not the file that was recorded"):
+        call_keywords(pipe, options)

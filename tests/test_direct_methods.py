@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate
+from transformers import CLIPConfig, CLIPImageProcessor
 
-from cascade_runs import SD, seeded
+from cascade_runs import QUICK, SD, seeded
 from selfcascade import METHODS, SelfCascade
 from selfcascade.base_models.stage_scheduler import matched_step
 from selfcascade.methods.hidiffusion import attending_in_windows
@@ -26,6 +28,7 @@ from selfcascade.methods.scalecrafter import (
     redilating,
 )
 from selfcascade.methods.unet_layers import convolution_levels, spatial_attention
+from tiny import TINY
 
 
 def spread_kernel(kernel: Tensor, by: int) -> Tensor:
@@ -236,3 +239,46 @@ def test_lanczos_is_the_base_sample_enlarged() -> None:
     expected = small.resize((256, 256), Image.Resampling.LANCZOS)
     assert made.images[0].size == (256, 256) and len(made.stages) == 1
     assert np.abs(np.asarray(made.images[0], float) - np.asarray(expected, float)).mean() < 1.0
+
+
+def with_safety_checker(pipe: Any, flags: bool) -> Any:
+    """The pipeline with diffusers' own checker, small, whose thresholds nothing or everything passes."""
+    vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = CLIPConfig(vision_config={**vision, "image_size": 32, "patch_size": 16}, projection_dim=8)
+    checker = StableDiffusionSafetyChecker(config)
+    for name in ("concept_embeds_weights", "special_care_embeds_weights"):
+        getattr(checker, name).data.fill_(-2.0 if flags else 2.0)
+    sides = {"height": 32, "width": 32}
+    extractor = CLIPImageProcessor(size=sides, crop_size=sides)
+    return type(pipe)(**{**pipe.components, "safety_checker": checker, "feature_extractor": extractor})
+
+
+@pytest.mark.parametrize("flags", [True, False])
+@pytest.mark.parametrize("method", ["direct", "lanczos", "self-cascade"])
+def test_the_safety_checker_sees_the_pictures_of_each_method(method: str, flags: bool) -> None:
+    given: dict[str, Any] = {
+        "height": 128,
+        "width": 128,
+        "num_inference_steps": 2,
+        "native_size": QUICK.native,
+        "output_type": "np",
+    }
+    plain = METHODS[method](QUICK.build(), "a house", generator=seeded(), **given)
+    out = METHODS[method](with_safety_checker(QUICK.build(), flags), "a house", generator=seeded(), **given)
+    assert plain.nsfw_content_detected is None and out.nsfw_content_detected == [flags]
+    assert np.array_equal(out.images, np.zeros_like(plain.images) if flags else plain.images)
+
+
+def test_an_enlarged_picture_has_the_watermark_of_the_pipeline() -> None:
+    class Inverted:
+        """A watermark that shows."""
+
+        def apply_watermark(self, pixels: Tensor) -> Tensor:
+            return -pixels
+
+    pipe = TINY["stable-diffusion-xl"].build()
+    given: dict[str, Any] = {"height": 128, "width": 128, "num_inference_steps": 2, "output_type": "np"}
+    plain = METHODS["lanczos"](pipe, "a house", generator=seeded(), **given).images
+    pipe.watermark = Inverted()
+    marked = METHODS["lanczos"](pipe, "a house", generator=seeded(), **given).images
+    assert np.allclose(marked, 1 - plain, atol=1e-6)

@@ -12,6 +12,7 @@ from PIL import Image
 from cascade_runs import SD, SETTINGS, SMALL, run, seeded
 from selfcascade import METHODS, PRESETS, SelfCascade
 from tiny import TINY
+from tiny.variants import VARIANTS
 
 
 def state_of(pipe: Any) -> dict[str, Any]:
@@ -76,6 +77,39 @@ def test_the_pipeline_is_left_as_it_was(ending: str, monkeypatch: pytest.MonkeyP
     assert all(after["names"][name] is before["names"][name] for name in before["names"])
     assert all(after["scheduler"][name] is before["scheduler"][name] for name in before["scheduler"])
     assert torch.equal(pipe(**plain, generator=seeded(), return_dict=False)[0], picture)
+
+
+def test_a_failed_decoding_leaves_the_vae_in_its_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    family = TINY["stable-diffusion-xl"]
+    pipe = family.build().to(torch.float16)
+    pipe.vae.register_to_config(force_upcast=True)
+    decode, dtypes = pipe.vae.decode, list[torch.dtype]()
+
+    def out_of_memory(*args: Any, **kwargs: Any) -> Any:
+        dtypes.append(pipe.vae.dtype)
+        raise torch.OutOfMemoryError("as on a small card")
+
+    monkeypatch.setattr(pipe.vae, "decode", out_of_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        run(pipe, family, output_type="pt")
+    assert dtypes == [torch.float32] and pipe.vae.dtype == torch.float16
+    monkeypatch.setattr(pipe.vae, "decode", decode)
+    assert torch.isfinite(run(pipe, family, output_type="pt").images).all()
+    assert pipe.vae.dtype == torch.float16
+
+
+def test_a_failed_callback_leaves_the_attention_processors_of_a_pag_pipeline() -> None:
+    family = VARIANTS["StableDiffusionPAGPipeline"]
+    pipe: Any = family.build()
+    before = dict(pipe.unet.attn_processors)
+
+    def failing(pipe: Any, step: int, timestep: Any, kwargs: dict) -> dict:
+        assert pipe.unet.attn_processors != before  # they are in place now
+        raise RuntimeError("from the callback")
+
+    with pytest.raises(RuntimeError, match="from the callback"):
+        run(pipe, family, callback_on_step_end=failing)
+    assert pipe.unet.attn_processors == before
 
 
 def test_pictures_of_an_interrupted_cascade_pass_the_safety_checker() -> None:

@@ -21,6 +21,7 @@ from selfcascade import FeatureUpsamplers
 from selfcascade.data import ScenesSource, Stream
 from selfcascade.training import Trainer, TrainingConfig
 from selfcascade.training.checkpoints import CheckpointError, list_checkpoints, load_checkpoint
+from selfcascade.training.loop import HELD_OUT
 from selfcascade.training.objective import DiffusionObjective, FlowObjective, draw, objective_of
 from selfcascade.training.tensor_cache import FeatureCache, content_of
 from selfcascade.training.trainables import make_trainable
@@ -83,6 +84,7 @@ CASES: dict[str, dict[str, Any]] = {
         "lr_scheduler": "cosine",
         "lr_warmup_steps": 2,
         "snr_gamma": 5.0,
+        "logging_steps": 4,
     },
     "lora": {"method": "lora"},
 }
@@ -103,6 +105,21 @@ def test_a_resumed_run_equals_an_uninterrupted_one_at_three_cut_points(tmp_path:
     assert curves[0] == curves[1]
     last = [load_checkpoint(list_checkpoints(run.config.folder)[-1]) for run in (resumed, whole)]
     assert all(equal(dict(last[0].tensors[part]), dict(last[1].tensors[part])) for part in last[0].tensors)
+
+
+def test_a_run_that_is_longer_already_is_refused(tmp_path: Path) -> None:
+    whole = trained(tmp_path)
+    words = "max_train_steps is 4, and checkpoint-000006 has more; give at least 6"
+    with pytest.raises(ValueError, match=words):
+        trained(tmp_path, max_train_steps=4, resume_from_checkpoint="latest")
+    shorter = trained(tmp_path, max_train_steps=4, resume_from_checkpoint="checkpoint-000004")
+    assert shorter.step == 4 and not equal(weights(shorter), weights(whole))
+
+
+def test_held_out_losses_have_draws_of_their_own() -> None:
+    trained_on = [draw([sample], 0, (1, 8, 8), 700, 1000)[0] for sample in range(4)]
+    held_out = [draw([HELD_OUT + sample], 0, (1, 8, 8), 700, 1000)[0] for sample in range(4)]
+    assert not any(torch.equal(one, other) for one in trained_on for other in held_out)
 
 
 def test_an_earlier_checkpoint_can_be_named(tmp_path: Path) -> None:

@@ -53,6 +53,24 @@ def replacing_attributes(owner: object, attributes: Mapping[str, object]) -> Gen
 
 
 @contextlib.contextmanager
+def restored_on_failure(denoiser: Any, vae: Any) -> Generator[None]:
+    """Restores a denoiser's attention processors and a VAE's precision if an exception ends this context.
+
+    Pipelines with PAG change the former during a call, and SDXL's the latter; an exception keeps them from undoing it.
+    """
+    processors, dtype = dict(getattr(denoiser, "attn_processors", {})), getattr(vae, "dtype", None)
+    try:
+        yield
+    except BaseException:
+        now = getattr(denoiser, "attn_processors", {})
+        if any(now.get(name) is not own for name, own in processors.items()):
+            denoiser.set_attn_processor(processors)  # it empties the mapping
+        if dtype is not None and vae.dtype != dtype:
+            vae.to(dtype)
+        raise
+
+
+@contextlib.contextmanager
 def hooks_in_place(handles: Iterable[RemovableHandle]) -> Generator[None]:
     """Keeps hooks on their modules within this context, and removes them afterwards.
 

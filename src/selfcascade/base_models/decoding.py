@@ -35,16 +35,27 @@ def decode_latents(family: Family, z: Tensor, output_type: str, chunk: int | Non
         return Decoded(z)
     if family.framewise:
         return Decoded(decode_clips(family, z, output_type, chunk))
-    pipe, pixels = family.pipe, family.decode(z).float()
+    return checked_pictures(family, family.decode(z).float(), output_type)
+
+
+def checked_pictures(family: Family, pixels: Tensor, output_type: str) -> Decoded:
+    """Pixels in the requested output type, with the pipeline's watermark, or black where its safety checker objects.
+
+    Args:
+        family: The pipeline's family.
+        pixels: (B, 3, H, W), or for video (B, 3, F, H, W), float32 about [-1, 1].
+        output_type: "pil", "np" or "pt".
+    """
+    pipe: Any = family.pipe
     if family.video:
         return Decoded(family.shown(pixels, output_type))
     flagged: list[bool] | None = None
     if getattr(pipe, "safety_checker", None) is not None:
         pixels, flagged = pipe.run_safety_checker(pixels, pixels.device, family.denoiser.dtype)
-    shown = (
-        [True] * len(pixels) if flagged is None else [not flag for flag in flagged]
-    )  # flagged ones are black already
-    return Decoded(family.shown(pixels, output_type, shown), flagged)
+    if getattr(pipe, "watermark", None) is not None:
+        pixels = pipe.watermark.apply_watermark(pixels)
+    clean = [True] * len(pixels) if flagged is None else [not flag for flag in flagged]  # the others are black already
+    return Decoded(family.shown(pixels, output_type, clean), flagged)
 
 
 def as_asked(pictures: object, output_type: str) -> object:

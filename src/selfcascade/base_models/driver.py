@@ -12,7 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfcascade.base_models.borrowing import plain_class, remembering, replacing_attributes, stage_attributes
+from selfcascade.base_models.borrowing import (
+    plain_class,
+    remembering,
+    replacing_attributes,
+    restored_on_failure,
+    stage_attributes,
+)
 from selfcascade.base_models.decoding import Decoded, as_asked, decode_clips
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.finite import check_finite
@@ -252,7 +258,9 @@ class PipelineBaseModel:
         if self.encode_prompt is not None:
             lent["encode_prompt"] = self.encode_prompt
         scheduler.generator = self.request.generator
-        with replacing_attributes(self.pipe, lent), seeded_by(scheduler.generator, self.pipe._execution_device):
+        drawing = seeded_by(scheduler.generator, self.pipe._execution_device)
+        restored = restored_on_failure(self.family.denoiser, self.family.vae)
+        with replacing_attributes(self.pipe, lent), drawing, restored:
             call = plain_class(type(self.pipe)).__call__
             return call(self.pipe, **{**self._stage_arguments(scheduler, stage), **more})
 

@@ -26,6 +26,7 @@ FORMATS = ("tar", "files")
 MOST_TOLD = 3
 MOST_KINDS = 1000
 MODEL = "model_facts"
+FILES = "files_sha256"
 
 
 @dataclass(frozen=True)
@@ -202,8 +203,12 @@ def blocks_of(job: Job, plan: Plan, number: int, prompts: PromptFile) -> list[li
 def differences(job: Job, plan: Plan) -> Iterator[str]:
     """Describes each setting that differs from those of the existing batch."""
     ours = job.facts()
+    sums = ours.get(FILES) or {}, plan.facts.get(FILES) or {}
+    for path in sums[0]:
+        if path in sums[1] and sums[0][path] != sums[1][path]:  # batches of version 0.1 have none
+            yield f"{path!r} is another file than it was (its SHA-256 differs)"
     for name, value in ours.items():
-        if plan.facts.get(name) != value:
+        if name != FILES and plan.facts.get(name) != value:
             yield f"{name} is {shown(value)} and was {shown(plan.facts.get(name))}"
     if job.ending is not None and job.ending != plan.ending:
         yield f"files end in {job.ending} and ended in {plan.ending}"

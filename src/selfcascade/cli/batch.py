@@ -64,9 +64,11 @@ def batch(
 ) -> None:
     """Make a picture or clip of every row of PROMPTS, in shards that `train` reads; run again to continue."""
     from selfcascade.batch.on_processes import Part, run_on_processes
+    from selfcascade.loading.named_files import check_files
 
     options, _ = gather(given)
     check_method(options)
+    options = check_files(options)
     dotted = None if ending is None else f".{ending.removeprefix('.').lower()}"
     job = Job(prompts, output, options, rows_per_shard, batch_size, form, dotted)
     share = None if part is None else Part(*_fraction(part))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from selfcascade.base_models.named_schedulers import check_scheduler, scheduler_named
-from selfcascade.loading.named_files import find_folder_of, find_weights, split_scale
+from selfcascade.loading.named_files import checked_sum, find_folder_of, find_weights, split_scale
 from selfcascade.loading.reasons import reason_of
 from selfcascade.media.images import read_image
 from selfcascade.options import Options
@@ -46,8 +46,16 @@ def add_to(pipe: Any, options: Options) -> Any:
 
 
 def call_keywords(pipe: Any, options: Options) -> dict[str, Any]:
-    """Keywords for every call of a pipeline from `add_to`: the control picture and the IP-Adapter's picture."""
+    """Keywords for every call of a pipeline from `add_to`: the control picture and the IP-Adapter's picture.
+
+    Raises:
+        OptionError: A picture is not the one that the options record.
+    """
     keywords: dict[str, Any] = {}
+    for option in ("control_image", "ip_image"):
+        name = getattr(options, option)
+        if name is not None:
+            checked_sum(option, Path(name), options)  # a batch reads it for every block
     if options.control_image is not None:
         named = inspect.signature(pipe.__call__).parameters
         keywords["control_image" if "control_image" in named else "image"] = read_image(options.control_image)

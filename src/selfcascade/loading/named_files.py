@@ -105,13 +105,21 @@ def check_files(options: Options) -> Options:
     """
     sums: dict[str, str] = {}
     for option, path in _files(options):
-        sums[str(path)] = sha256_of(path)
-        recorded = (options.files_sha256 or {}).get(str(path))
-        if recorded not in (None, sums[str(path)]):
-            raise OptionError(
-                f"{{{option}}} {{found}} is not the file that was recorded (its SHA-256 differs)", found=repr(str(path))
-            )
+        sums[str(path)] = checked_sum(option, path, options)
     return options.changed(files_sha256=sums or None)
+
+
+def checked_sum(option: str, path: Path, options: Options) -> str:
+    """SHA-256 of an option's file.
+
+    Raises:
+        OptionError: It differs from the one that the options record.
+    """
+    found, recorded = sha256_of(path), (options.files_sha256 or {}).get(str(path))
+    if recorded not in (None, found):
+        words = "is not the file that was recorded (its SHA-256 differs)"
+        raise OptionError(f"{{{option}}} {{found}} {words}", found=repr(str(path)))
+    return found
 
 
 def _files(options: Options) -> Iterator[tuple[str, Path]]:

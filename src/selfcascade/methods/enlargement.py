@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from selfcascade.base_models.decoding import Decoded, checked_pictures
 from selfcascade.base_models.family import denoiser
 from selfcascade.base_models.finite import check_finite
 from selfcascade.base_models.resizing import lanczos
@@ -48,12 +49,11 @@ def finish(cascade: SelfCascade, output: SelfCascadeOutput, pixels: Tensor, outp
     """The output with this picture, (N, 3, ..., H, W) in [-1, 1], converted to the output type."""
     pixels, pipe = pixels.clamp(-1, 1), cascade.pipe
     check_finite(pixels, pipe, f"the picture of {Size(*pixels.shape[-2:])}")
-    if output_type == "latent":
-        with torch.no_grad():
-            made = cascade.family.encode(pixels).to(denoiser(pipe).dtype)
-    else:
-        processor = pipe.video_processor if cascade.family.video else pipe.image_processor
-        post = processor.postprocess_video if cascade.family.video else processor.postprocess
-        made = post(pixels.float(), output_type=output_type)
-    setattr(output, "frames" if cascade.family.video else "images", made)
+    with torch.no_grad():
+        if output_type == "latent":
+            made = Decoded(cascade.family.encode(pixels).to(denoiser(pipe).dtype))
+        else:
+            made = checked_pictures(cascade.family, pixels.float(), output_type)
+    setattr(output, "frames" if cascade.family.video else "images", made.pictures)
+    output.nsfw_content_detected = made.flagged
     return output

@@ -95,7 +95,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int | None = Non
     shutil.rmtree(replaced, ignore_errors=True)
     if keep is not None:
         others = [path for path in list_checkpoints(folder) if path != place]
-        for old in others[: len(others) - keep + 1]:
+        for old in others[: max(0, len(others) - keep + 1)]:
             # Renamed first: a kill during the removal must not leave half a checkpoint under its name.
             gone = old.with_name(old.name + PART)
             shutil.rmtree(gone, ignore_errors=True)

@@ -39,7 +39,7 @@ from selfcascade.training.trainables import TrainedUpsamplers, cast_frozen, make
 from selfcascade.upsamplers.base_unet import fingerprint
 
 MAX_SKIPPED = 50
-HELD_OUT = 2**40  # sample numbers from here on are never reached in training
+HELD_OUT = 2**31  # training's sample numbers are lower; 2**32 would be 0 to generators, which use 32 bits of a seed
 
 Validate = Callable[[int, Any, Any], dict[str, float]]
 
@@ -146,7 +146,7 @@ class Trainer:
         if config.report_to is not None:
             self.accelerator.init_trackers("selfcascade", config=config.flat())
         batches = self.lanes.batches(self.stream, config.train_batch_size, starts)
-        began, window, total = time.perf_counter(), 0, 0.0
+        began = time.perf_counter()
         if self.step and self.step % config.validation_steps == 0:
             self._validate()
         bar = tqdm(
@@ -158,14 +158,13 @@ class Trainer:
         with bar, self.stop, contextlib.closing(batches):  # type: ignore[type-var]
             while self.step < config.max_train_steps:
                 loss = self._optimizer_step(batches)
-                total, window = total + loss, window + 1
+                self.curve.take(loss)
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                 last = self.step == config.max_train_steps
                 if self.step % config.logging_steps == 0 or last:
                     seconds = time.perf_counter() - began
-                    self._log(loss=total / window, rate=float(self.rates.get_last_lr()[0]), seconds=seconds)
-                    window, total = 0, 0.0
+                    self._log(loss=self.curve.mean(), rate=float(self.rates.get_last_lr()[0]), seconds=seconds)
                 stopped = self._is_stopped()
                 if self.step % config.checkpointing_steps == 0 or last or stopped:
                     self._save()
@@ -239,7 +238,8 @@ class Trainer:
 
     def _save(self) -> None:
         places = self.lanes.positions(self.processes.gathered(self.positions))
-        keep, described = self.processes.is_main_process, self.trainable.described()
+        keep = self.processes.is_main_process
+        described = {**self.trainable.described(), "window": self.curve.window}
         checkpoint = self.state.checkpoint(self.step, places, self.data, keep, described)
 
         def write() -> None:

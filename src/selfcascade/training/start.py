@@ -102,7 +102,13 @@ def _resume(trainer: Trainer, wanted: str) -> list[Any] | None:
 
 def _restore(trainer: Trainer, checkpoint: Checkpoint, name: str) -> list[Any]:
     processes, config = trainer.processes, trainer.config
+    if checkpoint.step > config.max_train_steps:
+        raise ValueError(
+            f"max_train_steps is {config.max_train_steps}, and {name} has more; give at least {checkpoint.step}, or an "
+            f"earlier checkpoint as resume_from_checkpoint"
+        )
     positions = trainer.state.restore(checkpoint, name)
+    trainer.curve.window = checkpoint.state.get("window", [0, 0.0])
     earlier = checkpoint.state.get("data")
     change = None if earlier is None else Fingerprint(**trainer.data).change_from(earlier)
     if change is not None and not config.allow_changed_data:

@@ -87,7 +87,7 @@ class TrainingState:
             positions: The lanes' positions in the data.
             data: The data's fingerprint.
             keep: Whether this process needs the tensors; with sharded ones all processes must call this.
-            described: What it says of the trained module.
+            described: More facts, by name.
         """
         moments = {
             f"{index}/{key}": value
@@ -175,11 +175,28 @@ class TrainingState:
 
 
 class Curve:
-    """A run's figures, one JSON object per line."""
+    """A run's figures, one JSON object per line.
+
+    Attributes:
+        path: The file.
+        window: Number of steps since the last mean loss, and the sum of their losses.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.window: list[float] = [0, 0.0]
         self._unwritten = ""
+
+    def take(self, loss: float) -> None:
+        """Takes a step's loss into the window."""
+        count, total = self.window
+        self.window = [count + 1, total + loss]
+
+    def mean(self) -> float:
+        """The window's mean loss; the next window begins."""
+        count, total = self.window
+        self.window = [0, 0.0]
+        return total / count
 
     def add(self, step: int, figures: Mapping[str, float]) -> None:
         """Appends a row; if it cannot be written, it is kept until it can."""
