@@ -15,6 +15,8 @@ from PIL import Image
 
 from command_line import record, refuse, run, succeed
 from selfcascade.batch import work
+from selfcascade.batch.batch_plan import Plan
+from selfcascade.batch.output_folder import OutputFolder
 from selfcascade.cascade import Size
 from selfcascade.data import open_source
 
@@ -307,3 +309,34 @@ def test_a_dry_run_refuses_what_the_model_does_not_make(rows: Path) -> None:
     Path("rows.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b", "height": 8, "width": 8}\n')
     told = refuse("batch", "rows.jsonl", "--output", "out", "--model", "sd", "--dry-run")
     assert "line 2: target 8x8 is smaller than the native size 128x128" in told
+
+
+def test_a_process_that_is_late_with_a_shard_of_files_does_not_lose_it(
+    rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch("files", "--format", "files")
+    before = held("files")
+    plan = Plan.from_json(Path("files/plan.json").read_text(), "plan.json")
+    late, rename = OutputFolder(Path("files"), plan), Path.rename
+    late._unpack(0, set(), [[0], [1]])
+
+    def overtaken(self: Path, target: str | Path) -> Path:
+        moved = rename(self, target)
+        if Path(target).name == "earlier":  # the other one has published the same, and now removes the parts
+            shutil.rmtree("files/.parts/00000")
+        return moved
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", overtaken)
+        assert late.finish(0)
+    late.close()
+    assert held("files") == before and late.is_finished()
+
+
+def test_what_a_kill_leaves_of_an_unpacked_shard_is_removed(rows: Path) -> None:
+    batch("files", "--format", "files")
+    before = held("files")
+    Path("files/.parts/unpacked-x").mkdir()
+    Path("files/.parts/unpacked-x/000000000.png").write_bytes(b"half")
+    batch("files", "--format", "files")
+    assert held("files") == before

@@ -158,6 +158,22 @@ def test_guidance_is_noise_damped_at_four_times_a_side() -> None:
     assert not any("_conv_forward" in vars(module) for module in pipe.unet.modules())
 
 
+@torch.no_grad()
+def test_damped_guidance_keeps_the_branches_of_perturbed_attention_apart() -> None:
+    pipe: Any = SD.build()
+    x = torch.randn(1, 4, 32, 32, generator=seeded())[:, : pipe.unet.config.in_channels].repeat(6, 1, 1, 1)
+    x[1::2] *= 0.5  # two pictures: [u, u', c, c', p, p']
+    words = torch.randn(6, 6, pipe.unet.config.cross_attention_dim, generator=seeded(1))
+    pipe._guidance_scale = 5.0
+    vars(pipe)["do_perturbed_attention_guidance"] = True
+    with redilating(pipe, Factor(4.0, 4.0), 0.5):
+        damped = pipe.unet(x, 999, words).sample
+    strong = widened(pipe.unet, outer=False)(x, 999, words).sample[:2]
+    blind, *prompted = widened(pipe.unet, outer=True)(x, 999, words).sample.chunk(3)
+    expected = torch.cat([strong, *(strong + branch - blind for branch in prompted)])
+    torch.testing.assert_close(damped, expected, atol=1e-4, rtol=1e-4)
+
+
 def test_scalecrafter_refuses_what_it_cannot_dilate() -> None:
     pipe: Any = SD.build()
     sized = {"height": 256, "width": 256, "native_size": SD.native}

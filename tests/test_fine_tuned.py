@@ -64,3 +64,26 @@ def test_lent_weights_that_moved_meanwhile_are_given_back(name: str, fine_tuned:
     sampled(name, pipe, weights=fine_tuned[name], callback_on_step_end=move)
     after = pipe.unet.state_dict()
     assert after.keys() == before.keys() and all(torch.equal(after[key], value) for key, value in before.items())
+
+
+@pytest.mark.parametrize("name", ["full-ft", "lora"])
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"weights": "nowhere"}, "weights 'nowhere' hold no"),
+        ({"pivot_step": [700, 400]}, "pivot_step"),
+        ({"anchor": 0.5, "stage_scheduler": "nothing"}, "stage_scheduler"),
+    ],
+    ids=["weights", "pivot_step", "stage_scheduler"],
+)
+def test_what_cannot_be_done_is_refused_before_the_base_sample(
+    wrong: dict[str, Any], words: str, name: str, fine_tuned: dict[str, Path]
+) -> None:
+    pipe: Any = SD.shared()
+    hook = pipe.unet.register_forward_pre_hook(lambda *_: pytest.fail("something was computed"))
+    try:
+        with pytest.raises(ValueError, match=words):
+            sampled(name, pipe, **{"weights": fine_tuned[name], "in_cascade": True, **wrong})
+    finally:
+        hook.remove()
+    assert not getattr(pipe.unet, "peft_config", None)

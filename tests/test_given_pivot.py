@@ -48,6 +48,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "channels": (torch.zeros(1, 16, 8, 8), {}, "pivot must have 4 channels, as the model's latents have, not 16"),
     "prompts": (Z_0, {"prompt": ["a", "b", "c"]}, "pivot has 2 samples, and the call makes 3"),
     "copies": (Z_0, {"num_images_per_prompt": 3}, "pivot has 2 samples, and the call makes 3"),
+    "one for copies": (Z_0[:1], {"num_images_per_prompt": 2}, "pivot has 1 samples, and the call makes 2"),
     "one for several prompts": (Z_0[:1], {"prompt": ["a", "b"]}, "pivot has 1 samples, and the call makes 2"),
 }
 

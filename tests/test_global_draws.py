@@ -10,6 +10,9 @@ from torch import Tensor
 
 from cascade_runs import QUICK, run, seeded
 from schedulers import with_scheduler
+from selfcascade import SelfCascade
+from selfcascade.making import completed, make, make_together
+from selfcascade.options import Options
 from tiny import TINY, TinyPipeline
 from tiny.everything import CONTRACT
 
@@ -76,3 +79,36 @@ def test_each_picture_of_a_batch_gets_the_draws_of_its_own_generator() -> None:
     alone = [run(pipe, family, generator=seeded(seed)).images for seed in (1, 2)]
     both = run(pipe, family, num_images_per_prompt=2, generator=[seeded(1), seeded(2)]).images
     torch.testing.assert_close(both, torch.cat(alone), atol=1e-4, rtol=1e-4)
+
+
+class Restless(diffusers.DDIMScheduler):
+    """A scheduler that draws for the whole batch from the global generator."""
+
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        """DDIM's step, and noise."""
+        first, *others = super().step(*args, **{**kwargs, "return_dict": False})
+        return first + 0.1 * torch.randn_like(first), *others
+
+
+@pytest.mark.parametrize("kind", [Restless, diffusers.DDIMScheduler])
+def test_a_row_does_not_depend_on_those_that_it_is_made_with(kind: type[diffusers.DDIMScheduler]) -> None:
+    pipe: Any = QUICK.build()
+    pipe.scheduler = kind.from_config(pipe.scheduler.config)
+    cascade, side = SelfCascade(pipe, native_size=QUICK.native), 2 * QUICK.native[0]
+    given: dict[str, Any] = {"native_size": QUICK.native, "height": side, "width": side}
+    given |= {"num_inference_steps": 2, "preset": "paper"}
+    first, second = (completed(cascade, Options(prompt="a", seed=seed, **given)) for seed in (1, 2))
+    batches = list[int]()
+    hook = pipe.unet.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))
+    alone = make(cascade, first).latents
+    calls, passes = len(batches), batches[0]
+    for number, group in enumerate(([second, first], [first, second], [first, first])):
+        batches.clear()
+        made = make_together(cascade, group)[group.index(first)].latents
+        if kind is Restless:  # the first group has shown that it draws
+            assert all(map(torch.equal, made, alone))
+            assert batches[-2 * calls :] == [passes] * 2 * calls and (number == 0 or len(batches) == 2 * calls)
+        else:
+            assert all(torch.allclose(one, other, atol=1e-3) for one, other in zip(made, alone, strict=True))
+            assert batches == [2 * passes] * calls
+    hook.remove()

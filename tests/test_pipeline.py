@@ -331,6 +331,17 @@ def test_tiling_is_switched_for_the_call_only(monkeypatch: pytest.MonkeyPatch) -
     assert not pipe.vae.use_tiling
 
 
+@pytest.mark.parametrize(("wanted", "expected"), [(None, True), (True, True), (False, False)])
+def test_a_vae_that_works_in_tiles_already_can_be_told_not_to(wanted: bool | None, expected: bool) -> None:
+    pipe: Any = SMALL.build()
+    pipe.vae.enable_tiling()
+    seen = list[bool]()
+    hook = pipe.vae.decoder.register_forward_pre_hook(lambda *_: seen.append(pipe.vae.use_tiling))
+    run(pipe, SMALL, vae_tiling=wanted, output_type="pt")
+    hook.remove()
+    assert set(seen) == {expected} and pipe.vae.use_tiling
+
+
 def test_presets_and_methods() -> None:
     assert next(iter(PRESETS)) == "paper"
     paper = PRESETS["paper"]

@@ -25,14 +25,20 @@ def full_precision(vae: Any) -> Generator[Any]:
             vae.to(torch.float16)
 
 
+def in_tiles(vae: Any, wanted: bool | None, area: int) -> bool:
+    """Whether a call's VAE works in tiles: as `wanted`; None: if it does already, or a picture has a large area."""
+    return getattr(vae, "use_tiling", False) or area >= TILING_AREA if wanted is None else wanted
+
+
 @contextlib.contextmanager
 def tiling(vae: Any, wanted: bool) -> Generator[None]:
-    """The VAE decodes in tiles within this context, if `wanted` and supported; restored afterwards."""
-    switch = wanted and hasattr(vae, "enable_tiling") and not getattr(vae, "use_tiling", False)
+    """The VAE works in tiles within this context, or whole if not `wanted`, where it can; restored afterwards."""
+    now = bool(getattr(vae, "use_tiling", False))
+    switch = wanted != now and hasattr(vae, "enable_tiling")
     if switch:
-        vae.enable_tiling()
+        vae.enable_tiling() if wanted else vae.disable_tiling()
     try:
         yield
     finally:
         if switch:
-            vae.disable_tiling()
+            vae.enable_tiling() if now else vae.disable_tiling()

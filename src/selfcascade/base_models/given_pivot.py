@@ -59,7 +59,8 @@ def _request_for(request: Request, pivot: Tensor, family: Family) -> Request:
         if family.latent_frames(frames) != pivot.shape[2]:
             raise ValueError(f"num_frames is the pivot's, {held}, not {frames!r}; leave it out")
         request = replace(request, arguments={**request.arguments, "num_frames": frames})
-    if count in (request.prompts, request.prompts * copies):
+    # Many pipelines of clips pass over the number of clips per prompt.
+    if count == request.prompts * copies or (family.video and count == request.prompts):
         return request
     if request.prompts == copies == 1 and request.prompt is not None:
         return request.for_pictures(count, family.video)

@@ -39,6 +39,7 @@ from selfcascade.batch.remaining import Left
 from selfcascade.media.whole_files import temporary_file
 
 PLAN, PARTS, FAILURES = "plan.json", ".parts", "failed.jsonl"
+UNPACKED = "unpacked-"
 STATS_KIND = "selfcascade.shard"
 FACTS = re.compile(r"([0-9]{5,})_stats\.json")
 PART = re.compile(r"([0-9]{5,})\.([0-9]+)\.([0-9]+)\.tar")
@@ -154,8 +155,8 @@ class OutputFolder:
         """
         self.finish_whole()
         if self.is_finished():
-            for shard in self.seen()[1]:
-                remove(self._staging(shard))
+            for left in (*map(self._staging, self.seen()[1]), *(self.root / PARTS).glob(f"{UNPACKED}*")):
+                remove(left)
         return self.list_failures()
 
     def reopen(self, blocks: Callable[[int], list[list[int]]]) -> None:
@@ -234,8 +235,9 @@ class OutputFolder:
 
     def _unpack_to(self, shard: int, folder: Path, held: list[Held]) -> None:
         """Puts a folder of files in place; an existing one, complete or not, is replaced."""
-        self._staging(shard).mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._staging(shard), ignore_cleanup_errors=True) as place:
+        # Not in the shard's own folder of parts: another process that has just finished it removes that.
+        aside = {"dir": self.root / PARTS, "prefix": UNPACKED, "ignore_cleanup_errors": True}
+        with tempfile.TemporaryDirectory(**aside) as place:
             filled = Path(place) / "files"
             filled.mkdir()
             for one in held:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from selfcascade.base_models.autoencoders import tiling
 from selfcascade.base_models.frames import frames_at_once
 from selfcascade.cascade import Size
 from selfcascade.cost.forward import MeasuredNetwork, vae_decode, vae_encode
@@ -90,11 +91,12 @@ class PictureCoders:
 
     def seconds(self, codings: Sequence[Coding]) -> list[float]:
         """Seconds of each coding, from timed passes."""
-        taken = {
-            coder.role: coder.seconds({piece for one in codings if one.coder is coder for piece in one.pieces})
-            for coder in (self.decoder, self.encoder)
-            if any(one.coder is coder for one in codings)
-        }
+        with tiling(self.vae, False):  # the pieces are cut already
+            taken = {
+                coder.role: coder.seconds({piece for one in codings if one.coder is coder for piece in one.pieces})
+                for coder in (self.decoder, self.encoder)
+                if any(one.coder is coder for one in codings)
+            }
         return [sum(number * taken[one.coder.role][piece] for piece, number in one.pieces.items()) for one in codings]
 
     def _coding(self, coder: MeasuredNetwork, size: Size, tile_bytes: int) -> Coding:

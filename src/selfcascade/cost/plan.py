@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from selfcascade.base_models import family_of
-from selfcascade.base_models.autoencoders import TILING_AREA, full_precision
+from selfcascade.base_models.autoencoders import full_precision, in_tiles
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.last_timesteps import linear_sigmas
 from selfcascade.base_models.protocols import Pipeline
@@ -98,7 +98,7 @@ def estimate(
         native: Size that the model was trained at, for windows of local attention; None asks the family.
         arguments: Keywords for the pipeline's call, such as embeddings if it has no text encoder.
         family: A subclass of `selfcascade.Family` for this pipeline; None takes the one registered for its class.
-        vae_tiling: Whether the VAE works in tiles; None: from 2048 x 2048 pixels on.
+        vae_tiling: Whether the VAE works in tiles; None: if it does already, and from 2048 x 2048 pixels on.
         measures: The parts in which the call runs.
         timed: Whether seconds are estimated; without them no network runs.
 
@@ -248,7 +248,7 @@ def coders_of(family: Family, latents: torch.Size, last: Size, vae_tiling: bool 
         vae_tiling: See `estimate`.
     """
     vae, pipe = family.vae, family.pipe
-    tiled = vae.use_tiling or (last.area >= TILING_AREA if vae_tiling is None else vae_tiling)
+    tiled = in_tiles(vae, vae_tiling, last.area)
     if type(vae).__name__ == "AutoencoderKL" and getattr(pipe, "vae_scale_factor", None) == family.factor:
         return PictureCoders(pipe, vae, latents[0], latents[2] if family.video else None, tiled)
     return FamilyCoders(family, latents, tiled)

@@ -190,7 +190,7 @@ def make(
 
 
 def make_together(cascade: SelfCascade, group: Sequence[Options]) -> list[Made]:
-    """Makes several pictures or clips in one call of the pipeline.
+    """Makes several pictures or clips, in one call of the pipeline where it can (`made_alike`).
 
     Nearly all pixels differ by less than one 8-bit step from those of a picture made alone, because sums are computed
     in another order for another batch size.
@@ -199,7 +199,9 @@ def make_together(cascade: SelfCascade, group: Sequence[Options]) -> list[Made]:
         cascade: Model from `load`.
         group: Options from `completed` that differ in prompts and seeds only; all or none have a negative prompt.
     """
-    return _make(cascade, group, None, None)
+    from selfcascade.base_models.global_draws import made_alike
+
+    return made_alike(cascade.pipe, group, lambda part: _make(cascade, part, None, None))
 
 
 def _make(

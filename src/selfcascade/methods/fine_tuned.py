@@ -48,8 +48,10 @@ class FineTuned(Method):
         base = {name: value for name, value in arguments.items() if not is_of_cascade(name)}
         given = Options(**{name: value for name, value in arguments.items() if is_of_cascade(name)})
         request.cascade.chosen_preset(given)
-        if isinstance(given.pivot_upscaler, str):  # refused, like the preset, before the base sample is made
+        if isinstance(given.pivot_upscaler, str):
             arguments["pivot_upscaler"] = held_for(request.cascade.family, given.pivot_upscaler)
+        with self.lent(request.pipe, folder):  # refused, if at all, before the base sample is made
+            request.cascade.prepared(request.prompt, {**request.target._asdict(), **arguments})
         first = base_sample(request, base)
         pivot = first.stages[-1].latents
         with self.lent(request.pipe, folder):

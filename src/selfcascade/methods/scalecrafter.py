@@ -104,9 +104,10 @@ def redilating(pipe: Pipeline, scale: Factor, share: float) -> Generator[None]:
             own = _sample(module(*positional, **named))
         finally:
             state.plain_outside = False
-        unconditional = own.chunk(2)[0]
-        blind, prompted = _sample(output).chunk(2)
-        damped = torch.cat([unconditional, unconditional + prompted - blind])
+        perturbed = bool(getattr(pipe, "do_perturbed_attention_guidance", False))  # a third branch
+        blind, *prompted = _sample(output).chunk(2 + perturbed)
+        unconditional = own.chunk(2 + perturbed)[0]
+        damped = torch.cat([unconditional, *(unconditional + branch - blind for branch in prompted)])
         return (damped, *output[1:]) if isinstance(output, tuple) else type(output)(sample=damped)
 
     def convolve(module: nn.Conv2d, level: int, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

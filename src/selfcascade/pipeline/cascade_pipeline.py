@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast, overload
 
 import torch
 from torch import Tensor
 
-from selfcascade.base_models.autoencoders import TILING_AREA, tiling
+from selfcascade.base_models.autoencoders import in_tiles, tiling
 from selfcascade.base_models.decoding import decode_latents
 from selfcascade.base_models.driver import PipelineBaseModel, PipelineSample, StageContext
 from selfcascade.base_models.finite import checking_pixels
@@ -40,6 +40,9 @@ from selfcascade.pipeline.calls import (
 from selfcascade.pipeline.named_upscalers import upscaler_of
 from selfcascade.pipeline.planning import Planner, enlarged_size, sizes_from
 from selfcascade.upsamplers.skip_features import adding_skip_features, check_hookable
+
+# What a call needs to run: the base model, the stages that are left, what makes their pivot, and the options.
+Prepared = tuple[PipelineBaseModel, Sequence[Stage], Callable[[], PipelineSample] | None, Options]
 
 
 class SelfCascade(Planner):
@@ -117,7 +120,7 @@ class SelfCascade(Planner):
             generator: Source of all random numbers; a list gives each picture its own.
             output_type: "pil", "np", "pt" or "latent".
             return_dict: False returns the tuple (pictures, stages).
-            vae_tiling: Whether the last stage is decoded in tiles; None: from 2048 x 2048 pixels on.
+            vae_tiling: Whether the VAE works in tiles; None: if it does already, and from 2048 x 2048 pixels on.
             upsampler_scale: Strength of the feature upsamplers; None means 1, and 0 is the tuning-free version, bit
                 for bit.
             shared_noise: For video, the share in [0, 1] of the renoise variance that all frames have in common
@@ -132,16 +135,7 @@ class SelfCascade(Planner):
         Raises:
             ValueError: An argument is out of range or unknown.
         """
-        options, arguments = read_call(self.family, "__call__", given)
-        stages = self._plan(options)
-        request = Request(prompt, options.generator, options.output_type, arguments)
-        pivot = cast("Tensor", options.pivot)
-        after, request = taken_up(pivot, stages, request, self.family)
-        check_values(self.pipe, request, after)
-        base = self._base(request, options, stages)
-        check_has_pivot(options, stages)
-        start = None if options.pivot is None else lambda: base.resume(pivot, stages[0])
-        return self._run(base, after, start, options)
+        return self._run(*self.prepared(prompt, given))
 
     @overload
     def upscale(
@@ -228,6 +222,19 @@ class SelfCascade(Planner):
         pivot = functools.partial(image_pivot, self.family, request, pixels, *given_too)
         return self._run(base, stages, pivot, options)
 
+    def prepared(self, prompt: str | list[str] | None, given: Mapping[str, Any]) -> Prepared:
+        """A call with these keywords, checked as far as possible, up to its first step."""
+        options, arguments = read_call(self.family, "__call__", given)
+        stages = self._plan(options)
+        request = Request(prompt, options.generator, options.output_type, arguments)
+        pivot = cast("Tensor", options.pivot)
+        after, request = taken_up(pivot, stages, request, self.family)
+        check_values(self.pipe, request, after)
+        base = self._base(request, options, stages)
+        check_has_pivot(options, stages)
+        start = None if options.pivot is None else lambda: base.resume(pivot, stages[0])
+        return base, after, start, options
+
     def _base(self, request: Request, options: Options, stages: Sequence[Stage]) -> PipelineBaseModel:
         preset, scale = self.chosen_preset(options), 1.0 if options.upsampler_scale is None else options.upsampler_scale
         shared_noise = options.shared_noise or 0.0
@@ -276,10 +283,10 @@ class SelfCascade(Planner):
         pivot: Callable[[], PipelineSample] | None,
         options: Options,
     ) -> SelfCascadeOutput | tuple[Any, list[StageResult[PipelineSample]]]:
-        tiled = stages[-1].size.area >= TILING_AREA if options.vae_tiling is None else options.vae_tiling
         vae, side, offload = self.family.vae, base.measures.tile, base.measures.offload
         placed = one_model_at_a_time(self.pipe, offload)
-        with placed, tiling(vae, tiled), tiles(vae, side), checking_pixels(self.family), torch.no_grad():
+        tiled = tiling(vae, in_tiles(vae, options.vae_tiling, stages[-1].size.area))
+        with placed, tiled, tiles(vae, side), checking_pixels(self.family), torch.no_grad():
             stages = base.with_steps(stages, options.pivot_chosen_by)
             results = list(self_cascade(base, stages, None if pivot is None else pivot()))
             last = results[-1].sample
