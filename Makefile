@@ -70,7 +70,7 @@ docs: $(READY) ## Build the documentation site, build/site; warnings are errors
 	@echo build/site/index.html
 
 experiments: $(READY) ## Make the missing results of all experiment suites (hours; resumable)
-	for suite in training-curves tuning-free table3 ratios ablation levers; do $(BIN)/selfcascade evaluate experiments/$$suite || exit; done
+	for suite in training-curves tuning-free table3 ablation levers; do $(BIN)/selfcascade evaluate experiments/$$suite || exit; done
 	$(BIN)/selfcascade evaluate experiments/learning-rates --split tuning
 	$(BIN)/python experiments/designs.py micro-designs
 	$(BIN)/python experiments/designs.py full-designs
@@ -78,7 +78,7 @@ experiments: $(READY) ## Make the missing results of all experiment suites (hour
 	$(BIN)/python experiments/levers.py
 
 tables: $(READY) ## Make the results on test captions, once validation is there, and the report from them (hours)
-	for suite in table1 table2 truth-4x presets-4x presets-16x; do $(BIN)/selfcascade evaluate experiments/$$suite --split test || exit; done
+	for suite in table1 table2 ratios truth-4x presets-4x presets-16x; do $(BIN)/selfcascade evaluate experiments/$$suite --split test || exit; done
 	$(BIN)/selfcascade report --costs benchmarks/methods.json
 
 experiments-quick: $(READY) ## Table 1 with ten pictures a method, into outputs/quick (minutes)

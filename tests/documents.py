@@ -55,7 +55,7 @@ LEFT_OUT: dict[str, str] = {
     ".venv/bin/pre-commit ": "changes the repository's hooks",
     ".venv/bin/python -m pytest ": "runs these very tests",
     "selfcascade web": "serves until it is stopped; its options are looked up instead",
-    "pip install 'selfcascade[web]'": "installs from an index",
+    "pip install '.[web]'": "installs from an index",
     "class ZImage(Family)": "is quoted from the package",
 }
 

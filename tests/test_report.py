@@ -152,6 +152,26 @@ def test_pictures_are_read_for_what_is_wrong_in_them(experiments: Path) -> None:
     assert places == [LABEL]  # the second method's third caption, in its own pixels, in the first column
 
 
+@pytest.mark.parametrize("suite", ["table1", "table2"])
+def test_pictures_of_a_set_of_captions_are_read_too(suite: str) -> None:
+    rows = read_splits(COMMITTED, read_config(COMMITTED))[f"{suite}/test"]
+    (quality,) = shown([row for row in rows if row.method == "self-cascade-quality"])
+    (direct,) = shown([row for row in rows if row.method == "direct"])
+    assert quality.wrong is not None and direct.wrong is not None
+    assert sum(map(bool, quality.wrong)) < sum(map(bool, direct.wrong))
+
+
+def test_the_report_says_which_model_and_data_it_is_about(experiments: Path, tmp_path: Path) -> None:
+    write_report(experiments, tmp_path / "ours")
+    assert "Ours are for the bundled model on procedural scenes." in (tmp_path / "ours/README.md").read_text()
+    for path in experiments.glob("*/results/*/*/*.json"):
+        result = json.loads(path.read_text())
+        settings = {**result.get("settings", {}), "model": "owner/other", "data": "photographs"}
+        path.write_text(json.dumps({**result, "settings": settings}))
+    write_report(experiments, tmp_path / "theirs")
+    assert "Ours are for owner/other on photographs." in (tmp_path / "theirs/README.md").read_text()
+
+
 def test_other_captions_than_those_of_scenes_are_not_judged(experiments: Path) -> None:
     (sheet,) = experiments.glob("table1/results/direct/seed-0/*.txt")
     sheet.write_text("a dog\na cat\na cow\n")

@@ -1,4 +1,4 @@
-"""Self-Cascade nodes for ComfyUI: copy or link this folder into `custom_nodes`, and `pip install selfcascade`."""
+"""Self-Cascade nodes for ComfyUI: link this folder into `custom_nodes` and install the library (docs/comfyui.md)."""
 
 from .nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 

@@ -125,7 +125,7 @@ class Options(LoadOptions):
     ] = None
     strength: Annotated[
         PerStage[Portion] | None,
-        of_cascade("K / T, as diffusers counts it: 0.5 of 1000 training timesteps is a K of 500."),
+        of_cascade("K / T: 0.5 of 1000 training timesteps is a K of 500. diffusers counts steps instead."),
     ] = None
     stage_prompt: Annotated[
         PerStage[Text] | None,

@@ -16,7 +16,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont, ImageSequence
 
 from selfcascade.evaluation.prompts import SEED_STEP
-from selfcascade.evaluation.scenes_benchmark import FIRST_PROMPT, SCENES, Drawn, drawn_collages, scene_prompts
+from selfcascade.evaluation.scenes_benchmark import SCENES, Drawn, drawn_collages, scene_prompts
+from selfcascade.evaluation.splits import NUMBERS
 from selfcascade.media.grids import wrapped
 from selfcascade.metrics.composition import CompositionReader
 from selfcascade.models import BUNDLED
@@ -152,8 +153,9 @@ def _differences(reading: dict[str, str], truth: dict[str, Any]) -> list[str]:
 
 
 def _truths(drawn: Drawn, captions: tuple[str, ...], seed: int) -> list[dict[str, Any]] | None:
-    """The attributes, if these are captions of held-out descriptions for this seed or for a training."""
-    for first in (FIRST_PROMPT + SEED_STEP * seed, FIRST_PROMPT):
+    """The attributes, if a set's captions begin with these, for this seed or for a training."""
+    starts = [numbers.prompt for numbers in NUMBERS.values()]
+    for first in (*starts, *(start + SEED_STEP * seed for start in starts if seed)):
         prompts = scene_prompts(len(captions), first, drawn)
         if prompts.prompts == captions:
             return list(prompts.truths)

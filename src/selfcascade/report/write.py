@@ -10,6 +10,7 @@ from PIL import Image
 
 from selfcascade.media.save_pictures import check_place
 from selfcascade.media.whole_files import write_whole
+from selfcascade.options.checks import joined
 from selfcascade.report.claims import verdicts
 from selfcascade.report.frontier import quality_beside_cost
 from selfcascade.report.made_how import conditions, ladder
@@ -29,10 +30,11 @@ FREE_OF_CLIPS, CLIPS_SHOWN = "self-cascade-rgb", 2
 HEAD = """# Results
 
 `make report` writes this page from the results in `experiments`. [Evaluation](../evaluation.md) defines
-the figures. **Ours are for the bundled model on procedural scenes. The paper's, in italics below ours, are for Stable
+the figures. **Ours are for {models} on {data}. The paper's, in italics below ours, are for Stable
 Diffusion 2.1 on LAION-5B: another model, other data, other detectors.** Compare only the *order* of the methods.
 [index.html](index.html) shows the pictures of all methods side by side, and enlarges them.
 """
+OURS = {"bundled": "the bundled model", "bundled-video": "the bundled model", "scenes": "procedural scenes"}
 HOW = """Pictures: per seed x seeds. Figures: mean over the seeds ± standard deviation. A seed determines captions and
 noise; in rows that were trained here, it is the training's, on the same captions. "-": not measured.
 Repeats: share of pictures that repeat more than 95 % of real ones do. Detail: energy of the finest octave; 1 is right.
@@ -56,7 +58,7 @@ def write_report(experiments: Path, output: Path, costs: Path | None = None) -> 
     tables = read_tables(experiments, settings, may_lack=bool(splits))
     measured = None if costs is None else read_costs(costs)
     findings = experiments / "findings.md"
-    lines = [HEAD, *_first_page(experiments, settings, splits, measured)]
+    lines = [_head([*tables.values(), *splits.values()]), *_first_page(experiments, settings, splits, measured)]
     lines += [findings.read_text() if findings.is_file() else "", "## Tables\n", HOW]
     pictures = {suite: shown(rows) for suite, rows in tables.items() if suite in (settings.page or tables)}
     written: list[Path] = []
@@ -86,6 +88,17 @@ def write_report(experiments: Path, output: Path, costs: Path | None = None) -> 
         write_whole(output / name, lambda aside, text=text: aside.write_text(text))
         written.append(output / name)
     return written
+
+
+def _head(tables: Sequence[Sequence[Row]]) -> str:
+    """The first lines, with the models and data of all results."""
+    results = [result for rows in tables for row in rows for result in row.results]
+    settings = [result.get("settings", {}) for result in results]
+    models = {OURS.get(model, model) for model in (str(own.get("model", "bundled")) for own in settings)}
+    data = {OURS.get(name, name) for name in (str(own.get("data", "scenes")) for own in settings)}
+    if "procedural scenes" in data:
+        data -= {"moving-scenes"}
+    return HEAD.format(models=joined(sorted(models), "and"), data=joined(sorted(data), "and"))
 
 
 def _first_page(
