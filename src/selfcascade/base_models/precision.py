@@ -13,6 +13,7 @@ def has_bfloat16(device: str) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.split(":")[0] == "cpu":
         # oneDNN also answers yes where AVX-512 has no bfloat16 instructions, and emulates them.
-        x86 = platform.machine().lower() in ("x86_64", "amd64")
-        return bool(torch.cpu._is_avx512_bf16_supported() if x86 else torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        if platform.machine().lower() in ("x86_64", "amd64"):
+            return bool(torch.cpu._is_avx512_bf16_supported())  # pyright: ignore[reportPrivateUsage]
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return False
