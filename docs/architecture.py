@@ -67,7 +67,7 @@ ROOMS = {
     ),
     "making": Room(
         "makes pictures or clips with their records from options, and reads options back from records",
-        ("loading", "media", "methods", "models", "options", "pipeline"),
+        ("base_models", "loading", "media", "methods", "models", "options", "pipeline"),
     ),
     "batch": Room(
         "makes a picture or clip of each row in a file of prompts, on many processes, in shards that survive kills",
@@ -124,6 +124,7 @@ ROOMS = {
             "batch",
             "cost",
             "experiments",
+            "loading",
             "making",
             "media",
             "methods",

@@ -239,7 +239,6 @@ class SelfCascade(Planner):
         preset, scale = self.chosen_preset(options), 1.0 if options.upsampler_scale is None else options.upsampler_scale
         shared_noise = options.shared_noise or 0.0
         check_call(request, scale, tuned=self.upsamplers is not None)
-        warn_of_negative_prompt(preset, options, request, stages)
         check_clips(self.family, request.arguments.get("num_frames"), shared_noise)
         attention = attention_of(self.family, preset.attention, asked=options.attention is not None)
         upscaler = upscaler_of(self.family, request, options)
@@ -283,6 +282,7 @@ class SelfCascade(Planner):
         pivot: Callable[[], PipelineSample] | None,
         options: Options,
     ) -> SelfCascadeOutput | tuple[Any, list[StageResult[PipelineSample]]]:
+        warn_of_negative_prompt(self.chosen_preset(options), options, base.request, stages)
         vae, side, offload = self.family.vae, base.measures.tile, base.measures.offload
         placed = one_model_at_a_time(self.pipe, offload)
         tiled = tiling(vae, in_tiles(vae, options.vae_tiling, stages[-1].size.area))
