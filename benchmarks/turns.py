@@ -40,6 +40,7 @@ WARM_UP_STEPS = 5  # with fewer, none lies below the lowest K that a method star
 SIZES = {"4x": Size(2 * NATIVE, 2 * NATIVE), "16x": Size(4 * NATIVE, 4 * NATIVE)}
 WIDTH = 768  # of the prompt's embeddings
 ATTENTION = ("full", "local")
+SAMPLING = "quality"  # as training makes feature upsamplers
 AT_TARGET = ("direct", "hidiffusion", "scalecrafter", "tomesd")
 CASCADES = ("restart-late", *PRESETS, "tuned micro", "tuned full")
 
@@ -78,7 +79,8 @@ def call(pipe: Any, method: str, attention: str, size: Size, steps: int) -> None
     if method in PRESETS:
         METHODS["self-cascade"](pipe, None, preset=method, **given)
     elif method.startswith("tuned "):
-        upsamplers = FeatureUpsamplers.from_unet(pipe.unet, method.removeprefix("tuned "), upsampling="rgb")
+        settings = {"upsampling": "rgb", "sampling_preset": SAMPLING}
+        upsamplers = FeatureUpsamplers.from_unet(pipe.unet, method.removeprefix("tuned "), **settings)
         METHODS["self-cascade-tuned"](pipe, None, upsamplers=upsamplers, **given)
     else:
         METHODS[method](pipe, None, **given)
@@ -124,6 +126,7 @@ def measure(rounds: int, chosen: list[str], sizes: list[str], held: dict[str, An
             elif (size, method, attention) in earlier:
                 rows.append(earlier[size, method, attention])
     presets = {name: preset.attention for name, preset in PRESETS.items()}
+    presets |= {name: PRESETS[SAMPLING].attention for name in CASCADES if name.startswith("tuned ")}
     return {"cpu": cpu(), "torch": torch.__version__, "steps": STEPS, "presets": presets, "rows": rows}
 
 
@@ -135,8 +138,9 @@ def report(results: dict[str, Any]) -> str:
         "Written by `python benchmarks/turns.py`: one picture of a mid-size U-Net with random weights, native size",
         f"{NATIVE}, {results['steps']} steps with guidance, from embeddings to pixels; one thread, {results['cpu']},",
         f"torch {results['torch']}. All methods in turns; medians of the process's own seconds, and of the peak of the",
-        "resident set above the weights. In bold: the attention that a preset has of itself. Maps are smaller than",
-        "those of published models, whose shares are in [costs.md](costs.md).",
+        "resident set above the weights. In bold: the attention that a preset has of itself; tuned rows have the",
+        f"settings of `{SAMPLING}`. Maps are smaller than those of published models, whose shares are in",
+        "[costs.md](costs.md).",
         "",
     ]
     held = {(row["size"], row["method"], row["attention"]): row for row in results["rows"]}

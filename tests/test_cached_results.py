@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from selfcascade.evaluation.parts import in_parts
 from selfcascade.evaluation.scenes_benchmark import SceneEvaluator, scene_prompts
 from selfcascade.experiments import read_experiment, runs_of
 from selfcascade.experiments.experiment import names_of
+from selfcascade.experiments.records import check_result
 from selfcascade.metrics.i3d import I3D
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -109,6 +111,47 @@ def test_a_result_of_other_settings_is_not_taken(tmp_path: Path, quick_model: st
         moved.write_text(damaged)
         with pytest.raises(ValueError, match=r"n2\.json cannot be read, delete it to make it again"):
             results_of(suite, tmp_path)
+
+
+def test_a_setting_that_only_one_side_names_is_compared_by_its_default(tmp_path: Path) -> None:
+    plain, settings = Sampling(num_inference_steps=2), {"model": "elsewhere", "upsamplers": None}
+    enlarged, path = replace(plain, pivot_upscaler="bundled"), tmp_path / "result.json"
+    for held, asked, words in (
+        (plain, enlarged, "pivot_upscaler None, not 'bundled'"),
+        (enlarged, plain, "pivot_upscaler 'bundled', not None"),
+    ):
+        path.write_text(json.dumps({"sampling": held.as_record(), "settings": settings}))
+        check_result(path, held, settings)
+        with pytest.raises(ValueError, match=f"was made with {words}; delete it"):
+            check_result(path, asked, settings)
+
+
+def test_checkpoints_of_other_models_data_and_settings_are_kept_apart(tmp_path: Path) -> None:
+    folder = tmp_path / "suite"
+    folder.mkdir()
+    held: dict[str, Any] = {"samplings": {"base": {}}, "at_steps": [0, 20], "training": {"preset": "micro"}}
+    (folder / "one.json").write_text(json.dumps(held))
+    changes: list[dict[str, Any]] = [
+        {}, {"model": "elsewhere"}, {"train_data": "other"}, {"training": {"preset": "full"}}, {"at_steps": [0, 40]},
+    ]  # fmt: skip
+    found = []
+    for one in changes:
+        (run_of,) = runs_of(folder, [], tmp_path / "runs", one, tmp_path / "out")
+        found.append(run_of._config(Size(128, 128)).folder)
+    assert found[0] == found[4] and len(set(found)) == 4 and {path.parent for path in found} == {found[0].parent}
+
+
+def test_steps_to_measure_at_are_among_those_trained_to(tmp_path: Path) -> None:
+    folder = tmp_path / "suite"
+    folder.mkdir()
+    held: dict[str, Any] = {"samplings": {"base": {}}, "at_steps": [0, 200]}
+    for more, words in (
+        ({"more_seeds": [1], "more_seeds_at": 300}, r"more_seeds_at must be among at_steps, \[0, 200\], not 300"),
+        ({"samplings": {"a": {"at_steps": [200, 7]}}}, r"at_steps of sampling 'a' must be among at_steps, .* not 7"),
+    ):
+        (folder / "one.json").write_text(json.dumps({**held, **more}))
+        with pytest.raises(ValueError, match=words):
+            read_experiment(folder, "one")
 
 
 @pytest.mark.parametrize("suite", sorted(path.parent.name for path in EXPERIMENTS.glob("*/results")))

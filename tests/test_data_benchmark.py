@@ -1,6 +1,7 @@
 """Evaluation on the user's own data and model, and its sampling in parts."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from safetensors.torch import save_file
 
 from clip_score import tiny_clip_score
 from command_line import run, succeed
+from selfcascade.cascade import Size
+from selfcascade.data import DataError
 from selfcascade.data.scenes import caption, render, sample_scene
 from selfcascade.evaluation import Sampling
-from selfcascade.evaluation.data_benchmark import open_detector
+from selfcascade.evaluation.data_benchmark import DataBenchmark, open_detector
 
 
 @pytest.fixture
@@ -105,3 +108,42 @@ def test_inception_reads_safetensors_and_gives_the_published_networks_features(t
     torch.testing.assert_close(found, expected)
     with pytest.raises(ValueError, match="cannot read"):
         open_detector(f"inception:{tmp_path / 'none.safetensors'}")
+
+
+def test_prompts_references_and_base_samples_are_apart_where_there_is_a_set(tmp_path: Path) -> None:
+    for number in range(60):
+        Image.fromarray(np.full((40, 40, 3), number, np.uint8)).save(tmp_path / f"{number}.png")
+        (tmp_path / f"{number}.txt").write_text(f"number {number}")
+    tiny_clip_score().model.save_pretrained(tmp_path / "clip")
+    tiny_clip_score().tokenizer.save_pretrained(tmp_path / "clip")
+    side = Size(32, 32)
+    benchmark = DataBenchmark(str(tmp_path), side, f"clip:{tmp_path / 'clip'}", split="test")
+    prompts, base = benchmark.prompts(20, 0), benchmark.base_prompts(15)
+    assert base is not None and not {*prompts.prompts} & {*base.prompts}
+
+    def numbers(pixels: torch.Tensor) -> list[int]:
+        return (pixels[:, 0, 0, 0] * 255).round().int().tolist()
+
+    real = [number for part in benchmark.real(18, side) for number in numbers(part)]
+    assert len(real) == len(set(real)) == 18 and not {f"number {number}" for number in real} & {*prompts.prompts}
+    parts = [numbers(benchmark.true_samples(prompts, part, side)) for part in (range(7), range(7, 20), range(3, 5))]
+    assert [f"number {number}" for part in parts[:2] for number in part] == [*prompts.prompts]
+    assert parts[2] == parts[0][3:5]
+    with pytest.raises(DataError, match=r"too few usable samples outside the test set; [0-9]+ of 50 are missing"):
+        list(benchmark.real(50, side))
+
+
+def test_true_samples_in_groups_read_each_picture_once(data: Path, tmp_path: Path) -> None:
+    benchmark, read = DataBenchmark(str(data), Size(128, 128), f"clip:{tmp_path / 'clip'}"), list[int]()
+    prompts, samples = benchmark.prompts(12, 0), benchmark._samples
+
+    def counted(*given: Any, **more: Any) -> Iterator[tuple[str, torch.Tensor]]:
+        for index, one in enumerate(samples(*given, **more)):
+            read.append(index)
+            yield one
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmark, "_samples", counted)
+        for start in range(0, 12, 3):
+            benchmark.true_samples(prompts, range(start, start + 3), Size(128, 128))
+    assert read == list(range(12))

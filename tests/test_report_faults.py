@@ -4,10 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from report_files import cells, write_result
+from selfcascade.evaluation.prompts import PromptSet
+from selfcascade.evaluation.provenance import weight_files
+from selfcascade.experiments.sheets import write_sheet
 from selfcascade.report import write_report
+from selfcascade.report.pictures import grid, shown, shown_size
 from selfcascade.report.results import Row, read_config, read_result, read_tables
 from selfcascade.report.tables import Costs, seeds_table, table
 
@@ -109,3 +115,26 @@ def test_worlds_pair_suites_that_exist(tmp_path: Path) -> None:
         read_config(tmp_path)
     (tmp_path / "colages-4x").mkdir()
     assert read_config(tmp_path).worlds == {"table1": "colages-4x"}
+
+
+def test_large_pictures_are_made_to_fit_into_sheets_and_grids(tmp_path: Path) -> None:
+    prompts = PromptSet(tuple(f"a cat\nnumber\u2028{number}" for number in range(12)), 0)
+    made = torch.linspace(0, 1, 12)[:, None, None, None].expand(12, 3, 8, 1400)
+    write_sheet(tmp_path / "sheet.webp", made, prompts, 8.0)
+    row = Row("direct", [{"sampling": {}, "pictures": 12}], tmp_path / "sheet.webp")
+    (found,) = shown([row])
+    assert found.captions == [f"a cat number {number}" for number in range(12)]
+    assert {picture.size for picture in found.pictures} == {(1365, 7)}
+    levels = [np.asarray(picture).mean() / 255 for picture in found.pictures]
+    assert levels == pytest.approx(np.linspace(0, 1, 12), abs=0.02)
+    assert shown_size(found) == (512, 3)
+    assert grid([found] * 3, range(4)).size == (150 + 4 * (512 + 4), grid([found] * 3, range(4)).height)
+    (tmp_path / "sheet.txt").write_text("one\n" * 11)
+    with pytest.raises(ValueError, match="is 16380 pixels wide, no multiple of its 11 captions"):
+        shown([row])
+
+
+def test_a_result_that_names_no_model_has_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "strange.safetensors").write_bytes(b"no weights")
+    monkeypatch.chdir(tmp_path)
+    assert weight_files("", None, None) == weight_files("", "", "", "") == {}

@@ -300,3 +300,41 @@ def test_points_that_say_otherwise_than_the_distances_tell_nothing(tmp_path: Pat
             path.write_text(json.dumps({**json.loads(path.read_text()), "patch_kid": [0.9, 0, 1]}))
     found = Rows.of(read_splits(tmp_path, ReportConfig())["table1/validation"]).told("good", "lanczos", "patch_kid")
     assert found is not None and found.comparison.p < 0.001 and found.word == "level"
+
+
+def test_floors_are_of_a_rows_own_size_and_other_sizes_are_not_compared(tmp_path: Path) -> None:
+    large = {"name": "16x", "height": 256, "width": 256}
+    for method in ("real", "lanczos", "good"):
+        path = write_method(tmp_path / "sizes/test", method, *METHODS[method])
+        other = path.with_name(path.name.replace("4x", "16x")) if method != "good" else path
+        result = json.loads(path.read_text())
+        if method != "good":
+            record = read_record(record_of(path))
+            other.write_text(json.dumps({**result, "sampling": {**result["sampling"], **large}}))
+            write_record(record_of(other), record)
+    path = write_method(tmp_path / "sizes/test", "large", 0.5, 0.05)
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps({**result, "sampling": {**result["sampling"], **large, "name": "4x"}}))
+    rows = Rows.of(read_splits(tmp_path, ReportConfig())["sizes/test"])
+    floors = {name: rows.beside(name, "lanczos") for name in ("good", "large")}
+    assert {name: rows.sizes[floor] for name, floor in floors.items()} == {"good": (128, 128), "large": (256, 256)}
+    assert rows.told("large", "good", "composition") is None
+    found = rows.told("large", floors["large"], "composition")
+    assert found is not None and found.word == "behind"
+
+
+def test_trainings_of_the_same_captions_do_not_make_an_interval_narrower(tmp_path: Path) -> None:
+    write_method(tmp_path / "table1/test", "real", 1.0, 0.0)
+    path = write_method(tmp_path / "table1/test", "good", 0.5, 0.1)
+
+    def interval() -> str:
+        return cells(split_table(read_splits(tmp_path, ReportConfig())["table1/test"]), "good")[2].partition("(")[2]
+
+    alone, record, result = interval(), read_record(record_of(path)), json.loads(path.read_text())
+    assert alone
+    for seed in (1, 2):
+        other = path.parents[1] / f"seed-{seed}" / path.name
+        other.parent.mkdir()
+        other.write_text(json.dumps({**result, "seed": seed}))
+        write_record(record_of(other), record)
+    assert interval() == alone

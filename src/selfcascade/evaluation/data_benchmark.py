@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -39,7 +40,8 @@ class DataBenchmark:
         size: Smaller pictures and clips are left out.
         detector: "inception:FILE.safetensors" or "clip:FOLDER_OR_HUB_ID"; for clips "i3d:FILE.safetensors".
         clips: Which clips, and which of their frames; None: the data is pictures.
-        split: The set that captions are of (`split_of_caption`); None: all captions.
+        split: The set that captions are of (`split_of_caption`); real samples and those of `base_prompts` are then of
+            captions outside of it, so that all three are apart. None: all are drawn from all captions, and may overlap.
 
     Raises:
         ValueError: The data or detector does not exist.
@@ -49,16 +51,20 @@ class DataBenchmark:
         self, data: str, size: Size, detector: str, clips: ClipFiles | None = None, split: Split | None = None
     ) -> None:
         self.data, self.size, self.detector, self.clips, self.split = data, size, detector, clips, split
+        self._left: dict[tuple[int, int], tuple[int, Iterator[tuple[str, Tensor]]]] = {}  # of true samples
         self.measure = open_detector(detector) if clips is None else open_clip_detector(detector)
 
     def prompts(self, count: int, seed: int) -> PromptSet:
         """The captions of the first usable samples; another seed takes them in another order."""
-        words = tuple(words for words, _ in self._asked(count, seed))
-        return PromptSet(words, SEED_STEP * seed, frames=None if self.clips is None else self.clips.frames)
+        return self._prompts(count, seed, among=True)
 
     def base_prompts(self, count: int) -> PromptSet | None:
         """Captions in another order, for the base samples of FID_b and KID_b; None for clips."""
-        return self.prompts(count, BASE_ORDER) if self.clips is None else None
+        return self._prompts(count, BASE_ORDER, among=False) if self.clips is None else None
+
+    def _prompts(self, count: int, seed: int, among: bool) -> PromptSet:
+        words = tuple(words for words, _ in self._samples(count, seed, self.size, among))
+        return PromptSet(words, SEED_STEP * seed, frames=None if self.clips is None else self.clips.frames)
 
     def true_samples(self, prompts: PromptSet, indices: range, size: Size) -> Tensor:
         """The data's own pictures (n, 3, H, W) or clips (n, F, 3, H, W) of these prompts."""
@@ -66,23 +72,34 @@ class DataBenchmark:
             raise ValueError(
                 f"real samples of the prompts are {self.size}, the first sampling's; they cannot be {size}"
             )
-        asked = self._asked(indices.stop, prompts.first_seed // SEED_STEP)
-        return torch.stack([pixels for index, (_, pixels) in enumerate(asked) if index in indices])
+        count, seed = len(prompts), prompts.first_seed // SEED_STEP
+        place, asked = self._left.pop((count, seed), (-1, iter(())))
+        if place != indices.start:  # groups that follow each other read each sample once
+            asked = itertools.islice(self._samples(count, seed, self.size, among=True), indices.start, None)
+        found = torch.stack([pixels for _, pixels in itertools.islice(asked, len(indices))])
+        self._left[count, seed] = indices.stop, asked
+        return found
 
-    def _asked(self, count: int, seed: int) -> Iterator[tuple[str, Tensor]]:
-        """The first samples of an order whose captions are of the set: the caption, and the pixels in [0, 1]."""
+    def _samples(self, count: int, seed: int, size: Size, among: bool) -> Iterator[tuple[str, Tensor]]:
+        """The first samples of an order, each with its caption and its pixels in [0, 1].
+
+        Args:
+            count, seed: Number of samples, and the order's seed.
+            size: They are cropped to it.
+            among: Whether their captions are of the set; otherwise they are outside of it.
+        """
         if self.split is None:
-            for part in self._parts(count, seed, self.size):
+            for part in self._parts(count, seed, size):
                 yield from zip(part.captions, part.pixels / 2 + 0.5, strict=True)
             return
-        left, stream = count, self._stream(seed, self.size)
+        left, stream = count, self._stream(seed, size)
         for batch in stream.batches(1, start=Position()):
             if not left:
                 return
             if batch.position.epoch:
-                words = f"of the {self.split} set; {left} of {count} are missing"
+                words = f"{'of' if among else 'outside'} the {self.split} set; {left} of {count} are missing"
                 raise DataError(f"data {self.data!r} has too few usable samples {words}: {stream.report}")
-            if split_of_caption(batch.captions[0]) == self.split:
+            if (split_of_caption(batch.captions[0]) == self.split) == among:
                 left -= 1
                 yield batch.captions[0], batch.pixels[0] / 2 + 0.5
 
@@ -98,14 +115,17 @@ class DataBenchmark:
 
     def real(self, count: int, size: Size) -> Iterator[Tensor]:
         """Real pictures (n, 3, H, W) or clips (n, F, 3, H, W) in [0, 1], cropped to this size."""
-        for batch in self._parts(count, REAL_ORDER, size):
-            yield batch.pixels / 2 + 0.5
+        samples = self._samples(count, REAL_ORDER, size, among=False)
+        part = PART if self.clips is None else CLIP_PART
+        while pixels := [one for _, one in itertools.islice(samples, part)]:
+            yield torch.stack(pixels)
 
     @property
     def key(self) -> str:
         """Identifies the data and the detector, for a file's name, by their paths and their files' sizes and times."""
         detector = self.detector.partition(":")[2]
         words = [self.data, *_files(self.data), self.detector, *_files(detector), repr(self.clips)]
+        words += [] if self.split is None else [f"outside of {self.split}"]
         return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
 
     def _parts(self, count: int, seed: int, size: Size) -> Iterator[Batch]:

@@ -146,7 +146,7 @@ def weight_files(
     return single | {
         f"{name}: {path.relative_to(folder)}": _sha256(path, path.stat().st_mtime_ns)
         for name, folder in folders.items()
-        if folder is not None and Path(folder).is_dir()
+        if folder and Path(folder).is_dir()  # "" is not the current folder, but no name
         for path in sorted(Path(folder).rglob("*"))
         if path.suffix == ".safetensors" or (name == "upsamplers" and path.name == "config.json")
     }

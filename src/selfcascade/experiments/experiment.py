@@ -101,6 +101,16 @@ class Experiment(BaseModel):
         return value
 
     @model_validator(mode="after")
+    def _is_measured_where_it_is_trained_to(self) -> Experiment:
+        asked = {"more_seeds_at": [self.more_seeds_at] if self.more_seeds_at is not None else []}
+        asked |= {f"at_steps of sampling {name!r}": own.get("at_steps", []) for name, own in self.samplings.items()}
+        for name, steps in asked.items():
+            others = [step for step in steps if step not in self.at_steps]
+            if others:
+                raise ValueError(f"{name} must be among at_steps, {list(self.at_steps)}, not {others[0]!r}")
+        return self
+
+    @model_validator(mode="after")
     def _is_not_measured_on_what_it_learns(self) -> Experiment:
         if self.training is None or self.data in (STILL, MOVING, COLLAGES):
             return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ SETTINGS = (
     "split", "pivots",
     "model", "dtype", "frames", "fps", "data", "train_data", "detector", "upsamplers", "real_pictures", "base_pictures",
 )  # fmt: skip
+# Of sizes None means the model's, so a record that names none is not compared in them.
+DEFAULTS = {field.name: field.default for field in fields(Sampling) if field.name not in ("height", "width")}
 
 
 def settings_of(experiment: Experiment) -> dict[str, Any]:
@@ -29,14 +32,15 @@ def settings_of(experiment: Experiment) -> dict[str, Any]:
 def check_result(path: Path, sampling: Sampling, settings: dict[str, Any]) -> None:
     """Raises ValueError if the result at `path` cannot be read, or was made with other settings.
 
-    Results from before a setting existed do not have it, and are accepted. A missing size means the model's.
+    A record without one of the sampling's settings means that setting's default: it is of before it existed, or names
+    none. Other settings that the record does not have are accepted. A missing size means the model's.
     """
     try:
         result = read_object(path, "result")
-        held = {**result["sampling"], **result.get("settings", {})}
+        held = {**DEFAULTS, **result["sampling"], **result.get("settings", {})}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"result {path} cannot be read, delete it to make it again: {error!r}") from error
-    asked = {**sampling.as_record(), **settings}
+    asked = {**DEFAULTS, **sampling.as_record(), **settings}
     asked = {name: value for name, value in asked.items() if name not in ("height", "width") or value is not None}
     weights = weight_files(settings["model"], settings["upsamplers"], sampling.weights, sampling.pivot_upscaler)
     differs = unlike(result, weights)

@@ -224,14 +224,16 @@ class Run:
 
     def _config(self, size: Size) -> TrainingConfig:
         steps = self.at_steps
+        data = self.experiment.train_data or self.experiment.data
         given = {**self.experiment.shared_training, **(self.experiment.training or {})}
-        folder = self.runs / self.suite.name / self.name / f"seed-{self.seed}"
+        given = {"resolution": tuple(size), "train_data": data, **given}
+        # Trainings of other models, data or settings stay apart: `rewind` removes checkpoints.
+        digest = hashlib.sha256(json.dumps([self.experiment.model, given], sort_keys=True).encode()).hexdigest()
+        folder = self.runs / self.suite.name / self.name / f"seed-{self.seed}-{digest[:12]}"
         interval = math.gcd(*self.experiment.at_steps)
         own = {"model": self.experiment.model, "seed": self.seed, "output_dir": str(folder)}
         own |= {"max_train_steps": max(steps), "resume_from_checkpoint": "latest"}
         own |= {"cache_latents": str(self.runs / "latents"), **self._length()}
-        data = self.experiment.train_data or self.experiment.data
-        given = {"resolution": tuple(size), "train_data": data, **given}
         config = TrainingConfig(**{**given, **own, "validation_steps": interval, "checkpointing_steps": interval})
         check_extras(config)
         return config

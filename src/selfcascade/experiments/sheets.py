@@ -15,6 +15,7 @@ from torch.nn.functional import interpolate
 
 from selfcascade.evaluation import PromptSet
 from selfcascade.media.save_clips import write_webp
+from selfcascade.media.save_pictures import WEBP_SIDE
 from selfcascade.media.whole_files import write_whole
 
 PICTURES, CLIPS = 12, 5
@@ -33,14 +34,14 @@ def write_sheet(path: Path, made: Tensor, prompts: PromptSet, fps: float) -> Non
         fps: Frame rate of the clips.
     """
     if prompts.frames is None:
-        shown = made[:PICTURES]
+        shown = _within(made[:PICTURES])
         sheet = _images(torch.cat(list(shown), -1)[None])[0]
         write_whole(path, lambda aside: sheet.save(aside, format="WEBP", quality=QUALITY, method=6))
     else:
         shown = _small(made[:CLIPS])
         encoded = _encoded(_images(torch.cat(list(shown), -1)), fps, len(shown) * CLIP_BYTES)
         write_whole(path, lambda aside: aside.write_bytes(encoded))
-    captions = prompts.captions(range(len(shown)))
+    captions = [" ".join(caption.split()) for caption in prompts.captions(range(len(shown)))]
     write_whole(path.with_suffix(".txt"), lambda aside: aside.write_text("\n".join(captions) + "\n"))
 
 
@@ -58,6 +59,14 @@ def _small(clips: Tensor) -> Tensor:
     scale = min(1.0, CLIP_SIDE / min(height, width))
     size = (round(scale * height), round(scale * width))
     return interpolate(clips.flatten(0, 1), size=size, mode="area").unflatten(0, clips.shape[:2])
+
+
+def _within(pictures: Tensor) -> Tensor:
+    """The pictures, smaller if they would not fit into a WebP side by side."""
+    height, width = pictures.shape[-2:]
+    scale = min(1.0, WEBP_SIDE / height, WEBP_SIDE // len(pictures) / width)
+    size = int(scale * height), int(scale * width)
+    return pictures if scale == 1 else interpolate(pictures, size=size, mode="area")
 
 
 def _images(pixels: Tensor) -> list[Image.Image]:

@@ -24,6 +24,7 @@ FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".avif": "AVIF"}
 CHUNK = "selfcascade"
 EXIF_LIMIT = 65_000
 MAX_NAME = 200
+WEBP_SIDE = 16383  # most pixels of a side that the format holds
 LIBRARIES = ("selfcascade", "torch", "diffusers", "transformers", "numpy", "pillow")
 
 

@@ -63,10 +63,12 @@ class Rows:
     Attributes:
         records: The records of each row by its method, one for each seed.
         distances: Of each row, its kernel distances by their names, means over the seeds.
+        sizes: Of each row whose results tell it, height and width of the samples.
     """
 
     records: dict[str, list[PerPicture]]
     distances: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
 
     @classmethod
     def of(cls, rows: list[Row]) -> Rows:
@@ -77,21 +79,30 @@ class Rows:
                          if row.values(lambda result, name=name: result[name][0])}
             for row in rows
         }  # fmt: skip
-        return cls({method: own for method, own in held.items() if own}, distances)
+        sizes = {row.method: row.size for row in rows if all(row.size)}
+        return cls({method: own for method, own in held.items() if own}, distances, sizes)
 
     def missing(self, *methods: str) -> list[str]:
         """Those of the methods that have no records."""
         return [method for method in methods if method not in self.records]
 
     def beside(self, method: str, floor: str) -> str:
-        """The row of real or enlarged samples that a method is compared with: of its own sampling, if there is one."""
+        """The row of real or enlarged samples that a method is compared with: of its own sampling, or of its size."""
         own = ", ".join([floor, *method.split(", ")[1:2]])
-        return own if own in self.records else floor
+        floors = [own, floor, *(name for name in self.records if name.partition(", ")[0] == floor)]
+        floors = [name for name in floors if name in self.records]
+        of_its_size = (name for name in floors if self.sizes.get(name) == self.sizes.get(method))
+        return next(of_its_size, floors[0] if floors else floor)
 
     def told(self, first: str, second: str, figure: str) -> Told | None:
-        """Compares the first row with the second. None if a record or figure is missing, or no captions are shared."""
+        """Compares the first row with the second.
+
+        None if a record or figure is missing, the samples have different sizes, or no captions are shared.
+        """
         floor = self.beside(first, REAL)
         if self.missing(first, second, floor) or not _has(self.records, (first, second, floor), figure):
+            return None
+        if len({self.sizes[name] for name in (first, second, floor) if name in self.sizes}) > 1:
             return None
         own, other, real = (self.records[name] for name in (first, second, floor))
         if self.beside(second, REAL) != floor or not _numbers(own) & _numbers(other):

@@ -25,6 +25,7 @@ from selfcascade.report.results import Row, seed_of
 
 INK, GOOD, BAD, PAPER = (24, 24, 27), (21, 128, 61), (190, 24, 60), (255, 255, 255)
 LABEL, LINE, GAP, FONT, MOST_LINES = 150, 16, 4, 12, 12
+SIDE = 512  # of a picture in a grid, at most
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,13 @@ def of_one_size(rows: Sequence[Shown]) -> dict[tuple[int, int], list[Shown]]:
     return {size: own for size, own in sizes.items() if len(own) > 1} or sizes
 
 
+def shown_size(row: Shown) -> tuple[int, int]:
+    """Width and height of a row's pictures in a grid."""
+    width, height = row.pictures[0].size
+    scale = min(1.0, SIDE / max(width, height))
+    return round(scale * width), round(scale * height)
+
+
 def moments(row: Shown, index: int, count: int) -> Shown:
     """A row with `count` evenly spaced frames of one clip as its pictures."""
     assert row.clips is not None
@@ -87,7 +95,7 @@ def grid(rows: Sequence[Shown], columns: Sequence[int]) -> Image.Image:
         rows: At least one row, all of one size and with the same captions.
         columns: Indices of captions.
     """
-    width, height = rows[0].pictures[0].size
+    width, height = shown_size(rows[0])
     font, line = ImageFont.load_default(FONT), height + LINE + GAP
     heads = [wrapped(rows[0].captions[column], font, width, MOST_LINES) for column in columns]
     top = LINE * max(map(len, heads)) + GAP
@@ -101,7 +109,8 @@ def grid(rows: Sequence[Shown], columns: Sequence[int]) -> Image.Image:
             draw.text((GAP, top + number * line + index * LINE), text, INK, font)
         for place, column in enumerate(columns):
             left, upper = LABEL + place * (width + GAP), top + number * line
-            canvas.paste(row.pictures[column], (left, upper))
+            picture = row.pictures[column]
+            canvas.paste(picture if picture.size == (width, height) else picture.resize((width, height)), (left, upper))
             if row.wrong is not None:
                 count = len(row.wrong[column])
                 draw.text((left, upper + height), f"{count} wrong" if count else "right", BAD if count else GOOD, font)
@@ -110,8 +119,10 @@ def grid(rows: Sequence[Shown], columns: Sequence[int]) -> Image.Image:
 
 def _open(row: Row) -> Shown:
     path: Any = row.sheet
-    captions = path.with_suffix(".txt").read_text().splitlines()
+    captions = path.with_suffix(".txt").read_text().removesuffix("\n").split("\n")
     sheets = _frames(path, row.results[0]["fps"] if row.clips else 0.0)
+    if sheets[0].width % len(captions):
+        raise ValueError(f"{path} is {sheets[0].width} pixels wide, no multiple of its {len(captions)} captions")
     width, height = sheets[0].width // len(captions), sheets[0].height
     boxes = [(width * index, 0, width * (index + 1), height) for index in range(len(captions))]
     clips = [[sheet.crop(box) for sheet in sheets] for box in boxes]

@@ -213,10 +213,11 @@ def _name(method: str) -> str:
 
 
 def _range(row: Row) -> str:
-    """Wilson's interval over the samples of all seeds."""
+    """Wilson's interval over the samples of all seeds; over captions, if trainings share them."""
     shares = [(result["composition"]["all"], result["pictures"]) for result in row.results if "composition" in result]
     count = sum(number for _, number in shares)
     if not count:
         return ""
-    low, high = wilson(sum(share * number for share, number in shares) / count, count)
+    captions = len({number for record in row.records for number in record.numbers})
+    low, high = wilson(sum(share * number for share, number in shares) / count, captions or count)
     return f" ({100 * low:.0f} to {100 * high:.0f})"

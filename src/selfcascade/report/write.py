@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from selfcascade.media.save_pictures import check_place
+from selfcascade.media.save_pictures import WEBP_SIDE, check_place
 from selfcascade.media.whole_files import write_whole
 from selfcascade.options.checks import joined
 from selfcascade.report.claims import verdicts
@@ -16,7 +16,7 @@ from selfcascade.report.frontier import quality_beside_cost
 from selfcascade.report.made_how import conditions, ladder
 from selfcascade.report.page import page
 from selfcascade.report.paper import PAPER, TITLES, paper_rows
-from selfcascade.report.pictures import Shown, grid, hardest, moments, of_one_size, shown
+from selfcascade.report.pictures import Shown, grid, hardest, moments, of_one_size, shown, shown_size
 from selfcascade.report.plots import clips_against_training, quality_against_cost, quality_against_training
 from selfcascade.report.results import ReportConfig, Row, read_config, read_result, read_splits, read_tables
 from selfcascade.report.statements import HOW as HOW_TOLD
@@ -136,7 +136,7 @@ def _grids(suite: str, rows: Sequence[Shown], output: Path, written: list[Path])
     """Grids of a suite's first captions, and of the hardest ones if the reader can tell."""
     lines: list[str] = []
     for (height, width), own in of_one_size(rows).items():
-        wanted = max(FEWEST, min(MOST, GRID_WIDTH // width))
+        wanted = max(FEWEST, min(MOST, GRID_WIDTH // shown_size(own[0])[0]))
         count = min(wanted, *(len(row.pictures) for row in own))
         place = f"{suite}-{height}x{width}"
         chosen = {"first": (list(range(count)), "The first captions; methods from top to bottom as in the table.")}
@@ -223,4 +223,5 @@ def _folded(title: str, text: str) -> str:
 
 def _save(picture: Image.Image, path: Path) -> None:
     settings: dict[str, Any] = {"format": "WEBP", "quality": 75, "method": 6}
+    picture.thumbnail((WEBP_SIDE, WEBP_SIDE))
     write_whole(path, lambda aside: picture.save(aside, **settings))
