@@ -81,6 +81,9 @@ def test_a_flow_is_mixed_with_noise_at_k_and_goes_on_from_there(nodes: ModuleTyp
         x_0 = model.model.apply_model(x, sigma[None], c_crossattn=text[0][0], **more)
         x = x + (x - x_0) / sigma * (lower - sigma)
     assert torch.allclose(model.model.process_latent_in(made["samples"]), x, atol=1e-3 * float(x.abs().max()))
+    reference = [[text[0][0], {**text[0][1], "reference_latents": [torch.zeros(1, 16, 8, 8)]}]]
+    with pytest.raises(ValueError, match="does not know where the picture is beside reference latents; use 'full'"):
+        sampled(nodes, (model, reference, *parts[2:]), **{**values, "attention": "local"})
     local, _, _ = sampled(nodes, parts, **{**values, "attention": "local", "anchor": 0.5})
     assert local["samples"].isfinite().all()
     assert not torch.allclose(local["samples"], made["samples"])

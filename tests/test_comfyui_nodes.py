@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from functools import reduce
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -267,6 +267,32 @@ def test_one_side_alone_keeps_the_ratio(nodes: ModuleType, model: Any, texts: An
     assert made["samples"].shape[-2:] == (4 * SIDE, 4 * SIDE)
 
 
+def test_the_two_sizes_of_stable_diffusion_2_are_told_apart(nodes: ModuleType) -> None:
+    side = sys.modules[f"{NAME}.planning"].native_side
+    kinds = {"EPS": 512, "V_PREDICTION": 768}
+    for name, native in kinds.items():
+        inner = SimpleNamespace(model_config=type("SD20", (), {})(), model_type=SimpleNamespace(name=name))
+        assert side(SimpleNamespace(model=inner), 0) == native
+        assert side(SimpleNamespace(model=inner), 640) == 640
+
+
+def test_each_sampling_forgets_the_features_of_the_one_before(
+    nodes: ModuleType, model: Any, texts: Any, pipe: Any, upsamplers: FeatureUpsamplers
+) -> None:
+    skips = sys.modules[f"{NAME}.skips"]
+    pivot = torch.randn(1, pipe.unet.config.in_channels, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    held = skips._Skips(model.model, skips.Attached(upsamplers, 1.0), pivot, None)
+    x, counts = torch.zeros_like(pivot), []
+    for run in range(3):
+        for sigma in (2.0, 1.0):
+            for one in range(2):  # a pass each for the prompt and the negative prompt
+                options = {"uuids": [f"{run}-{one}"], "cond_or_uncond": [one], "sigmas": torch.tensor([sigma])}
+                given = {"c_crossattn": texts[one][0][0], "transformer_options": options}
+                held._begin(model.model.apply_model, x, torch.tensor([sigma]), given)
+                counts.append(len(held.known))
+    assert counts == [1, 2, 2, 2] * 3
+
+
 def test_areas_of_prompts_grow_with_the_stage(nodes: ModuleType) -> None:
     with_areas = sys.modules[f"{NAME}.base_model"].with_areas
     entries = [[None, {"area": (8, 16, 0, 4)}], [None, {"area": ("percentage", 0.5, 0.5, 0, 0)}], [None, {}]]
@@ -286,6 +312,7 @@ def test_areas_of_prompts_grow_with_the_stage(nodes: ModuleType) -> None:
         ({"pivot_step": "high"}, "pivot_step must be a number, or one for each stage with commas"),
         ({"pivot_step": "500, 400"}, "pivot_step has 2 values, and there are 1 stages"),
         ({"pivot_step": "1"}, "pivot_step 1 leaves no step to run"),
+        ({"stage_steps": "0"}, "steps must be"),
         ({"stage_steps": "5, 5, 5"}, "steps has 3 values, and there are 2 stages"),
         ({"scale": 1.0, "latent": "finished"}, "scale must be over 1 for latents that hold a picture"),
         ({"latent": "masked"}, "latent_image has a noise mask"),

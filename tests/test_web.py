@@ -237,6 +237,13 @@ def test_settings_are_read_from_our_pictures_and_those_of_other_tools(studio: St
     assert read_parameters(result.made.parameters()).num_inference_steps == 4
 
 
+def test_the_last_line_of_parameters_is_read_in_one_pass() -> None:
+    with pytest.raises(ValueError, match="another form"):
+        read_parameters("a house\n" + "a" * 90_000 + "!Steps:")
+    found = read_parameters('a house\nodd!, Model: "a, Seed: 9", Steps: 20, Lora hashes: "x: y", Seed: 7')
+    assert (found.num_inference_steps, found.seed) == (20, 7)
+
+
 def test_files_without_settings_are_refused_by_the_name_that_the_visitor_knows(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{}")
     (tmp_path / "b.png").write_bytes(b"no picture")

@@ -45,6 +45,8 @@ def costs_told(model: Any, schedules: ComfySchedules, stages: Sequence[Stage], b
 def weightless(model: Any) -> nn.Module:
     """The network built again from its configuration, on the meta device."""
     config = dict(model.model.model_config.unet_config)
+    if model.model.manual_cast_dtype is not None:  # weights that are stored in fewer bits than it computes in
+        config["dtype"] = model.model.manual_cast_dtype
     operations = model.model.model_config.custom_operations or comfy.ops.disable_weight_init
     return type(model.model.diffusion_model)(**{**config, "device": "meta", "operations": operations})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import comfy.ldm.modules.attention
@@ -23,13 +23,15 @@ OVERRIDE = "optimized_attention_override"
 TEXT_FIRST = frozenset({"Flux", "Chroma", "MMDiT", "OpenAISignatureMMDITWrapper"})
 
 
-def why_not_local(model: Any) -> str | None:
-    """Why this model does not support local attention; None if it does."""
+def why_not_local(model: Any, conditioning: Sequence[Any] = ()) -> str | None:
+    """Why this model, or what it is given, does not support local attention; None if it does."""
     network = model.model.diffusion_model
     if not (is_ldm(network) or type(network).__name__ in TEXT_FIRST):
         return (
             f"attention 'local' does not know where {type(network).__name__} has the tokens of its picture; use 'full'"
         )
+    if any(own.get("reference_latents") for _, own in conditioning):  # their tokens follow the picture's
+        return "attention 'local' does not know where the picture is beside reference latents; use 'full'"
     if not hasattr(comfy.ldm.modules.attention, "wrap_attn"):
         return "attention 'local' needs a ComfyUI whose attention can be replaced, from 0.3.60 on; use 'full'"
     return None

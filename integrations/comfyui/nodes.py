@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -42,12 +43,13 @@ class Asked:
     Args:
         model, vae: Inputs of the node.
         values: Values of its widgets.
+        conditioning: Its conditionings, one list.
 
     Raises:
         ValueError: The model, the VAE or a value cannot be used; the sentence names it.
     """
 
-    def __init__(self, model: Any, vae: Any, values: dict[str, Any]) -> None:
+    def __init__(self, model: Any, vae: Any, values: dict[str, Any], conditioning: Sequence[Any] = ()) -> None:
         self.model, self.vae, self.attached = model, vae, model.get_attachment(ATTACHED)
         self.factor, self.options = coder.factor(vae), asked(values)
         self.schedules = ComfySchedules(model, values["sampler_name"], values["scheduler"])
@@ -55,7 +57,7 @@ class Asked:
         self.preset: Preset = told(lambda: chosen(self.options, self.attached, self.schedules))
         patch = getattr(model.model.diffusion_model, "patch_size", 1)
         self.multiple = max(8, self.factor * (patch if isinstance(patch, int) else 1))
-        reason = why_not_local(model) if self.preset.attention == "local" else None
+        reason = why_not_local(model, conditioning) if self.preset.attention == "local" else None
         if reason is not None and self.options.attention is not None:
             raise ValueError(reason)
         if reason is not None:  # a preset's local attention is for models that support it
@@ -126,7 +128,8 @@ class SelfCascadeSampler:
         self, model: Any, positive: Any, negative: Any, vae: Any, latent_image: Latents, seed: int, **values: Any
     ) -> tuple[Latents, Latents, str]:
         """Latents of the last stage, of the base stage, and the stages in words."""
-        asked_for, latents = Asked(model, vae, values), latents_of(model, latent_image)
+        asked_for = Asked(model, vae, values, [*positive, *negative])
+        latents = latents_of(model, latent_image)
         finished, size = bool(latents.any()), asked_for.size(latents)
         stages = asked_for.stages(latents, finished)
         given = (asked_for.schedules, asked_for.preset, seed, asked_for.upscaler)
@@ -175,7 +178,8 @@ class SelfCascadeUpscale:
         self, image: Tensor, model: Any, positive: Any, negative: Any, vae: Any, seed: int, **values: Any
     ) -> tuple[Tensor, Latents, str]:
         """The larger pictures, their latents, and the stages in words."""
-        asked_for, pixels = Asked(model, vae, values), image[..., :3].movedim(-1, 1)  # (B, 3, H, W)
+        asked_for = Asked(model, vae, values, [*positive, *negative])
+        pixels = image[..., :3].movedim(-1, 1)  # (B, 3, H, W)
         own, side = Size(*pixels.shape[-2:]), native_side(model, values.get("native_size", 0))
         options: Options = asked_for.options
         stages, before = told(

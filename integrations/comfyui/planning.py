@@ -23,6 +23,7 @@ NATIVE_SIDES = {
     **{"SSD1B": 1024, "Segmind_Vega": 1024, "SD3": 1024, "Flux": 1024, "FluxSchnell": 1024, "Chroma": 1024},
     **{"SD15_instructpix2pix": 512, "SDXL_instructpix2pix": 1024, "Bundled": 64},
 }
+V_PREDICTION = "V_PREDICTION"
 # Options as the widgets have them.
 WIDGETS = {"num_inference_steps": "steps", "guidance_scale": "cfg", "upsampler_scale": "strength"}
 WIDGETS |= {"pivot_upscaler": "upscale_model"}
@@ -34,9 +35,11 @@ def asked(values: Mapping[str, Any]) -> Options:
     Raises:
         ValueError: A value is out of range; the sentence names its widget.
     """
+    steps = per_stage("stage_steps", values.get("stage_steps", ""), int)
+    guidance = per_stage("stage_cfg", values.get("stage_cfg", ""), float)
     given: dict[str, Any] = {
-        "num_inference_steps": per_stage("stage_steps", values.get("stage_steps", ""), int) or values["steps"],
-        "guidance_scale": per_stage("stage_cfg", values.get("stage_cfg", ""), float) or float(values["cfg"]),
+        "num_inference_steps": values["steps"] if steps is None else steps,
+        "guidance_scale": float(values["cfg"]) if guidance is None else guidance,
         "pivot_step": per_stage("pivot_step", values.get("pivot_step", ""), int),
     }
     if values.get("width") or values.get("height"):
@@ -89,6 +92,9 @@ def native_side(model: Any, given: int) -> int:
     kind = type(model.model.model_config).__name__
     if given == 0 and kind not in NATIVE_SIDES:
         raise ValueError(f"native_size is not known of {kind}; give the side in pixels that the model was trained at")
+    # Stable Diffusion 2 at 512 and at 768 pixels are one kind; the larger predicts v.
+    if not given and kind == "SD20" and getattr(getattr(model.model, "model_type", None), "name", "") == V_PREDICTION:
+        return 768
     return given or NATIVE_SIDES[kind]
 
 

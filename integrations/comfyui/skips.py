@@ -70,6 +70,7 @@ class _Skips:
         self.features: list[list[Tensor]] | None = None
         self.made: dict[int, Tensor] = {}
         self.timestep = self.temb = torch.zeros(1)
+        self.sigma = 0.0
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return self  # clones of a model copy its patches, which must keep sharing one stage
@@ -117,6 +118,10 @@ class _Skips:
         dtype = self.base.manual_cast_dtype or self.base.get_dtype()
         nn.Module.to(self.upsamplers, x.device, dtype)
         key = (tuple(options.get("uuids", ())), tuple(options.get("cond_or_uncond", ())), x.shape)
+        sigma = float(t.max())
+        if sigma > self.sigma:  # another sampling, whose conditions have other ids
+            self.known.clear()
+        self.sigma = sigma
         if not options.get("uuids") or key not in self.known:
             self.known[key] = self._read(apply_model, x, conditions)
         self.timestep = self.base.model_sampling.timestep(t).float()

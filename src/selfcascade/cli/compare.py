@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import re
 from collections.abc import Iterator, Sequence
@@ -134,6 +135,8 @@ def _made(asked: Sequence[Options]) -> Iterator[tuple[int, Made]]:
             own = completed(cascade, one.changed(**_loaded(loaded)))
             yield place, make(cascade, _for_method(own, own.method))
             del left[place]
+        del cascade, own  # before the next model is loaded
+        gc.collect()
 
 
 def _loaded(options: Options) -> dict[str, Any]:

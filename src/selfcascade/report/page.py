@@ -18,7 +18,7 @@ from selfcascade.report.results import Figure, decimals_of
 from selfcascade.report.tables import BESIDE, CLIPS_BESIDE
 
 HERE = Path(__file__).parent
-PICTURES, QUALITY = 8, 75  # pictures per row, and their WebP quality: the page stays under three megabytes
+PICTURES, QUALITY = 6, 70  # pictures per row, and their WebP quality: the page stays under three megabytes
 FIGURES: dict[str, Figure] = {
     "all right {} %": BESIDE["all right, %"],
     "pFID_r {}": lambda result: result["patch_fid"][0],

@@ -171,6 +171,8 @@ def _enlarging(desk: Desk, front: Front, found: Any) -> Any:
     def enlarging(request: gr.Request, progress: gr.Progress = PROGRESS, *sent: Any) -> Any:
         several, index, *values = sent
         options = from_fields(desk, front.options(values), found, values[len(vars(front)) :])
+        if index is not None and not several:
+            raise ValueError("the base samples are gone; make them again, and pick one")
         chosen = several[index if index is not None else 0] if several else None
         with desk.studio.jobs.job(str(request.session_hash), report_to(progress)) as job:
             result = desk.studio.create(options, chosen, job)

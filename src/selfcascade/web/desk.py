@@ -41,7 +41,8 @@ class Desk:
     def cancel(self, request: gr.Request) -> str:
         """Stops what runs for a visitor who asked for that."""
         stopped = self.studio.jobs.cancel(str(request.session_hash))
-        return "Cancelling after the step that runs." if stopped else "Nothing of yours is running."
+        waiting = "Nothing of yours is running; what waits its turn can be cancelled once it runs."
+        return "Cancelling after the step that runs." if stopped else waiting
 
     def shown(self, result: Result) -> list[tuple[str, str]]:
         """The stages for a gallery; a picture's last stage is the saved file itself."""

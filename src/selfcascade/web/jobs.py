@@ -51,7 +51,7 @@ class Job:
 
 
 class Jobs:
-    """The requests that run or wait for the model, by visitor."""
+    """The requests that run, by visitor; those that wait their turn are not among them yet."""
 
     def __init__(self) -> None:
         self.lock, self.running = threading.Lock(), dict[str, set[Job]]()

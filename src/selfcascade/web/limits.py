@@ -85,5 +85,9 @@ def free_memory(pipe: Any) -> int:
     parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
     weights = sum(tensor.nbytes for part in parts for tensor in part.parameters())
     device = torch.device(pipe.device)
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if device.type == "cuda":  # what the allocator keeps of earlier runs is free for the next
+        free = torch.cuda.mem_get_info(device)[0]
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    else:
+        free = psutil.virtual_memory().available
     return round((1 - KEPT_FREE) * (free + weights))

@@ -16,7 +16,8 @@ from selfcascade.options import Options
 from selfcascade.options.checks import OptionError
 
 MAX_TEXT, MAX_RECORD = 100_000, 1_000_000
-PAIR = re.compile(r'\s*([A-Za-z][\w \-/]*):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
+PAIR = re.compile(r'\s*([A-Za-z][\w \-/]{0,60}):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
+MAX_LINE = 10_000  # of the last line, which has the pairs
 TAKEN = {"Steps": "num_inference_steps", "CFG scale": "guidance_scale", "Seed": "seed", "Size": "size"}
 # Options that decide a picture: no paths, and nothing that depends on the machine.
 LEFT_OUT = frozenset({"model", "device", "dtype", "native_size", "image", "image_sha256"}) | {
@@ -57,7 +58,7 @@ def read_parameters(text: str) -> Options:
         ValueError: The text is malformed, or a value is out of range.
     """
     lines = text[:MAX_TEXT].strip().splitlines()
-    fields = dict(PAIR.findall(lines[-1])) if lines and "Steps:" in lines[-1] else {}
+    fields = _pairs(lines[-1]) if lines and "Steps:" in lines[-1] else {}
     if not fields:
         raise ValueError("the picture's parameters have another form than other tools write")
     words = "\n".join(lines[:-1])
@@ -79,6 +80,17 @@ def read_parameters(text: str) -> Options:
         raise
     except ValueError:
         raise ValueError("the picture's parameters have a value that is not a number") from None
+
+
+def _pairs(line: str) -> dict[str, str]:
+    """Names and values with commas between them; what is no pair is left out."""
+    found, place, line = dict[str, str](), 0, line[:MAX_LINE]
+    while place < len(line):
+        pair = PAIR.match(line, place)
+        if pair is not None:
+            found[pair[1]] = pair[2]
+        place = pair.end() if pair is not None else (line.find(",", place) + 1 or len(line))
+    return found
 
 
 def _parameters(file: Path, name: str) -> str | None:
