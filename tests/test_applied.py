@@ -97,3 +97,14 @@ def test_after_an_exception_and_with_a_lora_it_goes_on(pipe: Any) -> None:
     assert torch.equal(made, run(pipe, num_inference_steps=4).images), "the class goes on working beside it"
     selfcascade.remove(pipe)
     assert torch.equal(made, run(pipe, num_inference_steps=4).images)
+
+
+def test_a_calls_own_k_replaces_a_strength_that_was_applied(pipe: Any) -> None:
+    selfcascade.apply(pipe, preset="paper", strength=0.5, scale=2, **SHORT)
+    stages = pipe("a house", pivot_step=300, generator=seeded()).stages
+    assert stages[-1].stage.pivot_step == 300
+    with pytest.raises(OptionError, match="strength cannot be given with pivot_step"):
+        pipe("a house", pivot_step=300, strength=0.4)
+    selfcascade.apply(pipe, preset="paper", scale=2, max_memory="1GB", **SHORT)
+    with pytest.raises(OptionError, match="pivot_upscaler"):  # which is looked for: the limit gave way
+        pipe("a house", pivot_upscaler="nowhere.safetensors")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import FluxImg2ImgPipeline, LCMScheduler, StableDiffusionImg2ImgPipeline
 
-from cascade_runs import QUICK, seeded
+from cascade_runs import QUICK, SD, run, seeded
 from selfcascade import SelfCascade
 from selfcascade.cost.plan import estimate, scheduled_steps
 from tiny import TINY, TinyPipeline
@@ -168,3 +168,26 @@ def test_one_step_cannot_be_handed_on(family: TinyPipeline) -> None:
     cascade = SelfCascade(pipe, native_size=family.native)
     with pytest.raises(ValueError, match=r"num_inference_steps 1 leaves a stage above the base only the step from"):
         cascade(**options(family, 2, 1))
+
+
+@pytest.mark.parametrize("output_type", ["pil", "latent"])
+def test_interrupted_before_its_first_step_the_last_stage_is_what_it_began_with(
+    output_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe: Any = SD.shared()
+    prepare, calls = pipe.prepare_extra_step_kwargs, list[int]()
+
+    def stopped(*given: Any) -> Any:
+        calls.append(1)
+        pipe._interrupt = len(calls) == stages
+        return prepare(*given)
+
+    stages = 10
+    with monkeypatch.context() as patch:
+        patch.setattr(pipe, "prepare_extra_step_kwargs", stopped)
+        run(pipe, SD, num_inference_steps=4, preset="paper", output_type="latent")
+        stages, _ = len(calls), calls.clear()
+        made = run(pipe, SD, num_inference_steps=4, preset="paper", output_type=output_type)
+    assert made.interrupted and [result.steps for result in made.stages][-1] == 0
+    base, last = made.stages[0].sample.latents, made.stages[-1].sample.latents
+    assert last.isfinite().all() and last.shape[-1] == 2 * base.shape[-1]

@@ -138,3 +138,13 @@ def test_a_schedule_whose_first_timesteps_round_to_the_same_runs_from_its_beginn
     if "sde" not in name:  # which draws noise of its own
         assert torch.equal(*results)
     assert torch.isfinite(results[1]).all() and ours.step_index == len(ours.timesteps)
+
+
+@pytest.mark.parametrize("name", ["dpm++-2m exponential", "euler exponential", "euler beta"])
+def test_a_spacing_replaces_the_one_that_the_pipelines_scheduler_has(name: str) -> None:
+    if "beta" in name:
+        pytest.importorskip("scipy")
+    karras = diffusers.DPMSolverMultistepScheduler.from_config(CURRENT.config, use_karras_sigmas=True)
+    made: Any = scheduler_named(karras, name)  # pyright: ignore[reportArgumentType]
+    used = {setting for setting in ("karras", "exponential", "beta") if made.config[f"use_{setting}_sigmas"]}
+    assert used == {name.split()[-1]}

@@ -2,16 +2,27 @@
 
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 
 from selfcascade import SelfCascade
 from selfcascade.base_models import family_of
 from selfcascade.base_models.borrowing import hooks_in_place
-from selfcascade.base_models.saving_memory import WHOLE, Saving, can_offload, feed_forwards, saving, tile_sides, tiles
+from selfcascade.base_models.saving_memory import (
+    WHOLE,
+    Saving,
+    can_offload,
+    feed_forwards,
+    saving,
+    splits_branches,
+    tile_sides,
+    tiles,
+)
 from selfcascade.cascade import Size, Stage
 from selfcascade.cost.fitting import Fitting, fitted, told
-from selfcascade.cost.forward import LiveBytes, unet_forward
+from selfcascade.cost.forward import CannotCount, LiveBytes, unet_forward
+from selfcascade.cost.plan import as_decoding
 from selfcascade.cost.weights import Weights, weights_of
 from selfcascade.cost.workspace import workspace_of
 from selfcascade.options import Options
@@ -191,3 +202,42 @@ def test_models_one_at_a_time_give_the_same_picture_and_are_put_back() -> None:
     assert torch.equal(whole.images, offloaded.images) and offloaded.saving == Saving(offload=True)
     assert [set(vars(part)) for part in parts] == before
     assert not can_offload(pipe)  # there is nowhere else on a CPU
+
+
+def test_perturbed_attention_is_not_split_and_its_other_ways_are_tried() -> None:
+    pipe: Any = TINY["stable-diffusion"].build()
+    pag: Any = diffusers.StableDiffusionPAGPipeline(**pipe.components, pag_applied_layers=["mid"])
+    assert splits_branches(family_of(pipe)) and not splits_branches(family_of(pag))
+
+
+def test_a_way_that_cannot_be_counted_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    cascade = cascade_of("stable-diffusion")
+    given = {"prompt": "a house", "scale": 4.0, **SETTINGS}
+    whole, _ = peak(cascade, given)
+    network_bytes = Fitting.network_bytes
+
+    def failing(self: Any, way: Saving) -> int:
+        if way.branches:
+            raise CannotCount("its latents are a list")
+        return network_bytes(self, way)
+
+    monkeypatch.setattr(Fitting, "network_bytes", failing)
+    weights = weights_of(cascade.family).all
+    limit = f"{(weights + (whole - weights) * 0.85) / 1e6:.4f}MB"
+    made = cascade(generator=seeded(), output_type="pt", max_memory=limit, **given)
+    assert not made.saving.branches and made.saving != WHOLE
+
+
+def test_a_vae_that_works_in_float32_is_counted_so() -> None:
+    pipe: Any = TINY["stable-diffusion"].build().to(dtype=torch.float16)
+    pipe.vae.register_to_config(force_upcast=True)
+    weights = weights_of(family_of(pipe))
+    assert weights.upcast == weights.vae > 0
+    assert weights.with_activations(0, 10) == weights.all + weights.upcast + 10
+    assert weights.least_for(False, True) == 2 * weights.vae
+    own = SelfCascade(pipe, native_size=TINY["stable-diffusion"].native)
+    stages = own.plan(scale=4.0, preset="rgb", num_inference_steps=4)
+    for upsampling, dtype in (("latent-bilinear", torch.float16), ("rgb", torch.float32)):
+        with as_decoding(pipe, stages, upsampling) as vae:
+            assert vae.dtype == dtype  # pivots in RGB go through it in float32
+    assert pipe.vae.dtype == torch.float16

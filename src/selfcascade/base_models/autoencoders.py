@@ -12,10 +12,15 @@ import torch
 TILING_AREA = 2048 * 2048
 
 
+def is_upcast(vae: Any) -> bool:
+    """Whether the VAE works in float32 though its weights are stored in half precision."""
+    return vae.dtype == torch.float16 and bool(vae.config.get("force_upcast", False))
+
+
 @contextlib.contextmanager
 def full_precision(vae: Any) -> Generator[Any]:
     """The VAE, in float32 where half precision is known to overflow (`force_upcast`); restored afterwards."""
-    upcast = vae.dtype == torch.float16 and vae.config.get("force_upcast", False)
+    upcast = is_upcast(vae)
     if upcast:
         vae.to(torch.float32)
     try:

@@ -240,7 +240,9 @@ class PipelineBaseModel:
         result = family.latents_of(output)
         # A pipeline that decodes does not return its latents: they are the result of the scheduler's last step.
         stepped = scheduler.stage_latents
-        latents = family.from_step(stepped, len(result)) if at_once and stepped is not None else result
+        # Interrupted before its first step, a stage is left with what it began with.
+        made = latents if stepped is None else family.from_step(stepped, len(result))
+        latents = made if at_once and made is not None else result
         z_0 = family.to_spatial(latents, stage.size)
         check_finite(z_0, self.pipe, f"stage {stage.index} of {stage.count - 1}, {stage.size},")
         decoded = None
@@ -284,7 +286,10 @@ def _with_stage(callback: StepCallback, scheduler: StageScheduler, stage: Stage)
 
     def told_the_stage(pipe: Pipeline, step: int, timestep: Tensor, callback_kwargs: dict[str, Any]) -> dict[str, Any]:
         outputs = callback(pipe, step, timestep, {**callback_kwargs, "stage": stage})
-        scheduler.stage_latents = outputs.get("latents", scheduler.stage_latents)
+        made, held = outputs.get("latents"), scheduler.stage_latents
+        if made is not None and held is not None and made.shape[:-1] == held.shape[:-1]:
+            made = made[..., : held.shape[-1]]  # some pipelines' latents have more channels, which are no sample
+        scheduler.stage_latents = held if made is None else made
         return outputs
 
     return told_the_stage

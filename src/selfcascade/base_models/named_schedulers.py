@@ -22,6 +22,9 @@ BESIDE = frozenset({"LCMScheduler", "TCDScheduler"})
 NEED_SCIPY = frozenset({"use_beta_sigmas"})
 
 
+OF_SIGMAS = {"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"}
+
+
 def scheduler_named(current: Scheduler, name: str, option: str = "scheduler") -> Scheduler:
     """A scheduler of this name, with the configuration of the pipeline's scheduler.
 
@@ -45,6 +48,8 @@ def scheduler_named(current: Scheduler, name: str, option: str = "scheduler") ->
         )
     made: Any = _class_named(kind)
     _check_settings(made, settings, named, option)
+    if OF_SIGMAS & set(settings):  # instead of the one that the pipeline's scheduler has
+        settings = {**dict.fromkeys(OF_SIGMAS & set(inspect.signature(made).parameters), False), **settings}
     return cast("Scheduler", made.from_config(current.config, **settings))
 
 

@@ -132,6 +132,8 @@ def feed_forwards(network: nn.Module) -> list[nn.Module]:
 
 def splits_branches(family: Family) -> bool:
     """Whether the branches of guidance can run one by one. Attention processors of some methods mix them."""
+    if hasattr(type(family.pipe), "do_perturbed_attention_guidance"):  # its processors are set during its calls alone
+        return False
     found = (getattr(module, "processor", None) for network in networks(family) for module in network.modules())
     return not any(type(processor).__name__.startswith("PAG") for processor in found)
 

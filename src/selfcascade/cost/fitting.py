@@ -93,7 +93,11 @@ class Fitting:
         for way in ways[1:]:
             if best[0] <= room:
                 break
-            if (found := taken(way)) < best[0]:
+            try:
+                found = taken(way)
+            except CannotCount:  # this network cannot be called so
+                continue
+            if found < best[0]:
                 best = found, way
         return best
 
@@ -108,7 +112,7 @@ class Fitting:
         last = self.stages[-1].size
         latents = costs.latents(*self.keys[-1])
         made = 3 * latents[0] * family.frames_of(latents[2]) * last.area if family.video else 0
-        with torch.no_grad(), tiles(family.vae, tile), as_decoding(family.pipe):
+        with torch.no_grad(), tiles(family.vae, tile), as_decoding(family.pipe, self.stages, self.upsampling):
             coders = coders_of(family, latents, last, self.options.vae_tiling)
             codings = itertools.chain.from_iterable(codings_of(coders, self.stages, self.upsampling))
             return made + max((coding.peak_bytes for coding in codings), default=0)
@@ -122,7 +126,8 @@ class Fitting:
         branches = not self.tuned and splits_branches(self.family)
         pieces = PIECES if any(feed_forwards(network) for network in networks(self.family)) else ()
         parted = [Saving(branches=True)] if branches else []
-        return [WHOLE, *parted, *(Saving(None, branches, number) for number in pieces)]
+        split = [Saving(None, branches, number) for number in pieces]
+        return [WHOLE, *parted, *split, *([Saving(pieces=number) for number in pieces] if branches else [])]
 
     def _tiles(self) -> list[int | None]:
         return [None] if self.options.vae_tiling is False else [None, *tile_sides(self.family.vae)]

@@ -209,7 +209,7 @@ def _costs(
     kinds = [kind_of(stage, guided, attention) for stage, _ in plan]
     keys = [(stage.size, kind) for (stage, _), kind in zip(plan, kinds, strict=True)]
     last = plan[-1][0].size
-    with as_decoding(pipe):
+    with as_decoding(pipe, [stage for stage, _ in plan], upsampling):
         coders = coders_of(family, costs.latents(*keys[0]), last, vae_tiling)
         codings = codings_of(coders, [stage for stage, _ in plan], upsampling)
         # An offloaded network would be timed with its transfer, which a run pays once for many steps.
@@ -231,10 +231,11 @@ def _costs(
     return results
 
 
-def as_decoding(pipe: Any) -> contextlib.AbstractContextManager[Any]:
-    """Context in which the VAE has the precision that the pipeline decodes in."""
-    # Families whose pipelines decode in float32 where their VAE asks for it have this method.
-    upcasts = hasattr(pipe, "upcast_vae")
+def as_decoding(pipe: Any, stages: Sequence[Stage], upsampling: str | None) -> contextlib.AbstractContextManager[Any]:
+    """Context in which the VAE has the highest precision that these stages use it in."""
+    # Families whose pipelines decode in float32 where their VAE asks for it have this method; pivots always do.
+    pivots = any(stage.pivot_step is not None and (stage.index == 0 or upsampling == "rgb") for stage in stages)
+    upcasts = hasattr(pipe, "upcast_vae") or pivots
     return full_precision(pipe.vae) if upcasts else contextlib.nullcontext(pipe.vae)
 
 

@@ -8,6 +8,7 @@ from itertools import chain
 
 from torch import nn
 
+from selfcascade.base_models.autoencoders import is_upcast
 from selfcascade.base_models.family import Family
 from selfcascade.base_models.stage_attention import networks
 
@@ -21,12 +22,14 @@ class Weights:
         vae: The VAE.
         others: All others together, text encoders above all.
         largest: The largest of these others.
+        upcast: What the VAE takes besides while it works, where it works in float32.
     """
 
     networks: int
     vae: int
     others: int
     largest: int
+    upcast: int = 0
 
     @property
     def all(self) -> int:
@@ -42,14 +45,13 @@ class Weights:
             offload: Whether one model at a time is on the device.
         """
         if not offload:
-            return self.all + max(denoising, coding)
-        return max(self.networks + denoising, self.vae + coding, self.largest)
+            return self.all + max(denoising, self.upcast + coding)
+        return max(self.networks + denoising, self.vae + self.upcast + coding, self.largest)
 
     def least_for(self, denoises: bool, offload: bool) -> int:
         """Bytes of weights beside the activations of the networks that denoise, or of the VAE."""
-        if not offload:
-            return self.all
-        return self.networks if denoises else self.vae
+        held = self.all if not offload else self.networks if denoises else self.vae
+        return held if denoises else held + self.upcast
 
 
 def weights_of(family: Family) -> Weights:
@@ -57,8 +59,9 @@ def weights_of(family: Family) -> Weights:
     parts = [part for part in family.pipe.components.values() if isinstance(part, nn.Module)]
     denoising = set(networks(family))
     others = [_nbytes(part) for part in parts if part not in denoising and part is not family.vae]
-    found = sum(map(_nbytes, denoising)), sum(_nbytes(part) for part in parts if part is family.vae)
-    return Weights(*found, sum(others), max(others, default=0))
+    vae = sum(_nbytes(part) for part in parts if part is family.vae)
+    upcast = vae if is_upcast(family.vae) else 0
+    return Weights(sum(map(_nbytes, denoising)), vae, sum(others), max(others, default=0), upcast)
 
 
 def _nbytes(network: nn.Module) -> int:

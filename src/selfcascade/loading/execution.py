@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from selfcascade.base_models.autoencoders import is_upcast
 from selfcascade.base_models.family import denoiser
 from selfcascade.base_models.precision import has_bfloat16
 from selfcascade.loading.reasons import reason_of
@@ -66,8 +67,12 @@ def _offload(pipe: Any, kind: str, device: str) -> None:
         elif kind == "sequential":
             pipe.enable_sequential_cpu_offload(device=device)
         else:
+            # With a stream the weights' copies keep their precision, so an autoencoder that is to work in float32
+            # for a while cannot be among them.
+            vae, stream = getattr(pipe, "vae", None), device.startswith("cuda")
+            excluded = ["vae"] if stream and vae is not None and is_upcast(vae) else None
             pipe.enable_group_offload(
-                torch.device(device), offload_type="leaf_level", use_stream=device.startswith("cuda")
+                torch.device(device), offload_type="leaf_level", use_stream=stream, exclude_modules=excluded
             )
     except (ValueError, RuntimeError, NotImplementedError) as error:
         raise OptionError(

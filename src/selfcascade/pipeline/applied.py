@@ -17,6 +17,7 @@ from selfcascade.upsamplers.model import FeatureUpsamplers
 
 P = TypeVar("P", bound=Pipeline)
 SIZES = frozenset({"height", "width", "scale", "pixels"})
+EXCLUSIVE = ({"strength", "pivot_step"}, {"pivot_upscaler", "max_memory"})
 
 
 def apply(
@@ -79,6 +80,9 @@ def _applied_class(kind: type[Any], cascade: SelfCascade, options: dict[str, obj
         sized = any(given.get(name) is not None for name in SIZES)
         left = {name: value for name, value in options.items() if given.get(name) is None}
         own = {name: value for name, value in left.items() if not (sized and name in SIZES)}
+        for pair in EXCLUSIVE:  # what a call gives replaces a default that does not go with it
+            if any(given.get(name) is not None for name in pair):
+                own = {name: value for name, value in own.items() if name not in pair}
         run = cast("Callable[..., object]", cascade)
         return run(given.pop("prompt", None), **{**given, **own})
 
