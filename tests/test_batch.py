@@ -11,14 +11,19 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from accelerate import cpu_offload
 from PIL import Image
 
 from command_line import record, refuse, run, succeed
+from selfcascade import SelfCascade
 from selfcascade.batch import work
 from selfcascade.batch.batch_plan import Plan
+from selfcascade.batch.beginning import model_facts
 from selfcascade.batch.output_folder import OutputFolder
 from selfcascade.cascade import Size
 from selfcascade.data import open_source
+from tiny import TINY
 
 ROWS = [
     {"prompt": "a red apple"},
@@ -340,3 +345,28 @@ def test_what_a_kill_leaves_of_an_unpacked_shard_is_removed(rows: Path) -> None:
     Path("files/.parts/unpacked-x/000000000.png").write_bytes(b"half")
     batch("files", "--format", "files")
     assert held("files") == before
+
+
+def test_other_files_in_a_shard_of_files_neither_reopen_it_nor_get_lost(rows: Path) -> None:
+    batch("files", "--format", "files")
+    before = held("files")
+    for name in (".DS_Store", "mine.txt"):
+        Path(f"files/00000/{name}").write_text(name)
+    plan = Plan.from_json(Path("files/plan.json").read_text(), "plan.json")
+    folder = OutputFolder(Path("files"), plan)
+    assert folder.is_finished()
+    folder._unpack(0, set(), [[0], [1]])
+    assert folder.finish(0)
+    folder.close()
+    for name in (".DS_Store", "mine.txt"):
+        assert Path(f"files/00000/{name}").read_text() == name
+        Path(f"files/00000/{name}").unlink()
+    assert held("files") == before
+
+
+def test_weights_that_are_offloaded_are_the_same_facts() -> None:
+    cascade = SelfCascade(TINY["stable-diffusion"].build())
+    facts = model_facts(cascade)
+    cpu_offload(cascade.pipe.unet, torch.device("cpu"))
+    assert next(cascade.pipe.unet.parameters()).is_meta
+    assert model_facts(cascade) == facts

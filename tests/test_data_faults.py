@@ -104,6 +104,7 @@ METADATA: dict[str, tuple[str, str, str]] = {
     "endless caption": ("metadata.jsonl", rows({"file_name": "0.png", "text": "a" * 70_000}), "caption is too long"),
     "endless number": ("metadata.jsonl", '{"file_name": ' + "9" * 5000 + "}", "bad JSON"),
     "endless field": ("metadata.csv", 'file_name,text\n0.png,"' + "a" * 140_000 + '"', "bad CSV"),
+    "comma without quotes": ("metadata.csv", "file_name,text\n0.png,a red apple, sliced", "bad CSV"),
     "short row": ("metadata.csv", "text,file_name\nonly words", "metadata names no file"),
 }
 

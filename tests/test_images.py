@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -182,3 +183,14 @@ def test_checksums_see_pixels_or_bytes(tmp_path: Path) -> None:
     assert pixels_sha256(read_image(png)) == pixels_sha256(read_image(bmp))
     assert file_sha256(png) != file_sha256(bmp)
     assert pixels_sha256(Image.new("RGB", (32, 16))) != pixels_sha256(Image.new("RGB", (16, 32)))
+
+
+@pytest.mark.parametrize("data", [b"Exif\0\0garbage that is long enough", bytes(24), b"Exif\0\0II*\0"])
+def test_damaged_exif_does_not_make_a_picture_damaged(tmp_path: Path, data: bytes) -> None:
+    picture = Image.new("RGB", (16, 24), (10, 200, 30))
+    picture.save(tmp_path / "a.png", exif=data)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = read_image(tmp_path / "a.png")
+    assert found.size == (16, 24) and found.getpixel((3, 3)) == (10, 200, 30)
+    assert all("EXIF data that are passed over" in str(one.message) for one in told)

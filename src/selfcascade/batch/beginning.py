@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from selfcascade.batch.batch_plan import MODEL, Job, Plan, Survey, check_same, survey
@@ -98,7 +98,7 @@ def complete(cascade: SelfCascade, options: Options) -> Options:
             if getattr(options, name) is not None:
                 raise OptionError(f"{{{name}}} is for video, and model {{model}} makes pictures", model=options.model)
     # Another run cannot know which of several devices makes it.
-    return completed(cascade, options).changed(device=str(cascade.pipe.device).partition(":")[0])
+    return completed(cascade, options).changed(device=_device(cascade.pipe))
 
 
 def check_ending(ending: str, cascade: SelfCascade) -> None:
@@ -123,18 +123,32 @@ def model_facts(cascade: SelfCascade) -> dict[str, str]:
     if cascade.upsamplers is not None:
         modules["upsamplers"] = cascade.upsamplers
     for name, module in sorted(modules.items()):
-        for key, value in module.state_dict().items():
+        for key, value in _values(module):
             first = value.detach().flatten()[:SAMPLED].cpu().contiguous().view(torch.uint8).numpy().tobytes()
             digest.update(f"{name} {key} {tuple(value.shape)} {value.dtype} ".encode() + first)
     config = {key: value for key, value in sorted(pipe.scheduler.config.items()) if not key.startswith("_")}
     scheduler = hashlib.sha256(repr((type(pipe.scheduler).__name__, config)).encode()).hexdigest()
     return {
         "pipeline": type(pipe).__name__,
-        "device": torch.device(pipe.device).type,
+        "device": _device(pipe),
         "dtype": str(pipe.dtype).removeprefix("torch."),
         "weights": digest.hexdigest()[:16],
         "scheduler": scheduler[:16],
     }
+
+
+def _device(pipe: Any) -> str:
+    """The device that the pipeline computes on: where weights are offloaded, not the one that holds them."""
+    return str(pipe._execution_device).partition(":")[0]
+
+
+def _values(module: Any) -> Iterator[tuple[str, Any]]:
+    """A module's weights by name, offloaded ones too."""
+    for key, value in module.state_dict().items():
+        if value.is_meta:  # accelerate's hook on the layer has them
+            layer, _, name = key.rpartition(".")
+            value = module.get_submodule(layer)._hf_hook.weights_map[name]
+        yield key, value
 
 
 def _check_model(job: Job, plan: Plan, facts: Mapping[str, str], note: Callable[[str], None]) -> None:

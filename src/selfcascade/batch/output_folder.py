@@ -32,6 +32,7 @@ from selfcascade.batch.packing import (
     listed,
     read,
     remove,
+    strangers,
     write_tar,
 )
 from selfcascade.batch.refusals import BatchError
@@ -73,7 +74,7 @@ class OutputFolder:
             path = self.shard_path(shard)
             if found["kind"] != STATS_KIND or found["first"] != self.plan.range(shard).start:
                 return None
-            there = path.stat().st_size if path.suffix == ".tar" else len(list(os.scandir(path)))
+            there = path.stat().st_size if path.suffix == ".tar" else len(listed(path))
             return found if there == found["bytes" if path.suffix == ".tar" else "files"] else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -242,14 +243,16 @@ class OutputFolder:
             filled.mkdir()
             for one in held:
                 copy_out(one, filled / one.name)
-            if folder.exists():
-                with contextlib.suppress(OSError):
-                    folder.rename(Path(place) / "earlier")
+            earlier = Path(place) / "earlier"
+            with contextlib.suppress(OSError):
+                folder.rename(earlier)
             try:
                 filled.rename(folder)
             except OSError:
                 if not folder.is_dir():  # otherwise another process has just put the same there
                     raise
+            for other in strangers(earlier):
+                other.rename(folder / other.name)
 
     def _unpack(self, shard: int, failed: set[int], blocks: list[list[int]]) -> None:
         """Turns a finished shard back into parts, without the blocks of these rows; it stays finished until then."""

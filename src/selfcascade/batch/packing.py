@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple
 
 FAILED = ".failed"
+OF_ROW = re.compile(r"[0-9]{9,}\..+")
 CHUNK = 2**20
 
 
@@ -62,8 +64,14 @@ def index(path: Path) -> list[Held]:
 
 
 def listed(folder: Path) -> list[Held]:
-    """The files in a folder, by their names."""
-    return [Held(path.name, path, 0, path.stat().st_size) for path in sorted(folder.iterdir())]
+    """The rows' files in a folder, by their names; others, such as a file browser's, are not among them."""
+    own = [path for path in sorted(folder.iterdir()) if OF_ROW.fullmatch(path.name)]
+    return [Held(path.name, path, 0, path.stat().st_size) for path in own]
+
+
+def strangers(folder: Path) -> list[Path]:
+    """What lies in a folder besides the rows' files; nothing where there is no folder."""
+    return [path for path in folder.glob("*") if not OF_ROW.fullmatch(path.name)]
 
 
 def read(held: Held) -> bytes:

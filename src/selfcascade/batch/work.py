@@ -138,7 +138,7 @@ def computing_alike(pipe: Any) -> Iterator[None]:
     import torch
 
     threads = torch.get_num_threads()
-    if torch.device(pipe.device).type == "cpu":
+    if torch.device(pipe._execution_device).type == "cpu":
         torch.set_num_threads(1)
     try:
         yield

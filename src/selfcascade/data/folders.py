@@ -173,13 +173,15 @@ def _rows(path: Path, key: str) -> list[dict[str, Any] | Skip]:
 
 def _csv_rows(text: str, key: str) -> Iterator[dict[str, Any] | Skip]:
     header: list[str] | None = None
-    for _, fields in csv_records(io.StringIO(text, newline="")):
+    for number, fields in csv_records(io.StringIO(text, newline="")):
         if fields is None:
             yield Skip("bad CSV", key)
         if header is None and fields is None:
             return  # there is no header that names the columns
         if header is None:
-            header = fields or None
+            header = [name.strip() for name in fields or ()] or None
+        elif fields and len(fields) > len(header):  # a comma in a caption that has no quotes
+            yield Skip("bad CSV", f"{key}:{number}")
         elif fields:
             yield dict(zip(header, fields, strict=False))
 

@@ -83,7 +83,7 @@ def to_rgb(image: Image.Image, name: str = "") -> Image.Image:
     Raises:
         ValueError: The colour mode has no meaning as RGB (LAB), or a float pixel is not finite.
     """
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image, name)
     if image.mode == "LAB":
         raise ValueError("image has colour mode LAB, which is not supported; save it as RGB")
     profile = image.info.get("icc_profile")
@@ -99,6 +99,15 @@ def to_rgb(image: Image.Image, name: str = "") -> Image.Image:
     if image.has_transparency_data:
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
+
+
+def _upright(image: Image.Image, name: str) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception as error:  # readers of damaged EXIF raise many kinds of errors
+        subject = f"image {name!r} has" if name else "the picture has"
+        warnings.warn(f"{subject} EXIF data that are passed over: {_one_line(error)}", UserWarning, stacklevel=3)
+        return image
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:

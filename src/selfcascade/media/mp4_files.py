@@ -72,7 +72,10 @@ def record_in_mp4(file: Path) -> str | None:
         ValueError: It is not a video file.
     """
     try:
-        with pyav().open(str(file)) as container:
+        av = pyav()
+        with av.open(
+            f"file:{file}", options={"format_whitelist": "mov,mp4", "protocol_whitelist": "file"}
+        ) as container:
             return container.metadata.get("description")
     except UnicodeDecodeError as error:
         raise ValueError("its description is not UTF-8") from error

@@ -222,6 +222,6 @@ def _folded(title: str, text: str) -> str:
 
 
 def _save(picture: Image.Image, path: Path) -> None:
-    settings: dict[str, Any] = {"format": "WEBP", "quality": 75, "method": 6}
+    settings: dict[str, Any] = {"format": "WEBP", "quality": 60, "method": 6}
     picture.thumbnail((WEBP_SIDE, WEBP_SIDE))
     write_whole(path, lambda aside: picture.save(aside, **settings))

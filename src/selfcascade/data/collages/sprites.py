@@ -108,7 +108,7 @@ def read_sprite(path: Path) -> Sprite:
     try:
         with Image.open(path) as picture:
             return prepare(picture.convert("RGBA"))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # decoders raise many kinds of errors: OSError, SyntaxError, struct.error, ...
         raise ValueError(f"cut-out {str(path)!r} cannot be used: {error}") from error
 
 
