@@ -253,6 +253,21 @@ def test_ones_own_cut_outs_and_photographs_are_composed(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(again.load()), np.asarray(entries[0].load()))  # type: ignore[union-attr]
 
 
+def test_photographs_of_one_name_are_all_used(tmp_path: Path) -> None:
+    sprites, backgrounds = own_assets(tmp_path)
+    for number in range(5):
+        folder = backgrounds / f"trip-{number}"
+        folder.mkdir()
+        Image.new("RGB", (90, 60), (50 * number,) * 3).save(folder / "IMG_1.jpg")
+    assets = open_assets(sprites, backgrounds)
+    name = next(name for name, files in assets.photographs.items() if len(files) == 5)
+    assert {*assets.photographs[name]} <= {*assets.files}
+    x, y = ((np.arange(side) + 0.5).astype(np.float32) / 32 for side in (48, 32))
+    surface = Surface(x, y, 1 / 32, 48 / 32, 1.0)
+    levels = {round(float(assets.paint(name, surface, 0.0, seed).mean()) * 255 / 50) for seed in range(10)}
+    assert levels == {0, 1, 2, 3, 4}
+
+
 def test_few_kinds_have_single_objects_where_no_pair_belongs_to_the_split(tmp_path: Path) -> None:
     assets = open_assets(own_assets(tmp_path)[0])
     assert not any(split_of(*sorted(pair)) == "test" for pair in itertools.combinations(assets.kinds, 2))

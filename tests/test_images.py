@@ -110,6 +110,13 @@ def test_wide_pixels_are_scaled_by_what_they_can_hold(peak: float, dtype: type) 
     assert np.abs(grey / 255 - wide / peak).max() < 0.51 / 255
 
 
+@pytest.mark.parametrize("peak", [1.0, 255.0, 65535.0])
+def test_floats_that_overshoot_a_little_are_not_taken_for_dark_ones(peak: float) -> None:
+    wide = np.linspace(0, 1.04 * peak, 32 * 20, dtype=np.float32).reshape(20, 32)
+    grey = np.asarray(to_rgb(Image.fromarray(wide)))[..., 0]
+    assert np.abs(grey / 255 - (wide / peak).clip(0, 1)).max() < 0.51 / 255
+
+
 def test_pixels_that_are_not_finite_are_refused() -> None:
     with pytest.raises(ValueError, match="not finite"):
         to_rgb(Image.fromarray(np.full((20, 32), np.nan, np.float32)))

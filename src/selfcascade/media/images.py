@@ -78,7 +78,8 @@ def to_rgb(image: Image.Image, name: str = "") -> Image.Image:
     """A picture as 8-bit sRGB: EXIF orientation applied, transparency laid on white, deep greys scaled (not clipped).
 
     Mode "I;16" and mode "I" up to 65535 count as 16-bit; the range of mode "F", 1, 255 or 65535, follows from its
-    brightest pixel. An embedded colour profile is applied; a damaged one is ignored with a warning that gives `name`.
+    brightest pixel, which may lie above it by a half. An embedded colour profile is applied; a damaged one is ignored
+    with a warning that gives `name`, as damaged EXIF data are.
 
     Raises:
         ValueError: The colour mode has no meaning as RGB (LAB), or a float pixel is not finite.
@@ -140,7 +141,8 @@ def _grey_8bit(image: Image.Image) -> np.ndarray:
         raise ValueError("image has pixels that are not finite numbers")
     peaks = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
     brightest = float(values.max())
-    peak = next((peak for peak in peaks if brightest <= peak), 2.0**31 - 1)
+    slack = 1.5 if image.mode == "F" else 1.0  # filters overshoot a little
+    peak = next((peak for peak in peaks if brightest <= slack * peak), 2.0**31 - 1)
     return (values.clip(0, peak) * (255 / peak)).round().astype(np.uint8)
 
 

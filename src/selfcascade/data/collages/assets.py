@@ -24,12 +24,12 @@ class Assets:
     Attributes:
         sprites: Files of cut-outs by kind, a noun without article that captions use.
         backgrounds: Phrases of captions for each background.
-        photographs: Files of backgrounds that are not procedural.
+        photographs: Files of each background that is not procedural.
     """
 
     sprites: Mapping[str, tuple[Path, ...]]
     backgrounds: Mapping[str, tuple[str, ...]]
-    photographs: Mapping[str, Path] = field(default_factory=dict)
+    photographs: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
 
     @functools.cached_property
     def kinds(self) -> tuple[str, ...]:
@@ -44,7 +44,7 @@ class Assets:
     @property
     def files(self) -> list[Path]:
         """Files of all cut-outs and photographs."""
-        return [*(file for files in self.sprites.values() for file in files), *self.photographs.values()]
+        return [file for kept in (self.sprites, self.photographs) for files in kept.values() for file in files]
 
     def sprite(self, kind: str, seed: int) -> Sprite:
         """A cut-out of the kind; the seed chooses among several."""
@@ -52,9 +52,10 @@ class Assets:
         return read_sprite(files[seed % len(files)])
 
     def paint(self, background: str, surface: Surface, texture: float, seed: int) -> Array:
-        """A background, (H, W, 3) float32 in [0, 1]."""
+        """A background, (H, W, 3) float32 in [0, 1]; the seed chooses among several photographs of one name."""
         if background in self.photographs:
-            return photograph(self.photographs[background], surface, seed)
+            files = self.photographs[background]
+            return photograph(files[seed % len(files)], surface, seed)
         return paint_background(background, surface, texture, seed)
 
 

@@ -19,8 +19,8 @@ MAX_ZOOM = 1.6
 MAX_PIXELS = 2_000_000  # kept of each photograph
 
 
-def photographs_in(folder: Path) -> dict[str, Path]:
-    """The photographs below a folder, by their names in captions.
+def photographs_in(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """The photographs below a folder, by their names in captions; several may share one.
 
     Raises:
         DataError: The folder is missing, or has no photographs.
@@ -30,8 +30,10 @@ def photographs_in(folder: Path) -> dict[str, Path]:
     files = files_in(folder, PICTURES, "backgrounds")
     if not files:
         raise DataError(f"backgrounds {str(folder)!r} has no photographs ({', '.join(sorted(PICTURES))})")
-    texts = texts_in(folder)
-    return {words_of(path, texts): path for path in files}
+    texts, found = texts_in(folder), dict[str, list[Path]]()
+    for path in files:
+        found.setdefault(words_of(path, texts), []).append(path)
+    return {name: tuple(own) for name, own in found.items()}
 
 
 def photograph(path: Path, surface: Surface, seed: int) -> Array:
