@@ -268,6 +268,8 @@ def test_attention_scaling_refuses_what_it_cannot_scale() -> None:
     pipe.fuse_qkv_projections()
     with pytest.raises(ValueError, match="unfuse_qkv_projections"):
         sampled("attn-sf", pipe)
+    pipe.unfuse_qkv_projections()
+    assert torch.equal(sampled("attn-sf", pipe), sampled("attn-sf", SD.build()))
     for compiled in ("whole", "blocks"):
         pipe = SD.build()
         if compiled == "whole":

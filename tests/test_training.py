@@ -140,6 +140,18 @@ def test_a_fresh_start_does_not_mix_with_an_earlier_run(tmp_path: Path) -> None:
     assert (tmp_path / "curve.jsonl").read_text() == before
 
 
+def test_another_folders_checkpoint_does_not_replace_an_earlier_run(tmp_path: Path) -> None:
+    trained(tmp_path / "a", max_train_steps=2)
+    trained(tmp_path / "b", max_train_steps=4)
+    before = {path: path.read_bytes() for path in sorted((tmp_path / "b").rglob("*")) if path.is_file()}
+    place = str(tmp_path / "a/checkpoint-000002")
+    with pytest.raises(CheckpointError, match=r"holds checkpoint-000004 of an earlier run"):
+        trained(tmp_path / "b", max_train_steps=4, resume_from_checkpoint=place)
+    assert {path: path.read_bytes() for path in before} == before
+    went_on = trained(tmp_path / "c", max_train_steps=4, resume_from_checkpoint=place)
+    assert equal(weights(went_on), weights(trained(tmp_path / "d", max_train_steps=4)))
+
+
 def test_micro_batches_and_one_batch_take_the_same_step(tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole", train_batch_size=4, max_train_steps=2)
     parts = trained(tmp_path / "parts", train_batch_size=2, gradient_accumulation_steps=2, max_train_steps=2)

@@ -73,6 +73,8 @@ def _resume(trainer: Trainer, wanted: str) -> list[Any] | None:
 
     def read() -> tuple[str, Checkpoint] | None:
         place: Path | None = find_checkpoint(config.folder, wanted) if processes.is_main_process else None
+        if place is not None and place.resolve().parent != config.folder.resolve():
+            refuse_earlier_run(config.folder)  # whose checkpoints would be set aside, and its weights replaced
         return None if place is None else (place.name, load_checkpoint(place))
 
     own = processes.together(read)
