@@ -55,7 +55,7 @@ def scaling_attention(unet: nn.Module, ratio: float) -> Generator[None]:
     layers = spatial_attention(unet, AttentionScaling.name)
     refuse_compiled(unet, AttentionScaling.name)
     # `fused_projections` of a layer stays true after they are unfused.
-    if any(type(vars(layer).get("processor")).__name__.startswith("Fused") for layer in layers):
+    if any(type(getattr(layer, "processor", None)).__name__.startswith("Fused") for layer in layers):
         raise ValueError("attn-sf needs separate projections; call pipe.unfuse_qkv_projections() first")
     with hooks_in_place(layer.to_q.register_forward_hook(scale) for layer in layers):
         yield
