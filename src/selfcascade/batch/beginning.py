@@ -147,7 +147,9 @@ def _values(module: Any) -> Iterator[tuple[str, Any]]:
     for key, value in module.state_dict().items():
         if value.is_meta:  # accelerate's hook on the layer has them
             layer, _, name = key.rpartition(".")
-            value = module.get_submodule(layer)._hf_hook.weights_map[name]
+            hook = module.get_submodule(layer)._hf_hook
+            maps = (getattr(one, "weights_map", None) for one in getattr(hook, "hooks", (hook,)))
+            value = next(held[name] for held in maps if held is not None)
         yield key, value
 
 

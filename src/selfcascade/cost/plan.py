@@ -234,9 +234,13 @@ def _costs(
 def as_decoding(pipe: Any, stages: Sequence[Stage], upsampling: str | None) -> contextlib.AbstractContextManager[Any]:
     """Context in which the VAE has the highest precision that these stages use it in."""
     # Families whose pipelines decode in float32 where their VAE asks for it have this method; pivots always do.
-    pivots = any(stage.pivot_step is not None and (stage.index == 0 or upsampling == "rgb") for stage in stages)
-    upcasts = hasattr(pipe, "upcast_vae") or pivots
+    upcasts = hasattr(pipe, "upcast_vae") or any(_encodes(stage, upsampling) for stage in stages)
     return full_precision(pipe.vae) if upcasts else contextlib.nullcontext(pipe.vae)
+
+
+def _encodes(stage: Stage, upsampling: str | None) -> bool:
+    """Whether the stage's pivot is encoded: one that is enlarged in RGB, or a user's image."""
+    return stage.pivot_step is not None and (stage.index == 0 or upsampling == "rgb")
 
 
 def coders_of(family: Family, latents: torch.Size, last: Size, vae_tiling: bool | None = None) -> Coders[Any]:
@@ -265,7 +269,7 @@ def codings_of(coders: Coders[CodingT], stages: Sequence[Stage], upsampling: str
     """The VAE's work in each stage: pivots are decoded and encoded for RGB, a user's image encoded, the end decoded."""
     found: list[list[CodingT]] = [[] for _ in stages]
     for index, stage in enumerate(stages):
-        if stage.pivot_step is not None and (stage.index == 0 or upsampling == "rgb"):
+        if _encodes(stage, upsampling):
             if index > 0:
                 found[index].append(coders.decoding(stages[index - 1].size))
             found[index].append(coders.encoding(stage.size))

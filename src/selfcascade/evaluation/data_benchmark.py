@@ -41,7 +41,7 @@ class DataBenchmark:
         detector: "inception:FILE.safetensors" or "clip:FOLDER_OR_HUB_ID"; for clips "i3d:FILE.safetensors".
         clips: Which clips, and which of their frames; None: the data is pictures.
         split: The set that captions are of (`split_of_caption`); real samples and those of `base_prompts` are then of
-            captions outside of it, so that all three are apart. None: all are drawn from all captions, and may overlap.
+            captions outside of it, apart from the prompts. None: all are drawn from all captions, and may overlap.
 
     Raises:
         ValueError: The data or detector does not exist.
