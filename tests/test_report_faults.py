@@ -128,7 +128,7 @@ def test_large_pictures_are_made_to_fit_into_sheets_and_grids(tmp_path: Path) ->
     levels = [np.asarray(picture).mean() / 255 for picture in found.pictures]
     assert levels == pytest.approx(np.linspace(0, 1, 12), abs=0.02)
     assert shown_size(found) == (512, 3)
-    assert grid([found] * 3, range(4)).size == (150 + 4 * (512 + 4), grid([found] * 3, range(4)).height)
+    assert grid([found] * 3, range(4)).width == 150 + 4 * (512 + 4)
     (tmp_path / "sheet.txt").write_text("one\n" * 11)
     with pytest.raises(ValueError, match="is 16380 pixels wide, no multiple of its 11 captions"):
         shown([row])

@@ -8,7 +8,7 @@ from typing import Any, cast
 from selfcascade.base_models.protocols import Scheduler
 from selfcascade.options.checks import OptionError
 from selfcascade.options.optional import install, is_installed
-from selfcascade.options.schedulers import SCHEDULERS, NamedScheduler, parse_scheduler
+from selfcascade.options.schedulers import SCHEDULERS, SPACINGS, NamedScheduler, parse_scheduler
 
 # Classes of the same integrators for flow models; the other schedulers accept a flow's sigmas.
 OF_FLOWS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -20,9 +20,7 @@ OF_FLOWS: dict[str, tuple[str, dict[str, Any]]] = {
 # They number their steps by training timesteps as the others do, though diffusers does not list them as compatible.
 BESIDE = frozenset({"LCMScheduler", "TCDScheduler"})
 NEED_SCIPY = frozenset({"use_beta_sigmas"})
-
-
-OF_SIGMAS = {"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"}
+OF_SIGMAS = {setting for own in SPACINGS.values() for setting in own if setting.startswith("use_")}
 
 
 def scheduler_named(current: Scheduler, name: str, option: str = "scheduler") -> Scheduler:

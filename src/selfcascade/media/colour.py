@@ -35,14 +35,14 @@ def to_srgb(image: Image.Image, name: str = "") -> Image.Image:
         profile = ImageCms.getOpenProfile(io.BytesIO(data))
         space = _facts(profile).xcolor_space.strip()
         if space != SPACES[image.mode]:
-            return _passed_over(image, name, f"it is for {space}, and the picture is {image.mode}")
+            return passed_over(image, name, f"it is for {space}, and the picture is {image.mode}")
         if _is_srgb(profile):
             return image
         alpha = image.getchannel("A") if image.mode in ("RGBA", "LA") else None
         opaque = image.convert(image.mode.removesuffix("A")) if alpha is not None else image
         converted = ImageCms.profileToProfile(opaque, profile, _srgb(), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError) as error:
-        return _passed_over(image, name, " ".join(str(error).split()) or "it cannot be read")
+        return passed_over(image, name, " ".join(str(error).split()) or "it cannot be read")
     assert converted is not None
     if alpha is not None:
         converted.putalpha(alpha)
@@ -64,7 +64,8 @@ def _facts(profile: ImageCms.ImageCmsProfile) -> CmsProfile:
     return cast("CmsProfile", profile.profile)  # Pillow declares it with the type of its own argument
 
 
-def _passed_over(image: Image.Image, name: str, reason: str) -> Image.Image:
+def passed_over(image: Image.Image, name: str, reason: str, what: str = "a colour profile that is") -> Image.Image:
+    """The picture as it is, with a warning that something in it is passed over."""
     subject = f"image {name!r} has" if name else "the picture has"
-    warnings.warn(f"{subject} a colour profile that is passed over: {reason}", UserWarning, stacklevel=3)
+    warnings.warn(f"{subject} {what} passed over: {reason}", UserWarning, stacklevel=3)
     return image

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image, ImageOps
 
-from selfcascade.media.colour import to_srgb
+from selfcascade.media.colour import passed_over, to_srgb
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,9 +106,7 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
     except Exception as error:  # readers of damaged EXIF raise many kinds of errors
-        subject = f"image {name!r} has" if name else "the picture has"
-        warnings.warn(f"{subject} EXIF data that are passed over: {_one_line(error)}", UserWarning, stacklevel=3)
-        return image
+        return passed_over(image, name, _one_line(error), "EXIF data that are")
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
